@@ -1,0 +1,35 @@
+"""Errors that the user can mend, and how a command line shows them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+
+class Problem(Exception):
+    """Something the user can mend.
+
+    ``str(problem)`` is the whole message: one line that names the file, key or value at fault and the fix.
+    ``details`` are lines of evidence shown above it, such as the last log lines of a server that died.
+    """
+
+    def __init__(self, message: str, details: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.details = tuple(details)
+
+
+def run(main: Callable[[], int | None]) -> int:
+    """Call ``main`` and return its exit status, turning a `Problem` into one line on stderr (status 1)
+    and Ctrl-C into a clean stop (status 130)."""
+    try:
+        return main() or 0
+    except Problem as problem:
+        for line in problem.details:
+            print(f"    {line}", file=sys.stderr)
+        print(f"error: {problem}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 141

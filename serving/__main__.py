@@ -1,0 +1,131 @@
+"""``python -m serving serve|parity|tfserving``: heavy imports happen inside the verbs, so that --help is instant."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from models import problem
+from serving.profile import DEVICES, ServingProfile
+from serving.target import STACKS, Target
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["tfserving"]:  # it has TF Serving's own flags and conventions
+        from serving.tfserving.main import main as tfserving
+
+        return tfserving(arguments[1:])
+    options = _parser().parse_args(arguments)
+    return problem.run(lambda: options.run(options))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m serving", description="Serve a bundle's models.")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+
+    serve = verbs.add_parser("serve", help="servers up until Ctrl-C, endpoints printed with a curl line each")
+    _common(serve)
+    serve.add_argument("--folder", type=Path, default=Path("results/serve"), help="configs and logs (%(default)s)")
+    for stack in STACKS:
+        for name in ("grpc", "rest"):
+            serve.add_argument(f"--{stack}-{name}-port", type=_port, default=0, metavar="PORT", help="default: free")
+    serve.add_argument("--pytorch-metrics-port", type=_port, default=0, metavar="PORT", help="default: free")
+    serve.set_defaults(run=_serve)
+
+    parity = verbs.add_parser("parity", help="the whole test split through each server and protocol")
+    _common(parity)
+    parity.add_argument("--targets", type=Path, help="targets.json of running servers; default: start them")
+    parity.add_argument("--folder", type=Path, default=Path("results/parity"), help="configs and logs (%(default)s)")
+    parity.set_defaults(run=_parity)
+
+    verbs.add_parser("tfserving", help="the embedded TensorFlow Serving, with TensorFlow Serving's flags")
+    return parser
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bundle", type=Path, help="an exported bundle's folder; default: the newest of --model")
+    parser.add_argument("--model", default="convnet", help="model name (%(default)s)")
+    parser.add_argument("--artifacts", type=Path, default=Path("artifacts"), help="where bundles lie (%(default)s)")
+    parser.add_argument("--stack", action="append", choices=STACKS, help="repeatable; default: both")
+    parser.add_argument("--tensorflow-model-server", type=Path, metavar="PROGRAM", help="default: PATH, else embedded")
+    parser.add_argument("--cores", type=_cores, default=(), metavar="0,1", help="CPUs to pin each server to")
+    for key, default in ServingProfile().to_dict().items():
+        parser.add_argument(
+            f"--{key.replace('_', '-')}",
+            type=type(default),
+            default=default,
+            choices=DEVICES if key == "device" else None,
+            help="%(default)s",
+        )
+
+
+def _profile(options: argparse.Namespace) -> ServingProfile:
+    return ServingProfile.from_dict({key: getattr(options, key) for key in ServingProfile().to_dict()})
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from serving import serve
+    from serving.launch import FixedPorts
+
+    ports = {
+        "pytorch": FixedPorts(options.pytorch_grpc_port, options.pytorch_rest_port, options.pytorch_metrics_port),
+        "tensorflow": FixedPorts(options.tensorflow_grpc_port, options.tensorflow_rest_port),
+    }
+    return serve.run(
+        serve.choose_bundle(options.bundle, options.artifacts, options.model),
+        _profile(options),
+        options.folder,
+        stacks=options.stack or STACKS,
+        ports=ports,
+        cores=options.cores,
+        tensorflow_model_server=options.tensorflow_model_server,
+    )
+
+
+def _parity(options: argparse.Namespace) -> int:
+    from serving import serve, wire_parity
+
+    bundle = serve.choose_bundle(options.bundle, options.artifacts, options.model)
+    if options.targets:
+        for target in serve.load_targets(options.targets):
+            _print_parity(target, wire_parity.check(target, bundle.reference))
+        return 0
+    for stack in options.stack or STACKS:
+        with serve.started(
+            bundle,
+            _profile(options),
+            options.folder,
+            stacks=[stack],
+            cores=options.cores,
+            tensorflow_model_server=options.tensorflow_model_server,
+        ) as [running]:
+            _print_parity(running.target, wire_parity.check(running.target, bundle.reference))
+    return 0
+
+
+def _print_parity(target: Target, figures: dict[str, dict[str, Any]]) -> None:
+    for protocol, one in figures.items():
+        print(
+            f"{target.stack:<10} {target.engine:<18} {protocol:<11} {one['samples']} samples, "
+            f"max |dp| {one['max_abs_diff']:.1e}, same top-1 {one['top1_agreement']:.2%}"
+        )
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{port} is no port: use 0 (a free one) to 65535")
+    return port
+
+
+def _cores(text: str) -> tuple[int, ...]:
+    return tuple(int(core) for core in text.split(","))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,30 @@
+"""TCP ports on the loopback interface."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import ExitStack
+
+from models.problem import Problem
+
+LOOPBACK = "127.0.0.1"
+
+
+def free(count: int) -> list[int]:
+    """``count`` different ports that nothing listens on. Another process may still take one before it is used."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind((LOOPBACK, 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def require_free(port: int, purpose: str) -> int:
+    """``port`` itself; raises `Problem` where something listens on it already."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            raise Problem(f"port {port} for {purpose} is taken: stop what uses it, or choose another port") from None
+    return port

@@ -1,0 +1,133 @@
+"""Keeps servers up until Ctrl-C, and tells how to call them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import orjson
+
+from models.problem import Problem
+from serving import launch, requests
+from serving.profile import ServingProfile
+from serving.target import Target
+
+if TYPE_CHECKING:
+    from models.bundle import Bundle
+
+CHECK_EVERY_S = 0.5
+
+
+def choose_bundle(folder: Path | None, artifacts: Path, model: str) -> Bundle:
+    """The bundle in ``folder``, else the highest version of ``model`` in ``artifacts``; raises `Problem`."""
+    from models import bundle
+
+    if folder is None:
+        versions = bundle.versions(artifacts, model)
+        if not versions:
+            raise Problem(f"{artifacts / model}: no exported bundle; run make export, or name one with --bundle")
+        folder = artifacts / model / str(versions[-1])
+    return bundle.load(folder)
+
+
+def load_targets(path: Path) -> list[Target]:
+    """The running targets that `run` (or a comparison) wrote to ``path``; raises `Problem`."""
+    try:
+        return [Target.from_dict(one) for one in json.loads(path.read_text())]
+    except (OSError, ValueError, TypeError) as error:
+        raise Problem(f"{path}: no list of targets ({error}); is `make serve` running?") from None
+
+
+@contextlib.contextmanager
+def started(
+    bundle: Bundle,
+    profile: ServingProfile,
+    folder: Path,
+    *,
+    stacks: Iterable[str],
+    ports: Mapping[str, launch.FixedPorts] | None = None,
+    cores: Sequence[int] = (),
+    tensorflow_model_server: Path | None = None,
+) -> Iterator[list[launch.RunningTarget]]:
+    """All of ``stacks`` running, each with its configuration and log in ``folder``; stopped at the end in any case."""
+    with contextlib.ExitStack() as running:
+        targets = []
+        for stack in stacks:
+            print(f"starting {stack} ...", file=sys.stderr, flush=True)
+            target = launch.start(
+                stack,
+                bundle,
+                profile,
+                folder / stack,
+                cores=cores,
+                tensorflow_model_server=tensorflow_model_server,
+                fixed_ports=(ports or {}).get(stack, launch.FixedPorts()),
+            )
+            targets.append(running.enter_context(target))
+        yield targets
+
+
+def run(
+    bundle: Bundle,
+    profile: ServingProfile,
+    folder: Path,
+    *,
+    stacks: Iterable[str],
+    ports: Mapping[str, launch.FixedPorts] | None = None,
+    cores: Sequence[int] = (),
+    tensorflow_model_server: Path | None = None,
+) -> int:
+    """Serve until Ctrl-C or SIGTERM; ``folder``/targets.json names the endpoints for as long. Raises `Problem`."""
+    folder = folder.resolve()  # the curl lines work from any folder
+    listing = folder / "targets.json"
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    options = {"ports": ports, "cores": cores, "tensorflow_model_server": tensorflow_model_server}
+    try:
+        with started(bundle, profile, folder, stacks=stacks, **options) as targets:  # type: ignore[arg-type]
+            what = write_sample(bundle, folder / "sample.json")
+            for one in targets:
+                print(describe(one.target, folder / "sample.json"))
+            print(f"\nsample.json holds {what}. Endpoints: {listing}. Ctrl-C stops the servers.", flush=True)
+            temporary = listing.with_suffix(".tmp")
+            temporary.write_text(json.dumps([one.target.to_dict() for one in targets], indent=2) + "\n")
+            temporary.replace(listing)
+            while True:
+                for one in targets:
+                    one.check()
+                time.sleep(CHECK_EVERY_S)
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 0
+    finally:
+        listing.unlink(missing_ok=True)
+
+
+def write_sample(bundle: Bundle, path: Path) -> str:
+    """Write the first test image as a JSON body that both stacks take; returns what it shows, in words."""
+    with np.load(bundle.reference) as saved:
+        images, labels = saved["images"][:1], saved["labels"][:1]
+    body = orjson.dumps({"instances": np.ascontiguousarray(images)}, option=orjson.OPT_SERIALIZE_NUMPY)
+    path.write_bytes(body)
+    label = int(labels[0])
+    return f"the first test image: class {label}, {bundle.class_names[label]!r}"
+
+
+def describe(target: Target, sample: Path) -> str:
+    """How to call ``target``, with a curl line ready to paste."""
+    url = f"http://{target.rest}{requests.rest_path(target)}"
+    curl = f"curl -s -H 'Content-Type: application/json' --data-binary @{shlex.quote(str(sample))} {url}"
+    return (
+        f"\n{target.stack}: {target.engine} {target.engine_version}\n"
+        f"  gRPC     {target.grpc}  {requests.grpc_method(target)}\n"
+        f"  REST     {url}\n"
+        f"  metrics  {target.metrics}\n"
+        f"  try      {curl}"
+    )

@@ -1,0 +1,137 @@
+"""TensorFlow Serving's native configuration, rendered from the one `ServingProfile`.
+
+The same files and flags start the real ``tensorflow_model_server`` and the embedded server.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from models.problem import Problem
+from serving.profile import ServingProfile
+
+METRICS_PATH = "/monitoring/prometheus/metrics"
+REST_TIMEOUT_MS = 120_000
+PROGRAM = "tensorflow_model_server"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What serves the SavedModel: a command to put flags behind."""
+
+    name: str
+    version: str
+    command: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """Configuration files (name to text), flags, the tuning for the report, and what has no exact counterpart."""
+
+    files: dict[str, str]
+    flags: tuple[str, ...]
+    settings: dict[str, Any]
+    notes: tuple[str, ...]
+
+    def write(self, folder: Path) -> None:
+        """Write the files into ``folder``, and the command line's flags for the reader."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in self.files.items():
+            (folder / name).write_text(text)
+        (folder / "flags.txt").write_text("\n".join(self.flags) + "\n")
+
+
+def find_engine(model_server: Path | None = None) -> Engine:
+    """The real server (``model_server``, else on PATH), else the embedded one.
+
+    Raises `Problem` where ``model_server`` is given and does not run.
+    """
+    program = str(model_server) if model_server else shutil.which(PROGRAM)
+    if program is None:
+        command = (sys.executable, "-m", "serving", "tfserving")
+        return Engine("embedded-tfserving", f"tensorflow {version('tensorflow')}", command)
+    try:
+        done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise Problem(f"{program} --version fails ({error}): name a working {PROGRAM}") from None
+    found = re.search(r"ModelServer:\s*(\S+)", done.stdout)
+    library = re.search(r"Library:\s*(\S+)", done.stdout)
+    text = f"{found[1] if found else 'unknown'}" + (f" (tensorflow {library[1]})" if library else "")
+    return Engine("tensorflow-serving", text, (program,))
+
+
+def render(
+    profile: ServingProfile,
+    *,
+    model: str,
+    model_base_path: str,
+    configuration: str,
+    grpc_port: int,
+    rest_port: int,
+) -> Rendering:
+    """Render batching.txt, monitoring.txt and the flags.
+
+    ``model_base_path`` and ``configuration`` (the folder of the files) are paths as the server will see them.
+    """
+    queue = math.ceil(profile.queue_capacity / profile.max_batch_size)
+    computing = profile.instances * profile.max_batch_size
+    grpc_threads = profile.queue_capacity + computing + 16
+    rest_threads = max(16, 4 * computing)
+    notes = [
+        f"TF Serving's queue counts batches: queue_capacity = {profile.queue_capacity} became "
+        f"{queue} batches of up to {profile.max_batch_size} images.",
+        f"TF Serving refuses gRPC calls beyond its threads (default 4 x CPUs): "
+        f"grpc_max_threads raised to {grpc_threads}.",
+        f"A REST call holds a thread while its batch fills: rest_api_num_threads raised to {rest_threads}; "
+        f"REST calls beyond that wait outside the batching queue.",
+    ]
+    micros = round(profile.batch_timeout_ms * 1000)
+    batching = f"""\
+# Rendered by Tandem from its ServingProfile; changes here are lost.
+# {notes[0]}
+max_batch_size {{ value: {profile.max_batch_size} }}
+batch_timeout_micros {{ value: {micros} }}
+num_batch_threads {{ value: {profile.instances} }}
+max_enqueued_batches {{ value: {queue} }}
+"""
+    monitoring = f'prometheus_config {{ enable: true, path: "{METRICS_PATH}" }}\n'
+    flags = {
+        "port": grpc_port,
+        "rest_api_port": rest_port,
+        "model_name": model,
+        "model_base_path": model_base_path,
+        "enable_batching": "true",
+        "batching_parameters_file": f"{configuration}/batching.txt",
+        "monitoring_config_file": f"{configuration}/monitoring.txt",
+        "grpc_max_threads": grpc_threads,
+        "rest_api_num_threads": rest_threads,
+        "rest_api_timeout_in_ms": REST_TIMEOUT_MS,
+        "tensorflow_intra_op_parallelism": profile.threads,
+        "tensorflow_inter_op_parallelism": profile.instances,
+    }
+    settings = {
+        **profile.to_dict(),
+        "batch_timeout_micros": micros,
+        "num_batch_threads": profile.instances,
+        "max_enqueued_batches": queue,
+        "grpc_max_threads": grpc_threads,
+        "rest_api_num_threads": rest_threads,
+        "tensorflow_intra_op_parallelism": profile.threads,
+        "tensorflow_inter_op_parallelism": profile.instances,
+    }
+    files = {"batching.txt": batching, "monitoring.txt": monitoring}
+    return Rendering(files, tuple(f"--{key}={value}" for key, value in flags.items()), settings, tuple(notes))
+
+
+def command_line(engine: Engine, rendering: Rendering) -> Sequence[str]:
+    """The whole command that starts ``engine``."""
+    return [*engine.command, *rendering.flags]

@@ -1,0 +1,199 @@
+"""TorchServe's native configuration, rendered from the one `ServingProfile`."""
+
+from __future__ import annotations
+
+import json
+import math
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.problem import Problem
+from serving.ports import LOOPBACK
+from serving.profile import ServingProfile
+
+RESPONSE_TIMEOUT_S = 120
+MAX_MESSAGE_BYTES = 100 * 1024 * 1024
+METRICS_PATH = "/metrics"
+
+
+@dataclass(frozen=True)
+class Ports:
+    """TorchServe's five ports."""
+
+    rest: int
+    management: int
+    metrics: int
+    grpc: int
+    grpc_management: int
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """Configuration files (name to text), the tuning for the report, and where the profile has no exact counterpart."""
+
+    files: dict[str, str]
+    settings: dict[str, Any]
+    notes: tuple[str, ...]
+
+    def write(self, folder: Path) -> None:
+        """Write the files into ``folder``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in self.files.items():
+            (folder / name).write_text(text)
+
+
+def archive_version(archive: Path) -> str:
+    """The model version inside a model archive, which TorchServe's settings are keyed by. Raises `Problem`."""
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            return str(json.loads(opened.read("MAR-INF/MANIFEST.json"))["model"]["modelVersion"])
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise Problem(f"{archive}: no TorchServe model archive ({error}); export the model again") from None
+
+
+def render(
+    profile: ServingProfile,
+    *,
+    model: str,
+    model_version: str,
+    model_store: str,
+    metrics_config: str,
+    ports: Ports,
+    host: str = LOOPBACK,
+    cores: int = 1,
+) -> Rendering:
+    """Render config.properties, metrics.yaml and log4j2.xml.
+
+    ``model_store`` and ``metrics_config`` are paths as the server will see them; ``host`` is the address of the
+    inference and metrics APIs (management stays on loopback); ``cores`` is the number of CPUs the server may use.
+    """
+    delay = max(1, math.floor(profile.batch_timeout_ms + 0.5))
+    netty = max(1, min(4, cores // 2))
+    notes = [
+        f"TorchServe's batchSize counts requests, TF Serving's counts images: a batch holds up to "
+        f"{profile.max_batch_size} requests of any number of images.",
+        f"TorchServe computes batches in {profile.instances} worker process(es); TF Serving in threads of one process.",
+    ]
+    if delay != profile.batch_timeout_ms:
+        notes.append(
+            f"TorchServe's maxBatchDelay is whole milliseconds from 1 (it reads 0 as its default of 100): "
+            f"batch_timeout_ms = {profile.batch_timeout_ms:g} became {delay}."
+        )
+    tuning = {
+        "minWorkers": profile.instances,
+        "maxWorkers": profile.instances,
+        "batchSize": profile.max_batch_size,
+        "maxBatchDelay": delay,
+        "responseTimeout": RESPONSE_TIMEOUT_S,
+    }
+    models = {model: {model_version: {"defaultVersion": True, "marName": f"{model}.mar", **tuning}}}
+    comments = "".join(f"# {note}\n" for note in notes)
+    gpus = "number_of_gpu=0\n" if profile.device == "cpu" else ""
+    properties = f"""\
+# Rendered by Tandem from its ServingProfile; changes here are lost.
+{comments}
+inference_address=http://{host}:{ports.rest}
+metrics_address=http://{host}:{ports.metrics}
+grpc_inference_address={host}
+grpc_inference_port={ports.grpc}
+# Management is for this machine only, may register no model from any URL or file, and needs no token.
+management_address=http://{LOOPBACK}:{ports.management}
+grpc_management_address={LOOPBACK}
+grpc_management_port={ports.grpc_management}
+allowed_urls=none
+enable_model_api=false
+disable_token_authorization=true
+enable_envvars_config=false
+
+model_store={_escape(model_store)}
+load_models={model}={model}.mar
+models={_escape(json.dumps(models))}
+# queue_capacity: counts requests (TF Serving's queue counts batches)
+job_queue_size={profile.queue_capacity}
+default_response_timeout={RESPONSE_TIMEOUT_S}
+max_request_size={MAX_MESSAGE_BYTES}
+max_response_size={MAX_MESSAGE_BYTES}
+{gpus}
+# Few event loops: more of them compete with the workers for the same cores.
+number_of_netty_threads={netty}
+netty_client_threads={netty}
+# The handler parses JSON itself, faster than the worker does.
+decode_input_request=false
+
+metrics_mode=prometheus
+metrics_config={_escape(metrics_config)}
+model_metrics_auto_detect=false
+# They start a Python process every minute; node metrics come from elsewhere.
+disable_system_metrics=true
+"""
+    settings = {
+        **profile.to_dict(),
+        **tuning,
+        "job_queue_size": profile.queue_capacity,
+        "number_of_netty_threads": netty,
+        "netty_client_threads": netty,
+    }
+    files = {"config.properties": properties, "metrics.yaml": METRICS_YAML, "log4j2.xml": LOG4J2_XML}
+    return Rendering(files, settings, tuple(notes))
+
+
+def _escape(value: str) -> str:
+    """A value for a .properties file, which Java reads as Latin-1 with backslash escapes."""
+    units = value.replace("\\", "\\\\").encode("utf-16-be")
+    codes = [int.from_bytes(units[at : at + 2]) for at in range(0, len(units), 2)]
+    return "".join(chr(code) if code < 128 else f"\\u{code:04x}" for code in codes)
+
+
+# QueueTime and WorkerThreadTime are gauges of the last request in TorchServe's own metrics file; as histograms they
+# give means and quantiles, for REST and gRPC (whole milliseconds, rounded down; buckets end at 10 ms).
+# ts_inference_latency_microseconds and ts_queue_latency_microseconds count REST only.
+METRICS_YAML = """\
+# Rendered by Tandem; changes here are lost.
+ts_metrics:
+  counter:
+    - {name: Requests2XX, unit: Count, dimensions: [Level, Hostname]}
+    - {name: Requests4XX, unit: Count, dimensions: [Level, Hostname]}
+    - {name: Requests5XX, unit: Count, dimensions: [Level, Hostname]}
+    - {name: ts_inference_requests_total, unit: Count, dimensions: [model_name, model_version, hostname]}
+    - {name: ts_inference_latency_microseconds, unit: Microseconds, dimensions: [model_name, model_version, hostname]}
+    - {name: ts_queue_latency_microseconds, unit: Microseconds, dimensions: [model_name, model_version, hostname]}
+  gauge:
+    - {name: WorkerLoadTime, unit: Milliseconds, dimensions: [WorkerName, Level, Hostname]}
+  histogram:
+    - {name: QueueTime, unit: Milliseconds, dimensions: [Level, Hostname]}
+    - {name: WorkerThreadTime, unit: Milliseconds, dimensions: [Level, Hostname]}
+# The handler's own histograms: counters to TorchServe, because its histograms have fixed buckets.
+model_metrics:
+  counter:
+    - {name: tandem_batch_latency_seconds_bucket, unit: seconds, dimensions: [ModelName, le]}
+    - {name: tandem_batch_latency_seconds_sum, unit: seconds, dimensions: [ModelName]}
+    - {name: tandem_batch_latency_seconds_count, unit: count, dimensions: [ModelName]}
+    - {name: tandem_batch_images_bucket, unit: count, dimensions: [ModelName, le]}
+    - {name: tandem_batch_images_sum, unit: count, dimensions: [ModelName]}
+    - {name: tandem_batch_images_count, unit: count, dimensions: [ModelName]}
+"""
+
+# Access and metric logging cost throughput. A worker's own output (a traceback, say) comes through MODEL_LOG.
+LOG4J2_XML = """\
+<?xml version="1.0" encoding="UTF-8"?>
+<!-- Rendered by Tandem; changes here are lost. -->
+<Configuration status="warn">
+  <Appenders>
+    <Console name="STDOUT" target="SYSTEM_OUT">
+      <PatternLayout pattern="%d{ISO8601} [%-5p] %t %c - %m%n"/>
+    </Console>
+  </Appenders>
+  <Loggers>
+    <Logger name="ACCESS_LOG" level="off"/>
+    <Logger name="MODEL_METRICS" level="off"/>
+    <Logger name="TS_METRICS" level="off"/>
+    <Logger name="MODEL_LOG" level="info"/>
+    <Logger name="org.pytorch.serve" level="warn"/>
+    <Root level="warn">
+      <AppenderRef ref="STDOUT"/>
+    </Root>
+  </Loggers>
+</Configuration>
+"""

@@ -1,0 +1,109 @@
+"""Starts TorchServe itself: Java directly, so that its whole process group is ours to stop."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from models.problem import Problem
+from serving.ports import LOOPBACK
+from serving.process import ServerProcess
+from serving.profile import ServingProfile
+from serving.torchserve import config, java
+
+# What TorchServe logs when a worker dies while it loads the model; it would try again for minutes.
+FAILED = re.compile(r"Backend worker process died|WorkerInitializationException|Load model failed")
+
+
+class TorchServe:
+    """A running TorchServe: its process and its short temporary folder (unpacked model, worker sockets)."""
+
+    def __init__(
+        self,
+        archive: Path,
+        model: str,
+        profile: ServingProfile,
+        folder: Path,
+        ports: config.Ports,
+        cores: Sequence[int],
+        available_cores: int,
+    ) -> None:
+        """Render the configuration into ``folder`` and start the server; raises `Problem`."""
+        runtime = java.find()
+        self._describe = f"http://{LOOPBACK}:{ports.management}/models/{model}"
+        self.rendering = config.render(
+            profile,
+            model=model,
+            model_version=config.archive_version(archive),
+            model_store=str(archive.parent.resolve()),
+            metrics_config=str((folder / "metrics.yaml").resolve()),
+            ports=ports,
+            cores=available_cores,
+        )
+        self.rendering.write(folder)
+        home = _home()
+        # Not below `folder`: a worker's Unix socket lies here, and its path may have no more than 107 characters.
+        self._scratch = Path(tempfile.mkdtemp(prefix="tandem-"))
+        command = [
+            str(runtime.executable),
+            f"-Dmodel_server_home={home}",
+            f"-Dlog4j.configurationFile={(folder / 'log4j2.xml').resolve().as_uri()}",
+            f"-Djava.io.tmpdir={self._scratch}",
+            *("-cp", str(home / "ts" / "frontend" / "*")),
+            "org.pytorch.serve.ModelServer",
+            *("--python", sys.executable),
+            *("-f", str((folder / "config.properties").resolve())),
+            *("-s", str(archive.parent.resolve())),
+            "-ncs",
+        ]
+        environment = {
+            "TANDEM_TORCH_THREADS": str(profile.threads),
+            "OMP_NUM_THREADS": str(profile.threads),
+            "LOG_LOCATION": str(self._scratch),
+            "METRICS_LOCATION": str(self._scratch),
+        }
+        self.version = f"{version('torchserve')} (torch {version('torch')}, Java {runtime.version})"
+        try:
+            self.process = ServerProcess(
+                "TorchServe",
+                command,
+                folder / "server.log",
+                environment=environment,
+                cores=cores,
+                folder=folder,
+            )
+        except BaseException:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            raise
+
+    def model_loaded(self) -> bool:
+        """Whether every worker has loaded the model. Raises `Problem` where one failed: TorchServe would just retry."""
+        if FAILED.search(self.process.log.read_text(errors="replace")):
+            raise Problem(f"TorchServe cannot load the model (log: {self.process.log})", self.process.last_lines())
+        try:
+            with urllib.request.urlopen(self._describe, timeout=5) as answer:
+                workers = json.load(answer)[0]["workers"]
+        except (OSError, ValueError, KeyError, IndexError):
+            return False
+        return bool(workers) and all(worker["status"] == "READY" for worker in workers)
+
+    def stop(self) -> None:
+        """Stop the server and its workers and delete the temporary folder. Idempotent."""
+        self.process.stop()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def _home() -> Path:
+    """The folder that holds TorchServe's package; raises `Problem` where it is not installed."""
+    spec = importlib.util.find_spec("ts")
+    if spec is None or not spec.submodule_search_locations:
+        raise Problem("TorchServe is not installed: pip install torchserve")
+    return Path(next(iter(spec.submodule_search_locations))).resolve().parent

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import numpy as np
+import pytest
+
+from models.problem import Problem
+from serving import wire_parity
+from serving.client import Client, RequestFailed
+from serving.target import Target
+from tests.serving.targets import target
+
+SHAPE = (2, 2, 3)
+IMAGES = np.random.default_rng(4).integers(0, 256, (70, *SHAPE), dtype=np.uint8)
+
+
+def probabilities(images: np.ndarray) -> np.ndarray:
+    sums = images.astype(np.float64).sum(axis=(1, 2))
+    return (sums / sums.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture
+def server():
+    """A server of TorchServe's raw REST protocol that answers right, but for what `spoil` does to the answer."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            images = np.frombuffer(body, np.uint8).reshape(-1, *SHAPE)
+            http.seen.append(len(images))
+            status, answer = http.spoil(images, probabilities(images))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_):
+            pass
+
+    class Server(HTTPServer):
+        seen: list[int] = []  # noqa: RUF012  one server a test
+        spoil = staticmethod(lambda images, answer: (200, answer.tobytes()))
+
+    with Server(("127.0.0.1", 0), Handler) as http:
+        http.seen = []
+        thread = threading.Thread(target=http.serve_forever, args=(0.01,))
+        thread.start()
+        yield http
+        http.shutdown()
+        thread.join()
+
+
+def to(server, **changes) -> Target:
+    values = target("pytorch", shape=SHAPE, classes=3).to_dict()
+    return Target.from_dict({**values, "rest": f"127.0.0.1:{server.server_port}", **changes})
+
+
+@pytest.fixture
+def reference(tmp_path):
+    path = tmp_path / "reference.npz"
+    np.savez(path, images=IMAGES, labels=np.zeros(len(IMAGES), np.int64), probabilities=probabilities(IMAGES))
+    return path
+
+
+def test_every_sample_is_sent_once_in_batches_that_the_server_takes(server, reference):
+    figures = wire_parity.check(to(server, settings={"max_batch_size": 16}), reference, protocols=["rest-binary"])
+    assert figures == {"rest-binary": {"max_abs_diff": 0.0, "top1_agreement": 1.0, "samples": 70}}
+    assert server.seen == [16, 16, 16, 16, 6]
+
+
+def test_a_wrong_answer_names_target_protocol_and_first_sample(server, reference):
+    def swap(images, answer):
+        spoiled = answer.copy()
+        spoiled[np.all(images == IMAGES[41], axis=(1, 2, 3))] = [0, 0, 1]
+        return 200, spoiled.tobytes()
+
+    server.spoil = swap
+    with pytest.raises(Problem, match=r"pytorch \(torchserve\) over rest-binary: sample 41 differs .* 1 of 70 samples"):
+        wire_parity.check(to(server), reference, protocols=["rest-binary"])
+
+
+def test_a_refusal_names_where_and_why(server, reference):
+    server.spoil = lambda images, answer: (503, b"no workers")
+    with pytest.raises(Problem, match="samples from 0 were not answered: HTTP 503: no workers"):
+        wire_parity.check(to(server), reference, protocols=["rest-binary"])
+
+
+def test_a_missing_row_is_found(server, reference):
+    server.spoil = lambda images, answer: (200, answer[:-1].tobytes())
+    with pytest.raises(Problem, match=r"samples from 0 got \(31, 3\), not \(32, 3\)"):
+        wire_parity.check(to(server), reference, protocols=["rest-binary"])
+
+
+def test_a_dead_server_is_a_failed_request(server):
+    dead = to(server, rest="127.0.0.1:1", grpc="127.0.0.1:1")
+    with Client(dead, timeout_s=2) as client:
+        with pytest.raises(RequestFailed, match="ConnectionRefusedError"):
+            client.predict("rest", IMAGES[:1])
+        with pytest.raises(RequestFailed, match="UNAVAILABLE"):
+            client.predict("grpc", IMAGES[:1])
+
+
+def test_a_differing_best_class_counts_only_where_the_two_best_are_apart():
+    expected = np.array([[0.50002, 0.49998, 0.0]], np.float32)
+    near = np.array([[0.49998, 0.50002, 0.0]], np.float32)
+    figures = wire_parity.compare(expected, near, "x")
+    assert figures["top1_agreement"] == 0.0
+    assert figures["max_abs_diff"] == pytest.approx(4e-5, rel=0.01)
+    apart, swapped = np.array([[0.6, 0.4]], np.float32), np.array([[0.49, 0.51]], np.float32)
+    with pytest.raises(Problem, match="x: sample 0"):
+        wire_parity.compare(apart, swapped, "x", tolerance=0.15)
+
+
+def test_nan_is_out_of_tolerance():
+    expected = np.array([[0.6, 0.4]], np.float32)
+    with pytest.raises(Problem, match="sample 0"):
+        wire_parity.compare(expected, np.full_like(expected, np.nan), "x")
+
+
+def test_saved_file(tmp_path):
+    figures = {"max_abs_diff": 1e-7, "top1_agreement": 1.0, "samples": 70}
+    wire_parity.save(tmp_path / "wire-parity.json", {"pytorch": {"grpc": figures}})
+    saved = json.loads((tmp_path / "wire-parity.json").read_text())
+    assert saved == {"samples": 70, "tolerance": 1e-4, "targets": {"pytorch": {"grpc": figures}}}
+    assert [path.name for path in tmp_path.iterdir()] == ["wire-parity.json"]
