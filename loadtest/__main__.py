@@ -1,0 +1,119 @@
+"""Command line of the load test: compare, run, report, bench-loadgen."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from loadtest import experiment as experiments
+from models import problem
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse the command line and run one verb; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m loadtest", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    compare = verbs.add_parser("compare", help="from nothing to a measured comparison and its report")
+    _experiment_arguments(compare)
+    compare.add_argument("--artifacts", type=Path, default=Path("artifacts"), help="folder of the bundles")
+    compare.add_argument(
+        "--tensorflow-model-server", type=Path, help="a real tensorflow_model_server (default: the one on the PATH)"
+    )
+
+    run = verbs.add_parser("run", help="the same experiment against servers that are up already (make serve)")
+    _experiment_arguments(run)
+    run.add_argument(
+        "--targets", type=Path, default=Path("results/serve/targets.json"), help="what make serve wrote of them"
+    )
+    run.add_argument("--bundle", type=Path, help="the bundle that they serve (default: found in --artifacts)")
+    run.add_argument("--artifacts", type=Path, default=Path("artifacts"), help="folder of the bundles")
+
+    report = verbs.add_parser("report", help="build summary.json and report.html again from a run's saved data")
+    report.add_argument("run", nargs="?", default="results/latest", help="the run's folder")
+
+    bench = verbs.add_parser("bench-loadgen", help="the generator against a trivial server, beside other tools")
+    bench.add_argument("arguments", nargs=argparse.REMAINDER)
+
+    options = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, _interrupt)
+    return problem.run(lambda: _VERBS[options.verb](options))
+
+
+def _experiment_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--experiment", default="default", help="default, smoke, or a TOML file's path")
+    parser.add_argument("--model", help="overrides the experiment's model")
+    parser.add_argument("--dataset", help="overrides the experiment's data set")
+    parser.add_argument("--seed", type=int, help="overrides the experiment's seed")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="overrides any key, such as ladder.duration_s=10",
+    )
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of the runs")
+    parser.add_argument("--fresh", action="store_true", help="start a new run even where an unfinished one could go on")
+
+
+def _overrides(options: argparse.Namespace) -> dict[str, Any]:
+    named = {key: getattr(options, key) for key in ("model", "dataset", "seed")}
+    given = {key: value for key, value in named.items() if value is not None}
+    return {**given, **dict(experiments.override(argument) for argument in options.set)}
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from loadtest.compare import compare
+
+    compare(
+        options.experiment,
+        _overrides(options),
+        artifacts=options.artifacts,
+        results=options.results,
+        fresh=options.fresh,
+        tensorflow_model_server=options.tensorflow_model_server,
+    )
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    from loadtest.compare import load_running
+
+    load_running(
+        options.experiment,
+        _overrides(options),
+        targets_file=options.targets,
+        bundle_folder=options.bundle,
+        artifacts=options.artifacts,
+        results=options.results,
+        fresh=options.fresh,
+    )
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from loadtest import report, run_folder, summary, terminal
+
+    folder = run_folder.resolve(options.run)
+    terminal.show(summary.write(folder), report.write(folder))
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from loadtest import bench
+
+    return bench.main(options.arguments)
+
+
+_VERBS = {"compare": _compare, "run": _run, "report": _report, "bench-loadgen": _bench}
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""From an experiment's name to a report: the bundle first (in a process of its own), then the run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from loadtest import environment
+from loadtest import experiment as experiments
+from loadtest.experiment import Experiment
+from loadtest.progress import RunProgress
+from loadtest.run import run
+from loadtest.run_folder import RunFolder
+from loadtest.targets import LocalTargets, RemoteTargets, Targets
+from models import bundle as bundles
+from models.bundle import Bundle
+from models.problem import Problem
+from serving import serve
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def compare(
+    name: str,
+    overrides: Mapping[str, Any],
+    *,
+    artifacts: Path,
+    results: Path,
+    fresh: bool = False,
+    tensorflow_model_server: Path | None = None,
+) -> Path:
+    """Train, export, prove, serve, load and report the named experiment; returns the report's path."""
+    experiment = experiments.load(name, overrides)
+    if experiment.runtime != "process":
+        raise Problem(
+            f"runtime = {experiment.runtime!r}: compare starts servers itself; for running ones use make loadtest"
+        )
+    if tensorflow_model_server and not os.access(tensorflow_model_server, os.X_OK):
+        raise Problem(f"--tensorflow-model-server {tensorflow_model_server}: no executable file there")
+    bundle = _export(experiment, artifacts)
+
+    def servers(folder: RunFolder) -> Targets:
+        cores = environment.split_cores(sorted(os.sched_getaffinity(0)))
+        return LocalTargets(folder, bundle, experiment.profile, experiment.protocols, cores, tensorflow_model_server)
+
+    return _run(experiment, bundle, results, fresh, servers)
+
+
+def load_running(
+    name: str,
+    overrides: Mapping[str, Any],
+    *,
+    targets_file: Path,
+    bundle_folder: Path | None,
+    artifacts: Path,
+    results: Path,
+    fresh: bool = False,
+) -> Path:
+    """Run the named experiment against servers that are up already, as `serve` describes them in its targets.json.
+
+    `bundle_folder`: the bundle that they serve (None: the one of their model and version in `artifacts`). Returns the
+    report's path.
+    """
+    targets = serve.load_targets(targets_file)
+    served = {(target.model, target.version) for target in targets}
+    if len(served) != 1:
+        raise Problem(f"{targets_file}: its targets must serve one model in one version, not {sorted(served)}")
+    model, version = served.pop()
+    bundle = bundles.load(bundle_folder or artifacts / model / str(version))
+    fixed = {"runtime": "remote", "model": model, "dataset": bundle.manifest["dataset"]["name"]}
+    experiment = experiments.load(name, {**overrides, **fixed})
+
+    def servers(folder: RunFolder) -> Targets:
+        return RemoteTargets(folder, bundle, experiment.protocols, targets)
+
+    return _run(experiment, bundle, results, fresh, servers)
+
+
+def _run(experiment: Experiment, bundle: Bundle, results: Path, fresh: bool, servers: Any) -> Path:
+    folder = RunFolder.open(results, experiment, bundle.digest, fresh)
+    with RunProgress() as progress:
+        progress.say(f"run    {os.path.relpath(folder.path)}")
+        return run(folder.experiment(), bundle, servers(folder), folder, progress)
+
+
+def _export(experiment: Experiment, artifacts: Path) -> Bundle:
+    """Have the bundle made by the models package in its own process: this one never imports torch or tensorflow."""
+    command = [sys.executable, "-m", "models", "export", "--model", experiment.model, "--dataset", experiment.dataset]
+    command += ["--seed", str(experiment.seed), "--artifacts", str(artifacts)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode == 130:
+        raise KeyboardInterrupt
+    if done.returncode:
+        raise Problem("the model could not be exported; the reason stands above")
+    return bundles.load(Path(done.stdout.strip().splitlines()[-1]))

@@ -1,0 +1,76 @@
+"""Where a run took place: the machine, its load, the versions, and which cores do what."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+LIBRARIES = (
+    "torch",
+    "torchserve",
+    "tensorflow",
+    "tensorflow-serving-api",
+    "onnx",
+    "onnxruntime",
+    "grpcio",
+    "locust",
+    "gevent",
+    "prometheus-client",
+    "numpy",
+)
+
+
+def split_cores(available: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Divide CPUs between the server under test and everything else (generator, Prometheus, this program).
+
+    Returns (server cores, generator cores): disjoint, the generator's at most two and at most half; on one CPU both
+    are empty, which means not pinned.
+    """
+    if len(available) < 2:
+        return (), ()
+    generator = min(2, len(available) // 2)
+    return tuple(available[:-generator]), tuple(available[-generator:])
+
+
+def describe() -> dict[str, Any]:
+    """The machine and the software on it, as plain values."""
+    return {
+        "cpu_model": _first("/proc/cpuinfo", "model name") or platform.processor(),
+        "cpu_count": len(os.sched_getaffinity(0)),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "os": _first("/etc/os-release", "PRETTY_NAME", "=") or platform.system(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "libraries": {name: metadata.version(name) for name in LIBRARIES},
+        "git_commit": _git_commit(),
+        "load_average_at_start": [round(value, 2) for value in os.getloadavg()],
+        "started_at": time.time(),
+    }
+
+
+def _first(path: str, key: str, separator: str = ":") -> str | None:
+    try:
+        lines = Path(path).read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        name, _, value = line.partition(separator)
+        if name.strip() == key:
+            return value.strip().strip('"')
+    return None
+
+
+def _git_commit() -> str | None:
+    root = Path(__file__).resolve().parent.parent
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,288 @@
+"""The experiment: one TOML file that says what is measured, validated on load and saved resolved with the results."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from loadtest.arrivals import PROCESSES
+from models.problem import Problem
+from serving.profile import ServingProfile
+from serving.target import PROTOCOLS, STACKS
+
+BUILT_IN = Path(__file__).resolve().parent.parent / "experiments"
+RUNTIMES = ("process", "remote")
+
+
+@dataclass(frozen=True)
+class Slo:
+    """The service-level objective: p99 latency in milliseconds, and the share of requests that may fail."""
+
+    p99_ms: float = 50.0
+    error_ratio: float = 0.001
+
+    def __post_init__(self) -> None:
+        _between("slo", self, p99_ms=(0.1, 60_000, "milliseconds"), error_ratio=(0, 1, "a share"))
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Latency versus offered rate: the same Poisson rates for every target.
+
+    rates        requests/s for each protocol; empty: `fractions` of what the slower target can do, found by a probe
+    fractions    shares of the slower target's probed throughput
+    repetitions  how often each rate is measured on each target, in A B B A order
+    duration_s   measured seconds; lead_in_s: seconds at the same rate before, sent but not counted
+    arrival      the arrival process; batch: images in one request
+    """
+
+    fractions: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)
+    rates: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    repetitions: int = 2
+    duration_s: float = 6.0
+    lead_in_s: float = 1.0
+    arrival: str = "poisson"
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        _between(
+            "ladder",
+            self,
+            repetitions=(1, 100, "repetitions"),
+            duration_s=(1, 86_400, "seconds"),
+            lead_in_s=(0, 600, "seconds"),
+            batch=(1, 1024, "images"),
+        )
+        if not self.fractions or not all(0 < share <= 2 for share in self.fractions):
+            raise Problem(f"ladder.fractions = {list(self.fractions)}: use shares of the probed throughput in (0, 2]")
+        for protocol, rates in self.rates.items():
+            _one_of("ladder.rates", protocol, PROTOCOLS)
+            if not rates or not all(0.1 <= rate <= 1e6 for rate in rates):
+                raise Problem(f"ladder.rates.{protocol} = {list(rates)}: use requests/s from 0.1 to 1000000")
+        _one_of("ladder.arrival", self.arrival, tuple(PROCESSES))
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """Closed-loop warm-up until successive windows agree within `tolerance`; it also probes the throughput."""
+
+    concurrency: int = 32
+    window_s: float = 0.5
+    min_s: float = 2.0
+    max_s: float = 15.0
+    tolerance: float = 0.1
+
+    def __post_init__(self) -> None:
+        _between(
+            "warm_up",
+            self,
+            concurrency=(1, 4096, "requests in flight"),
+            window_s=(0.1, 60, "seconds"),
+            min_s=(0, 600, "seconds"),
+            max_s=(0.1, 3600, "seconds"),
+            tolerance=(0.001, 1, "a share"),
+        )
+        if self.max_s < self.min_s:
+            raise Problem(f"warm_up.max_s = {self.max_s}: use at least warm_up.min_s ({self.min_s})")
+
+
+@dataclass(frozen=True)
+class Generator:
+    """The load generator: most requests in flight before arrivals are dropped (and the measurement invalid), the
+    time-out of one request, the share of answers compared with the reference, the number of distinct payloads."""
+
+    max_in_flight: int = 1024
+    timeout_s: float = 10.0
+    check_share: float = 0.05
+    payloads: int = 256
+
+    def __post_init__(self) -> None:
+        _between(
+            "generator",
+            self,
+            max_in_flight=(1, 65_536, "requests"),
+            timeout_s=(0.01, 600, "seconds"),
+            check_share=(0, 1, "a share"),
+            payloads=(1, 10_000, "images"),
+        )
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A validated experiment. Raises `Problem`, starting with the dotted key at fault, for an impossible value."""
+
+    name: str = "default"
+    model: str = "convnet"
+    dataset: str = "fashion-mnist"
+    targets: tuple[str, ...] = STACKS
+    protocols: tuple[str, ...] = ("grpc", "rest")
+    runtime: str = "process"
+    seed: int = 1
+    profile: ServingProfile = field(default_factory=ServingProfile)
+    slo: Slo = field(default_factory=Slo)
+    ladder: Ladder = field(default_factory=Ladder)
+    warm_up: WarmUp = field(default_factory=WarmUp)
+    generator: Generator = field(default_factory=Generator)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", self.name):
+            raise Problem(f"name = {self.name!r}: use 1 to 64 letters, digits, '.', '_' or '-'")
+        _one_of("runtime", self.runtime, RUNTIMES)
+        for key, known in (("targets", STACKS), ("protocols", PROTOCOLS)):
+            chosen = getattr(self, key)
+            for value in chosen:
+                _one_of(key, value, known)
+            if not chosen or len(set(chosen)) != len(chosen):
+                raise Problem(f"{key} = {list(chosen)}: name each once, of {', '.join(known)}")
+        if self.ladder.rates and set(self.ladder.rates) != set(self.protocols):
+            raise Problem(f"ladder.rates: give rates for exactly the protocols {', '.join(self.protocols)}")
+
+    def with_rates(self, rates: Mapping[str, tuple[float, ...]]) -> Experiment:
+        """The same experiment with its ladder's rates (requests/s, by protocol) fixed."""
+        return replace(self, ladder=replace(self.ladder, rates=dict(rates)))
+
+    def to_toml(self) -> str:
+        """The whole experiment as TOML; `load` reads it back to an equal experiment."""
+        values = asdict(self)
+        if not values["ladder"]["rates"]:
+            del values["ladder"]["rates"]
+        return tomli_w.dumps(values)
+
+
+def load(name: str, overrides: Mapping[str, Any] | None = None) -> Experiment:
+    """Read an experiment: the name of a built-in one ("default", "smoke") or the path of a TOML file.
+
+    `overrides` (dotted key to value) win over the file. Raises `Problem` with file, line and key for anything that
+    cannot be measured.
+    """
+    path = BUILT_IN / f"{name}.toml" if re.fullmatch(r"[\w-]+", name) else Path(name)
+    try:
+        text = path.read_text()
+    except OSError as error:
+        known = ", ".join(sorted(file.stem for file in BUILT_IN.glob("*.toml")))
+        raise Problem(f"experiment {name!r}: {error.strerror}; use a TOML file's path or one of {known}") from error
+    except UnicodeDecodeError as error:
+        raise Problem(f"{path}: not UTF-8 text; an experiment is a TOML file") from error
+    return parse(text, str(path), overrides)
+
+
+def override(argument: str) -> tuple[str, Any]:
+    """Parse "KEY=VALUE" (a dotted key, a TOML value or plain text) into a key and a value."""
+    key, equals, value = argument.partition("=")
+    if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key.strip()):
+        raise Problem(f"--set {argument}: use KEY=VALUE, such as ladder.duration_s=10")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
+
+
+def parse(text: str, file: str = "experiment", overrides: Mapping[str, Any] | None = None) -> Experiment:
+    """Parse and validate an experiment's TOML text; `file` names it in errors."""
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise Problem(f"{file}: not valid TOML: {error}") from error
+    for dotted, value in (overrides or {}).items():
+        _put(values, dotted, value)
+    try:
+        return _build(Experiment, values, "")
+    except Problem as problem:
+        found = re.match(r"[\w.-]+", str(problem))
+        key = found[0] if found else ""
+        where = "command line" if key in (overrides or {}) else f"{file}:{_line_of(text, key)}"
+        raise Problem(f"{where}: {problem}") from problem
+
+
+def _put(values: dict[str, Any], dotted: str, value: Any) -> None:
+    *tables, key = dotted.split(".")
+    for table in tables:
+        values = values.setdefault(table, {})
+        if not isinstance(values, dict):
+            raise Problem(f"command line: {dotted}: {table} is no table")
+    values[key] = value
+
+
+def _build(kind: type, values: Mapping[str, Any], section: str) -> Any:
+    known = {item.name: item for item in fields(kind)}
+    arguments = {}
+    for key, value in values.items():
+        dotted = f"{section}.{key}" if section else key
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+            hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"
+            raise Problem(f"{dotted}: unknown key; {hint}")
+        arguments[key] = _typed(dotted, value, str(known[key].type))
+    return kind(**arguments)
+
+
+_SECTIONS: dict[str, type] = {
+    "ServingProfile": ServingProfile,
+    "Slo": Slo,
+    "Ladder": Ladder,
+    "WarmUp": WarmUp,
+    "Generator": Generator,
+}
+
+
+def _typed(dotted: str, value: Any, annotation: str) -> Any:
+    """Convert a TOML value to a field's type, or say which type the key takes."""
+    if annotation in _SECTIONS:
+        if isinstance(value, dict):
+            return _build(_SECTIONS[annotation], value, dotted)
+        raise Problem(f"{dotted}: use a table, [{dotted}]")
+    if annotation.startswith("Mapping"):
+        if isinstance(value, dict):
+            return {key: _typed(f"{dotted}.{key}", item, "tuple[float, ...]") for key, item in value.items()}
+        raise Problem(f"{dotted} = {value!r}: use a table of lists, such as {{grpc = [100.0, 200.0]}}")
+    if annotation.startswith("tuple"):
+        if isinstance(value, list):
+            item_type = annotation[len("tuple[") :].split(",", maxsplit=1)[0]
+            return tuple(_typed(dotted, item, item_type) for item in value)
+        raise Problem(f"{dotted} = {value!r}: use a list")
+    accepted: dict[str, Any] = {"int": (int,), "float": (int, float), "str": (str,)}
+    if isinstance(value, bool) or not isinstance(value, accepted[annotation]):
+        words = {"int": "a whole number", "float": "a number without a unit (the key's suffix names it)", "str": "text"}
+        raise Problem(f"{dotted} = {value!r}: use {words[annotation]}")
+    return float(value) if annotation == "float" else value
+
+
+def _between(section: str, values: Any, **limits: tuple[float, float, str]) -> None:
+    for key, (low, high, unit) in limits.items():
+        value = getattr(values, key)
+        if not low <= value <= high:
+            raise Problem(f"{section}.{key} = {value}: use {unit} from {low:g} to {high:g}")
+
+
+def _one_of(key: str, value: str, known: Iterable[str]) -> None:
+    if value not in known:
+        raise Problem(f"{key} = {value!r}: use {', '.join(known)}")
+
+
+def _line_of(text: str, dotted: str) -> int:
+    """The line of a dotted key in TOML text (tomllib keeps no positions); its table's line, or 1, as a fallback."""
+    *tables, key = dotted.split(".")
+    here: list[str] = []
+    best = 1
+    for number, line in enumerate(text.splitlines(), start=1):
+        header = re.match(r"\s*\[\s*([\w.\s\"'-]+?)\s*\]", line)
+        if header:
+            here = [part.strip(" \"'") for part in header[1].split(".")]
+            if here == [*tables, key][: len(here)]:
+                best = number
+            continue
+        found = re.match(r"\s*([\w.\"'-]+?)\s*=", line)
+        if found:
+            path = [*here, *(part.strip("\"'") for part in found[1].split("."))]
+            if path == [*tables, key]:
+                return number
+            if path == tables:  # an inline table
+                best = number
+    return best

@@ -1,0 +1,92 @@
+"""The load generator as this program sees it: Locust in a process of its own that runs a plan of phases."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from loadtest.run_folder import write_json
+from models.problem import Problem
+from serving.process import ServerProcess
+from serving.target import Target
+
+LOCUSTFILE = Path(__file__).resolve().parent / "locustfile.py"
+ROOT = LOCUSTFILE.parent.parent
+
+
+def run_phases(
+    target: Target,
+    reference: Path,
+    phases: Sequence[dict[str, Any]],
+    *,
+    folder: Path,
+    payloads: int,
+    exporter_port: int,
+    cores: tuple[int, ...],
+    on_event: Callable[[dict[str, Any]], None],
+    check: Callable[[], None],
+) -> None:
+    """Run phases (warm-ups and trials) against a target and return when all have ended.
+
+    `folder` receives the plan and the generator's log; each phase writes its own folder as it ends. `on_event` gets
+    the generator's progress events; `check` is called all the while and raises when the server under test has died.
+    Raises `Problem` when the generator fails or does not end in time; the generator never outlives this call.
+    """
+    folder.mkdir(parents=True)
+    plan = folder / "plan.json"
+    write_json(
+        plan,
+        {
+            "target": target.to_dict(),
+            "reference": str(reference),
+            "payloads": payloads,
+            "exporter_port": exporter_port,
+            "cores": list(cores),
+            "phases": list(phases),
+        },
+    )
+    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "-u", "1", "-r", "1"]
+    command += ["--only-summary", "--plan", str(plan)]
+    log = folder / "locust.log"
+    generator = ServerProcess("the load generator", command, log, folder=ROOT, cores=cores)
+    deadline = time.monotonic() + 60 + sum(map(_longest, phases))
+    try:
+        with log.open(errors="replace") as lines:
+            tail = _Tail(lines, on_event)
+            while (status := generator.status) is None:
+                check()
+                tail.read()
+                if time.monotonic() > deadline:
+                    raise Problem(f"the load generator did not end in time; its log is {log}")
+                time.sleep(0.1)
+            tail.read()
+        check()
+        if status:
+            generator.check()
+    finally:
+        generator.stop()
+
+
+class _Tail:
+    """Reads whole JSON lines from a file that still grows."""
+
+    def __init__(self, lines: Any, on_event: Callable[[dict[str, Any]], None]) -> None:
+        self._lines, self._on_event, self._partial = lines, on_event, ""
+
+    def read(self) -> None:
+        while line := self._lines.readline():
+            self._partial += line
+            if self._partial.endswith("\n"):
+                text, self._partial = self._partial, ""
+                if text.startswith("{"):
+                    self._on_event(json.loads(text))
+
+
+def _longest(phase: dict[str, Any]) -> float:
+    if phase["kind"] == "warm-up":
+        return float(phase["max_s"]) + 30
+    return float(phase["lead_in_s"] + phase["duration_s"] + phase["timeout_s"]) + 30

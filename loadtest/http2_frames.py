@@ -1,0 +1,149 @@
+"""The part of HTTP/2 (RFC 9113) and gRPC's mapping onto it that a client of unary calls needs: frames and headers."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+
+from hpack import Decoder, Encoder, HPACKError, NeverIndexedHeaderTuple
+
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
+END_STREAM = ACK = 0x1
+END_HEADERS, PADDED, PRIORITISED = 0x4, 0x8, 0x20
+HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE = range(1, 6)
+NO_ERROR, PROTOCOL_ERROR, CANCEL = 0x0, 0x1, 0x8
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DEFAULT_WINDOW = 65_535
+LARGEST_WINDOW = 2**31 - 1
+DEFAULT_FRAME_SIZE = 16_384
+LAST_STREAM = 2**31 - 1
+FRAME = struct.Struct(">BHBBI")  # length (24 bits), type, flags, stream
+SETTING = struct.Struct(">HI")
+WORD = struct.Struct(">I")
+_MOST_BLOCKS = 1024
+
+# gRPC status codes by number (grpc/doc/statuscodes.md).
+GRPC_STATUS = (
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+)
+# RST_STREAM error code -> gRPC status (grpc/doc/PROTOCOL-HTTP2.md, "Errors"); every other code is INTERNAL.
+_RESET_STATUS = {0x7: "UNAVAILABLE", 0x8: "CANCELLED", 0xB: "RESOURCE_EXHAUSTED", 0xC: "PERMISSION_DENIED"}
+
+
+class ProtocolError(Exception):
+    """The peer broke HTTP/2: the connection cannot go on."""
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """One frame."""
+    return FRAME.pack(len(payload) >> 16, len(payload) & 0xFFFF, kind, flags, stream) + payload
+
+
+def settings(values: Iterable[tuple[int, int]]) -> bytes:
+    """A SETTINGS frame."""
+    return frame(SETTINGS, 0, 0, b"".join(SETTING.pack(key, value) for key, value in values))
+
+
+def window_update(stream: int, increment: int) -> bytes:
+    """A WINDOW_UPDATE frame."""
+    return frame(WINDOW_UPDATE, 0, stream, WORD.pack(increment))
+
+
+def client_preface() -> bytes:
+    """What a client says first: no push, no dynamic header table, and windows that never stop an answer."""
+    ours = settings([(ENABLE_PUSH, 0), (HEADER_TABLE_SIZE, 0), (INITIAL_WINDOW_SIZE, LARGEST_WINDOW)])
+    return PREFACE + ours + window_update(0, LARGEST_WINDOW - DEFAULT_WINDOW)
+
+
+def request_headers(authority: str, method: str) -> bytes:
+    """The HPACK block of a unary gRPC request. It uses no dynamic table, so the same bytes serve every request."""
+    fields = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": method,
+        ":authority": authority,
+        "content-type": "application/grpc",
+        "te": "trailers",
+        "user-agent": "tandem-loadtest",
+    }
+    headers = [NeverIndexedHeaderTuple(name, value) for name, value in fields.items()]
+    return bytes(Encoder().encode(headers, huffman=False))
+
+
+def grpc_message(message: bytes) -> bytes:
+    """A serialized message with gRPC's prefix: not compressed, length."""
+    return b"\0" + WORD.pack(len(message)) + message
+
+
+def reset_kind(code: int) -> str:
+    """The kind of error that a RST_STREAM with this code is."""
+    return f"grpc_{_RESET_STATUS.get(code, 'INTERNAL')}"
+
+
+def unpadded(flags: int, payload: bytes) -> bytes:
+    """A DATA or HEADERS payload without padding and priority. Raises `ProtocolError` for impossible padding."""
+    start, stop = 0, len(payload)
+    if flags & PADDED:
+        if not payload or payload[0] >= len(payload):
+            raise ProtocolError("padding longer than its frame")
+        start, stop = 1, stop - payload[0]
+    if flags & PRIORITISED:
+        start += 5
+    return payload[start:stop]
+
+
+class ResponseHeaders:
+    """Decodes header blocks to (HTTP status or 0, gRPC status or -1).
+
+    A server that honours our empty dynamic table sends the same block for the same headers, so decoded blocks are
+    remembered; decoding each anew (pure Python) would cost more than the rest of a response.
+    """
+
+    def __init__(self) -> None:
+        self._decoder = Decoder()
+        self._decoder.max_allowed_table_size = 0
+        # Some servers never say that they shrink a table that they never use.
+        self._decoder.header_table_size = 0
+        self._seen: dict[bytes, tuple[int, int]] = {}
+
+    def decode(self, block: bytes) -> tuple[int, int]:
+        """Raises `ProtocolError` for a block that is not HPACK or refers to a table that we do not have."""
+        known = self._seen.get(block)
+        if known is not None:
+            return known
+        try:
+            fields = dict(self._decoder.decode(block, raw=True))
+            status = int(fields.get(b":status", 0)), int(fields.get(b"grpc-status", -1))
+        except (HPACKError, ValueError) as error:
+            raise ProtocolError(f"header block: {error}") from error
+        if len(self._seen) < _MOST_BLOCKS:
+            self._seen[block] = status
+        return status
+
+
+def kind_of(http_status: int, grpc_status: int) -> str | None:
+    """The kind of error of a finished call, None for success, from its HTTP and gRPC status (0 and -1: not seen)."""
+    if grpc_status == 0:
+        return None
+    if 0 < grpc_status < len(GRPC_STATUS):
+        return f"grpc_{GRPC_STATUS[grpc_status]}"
+    if http_status not in (0, 200):
+        return f"http_{http_status}"
+    return "grpc_UNKNOWN"

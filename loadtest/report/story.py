@@ -1,0 +1,197 @@
+"""The report in plain sentences: the verdict, the conditions that it holds under, and badges. No HTML here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from loadtest import wording
+from loadtest.summary import DEFAULT_SLO
+
+FACTS = {
+    "torchserve": "TorchServe is archived upstream: 0.12.0 (September 2024) is its last release and gets no fixes.",
+    "embedded-tfserving": "embedded-tfserving is this project's own server around TensorFlow: it speaks TensorFlow "
+    "Serving's API, but its speed is not TensorFlow Serving's. With tensorflow_model_server on the PATH, a run "
+    "measures the production server.",
+}
+
+
+@dataclass(frozen=True)
+class Story:
+    """``headline`` is one short sentence; ``sentences`` give the evidence, (topic, sentence) for each question."""
+
+    headline: str
+    sentences: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Badge:
+    """``state`` is "good", "caution" or "bad"."""
+
+    state: str
+    label: str
+    detail: str
+
+
+def tell(figures: dict[str, Any]) -> Story:
+    """The verdict in words."""
+    verdicts = figures["verdicts"]
+    names = {target["name"]: wording.shorten(wording.target(target)) for target in figures["targets"]}
+    if not verdicts:
+        measured = [names[target["name"]] for target in figures["targets"] if target["measured"]]
+        headline = f"Only {measured[0]} was measured." if measured else "Nothing was measured."
+        return Story(headline, [("", "There is no second target to compare it with.")] if measured else [])
+    return Story(_headline(verdicts, names), [_sentence(figures, verdict, names) for verdict in verdicts])
+
+
+def _headline(verdicts: list[dict[str, Any]], names: dict[str, str]) -> str:
+    latency = [verdict for verdict in verdicts if verdict["metric"] == "p99"]
+    winners = {verdict["winner"] for verdict in latency}
+    if winners == {None}:
+        goodput = {verdict["winner"] for verdict in verdicts if verdict["metric"] == "goodput"} - {None}
+        if len(goodput) == 1:
+            return f"{names[goodput.pop()]} answered more requests within the SLO."
+        if all(verdict["ratio"] is None for verdict in latency):
+            return "No verdict: the measurements do not allow a comparison."
+        if any(verdict["why"].startswith("No difference shown") for verdict in latency):
+            return "No difference shown."
+        return "No winner is named."
+    over = [wording.protocol(verdict["protocol"]) for verdict in latency if verdict["winner"]]
+    if len(winners - {None}) > 1:
+        return "It depends on the protocol: each target has the lower p99 on one."
+    winner = names[(winners - {None}).pop()]
+    return f"{winner} has the lower p99 latency over {' and '.join(over)}{' only' if None in winners else ''}."
+
+
+def _sentence(figures: dict[str, Any], verdict: dict[str, Any], names: dict[str, str]) -> tuple[str, str]:
+    winner = verdict["winner"]
+    if winner is None:
+        return verdict["question"], verdict["why"]
+    loser = next(name for name in verdict["compared"] if name != winner)
+    factor, ends = verdict["ratio"], verdict["ci95"]
+    if factor < 1:
+        factor, ends = 1 / factor, [1 / end if end else None for end in reversed(ends)]
+    sure = f"{wording.number(factor)} (95 % interval {wording.interval(ends)})"
+    ours, theirs = (_measured(figures, name, verdict) for name in (winner, loser))
+    if verdict["metric"] == "p99":
+        evidence = (
+            f"{names[winner]}: 99 % of its answers came within {wording.milliseconds(ours['latency_ms']['p99'])}, "
+            f"of {names[loser]} within {wording.milliseconds(theirs['latency_ms']['p99'])}. That is a factor of {sure}."
+        )
+    else:
+        evidence = (
+            f"{names[winner]}: at {wording.rate(verdict['offered_rate'])} offered it answered "
+            f"{wording.rate(ours['goodput'])} within the SLO, {names[loser]} {wording.rate(theirs['goodput'])}. "
+            f"That is a factor of {sure}."
+        )
+    return verdict["question"], evidence
+
+
+def _measured(figures: dict[str, Any], target: str, verdict: dict[str, Any]) -> dict[str, Any]:
+    where = (target, verdict["protocol"], verdict["offered_rate"])
+    return next(
+        item
+        for item in figures["measurements"]
+        if (item["target"], item["protocol"], item["offered_rate"]) == where and item["scenario"] == "ladder"
+    )
+
+
+def badges(figures: dict[str, Any]) -> list[Badge]:
+    """What the figures rest on, at a glance."""
+    return [
+        _parity(figures["parity"]),
+        _validity(figures["measurements"]),
+        _engines(figures["targets"]),
+        _server_side(figures),
+    ]
+
+
+def _parity(parity: dict[str, Any]) -> Badge:
+    if parity["proven"]:
+        return Badge(
+            "good", "Same model, proven", f"answers differ by at most {wording.scientific(parity['max_abs_diff'])}"
+        )
+    return Badge("bad", "Model parity not proven", parity["why_not_proven"][0])
+
+
+def _validity(measurements: list[dict[str, Any]]) -> Badge:
+    broken = sum(not item["valid"] for item in measurements)
+    if not measurements:
+        return Badge("bad", "No measurements", "no trial was saved")
+    if broken:
+        return Badge("bad", f"{broken} of {len(measurements)} measurements not valid", "struck below, with the reason")
+    return Badge(
+        "good", f"All {len(measurements)} measurements valid", "the generator kept its schedule, answers were right"
+    )
+
+
+def _engines(targets: list[dict[str, Any]]) -> Badge:
+    embedded = [target for target in targets if wording.is_embedded(target)]
+    missing = [target for target in targets if not target["measured"]]
+    if missing:
+        return Badge(
+            "bad", f"{wording.shorten(wording.stack(missing[0]['name']), 30)} not measured", "it has no trial here"
+        )
+    if embedded:
+        return Badge(
+            "caution", "Embedded stand-in", " and ".join(wording.shorten(wording.target(item)) for item in embedded)
+        )
+    unknown = [target for target in targets if target["engine"] not in wording.ENGINES]
+    if unknown:
+        return Badge("caution", "Unknown engine", wording.shorten(wording.target(unknown[0])))
+    return Badge("good", "Real engines", " and ".join(wording.shorten(wording.engine(item), 40) for item in targets))
+
+
+def _server_side(figures: dict[str, Any]) -> Badge:
+    version = figures["environment"].get("prometheus")
+    if version:
+        return Badge("good", "Observed by Prometheus", f"version {version}")
+    return Badge("caution", "No server-side metrics", "Prometheus did not watch this run")
+
+
+def conditions(figures: dict[str, Any], manifest: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """What the verdict holds under: (what, how)."""
+    experiment, environment = figures["experiment"], figures["environment"]
+    profile, ladder = experiment.get("profile", {}), experiment.get("ladder", {})
+    slo = {**DEFAULT_SLO, **experiment.get("slo", {})} if experiment.get("ladder") else {}
+    accuracy = ((manifest or {}).get("training") or {}).get("test_accuracy")
+    model = f"{experiment.get('model', wording.NOTHING)} on {experiment.get('dataset', wording.NOTHING)}"
+    images = ladder.get("batch", 1)
+    found = [
+        ("Model", model + (f", test accuracy {wording.number(accuracy * 100)} %" if accuracy else "")),
+        ("Requests", f"{wording.plural(images, 'image')} each, {ladder.get('arrival', 'poisson')} arrivals"),
+        (
+            "Repetitions",
+            f"{ladder.get('repetitions', wording.NOTHING)} × "
+            f"{wording.setting(ladder.get('duration_s'), 's')} at each rate",
+        ),
+    ]
+    if slo:
+        found.append(("SLO", f"p99 within {wording.setting(slo['p99_ms'], 'ms')}, at most {_percent(slo)} errors"))
+    if profile:
+        found.append(
+            (
+                "Profile",
+                f"batches up to {profile.get('max_batch_size')} within "
+                f"{wording.setting(profile.get('batch_timeout_ms'), 'ms')}, "
+                f"{wording.plural(profile.get('instances'), 'instance')} of "
+                f"{wording.plural(profile.get('threads'), 'thread')}, {profile.get('device')}",
+            )
+        )
+    cpu, cores = environment.get("cpu_model"), environment.get("cpu_count")
+    if cpu or cores:
+        found.append(("Machine", ", ".join(part for part in (cpu, f"{cores} CPUs" if cores else None) if part)))
+    server, generator = environment.get("server_cores"), environment.get("generator_cores")
+    if server and generator:
+        found.append(("Pinning", f"server on CPU {_cores(server)}, load generator on CPU {_cores(generator)}"))
+    elif environment:
+        found.append(("Pinning", "none: server and load generator share CPUs"))
+    return found
+
+
+def _percent(slo: dict[str, Any]) -> str:
+    return wording.setting(slo["error_ratio"] * 100, "%")
+
+
+def _cores(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))

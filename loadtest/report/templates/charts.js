@@ -1,0 +1,41 @@
+"use strict";
+// Draws the charts from the JSON in the page. Colours are CSS variables, resolved here, so that a change between light and
+// dark only draws again.
+(() => {
+  const figures = JSON.parse(document.getElementById("figures").textContent);
+  const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const resolve = (value) => {
+    if (typeof value === "string") {
+      const found = /^var\((--[\w-]+)\)$/.exec(value);
+      return found ? css(found[1]) : value;
+    }
+    if (Array.isArray(value)) return value.map(resolve);
+    if (value && typeof value === "object") {
+      return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, resolve(inner)]));
+    }
+    return value;
+  };
+  const axis = { gridcolor: "var(--line)", linecolor: "var(--line)", zeroline: false, fixedrange: true, ticks: "" };
+  const common = {
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    font: { family: "system-ui, sans-serif", size: 13, color: "var(--ink)" },
+    margin: { l: 62, r: 14, t: 14, b: 52 },
+    legend: { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom", font: { size: 12 } },
+    hoverlabel: { bgcolor: "var(--surface)", bordercolor: "var(--line)", font: { color: "var(--ink)" } },
+    hovermode: "closest",
+    dragmode: false,
+  };
+  const draw = () =>
+    Promise.all(
+      figures.map((figure) => {
+        const layout = { ...common, ...figure.layout };
+        layout.xaxis = { ...axis, ...layout.xaxis };
+        layout.yaxis = { ...axis, ...layout.yaxis };
+        const config = { responsive: true, displayModeBar: false, displaylogo: false };
+        return Plotly.react(figure.id, resolve(structuredClone(figure.data)), resolve(layout), config);
+      }),
+    );
+  const ready = draw().then(() => document.documentElement.setAttribute("data-drawn", "yes"));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => ready.then(draw));
+})();

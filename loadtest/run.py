@@ -1,0 +1,255 @@
+"""The main job: serve each target in turn, warm it, load it, observe it, and end with a report."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from models.bundle import Bundle
+
+from loadtest import environment, observation, plan, report, summary, terminal
+from loadtest.experiment import Experiment
+from loadtest.generator_process import run_phases
+from loadtest.observation import Prometheus
+from loadtest.plan import Block, Trial
+from loadtest.progress import RunProgress
+from loadtest.run_folder import RunFolder
+from loadtest.targets import Targets
+from models.problem import Problem
+from serving import ports
+
+# Planned seconds of work that is not load, for the time left; measured on 2 cores.
+START_S = 8.0
+GENERATOR_START_S = 1.5
+
+
+def run(experiment: Experiment, bundle: Bundle, targets: Targets, folder: RunFolder, say_progress: RunProgress) -> Path:
+    """Run, or go on with, an experiment in its folder; returns the report's path.
+
+    Everything measured is on disk as it ends: a `Problem` or Ctrl-C keeps the finished trials and leaves no process
+    behind, and the same command goes on from there.
+    """
+    shutil.copy(bundle.folder / "manifest.json", folder.path / "bundle-manifest.json")
+    with contextlib.ExitStack() as resources:
+        prometheus = observation.start(folder.path / "prometheus", targets.generator_cores)
+        if prometheus:
+            resources.callback(prometheus.stop)
+        targets.observe(prometheus)
+        resources.callback(targets.stop)
+        job = _Job(experiment, bundle, targets, folder, prometheus, say_progress)
+        job.record_environment()
+        job.probe()
+        job.measure()
+        folder.write("environment.json", {**folder.read("environment.json"), "finished_at": time.time()})
+    figures = summary.write(folder.path)
+    page = report.write(folder.path)
+    folder.finish()
+    say_progress.now("")
+    terminal.show(figures, page)
+    return page
+
+
+@dataclass
+class _Job:
+    experiment: Experiment
+    bundle: Bundle
+    targets: Targets
+    folder: RunFolder
+    prometheus: Prometheus | None
+    progress: RunProgress
+    exporter_port: int = field(default_factory=lambda: ports.free(1)[0])
+    done: int = 0
+
+    def record_environment(self) -> None:
+        """Write environment.json; a resumed run keeps the first one's, with a note."""
+        known = self.folder.read("environment.json")
+        if known is None:
+            known = {
+                **environment.describe(),
+                "server_cores": list(self.targets.server_cores),
+                "generator_cores": list(self.targets.generator_cores),
+                "prometheus": self.prometheus.version if self.prometheus else None,
+                "order": [],
+                "warnings": [],
+            }
+        else:
+            known["warnings"].append(f"interrupted and resumed at {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        if not self.prometheus:
+            note = "Prometheus is not installed: no server-side metrics (apt-get install prometheus)"
+            if note not in known["warnings"]:
+                known["warnings"].append(note)
+                self.progress.say(f"note: {note}")
+        if not self.targets.server_cores:
+            known["warnings"].append("only one CPU: server and load generator share it")
+        self.folder.write("environment.json", known)
+
+    def probe(self) -> None:
+        """Find each target's throughput and choose the ladder's rates, unless the experiment fixes them."""
+        if self.experiment.ladder.rates:
+            return
+        throughput: dict[str, dict[str, float]] = self.folder.read("probe.json", {})
+        for block in plan.probes(self.experiment):
+            if block.stack in throughput:
+                continue
+            with self._block(block):
+                phases = [self._warm_up(block, protocol) for protocol in self.experiment.protocols]
+                self._load(block, phases)
+                found = {phase["protocol"]: _warmed(phase)["throughput"] for phase in phases}
+            throughput[block.stack] = found
+            self.folder.write("probe.json", throughput)
+            text = ", ".join(f"{protocol} {rate:,.0f}/s" for protocol, rate in found.items())
+            self.progress.say(f"probe  {block.stack}: {text} at {self.experiment.warm_up.concurrency} in flight")
+        ladder = self.experiment.ladder
+        rates = plan.ladder_rates(throughput, self.experiment.protocols, ladder.fractions)
+        self.experiment = self.experiment.with_rates(rates)
+        self.folder.save_experiment(self.experiment)
+
+    def measure(self) -> None:
+        """Run every trial that is not there yet, block by block."""
+        blocks = plan.blocks(self.experiment)
+        todo = [(block, [trial for trial in block.trials if not self.folder.measured(trial.id)]) for block in blocks]
+        self.total = sum(len(block.trials) for block in blocks)
+        self.done = self.total - sum(len(trials) for _, trials in todo)
+        if self.done:
+            self.progress.say(f"resume {self.done} of {self.total} trials are already measured")
+        self.progress.plan(sum(self._seconds(trials) for _, trials in todo if trials))
+        for block, trials in todo:
+            if trials:
+                with self._block(block):
+                    self._measure_block(block, trials)
+
+    def _measure_block(self, block: Block, trials: Sequence[Trial]) -> None:
+        phases = []
+        for protocol in self.experiment.protocols:
+            chosen = [trial for trial in trials if trial.protocol == protocol]
+            if chosen:
+                warm_up = self._warm_up(block, protocol)
+                phases += [warm_up, *(self._open_loop(trial, warm_up["id"]) for trial in chosen)]
+        self._load(block, phases)
+
+    @contextlib.contextmanager
+    def _block(self, block: Block) -> Iterator[None]:
+        self.progress.now(f"{block.stack}: starting its server")
+        self.targets.use(block.stack, self.progress.now)
+        self.progress.advance(START_S)
+        known = self.folder.read("environment.json")
+        self.folder.write("environment.json", {**known, "order": [*known["order"], block.stack]})
+        yield
+        self._observe()
+
+    def _load(self, block: Block, phases: list[dict[str, Any]]) -> None:
+        generator = self.experiment.generator
+        if self.prometheus:
+            self.prometheus.watch_generator(self.exporter_port)
+        run_phases(
+            self.targets.target(block.stack),
+            self.bundle.reference,
+            phases,
+            folder=self.folder.new_folder("generator", f"{block.stack}-r{block.repetition}"),
+            payloads=generator.payloads,
+            exporter_port=self.exporter_port,
+            cores=self.targets.generator_cores,
+            on_event=lambda event: self._on_event(block, event, {phase["id"]: phase for phase in phases}),
+            check=self.targets.check,
+        )
+
+    def _on_event(self, block: Block, event: dict[str, Any], phases: dict[str, dict[str, Any]]) -> None:
+        phase = phases.get(event.get("id", ""))
+        if phase is None:
+            return
+        label = f"{block.stack} {phase['protocol']}"
+        if event["event"] == "phase-started" and phase["kind"] == "warm-up":
+            self.progress.now(f"{label}: warming up")
+        elif event["event"] == "second":
+            offered = f"{phase['rate']:g}/s offered, " if phase["kind"] == "open-loop" else ""
+            self.progress.now(f"{label}: {offered}{event['ok']}/s ok, p99 {event['p99_ms'] or 0:.1f} ms")
+        elif event["event"] == "phase-ended":
+            self._phase_ended(phase, label)
+
+    def _phase_ended(self, phase: dict[str, Any], label: str) -> None:
+        if phase["kind"] == "warm-up":
+            self.progress.advance(self.experiment.warm_up.min_s + GENERATOR_START_S)
+            if not _warmed(phase)["steady"]:
+                self.progress.say(
+                    f"note: {label}: not steady after {phase['max_s']:g} s of warm-up; measured all the same"
+                )
+            return
+        self.done += 1
+        self.progress.advance(phase["lead_in_s"] + phase["duration_s"])
+        trial = json.loads((Path(phase["folder"]) / "trial.json").read_text())
+        latency, slip = trial["latency_ms"], trial["schedule_slip_ms"]
+        if latency["p50"] is None:
+            outcome = "no answer was ok"
+        else:
+            outcome = f"p50 {latency['p50']:.2f} ms, p99 {latency['p99']:.2f} ms, slip p99 {slip['p99']:.2f} ms"
+        failed = sum(trial["errors"].values())
+        errors = f", {failed} errors" if failed else ""
+        self.progress.say(f"{self.done:3}/{self.total}  {label} {phase['rate']:g}/s: {outcome}{errors}")
+
+    def _observe(self) -> None:
+        """Ask Prometheus about every trial that has no server-side figures yet."""
+        if not self.prometheus:
+            return
+        unseen = [path for path in self.folder.trials() if not (path / "server.json").exists()]
+        trials = {path: json.loads((path / "trial.json").read_text()) for path in unseen}
+        if trials:
+            last = max(trial["ended_at"] for trial in trials.values())
+            time.sleep(max(0.0, last + observation.SETTLE_S - time.time()))
+        for path, trial in trials.items():
+            self.folder.write(f"trials/{path.name}/server.json", observation.server_figures(self.prometheus, trial))
+
+    def _warm_up(self, block: Block, protocol: str) -> dict[str, Any]:
+        warm_up = self.experiment.warm_up
+        folder = self.folder.new_folder("warm-ups", f"{block.stack}-{protocol}-r{block.repetition}")
+        return {
+            "kind": "warm-up",
+            "id": folder.name,
+            "folder": str(folder),
+            "protocol": protocol,
+            "concurrency": warm_up.concurrency,
+            "window_s": warm_up.window_s,
+            "min_s": warm_up.min_s,
+            "max_s": warm_up.max_s,
+            "tolerance": warm_up.tolerance,
+            "seed": self.experiment.seed,
+        }
+
+    def _open_loop(self, trial: Trial, warm_up: str) -> dict[str, Any]:
+        ladder, generator = self.experiment.ladder, self.experiment.generator
+        return {
+            "kind": "open-loop",
+            "id": trial.id,
+            "folder": str(self.folder.trial(trial.id)),
+            "protocol": trial.protocol,
+            "scenario": "ladder",
+            "arrival": ladder.arrival,
+            "rate": trial.rate,
+            "repetition": trial.repetition,
+            "duration_s": ladder.duration_s,
+            "lead_in_s": ladder.lead_in_s,
+            "batch": ladder.batch,
+            "seed": trial.seed,
+            "max_in_flight": generator.max_in_flight,
+            "timeout_s": generator.timeout_s,
+            "check_share": generator.check_share,
+            "warm_up": warm_up,
+        }
+
+    def _seconds(self, trials: Sequence[Trial]) -> float:
+        protocols = len({trial.protocol for trial in trials})
+        ladder = self.experiment.ladder
+        loaded = len(trials) * (ladder.lead_in_s + ladder.duration_s)
+        return START_S + protocols * (self.experiment.warm_up.min_s + GENERATOR_START_S) + loaded
+
+
+def _warmed(phase: dict[str, Any]) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads((Path(phase["folder"]) / "warm-up.json").read_text())
+    if not values["throughput"]:
+        raise Problem(f"{values['target']} answered no {phase['protocol']} request in {phase['max_s']:g} s of warm-up")
+    return values

@@ -1,0 +1,121 @@
+"""Figures and names as people read them: three significant digits, a unit everywhere, intervals in one style."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+NOTHING = "–"
+PROTOCOLS = {"grpc": "gRPC", "rest": "REST", "rest-binary": "REST (binary)"}
+STACKS = {"pytorch": "PyTorch", "tensorflow": "TensorFlow"}
+ENGINES = {"torchserve": "TorchServe", "tensorflow-serving": "TensorFlow Serving"}
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+PERCENTILES = {"p50": "p50", "p90": "p90", "p95": "p95", "p99": "p99", "p999": "p99.9", "max": "max"}
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number to so many significant digits, never in scientific notation: 0.0412, 4.12, 41.2, 412, 1,230."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    if value == 0:
+        return "0"
+    rounded = round(value, digits - 1 - math.floor(math.log10(abs(value))))
+    decimals = digits - 1 - math.floor(math.log10(abs(rounded)))
+    return f"{rounded:,.{min(max(0, decimals), 9)}f}"
+
+
+def count(value: float | None) -> str:
+    """A whole number with thousands separators."""
+    return NOTHING if value is None else f"{value:,.0f}"
+
+
+def milliseconds(value: float | None) -> str:
+    """A duration in milliseconds."""
+    return NOTHING if value is None else f"{number(value)} ms"
+
+
+def setting(value: float | None, unit: str) -> str:
+    """A chosen value, which is exact: 50 ms, not 50.0 ms."""
+    return NOTHING if value is None else f"{value:,.10g} {unit}"
+
+
+def scientific(value: float | None) -> str:
+    """A very small difference: 4.8 × 10⁻⁷."""
+    if value is None:
+        return NOTHING
+    if value == 0:
+        return "0"
+    digits, exponent = f"{value:.1e}".split("e")
+    return f"{digits.removesuffix('.0')} × 10{str(int(exponent)).translate(RAISED)}"
+
+
+def plural(number_of: int | None, thing: str) -> str:
+    """ "1 thread", "2 threads"."""
+    return f"{number_of} {thing}{'' if number_of == 1 else 's'}"
+
+
+def seconds(value: float | None) -> str:
+    """A duration in minutes and seconds."""
+    if value is None:
+        return NOTHING
+    whole = round(value)
+    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{number(value)} s"
+
+
+def rate(value: float | None) -> str:
+    """Requests per second: whole from 100 on, three digits below."""
+    if value is None:
+        return NOTHING
+    return f"{value:,.0f}/s" if abs(value) >= 100 else f"{number(value)}/s"
+
+
+def share(value: float | None) -> str:
+    """A share as a percentage."""
+    return NOTHING if value is None else f"{number(value * 100, 2) if value < 0.995 else number(value * 100, 4)} %"
+
+
+def gibibytes(value: float | None) -> str:
+    """An amount of memory."""
+    return NOTHING if value is None else f"{number(value / 2**30)} GiB"
+
+
+def interval(bounds: Sequence[float | None] | None, plain_rate: bool = False) -> str:
+    """A 95 % interval without its unit: "3.98–4.30"; an open end is written as such."""
+    if not bounds:
+        return NOTHING
+    low, high = (None if end is None else (rate(end)[:-2] if plain_rate else number(end)) for end in bounds)
+    if low is None or high is None:
+        return NOTHING if low is high else (f"at least {low}" if high is None else f"at most {high}")
+    return f"{low}–{high}"
+
+
+def protocol(name: str) -> str:
+    """A protocol's name."""
+    return PROTOCOLS.get(name, name)
+
+
+def stack(name: str) -> str:
+    """A target's name without its engine."""
+    return STACKS.get(name, name)
+
+
+def engine(target: Mapping[str, Any]) -> str:
+    """Engine and version. An embedded stand-in keeps its own name: it is not TensorFlow Serving."""
+    name = str(target.get("engine") or "engine unknown")
+    return f"{ENGINES.get(name, name)} {target.get('engine_version') or ''}".strip()
+
+
+def target(values: Mapping[str, Any]) -> str:
+    """A target with its engine: "PyTorch (TorchServe 0.12.0)"."""
+    return f"{stack(str(values.get('name') or values.get('stack')))} ({engine(values)})"
+
+
+def is_embedded(values: Mapping[str, Any]) -> bool:
+    """Whether a target's engine is a stand-in of ours rather than the production server."""
+    return str(values.get("engine", "")).startswith("embedded")
+
+
+def shorten(text: str, limit: int = 60) -> str:
+    """Text cut to so many characters, with an ellipsis."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,223 @@
+"""The main job, as a user runs it: one command from nothing to a report, killed and resumed, with real servers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.components import require
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT_S = 280
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    """`python -m loadtest …` in a session of its own, so that a test can see what it leaves behind."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "loadtest", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    try:
+        return psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def assert_all_gone(processes: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=15)
+    assert not [process.cmdline() for process in alive]
+
+
+@pytest.fixture(scope="module")
+def resumed_run(artifacts, tmp_path_factory) -> tuple[Path, str, list[str]]:
+    """A smoke run that is killed (SIGKILL) after its third trial, and the same command again."""
+    require("prometheus")
+    results = tmp_path_factory.mktemp("results")
+    command = ["compare", "--experiment", "smoke", "--artifacts", str(artifacts), "--results", str(results)]
+    first = start(*command)
+    deadline = time.monotonic() + LIMIT_S
+    while len(done := sorted(results.glob("*-smoke/trials/*/trial.json"))) < 3:
+        assert first.poll() is None, first.stdout.read() if first.stdout else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    children = descendants(first)
+    first.kill()
+    first.wait()
+    assert children
+    assert_all_gone(children)
+    kept = [f"{path.parent.name} {path.stat().st_mtime_ns}" for path in done]
+
+    second = start(*command)
+    output, _ = second.communicate(timeout=LIMIT_S)
+    assert second.returncode == 0, output
+    runs = [path for path in results.iterdir() if not path.is_symlink()]
+    assert len(runs) == 1
+    return runs[0], output, kept
+
+
+@pytest.mark.timeout(2 * LIMIT_S)
+def test_a_killed_run_goes_on_where_it_was(resumed_run):
+    run, output, kept = resumed_run
+    assert "trials are already measured" in output
+    now = {f"{path.parent.name} {path.stat().st_mtime_ns}" for path in run.glob("trials/*/trial.json")}
+    assert set(kept) <= now
+    environment = json.loads((run / "environment.json").read_text())
+    assert any("resumed" in warning for warning in environment["warnings"])
+
+
+def test_the_summary_has_both_targets_on_both_protocols_with_intervals(resumed_run):
+    run, output, _ = resumed_run
+    summary = json.loads((run / "summary.json").read_text())
+    engines = {target["name"]: target["engine"] for target in summary["targets"]}
+    assert engines["pytorch"] == "torchserve"
+    assert engines["tensorflow"] in ("embedded-tfserving", "tensorflow-serving")
+    measured = summary["measurements"]
+    assert {(m["target"], m["protocol"]) for m in measured} == {
+        (target, protocol) for target in ("pytorch", "tensorflow") for protocol in ("grpc", "rest")
+    }
+    for measurement in measured:
+        assert measurement["valid"] or measurement["why_not_valid"]
+        assert measurement["requests"]["ok"] > 0
+        low, high = measurement["ci95"]["p99"]
+        assert low <= measurement["latency_ms"]["p99"] <= high
+    assert str(Path("report.html")) in output
+
+
+def test_both_are_proven_to_be_the_same_model(resumed_run):
+    parity = json.loads((resumed_run[0] / "summary.json").read_text())["parity"]
+    for export in ("torchscript", "onnx", "savedmodel"):
+        assert parity["exports"][export]["max_abs_diff"] <= 1e-4
+    for stack in ("pytorch", "tensorflow"):
+        for protocol in ("grpc", "rest"):
+            assert parity["wire"][stack][protocol]["max_abs_diff"] <= 1e-4
+            assert parity["wire"][stack][protocol]["samples"] == parity["samples"]
+
+
+def test_prometheus_saw_what_the_generator_sent(resumed_run):
+    run, _, _ = resumed_run
+    for path in run.glob("trials/*/trial.json"):
+        trial, server = json.loads(path.read_text()), json.loads((path.parent / "server.json").read_text())
+        sent_rate = trial["requests"]["ok"] / trial["duration_s"]
+        assert server["throughput"] == pytest.approx(sent_rate, rel=0.35, abs=5)  # 1 s scrapes of 2 s trials
+        assert server["latency_ms"]["p50"] > 0
+        assert server["batch_size_mean"] >= 0.99
+
+
+def test_the_run_keeps_what_is_needed_to_audit_it(resumed_run):
+    run, _, _ = resumed_run
+    for stack, config in (("pytorch", "config.properties"), ("tensorflow", "*batching*")):
+        assert list(run.glob(f"servers/{stack}-*/{config}"))
+        assert list(run.glob(f"servers/{stack}-*/*.log"))
+    order = json.loads((run / "environment.json").read_text())["order"]
+    assert order[-2:] == ["tensorflow", "pytorch"]
+    assert (run / "report.html").stat().st_size < 6_000_000
+
+
+def test_the_report_is_rebuilt_from_saved_data_alone(resumed_run):
+    run, _, _ = resumed_run
+    before = (run / "summary.json").read_bytes()
+    (run / "summary.json").unlink()
+    (run / "report.html").unlink()
+    process = start("report", str(run))
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert (run / "summary.json").read_bytes() == before
+    assert (run / "report.html").exists()
+
+
+@pytest.mark.timeout(LIMIT_S)
+@pytest.mark.parametrize("seconds_with_children", [0.0, 4.0])
+def test_ctrl_c_stops_cleanly_and_leaves_no_process(artifacts, tmp_path, seconds_with_children):
+    process = start(
+        "compare", "--experiment", "smoke", "--artifacts", str(artifacts), "--results", str(tmp_path / "results")
+    )
+    deadline = time.monotonic() + 120
+    while not descendants(process):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    until = time.monotonic() + seconds_with_children
+    while time.monotonic() < until:
+        time.sleep(0.05)
+    children = descendants(process)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole foreground group
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert output.splitlines()[-1] == "stopped"
+    assert_all_gone(children)
+
+
+@pytest.mark.timeout(LIMIT_S)
+def test_a_server_that_dies_under_load_is_named_with_its_last_log_lines(artifacts, tmp_path):
+    results = tmp_path / "results"
+    process = start(
+        *("compare", "--experiment", "smoke", "--artifacts", str(artifacts), "--results", str(results)),
+        *("--set", "targets=['tensorflow']", "--set", "ladder.rates={grpc=[50], rest=[50]}"),
+    )
+    deadline = time.monotonic() + 120
+    while not list(results.glob("*-smoke/warm-ups/*/warm-up.json")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    children = descendants(process)
+    server = next(child for child in children if "tfserving" in child.cmdline())
+    server.kill()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Traceback" not in output
+    assert output.splitlines()[-1].startswith("error: ")
+    assert "tensorflow" in output.splitlines()[-1]
+    assert_all_gone(children)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--experiment", "nightly"], "error: experiment 'nightly'"),
+        (["--dataset", "mnist"], "error: "),
+        (["--model", "vgg"], "error: "),
+        (["--set", "ladder.duration=1"], "error: command line: ladder.duration: unknown key; did you mean duration_s?"),
+        (["--tensorflow-model-server", "/nowhere/tfs"], "error: --tensorflow-model-server /nowhere/tfs: no executable"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(arguments, message, tmp_path):
+    process = start(
+        "compare", "--artifacts", str(tmp_path / "artifacts"), "--results", str(tmp_path / "results"), *arguments
+    )
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert any(line.startswith(message) for line in output.splitlines()), output
+    assert "Traceback" not in output
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_bundle_with_a_changed_byte_is_refused(artifacts, bundle, tmp_path):
+    import shutil
+
+    copy = tmp_path / "artifacts"
+    shutil.copytree(artifacts, copy)
+    archive = copy / bundle.archive.relative_to(artifacts)
+    data = bytearray(archive.read_bytes())
+    data[len(data) // 2] ^= 1
+    archive.write_bytes(data)
+    process = start("compare", "--experiment", "smoke", "--artifacts", str(copy), "--results", str(tmp_path / "r"))
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert archive.name in output
+    assert "Traceback" not in output

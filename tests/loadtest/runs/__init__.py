@@ -1,0 +1,1 @@
+"""Run folders with known contents, generated on demand."""

@@ -1,0 +1,343 @@
+"""Builds run folders, file by file as the instrument writes them, from latencies that the test knows."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+from hdrh.histogram import HdrHistogram
+from hdrh.log import HistogramLogWriter
+
+START = 1_760_000_000.0
+TIMELINE = ["second", "scheduled", "sent", "ok", "errors", "p50_ms", "p99_ms", "max_ms", "slip_p99_ms", "in_flight"]
+PROFILE = {
+    "max_batch_size": 32,
+    "batch_timeout_ms": 1.0,
+    "instances": 1,
+    "threads": 1,
+    "queue_capacity": 1024,
+    "device": "cpu",
+}
+
+
+@dataclass(frozen=True)
+class Server:
+    """How a simulated server behaves: latency grows as load nears ``capacity`` (requests/s), and a backlog beyond."""
+
+    engine: str = "torchserve"
+    version: str = "0.12.0"
+    base_ms: float = 2.0
+    capacity: float = 1000.0
+    sigma: float = 0.35
+    error_share: float = 0.0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def latencies(self, rate: float, second: int, count: int, rng: np.random.Generator) -> np.ndarray:
+        """[count] latencies in milliseconds of one second's arrivals."""
+        load = min(rate / self.capacity, 0.95)
+        backlog = max(0.0, rate / self.capacity - 1) * (second + rng.random(count)) * 1000
+        return self.base_ms * (1 + load / (1 - load) / 2) * np.exp(rng.normal(0, self.sigma, count)) + backlog
+
+
+TORCHSERVE = Server(
+    base_ms=3.0,
+    capacity=900,
+    settings={"batchSize": 32, "maxBatchDelay": "1 ms", "minWorkers": 1, "maxWorkers": 1, "job_queue_size": 1024},
+    notes=("maxBatchDelay is waited for even by a lone request; TensorFlow Serving's timeout is not.",),
+)
+TF_SERVING = Server(
+    engine="tensorflow-serving",
+    version="2.20.0",
+    base_ms=1.9,
+    capacity=1300,
+    settings={"max_batch_size": 32, "batch_timeout_micros": 1000, "num_batch_threads": 1, "grpc_max_threads": 1040},
+    notes=("queue_capacity has no exact counterpart: max_enqueued_batches = 32 batches of up to 32.",),
+)
+SAME = Server(engine="tensorflow-serving", version="2.20.0", base_ms=3.0, capacity=900)
+EMBEDDED = Server(engine="embedded-tfserving", version="2.21.0", base_ms=1.9, capacity=1300)
+
+
+def write_trial(
+    folder: Path, record: dict[str, Any], seconds: Sequence[np.ndarray], server: dict[str, Any] | None = None
+) -> None:
+    """Save one trial: ``seconds`` holds the ok latencies (ms) of each scheduled second; ``record`` overrides."""
+    folder.mkdir(parents=True)
+    start = record.get("started_at", START)
+    merged = HdrHistogram(1, 60_000_000, 3)
+    rows = []
+    with (folder / "latency.hlog").open("w") as file:
+        writer = HistogramLogWriter(file)
+        writer.output_log_format_version()
+        file.write(f"#[StartTime: {start:.3f} (seconds since epoch)]\n#[BaseTime: {start:.3f} (seconds since epoch)]\n")
+        writer.output_legend()
+        for second, latencies in enumerate(seconds):
+            interval = HdrHistogram(1, 60_000_000, 3)
+            for value in latencies:
+                interval.record_value(max(1, round(value * 1000)))
+            merged.add(interval)
+            writer.output_interval_histogram(interval, second or 1e-9, second + 1, 1000)
+            p50, p99, top = (
+                (interval.get_value_at_percentile(share) / 1000 for share in (50, 99, 100))
+                if len(latencies)
+                else ("", "", "")
+            )
+            count = len(latencies)
+            rows.append([second, count, count, count, 0, p50, p99, top, 0.2, 4])
+    ok = sum(len(latencies) for latencies in seconds)
+    failed = sum(record.get("errors", {}).values())
+    dropped = record.pop("dropped", 0)
+    total = ok + failed
+
+    def at(share: float) -> float | None:
+        return merged.get_value_at_percentile(share) / 1000 if ok else None
+
+    latency = {"p50": at(50), "p90": at(90), "p95": at(95), "p99": at(99), "p999": at(99.9), "max": at(100)}
+    complete = {
+        "id": folder.name,
+        "scenario": "ladder",
+        "repetition": 1,
+        "seed": 1,
+        "arrival": "poisson",
+        "batch": 1,
+        "duration_s": float(len(seconds)),
+        "lead_in_s": 1.0,
+        "started_at": start,
+        "ended_at": start + len(seconds),
+        "requests": {"scheduled": total + dropped, "sent": total, "completed": total, "ok": ok, "dropped": dropped},
+        "errors": {},
+        "checked": total // 20,
+        "wrong": 0,
+        "latency_ms": latency,
+        "schedule_slip_ms": {"p50": 0.05, "p99": 0.31, "max": 1.4},
+        "in_flight_max": 12,
+        "max_in_flight": 1024,
+        "generator_cpu": 0.42,
+        "notes": [],
+        **record,
+    }
+    (folder / "trial.json").write_text(json.dumps(complete))
+    with (folder / "timeline.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(TIMELINE)
+        table.writerows(rows)
+    if server is not None:
+        (folder / "server.json").write_text(json.dumps(server))
+
+
+def write_run(
+    folder: Path,
+    servers: Mapping[str, Server],
+    *,
+    asked: Sequence[str] | None = None,
+    rates: Mapping[str, Sequence[float]] | None = None,
+    repetitions: int = 2,
+    duration_s: int = 6,
+    seed: int = 1,
+    model: str = "convnet",
+    dataset: str = "fashion-mnist",
+    prometheus: bool = True,
+    parity: bool = True,
+    environment: Mapping[str, Any] | None = None,
+    spoil: Callable[[str, str, float, int], dict[str, Any]] = lambda *_: {},
+) -> Path:
+    """Save a whole run. ``asked``: the experiment's targets, where not all were measured. ``spoil`` gives keys of
+    trial.json to override for (target, protocol, rate, repetition)."""
+    folder.mkdir(parents=True)
+    rates = rates or {"grpc": [200.0, 400.0, 600.0, 800.0], "rest": [150.0, 300.0, 450.0, 600.0]}
+    experiment = {
+        "name": "recorded",
+        "model": model,
+        "dataset": dataset,
+        "targets": list(asked or servers),
+        "protocols": list(rates),
+        "runtime": "process",
+        "seed": seed,
+        "profile": PROFILE,
+        "slo": {"p99_ms": 50.0, "error_ratio": 0.001},
+        "ladder": {
+            "rates": {protocol: list(values) for protocol, values in rates.items()},
+            "repetitions": repetitions,
+            "duration_s": float(duration_s),
+            "lead_in_s": 1.0,
+            "arrival": "poisson",
+            "batch": 1,
+        },
+    }
+    (folder / "experiment.toml").write_text(tomli_w.dumps(experiment))
+    _save(folder / "environment.json", _environment(prometheus) if environment is None else dict(environment))
+    _save(folder / "targets.json", [_target(stack, server, model) for stack, server in servers.items()])
+    if parity:
+        _save(folder / "bundle-manifest.json", _manifest(model, dataset))
+        wire = {
+            stack: {
+                protocol: {
+                    "max_abs_diff": 4.1e-7 if stack == "pytorch" else 5.6e-7,
+                    "top1_agreement": 1.0,
+                    "samples": 10000,
+                }
+                for protocol in rates
+            }
+            for stack in servers
+        }
+        _save(folder / "wire-parity.json", {"samples": 10000, "tolerance": 1e-4, "targets": wire})
+    for number, (stack, server) in enumerate(servers.items(), start=1):
+        _configure(folder / "servers" / f"{_slug(stack)}-{number}", server)
+        for protocol in rates:
+            for repetition in range(1, repetitions + 1):
+                _warm_up(folder, _slug(stack), protocol, repetition, server)
+    order = 0
+    for stack, server in servers.items():
+        for protocol, values in rates.items():
+            slower = replace_base(server, 1.0 if protocol == "grpc" else 1.3)
+            for rate in values:
+                for repetition in range(1, repetitions + 1):
+                    order += 1
+                    rng = np.random.default_rng([seed, order])
+                    # Both targets see the same arrivals, as in a real run.
+                    arrivals = np.random.default_rng([seed, round(rate), repetition, len(protocol)])
+                    counts = arrivals.poisson(rate, duration_s)
+                    seconds = [slower.latencies(rate, second, count, rng) for second, count in enumerate(counts)]
+                    sent = sum(map(len, seconds))
+                    failed = round(server.error_share * sent)
+                    record = {
+                        "target": stack,
+                        "engine": server.engine,
+                        "engine_version": server.version,
+                        "protocol": protocol,
+                        "offered_rate": rate,
+                        "repetition": repetition,
+                        "warm_up": f"{_slug(stack)}-{protocol}-r{repetition}",
+                        "started_at": START + order * 10,
+                        "errors": {"status 503": failed} if failed else {},
+                        **spoil(stack, protocol, rate, repetition),
+                    }
+                    write_trial(
+                        folder / "trials" / f"{order:03d}",
+                        record,
+                        seconds,
+                        _server_figures(server, rate, seconds) if prometheus else None,
+                    )
+    return folder
+
+
+def replace_base(server: Server, factor: float) -> Server:
+    """The same server with latencies scaled and capacity divided by a factor."""
+    return Server(**{**vars(server), "base_ms": server.base_ms * factor, "capacity": server.capacity / factor})
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"\W", "", name)[:20]
+
+
+def _save(path: Path, values: Any) -> None:
+    path.write_text(json.dumps(values))
+
+
+def _environment(prometheus: bool) -> dict[str, Any]:
+    return {
+        "started_at": START,
+        "finished_at": START + 412,
+        "cpu_model": "Intel(R) Xeon(R) Processor @ 2.60GHz",
+        "cpu_count": 2,
+        "memory_bytes": 8 * 2**30,
+        "os": "Debian GNU/Linux 12 (bookworm)",
+        "kernel": "6.1.0-18-amd64",
+        "python": "3.11.7",
+        "libraries": {"torch": "2.13.0", "tensorflow": "2.21.0", "torchserve": "0.12.0", "locust": "2.47.0"},
+        "git_commit": "0123456789abcdef0123456789abcdef01234567",
+        "server_cores": [0],
+        "generator_cores": [1],
+        "load_average_at_start": [0.31, 0.42, 0.4],
+        "prometheus": "2.42.0" if prometheus else None,
+        "order": ["pytorch", "tensorflow", "tensorflow", "pytorch"],
+        "warnings": []
+        if prometheus
+        else ["Prometheus is not installed: no server-side metrics (apt-get install prometheus)"],
+    }
+
+
+def _target(stack: str, server: Server, model: str) -> dict[str, Any]:
+    return {
+        "stack": stack,
+        "engine": server.engine,
+        "engine_version": server.version,
+        "runtime": "process",
+        "model": model,
+        "version": 1,
+        "input_shape": [32, 32, 3],
+        "classes": 10,
+        "grpc": "127.0.0.1:7070",
+        "rest": "127.0.0.1:8080",
+        "metrics": "http://127.0.0.1:8082/metrics",
+        "cores": [0],
+        "settings": dict(server.settings),
+        "notes": list(server.notes),
+    }
+
+
+def _manifest(model: str, dataset: str) -> dict[str, Any]:
+    exports = {
+        "pytorch": {"accuracy": 0.8934},
+        "torchscript": {"accuracy": 0.8934, "max_abs_diff": 0.0, "top1_agreement": 1.0},
+        "onnx": {"accuracy": 0.8934, "max_abs_diff": 2.4e-7, "top1_agreement": 1.0},
+        "savedmodel": {"accuracy": 0.8934, "max_abs_diff": 4.8e-7, "top1_agreement": 1.0},
+    }
+    return {
+        "format": 1,
+        "model": model,
+        "version": 1,
+        "dataset": {"name": dataset, "class_names": ["a", "b"], "train_samples": 60000, "test_samples": 10000},
+        "training": {"seed": 0, "epochs": 4, "seconds": 71.0, "test_accuracy": 0.8934},
+        "parity": {"samples": 10000, "tolerance": 1e-4, "exports": exports},
+        "libraries": {},
+        "files": {},
+    }
+
+
+def _configure(folder: Path, server: Server) -> None:
+    folder.mkdir(parents=True)
+    lines = "".join(f"{key}={value}\n" for key, value in server.settings.items())
+    (folder / "config.properties").write_text(f"# rendered from the profile\n{lines}")
+    (folder / "server.log").write_text("started\n")
+
+
+def _warm_up(folder: Path, stack: str, protocol: str, repetition: int, server: Server) -> None:
+    path = folder / "warm-ups" / f"{stack}-{protocol}-r{repetition}"
+    path.mkdir(parents=True)
+    values = {
+        "id": path.name,
+        "target": stack,
+        "protocol": protocol,
+        "steady": True,
+        "reached_cap": False,
+        "seconds": 3.5,
+        "concurrency": 32,
+        "windows": [{"t": 0.5, "rate": server.capacity * 0.6, "p50_ms": 20.0}],
+        "throughput": server.capacity * 1.2,
+    }
+    _save(path / "warm-up.json", values)
+
+
+def _server_figures(server: Server, rate: float, seconds: Sequence[np.ndarray]) -> dict[str, Any]:
+    latencies = np.concatenate(list(seconds))
+    return {
+        "throughput": rate * 0.998,
+        "latency_ms": {
+            "p50": float(np.quantile(latencies, 0.5)) * 0.7,
+            "p99": float(np.quantile(latencies, 0.99)) * 0.8,
+        },
+        "latency_meaning": "time in the handler: from a batch's arrival in the worker to its answer"
+        if server.engine == "torchserve"
+        else "runtime latency: from the request's arrival in the server to its answer",
+        "batch_size_mean": 1 + rate / server.capacity,
+        "queue_ms_mean": 0.6,
+        "source": "prometheus 2.42.0",
+    }

@@ -1,0 +1,28 @@
+import os
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtest import environment
+
+
+@given(st.sets(st.integers(0, 255), min_size=2).map(sorted))
+def test_server_and_generator_never_share_a_core(available):
+    server, generator = environment.split_cores(available)
+    assert server
+    assert 1 <= len(generator) <= 2
+    assert not set(server) & set(generator)
+    assert sorted(server + generator) == available
+    assert len(server) >= len(generator)
+
+
+def test_one_cpu_is_not_pinned():
+    assert environment.split_cores([3]) == ((), ())
+
+
+def test_the_machine_is_described():
+    found = environment.describe()
+    assert found["cpu_count"] == len(os.sched_getaffinity(0))
+    assert found["memory_bytes"] > 2**30
+    assert found["libraries"]["torch"].startswith("2.13.0")
+    assert found["cpu_model"]

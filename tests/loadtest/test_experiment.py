@@ -1,0 +1,129 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtest import experiment
+from loadtest.experiment import Experiment, Generator, Ladder, Slo, WarmUp
+from models.problem import Problem
+from serving.profile import ServingProfile
+from serving.target import PROTOCOLS, STACKS
+
+
+def refused(text: str) -> str:
+    with pytest.raises(Problem) as caught:
+        experiment.parse(text, "mine.toml")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_built_in_default_covers_both_stacks_and_protocols_with_a_ladder_of_at_least_four():
+    default = experiment.load("default")
+    assert default.targets == ("pytorch", "tensorflow")
+    assert default.protocols == ("grpc", "rest")
+    assert len(default.ladder.fractions) >= 4
+    assert default.ladder.repetitions >= 2
+
+
+def test_default_file_states_exactly_the_defaults():
+    assert experiment.load("default") == Experiment()
+
+
+def test_smoke_is_the_small_one():
+    smoke = experiment.load("smoke")
+    assert smoke.dataset == "digits"
+    assert smoke.ladder.duration_s < experiment.load("default").ladder.duration_s
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sede = 3\n", "mine.toml:1: sede: unknown key; did you mean seed?"),
+        ("\n\n[ladder]\nduration = 5\n", "mine.toml:4: ladder.duration: unknown key; did you mean duration_s?"),
+        (
+            '[ladder]\nbatch = 1\nduration_s = "6s"\n',
+            "mine.toml:3: ladder.duration_s = '6s': use a number without a unit (the key's suffix names it)",
+        ),
+        ("[slo]\np99_ms = 0\n", "mine.toml:2: slo.p99_ms = 0.0: use milliseconds from 0.1 to 60000"),
+        ("[profile]\nmax_batch_size = 0\n", "mine.toml:2: profile.max_batch_size = 0: use a whole number of 1 or more"),
+        ("[profile]\nthreads = 2\ndevice = 'tpu'\n", "mine.toml:3: profile.device = 'tpu': use one of cpu, gpu"),
+        ("targets = ['pytorch', 'mxnet']\n", "mine.toml:1: targets = 'mxnet': use pytorch, tensorflow"),
+        ("protocols = ['grpc', 'grpc']\n", "mine.toml:1: protocols = ['grpc', 'grpc']: name each once, of "),
+        ("seed = 1\nprofile = 3\n", "mine.toml:2: profile: use a table, [profile]"),
+        ("name = '../x'\n", "mine.toml:1: name = '../x': use 1 to 64 letters"),
+        (
+            "[ladder]\nrates = {grpc = [100]}\n",
+            "mine.toml:2: ladder.rates: give rates for exactly the protocols grpc, rest",
+        ),
+        ("[ladder.rates]\ngrpc = [-1]\nrest = [5]\n", "mine.toml:2: ladder.rates.grpc = [-1.0]: use requests/s"),
+        ("[ladder]\narrival = 'bursty'\n", "mine.toml:2: ladder.arrival = 'bursty': use "),
+        ("[warm_up]\nmin_s = 9\nmax_s = 3\n", "mine.toml:3: warm_up.max_s = 3.0: use at least warm_up.min_s (9.0)"),
+        ("a = = 1\n", "mine.toml: not valid TOML"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_with_file_line_key_and_fix(text, message):
+    assert refused(text).startswith(message)
+
+
+def test_unknown_experiment_names_the_known_ones(tmp_path):
+    with pytest.raises(Problem, match=r"experiment 'nightly': .*use a TOML file's path or one of default, smoke"):
+        experiment.load("nightly")
+    with pytest.raises(Problem, match="No such file"):
+        experiment.load(str(tmp_path / "none.toml"))
+
+
+def test_command_line_wins_over_the_file_and_is_named_in_errors():
+    text = "[ladder]\nduration_s = 6\n"
+    assert experiment.parse(text, "f", {"ladder.duration_s": 9}).ladder.duration_s == 9
+    with pytest.raises(Problem, match=r"^command line: ladder.duration_s = 0.0: use seconds"):
+        experiment.parse(text, "f", {"ladder.duration_s": 0})
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("ladder.duration_s=10", ("ladder.duration_s", 10)),
+        ("dataset=digits", ("dataset", "digits")),
+        ("protocols=['grpc']", ("protocols", ["grpc"])),
+    ],
+)
+def test_set_takes_toml_values_or_plain_text(argument, expected):
+    assert experiment.override(argument) == expected
+
+
+@pytest.mark.parametrize("argument", ["ladder", "=3", "a b=1"])
+def test_set_without_key_or_value_is_refused(argument):
+    with pytest.raises(Problem, match="use KEY=VALUE"):
+        experiment.override(argument)
+
+
+rates = st.lists(st.floats(0.5, 9000), min_size=1, max_size=5).map(tuple)
+experiments = st.builds(
+    Experiment,
+    name=st.from_regex(r"[a-z][a-z0-9-]{0,20}", fullmatch=True),
+    dataset=st.text(min_size=1, max_size=20),
+    targets=st.sampled_from([STACKS, STACKS[:1], STACKS[::-1]]),
+    protocols=st.just(PROTOCOLS[:2]),
+    seed=st.integers(0, 2**40),
+    profile=st.builds(ServingProfile, max_batch_size=st.integers(1, 64), batch_timeout_ms=st.floats(0, 100)),
+    slo=st.builds(Slo, p99_ms=st.floats(0.1, 1000)),
+    ladder=st.builds(
+        Ladder,
+        rates=st.one_of(st.just({}), st.fixed_dictionaries({"grpc": rates, "rest": rates})),
+        fractions=st.just((0.5, 1.0)),
+    ),
+    warm_up=st.builds(WarmUp, concurrency=st.integers(1, 100)),
+    generator=st.builds(Generator, check_share=st.floats(0, 1)),
+)
+
+
+@given(experiments)
+def test_the_saved_experiment_repeats_the_experiment(one):
+    assert experiment.parse(one.to_toml()) == one
+
+
+@given(st.text())
+def test_any_text_is_an_experiment_or_a_one_line_problem(text):
+    try:
+        experiment.parse(text, "f.toml")
+    except Problem as problem:
+        assert str(problem).startswith("f.toml")

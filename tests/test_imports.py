@@ -1,0 +1,62 @@
+"""The rooms of the house: who may import whom, and which command lines stay light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("models", "serving", "loadtest", "monitoring")
+MAY_IMPORT = {
+    "models": {"models"},
+    "serving": {"serving", "models"},
+    "loadtest": {"loadtest", "serving", "models"},
+    "monitoring": {"monitoring"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return found
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_room_imports_only_the_rooms_before_it(package):
+    for path in (ROOT / package).rglob("*.py"):
+        ours = {name for name in imported(path) if name.split(".")[0] in PACKAGES}
+        assert {name.split(".")[0] for name in ours} <= MAY_IMPORT[package], path
+        if package != "models":
+            rooms = {".".join(name.split(".")[:2]) for name in ours if name.startswith("models.")}
+            assert rooms <= {"models.bundle", "models.problem"}, path
+
+
+@pytest.mark.parametrize("package", ["loadtest", "monitoring"])
+def test_no_deep_learning_in_the_load_test(package):
+    for path in (ROOT / package).rglob("*.py"):
+        assert not {"torch", "tensorflow", "tensorflow_serving", "onnx"} & {n.split(".")[0] for n in imported(path)}, (
+            path
+        )
+
+
+@pytest.mark.parametrize(
+    "module", ["loadtest.run", "loadtest.compare", "loadtest.bench", "serving.launch", "serving.wire_parity"]
+)
+def test_importing_loads_neither_torch_nor_tensorflow(module):
+    code = f"import {module}, sys; sys.exit(bool({{'torch', 'tensorflow'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("package", ["models", "serving", "loadtest"])
+def test_every_command_line_has_help(package):
+    done = subprocess.run(
+        [sys.executable, "-m", package, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0
+    assert "usage:" in done.stdout
