@@ -1,0 +1,90 @@
+"""``python -m models``: train a CNN, export it to both worlds, verify a bundle."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from models import bundle as bundles
+from models import problem
+from models.problem import Problem
+from models.progress import Progress
+
+DEFAULT_DATASET = "fashion-mnist"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m models", description=__doc__.partition(": ")[2])
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="train|export|verify")
+    for verb, text in (
+        ("train", "train, and print the checkpoint's path; a checkpoint of the same settings is reused"),
+        ("export", "train if needed, export, prove parity, and print the bundle's folder; a matching bundle is reused"),
+    ):
+        command = verbs.add_parser(verb, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        _add_place(command)
+        command.add_argument(
+            "--dataset", default=DEFAULT_DATASET, help="fashion-mnist, cifar10 or digits (%(default)s)"
+        )
+        command.add_argument("--data-folder", type=Path, help="read the data set from here instead of downloading it")
+        command.add_argument("--seed", type=int, default=0, help="seed of weights and batches (%(default)s)")
+        command.add_argument("--epochs", type=int, help="passes over the training split (default: the data set's)")
+    text = "check every hash of a bundle and run its parity gate again"
+    command = verbs.add_parser("verify", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    _add_place(command)
+    command.add_argument("bundle", type=Path, nargs="?", help="a bundle's folder (default: the newest of --model)")
+    command.add_argument("--hashes-only", action="store_true", help="leave out the parity gate")
+    return parser
+
+
+def _add_place(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--model", default="convnet", help="architecture (%(default)s)")
+    command.add_argument("--artifacts", type=Path, default=Path("artifacts"), help="where it is kept (%(default)s)")
+
+
+def main() -> int:
+    """Run one verb. Results go to stdout, progress to stderr."""
+    options = _parser().parse_args()
+    progress = Progress()
+    if options.verb == "verify":
+        folder = options.bundle or _newest(options.artifacts, options.model)
+        bundle = bundles.load(folder)
+        progress.say("hashes", f"{len(bundle.manifest['files'])} files unchanged")
+        if not options.hashes_only:
+            from models import pipeline
+
+            progress.say("parity", pipeline.describe(pipeline.verify(bundle, progress)))
+        print(folder)
+        return 0
+
+    from models import architectures, datasets
+
+    if options.dataset not in datasets.names():
+        raise Problem(f"--dataset {options.dataset}: unknown; use one of {', '.join(datasets.names())}")
+    if options.model not in architectures.ARCHITECTURES:
+        raise Problem(f"--model {options.model}: unknown; use one of {', '.join(sorted(architectures.ARCHITECTURES))}")
+
+    from models import pipeline, training
+
+    epochs = training.EPOCHS[options.dataset] if options.epochs is None else options.epochs
+    settings = training.Settings(seed=options.seed, epochs=epochs)
+    arguments = (options.model, options.dataset, settings, options.artifacts, options.data_folder, progress)
+    print(pipeline.train(*arguments) if options.verb == "train" else pipeline.export(*arguments).folder)
+    return 0
+
+
+def _newest(artifacts: Path, model: str) -> Path:
+    versions = bundles.versions(artifacts, model)
+    if not versions:
+        raise Problem(f"{artifacts / model}: no bundle there; run python -m models export")
+    return artifacts / model / str(versions[-1])
+
+
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _stop)  # clean up as after Ctrl-C
+    sys.exit(problem.run(main))

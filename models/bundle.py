@@ -1,0 +1,204 @@
+"""The bundle: one model's four artifacts and the manifest that vouches for them. Imports no deep-learning library."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.problem import Problem
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle's folder and its manifest. `load` gives one whose files are proven unchanged."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def model(self) -> str:
+        """The model's name, which is the servable's name."""
+        return str(self.manifest["model"])
+
+    @property
+    def version(self) -> int:
+        """The servable's version, 1 or more."""
+        return int(self.manifest["version"])
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of one uint8 image."""
+        height, width, channels = self.manifest["input"]["shape"][1:]
+        return height, width, channels
+
+    @property
+    def classes(self) -> int:
+        """Class probabilities in one answer."""
+        return int(self.manifest["output"]["shape"][1])
+
+    @property
+    def class_names(self) -> list[str]:
+        """The classes' names, in the order of the probabilities."""
+        return list(self.manifest["dataset"]["class_names"])
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the manifest file, which holds the SHA-256 of every other file."""
+        return sha256(self.folder / MANIFEST)
+
+    @property
+    def checkpoint(self) -> Path:
+        """The weights, as PyTorch saves them."""
+        return self.folder / "checkpoint.pt"
+
+    @property
+    def torchscript(self) -> Path:
+        """The traced and frozen TorchScript file."""
+        return self.folder / "torchscript" / "model.pt"
+
+    @property
+    def archive(self) -> Path:
+        """The TorchServe archive."""
+        return self.folder / "torchserve" / f"{self.model}.mar"
+
+    @property
+    def onnx(self) -> Path:
+        """The ONNX file."""
+        return self.folder / "onnx" / "model.onnx"
+
+    @property
+    def savedmodel(self) -> Path:
+        """TensorFlow Serving's base path: the folder that holds ``<version>/saved_model.pb``."""
+        return self.folder / "savedmodel"
+
+    @property
+    def reference(self) -> Path:
+        """``images``, ``labels`` and eager PyTorch's ``probabilities`` of the whole test split (NumPy archive)."""
+        return self.folder / "reference.npz"
+
+
+def load(folder: Path) -> Bundle:
+    """Open a bundle and check the hash of every file; raises `Problem` that names the file at fault."""
+    bundle = _read(folder)
+    hashes = bundle.manifest["files"]
+    present = set(_files(folder))
+    for name in sorted(set(hashes) | present):
+        if name not in present:
+            raise Problem(f"{folder / name}: missing from the bundle; delete {folder} and export again")
+        if name not in hashes:
+            raise Problem(f"{folder / name}: not part of the bundle; delete the file")
+        if sha256(folder / name) != hashes[name]:
+            raise Problem(f"{folder / name}: changed since the export; delete {folder} and export again")
+    return bundle
+
+
+def versions(artifacts: Path, model: str) -> list[int]:
+    """The versions of ``model`` in ``artifacts``, oldest first."""
+    folders = (artifacts / model).glob("[1-9]*")
+    return sorted(int(folder.name) for folder in folders if folder.name.isdecimal() and (folder / MANIFEST).is_file())
+
+
+def find(
+    artifacts: Path,
+    model: str,
+    dataset: str,
+    *,
+    training: Mapping[str, Any] | None = None,
+    libraries: Mapping[str, str] | None = None,
+    handler: str | None = None,
+) -> Bundle | None:
+    """The newest bundle of ``model`` trained on ``dataset``, or None.
+
+    training   settings that must agree, such as ``{"seed": 0}``; others do not matter
+    libraries  the libraries' versions that must agree
+    handler    SHA-256 of the TorchServe handler inside
+    Raises `Problem` where the bundle found is damaged.
+    """
+    for version in reversed(versions(artifacts, model)):
+        manifest = _read(artifacts / model / str(version)).manifest
+        if (
+            manifest["dataset"]["name"] == dataset
+            and _agrees(manifest["training"], training)
+            and _agrees(manifest["libraries"], libraries)
+            and handler in (None, manifest["handler"])
+        ):
+            return load(artifacts / model / str(version))
+    return None
+
+
+@contextmanager
+def writing(artifacts: Path, manifest: dict[str, Any]) -> Iterator[Bundle]:
+    """Write a new bundle: the ``with`` block fills the folder of the `Bundle` that it gets and may add to its manifest.
+
+    ``manifest`` names at least "model"; "version" is added, the next free one. At the end of the block the hashes and
+    the manifest are written and the folder appears under its final name; after an error nothing is left.
+    """
+    parent = artifacts / manifest["model"]
+    parent.mkdir(parents=True, exist_ok=True)
+    manifest = {"format": FORMAT, **manifest}
+    manifest["version"] = version = _next_version(parent)
+    staging = Path(tempfile.mkdtemp(prefix=".export-", dir=parent))
+    try:
+        staging.chmod(0o755)  # mkdtemp's folders are private; servers may run as another user
+        bundle = Bundle(staging, manifest)
+        yield bundle
+        manifest["files"] = {name: sha256(staging / name) for name in _files(staging)}
+        (staging / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        try:
+            os.rename(staging, parent / str(version))
+        except OSError:
+            raise Problem(f"{parent / str(version)}: another export wrote it meanwhile; export again") from None
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _next_version(parent: Path) -> int:
+    taken = [int(folder.name) for folder in parent.iterdir() if folder.name.isdecimal()]
+    return max(taken, default=0) + 1
+
+
+def _files(folder: Path) -> list[str]:
+    paths = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in paths if path != MANIFEST)
+
+
+def _agrees(values: Mapping[str, Any], wanted: Mapping[str, Any] | None) -> bool:
+    return all(values.get(key) == value for key, value in (wanted or {}).items())
+
+
+def _read(folder: Path) -> Bundle:
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+        if manifest["format"] != FORMAT:
+            raise Problem(f"{path}: format {manifest['format']}, this program reads {FORMAT}; export again")
+        bundle = Bundle(folder, manifest)
+        _ = (bundle.model, bundle.version, bundle.input_shape, bundle.classes, bundle.class_names)
+        _ = (
+            manifest["files"].items(),
+            manifest["training"].items(),
+            manifest["libraries"].items(),
+            manifest["handler"],
+        )
+    except FileNotFoundError:
+        raise Problem(f"{folder}: no bundle there (no {MANIFEST}); run python -m models export") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Problem(f"{path}: not a bundle's manifest ({error!r}); delete {folder} and export again") from None
+    return bundle

@@ -1,0 +1,64 @@
+"""Export to ONNX through torch.export, with a free batch size."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.architectures import ImageClassifier
+from models.datasets import IMAGE_SHAPE
+
+INPUT, OUTPUT = "images", "probabilities"
+
+
+def export(classifier: ImageClassifier, path: Path) -> None:
+    """Write ``classifier`` (in evaluation mode) as ONNX: input ``images``, output ``probabilities``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _quiet():
+        _program(classifier).save(str(path))
+
+
+def graph(classifier: ImageClassifier) -> torch.fx.GraphModule:
+    """The ATen graph that `export` translates; its node names are the ONNX file's value names."""
+    with _quiet():
+        return _program(classifier).exported_program.module()
+
+
+def _program(classifier: ImageClassifier) -> Any:
+    classifier = copy.deepcopy(classifier)
+    # Strides of channels-last images make torch.export write a global pool as index arithmetic on memory.
+    classifier.memory_format = torch.contiguous_format
+    return torch.onnx.export(
+        classifier,
+        (torch.zeros(2, *IMAGE_SHAPE, dtype=torch.uint8),),
+        dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        external_data=False,
+        verbose=False,
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's remarks off the terminal: none of them is about the user's model."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+        sys.stdout.flush()

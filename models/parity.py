@@ -1,0 +1,127 @@
+"""The parity gate: every export answers the whole test split as eager PyTorch does, or the export fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from models import layers, torchscript
+from models.architectures import ImageClassifier
+from models.bundle import Bundle
+from models.problem import Problem
+from models.progress import Progress
+
+TOLERANCE = 1e-4
+BATCH_SIZE = 256
+
+Predict = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Figures of one export beside the reference.
+
+    max_abs_diff     largest |Δp| of all samples and classes (nan where an answer is no number)
+    top1_agreement   share of samples with the same best class
+    first_different  first sample beyond the tolerance, or None
+    """
+
+    max_abs_diff: float
+    top1_agreement: float
+    first_different: int | None
+
+
+def compare(probabilities: np.ndarray, reference: np.ndarray, tolerance: float = TOLERANCE) -> Comparison:
+    """Compare probabilities [N, classes] with the reference's.
+
+    A sample differs where any |Δp| exceeds the tolerance, or where the best class is another one although the
+    reference's two best classes lie further apart than the tolerance.
+    """
+    difference = np.abs(probabilities.astype(np.float64) - reference).max(axis=1)
+    same_class = probabilities.argmax(axis=1) == reference.argmax(axis=1)
+    second, best = np.sort(reference.astype(np.float64), axis=1)[:, -2:].T
+    different = ~(difference <= tolerance) | (~same_class & (best - second > tolerance))  # nan is different
+    first = int(different.argmax()) if different.any() else None
+    return Comparison(float(difference.max()), float(same_class.mean()), first)
+
+
+def check(
+    bundle: Bundle,
+    classifier: ImageClassifier,
+    images: np.ndarray,
+    labels: np.ndarray,
+    reference: np.ndarray,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Run ``images`` through every export of ``bundle``, whose manifest may be unfinished.
+
+    ``reference`` are eager PyTorch's probabilities. Returns the manifest's ``parity`` entry. Raises `Problem` naming
+    the export, the first sample and the first layer output that differ.
+    """
+    exports: dict[str, dict[str, float]] = {"pytorch": {"accuracy": _accuracy(reference, labels)}}
+    runners: dict[str, Callable[[Bundle], Predict]] = {
+        "torchscript": _torchscript,
+        "onnx": _onnx,
+        "savedmodel": _savedmodel,
+    }
+    with progress.bar("parity", total=len(runners) * len(images), unit="images") as bar:
+        for name, runner in runners.items():
+            predict = runner(bundle)
+            parts = []
+            for start in range(0, len(images), BATCH_SIZE):
+                parts.append(predict(images[start : start + BATCH_SIZE]))
+                bar.advance(len(parts[-1]), name)
+            probabilities = np.concatenate(parts)
+            result = compare(probabilities, reference)
+            if result.first_different is not None:
+                raise _difference(name, bundle, classifier, images, result)
+            exports[name] = {
+                "accuracy": _accuracy(probabilities, labels),
+                "max_abs_diff": result.max_abs_diff,
+                "top1_agreement": result.top1_agreement,
+            }
+    return {"samples": len(images), "tolerance": TOLERANCE, "exports": exports}
+
+
+def _difference(
+    name: str, bundle: Bundle, classifier: ImageClassifier, images: np.ndarray, result: Comparison
+) -> Problem:
+    sample = result.first_different
+    assert sample is not None
+    layer = layers.first_difference(name, bundle, classifier, images[sample], TOLERANCE)
+    return Problem(
+        f"parity: {name} is not the model that was trained: sample {sample} of the test split, {layer}; "
+        f"max |Δp| {result.max_abs_diff:.2g} (tolerance {TOLERANCE:g}), top-1 agreement {result.top1_agreement:.2%}; "
+        "nothing was exported, report this line with the versions of torch, onnx and tensorflow"
+    )
+
+
+def _accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    return float((probabilities.argmax(axis=1) == labels).mean())
+
+
+def _torchscript(bundle: Bundle) -> Predict:
+    module = torchscript.load(bundle.torchscript)
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return module(torch.from_numpy(images)).numpy()
+
+    return predict
+
+
+def _onnx(bundle: Bundle) -> Predict:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(bundle.onnx), providers=["CPUExecutionProvider"])
+    return lambda images: session.run(["probabilities"], {"images": images})[0]
+
+
+def _savedmodel(bundle: Bundle) -> Predict:
+    from models import savedmodel
+
+    return savedmodel.load(bundle.savedmodel / str(bundle.version))

@@ -1,0 +1,67 @@
+"""Export to a TorchServe model archive (.mar)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from models.problem import Problem
+
+# The handler of the serving room, relative to the repository's root. It is packed as a file and never imported.
+HANDLER = Path("serving") / "torchserve" / "handler.py"
+
+
+def handler_path() -> Path:
+    """The handler's file in this checkout; raises `Problem` where it is missing."""
+    path = Path(__file__).resolve().parent.parent / HANDLER
+    if not path.is_file():
+        raise Problem(f"{path}: missing; restore the file from the repository")
+    return path
+
+
+def export(
+    torchscript: Path,
+    archive: Path,
+    *,
+    version: int,
+    input_shape: Sequence[int],
+    class_names: Sequence[str],
+    handler: Path,
+) -> None:
+    """Pack the TorchScript file, the handler and what it must know into ``archive`` (``<model>.mar``).
+
+    Beside them the archive holds ``signature.json`` {"input_shape", "classes", "class_names"} and TorchServe's
+    ``model-config.yaml`` with the shape under ``handler``. Raises `Problem` with the archiver's last words.
+    """
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    signature = {"input_shape": list(input_shape), "classes": len(class_names), "class_names": list(class_names)}
+    settings = {"handler": {"input_shape": list(input_shape), "classes": len(class_names)}}
+    with tempfile.TemporaryDirectory(prefix="tandem-archive-") as name:
+        scratch = Path(name)
+        (scratch / "signature.json").write_text(json.dumps(signature, indent=2) + "\n")
+        (scratch / "model-config.yaml").write_text(yaml.safe_dump(settings))
+        (scratch / "tmp").mkdir()
+        command = [sys.executable, "-m", "model_archiver.model_packaging"]
+        command += ["--model-name", archive.stem, "--version", str(version), "--serialized-file", str(torchscript)]
+        command += ["--handler", str(handler), "--export-path", str(archive.parent), "--force"]
+        command += [
+            "--extra-files",
+            str(scratch / "signature.json"),
+            "--config-file",
+            str(scratch / "model-config.yaml"),
+        ]
+        # The archiver empties and fills $TMPDIR/<model name>: two exports at once need folders of their own.
+        environment = {**os.environ, "TMPDIR": str(scratch / "tmp")}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode or not archive.is_file():
+        raise Problem(
+            f"torch-model-archiver failed on {archive.name} (exit status {done.returncode})",
+            done.stderr.splitlines()[-10:],
+        )

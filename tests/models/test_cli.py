@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _models(*arguments, **options):
+    command = [sys.executable, "-m", "models", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120, **options)
+
+
+def _fails(done):
+    """The one line of a failure without a traceback."""
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    return line
+
+
+def test_export_and_train_reuse_what_is_there(artifacts):
+    again = _models("export", "--dataset", "digits", "--artifacts", artifacts)
+    assert again.stdout == f"{artifacts / 'convnet' / '1'}\n"
+    assert again.stderr.split() == ["export", "reused", str(artifacts / "convnet" / "1")]
+    trained = _models("train", "--dataset", "digits", "--artifacts", artifacts)
+    assert trained.stdout == f"{artifacts}/convnet/checkpoints/digits-seed0-epochs4.pt\n"
+    assert "reused" in trained.stderr
+
+
+def test_export_is_quiet_and_reuses_the_checkpoint(artifacts, tmp_path):
+    shutil.copytree(artifacts / "convnet" / "checkpoints", tmp_path / "convnet" / "checkpoints")
+    done = _models("export", "--dataset", "digits", "--artifacts", tmp_path)
+    assert done.stdout == f"{tmp_path / 'convnet' / '1'}\n"
+    steps = [line.split()[0] for line in done.stderr.splitlines()]
+    assert set(steps) == {"export", "parity"}, done.stderr  # no training, and no library's remarks
+    weights = [path / "convnet" / "1" / "checkpoint.pt" for path in (artifacts, tmp_path)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_verify_runs_the_gate_again_and_finds_a_changed_byte(artifacts, tmp_path):
+    shutil.copytree(artifacts, tmp_path / "copy")
+    done = _models("verify", "--artifacts", tmp_path / "copy")
+    assert done.returncode == 0, done.stderr
+    assert "top-1 agreement 100.00%" in done.stderr
+    assert done.stdout == f"{tmp_path}/copy/convnet/1\n"
+    archive = tmp_path / "copy" / "convnet" / "1" / "torchserve" / "convnet.mar"
+    content = bytearray(archive.read_bytes())
+    content[1000] ^= 1
+    archive.write_bytes(content)
+    line = _fails(_models("verify", tmp_path / "copy" / "convnet" / "1", "--hashes-only"))
+    assert "torchserve/convnet.mar: changed since the export" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["export", "--dataset", "mnist"], "--dataset mnist: unknown; use one of cifar10, digits, fashion-mnist"),
+        (["export", "--model", "vgg"], "--model vgg: unknown; use one of convnet"),
+        (["train", "--dataset", "digits", "--epochs", "0"], "--epochs 0"),
+        (["train", "--dataset", "cifar10", "--data-folder", "/nowhere"], "--data-folder /nowhere: no such folder"),
+        (["verify"], "convnet: no bundle there; run python -m models export"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, message, tmp_path):
+    assert message in _fails(_models(*arguments, "--artifacts", tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("verb", ["train", "export", "verify"])
+def test_every_verb_has_help(verb):
+    done = _models(verb, "--help")
+    assert done.returncode == 0
+    assert "--artifacts" in done.stdout
+
+
+def test_termination_while_training_leaves_nothing(tmp_path):
+    command = [sys.executable, "-m", "models", "export", "--dataset", "digits", "--epochs", "500"]
+    with subprocess.Popen(
+        [*command, "--artifacts", tmp_path], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stderr is not None
+            assert "images/s" in process.stderr.readline()
+            started = time.monotonic()
+            process.terminate()
+            assert process.wait(timeout=30) == 130
+            assert time.monotonic() - started < 15
+            assert process.stderr.read().splitlines()[-1] == "stopped"
+        finally:
+            process.kill()
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
