@@ -64,9 +64,10 @@ def _locust(address: str, body: Path, cores: Sequence[int]) -> float:
     command = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "bench_locustfile.py"), "--headless"]
     command += ["--host", f"http://{address}", "-u", str(CONNECTIONS), "-r", str(CONNECTIONS), "-t", f"{SECONDS}s"]
     out = _run("locust", pinned(cores, [*command, "--only-summary", "--json"]), TANDEM_BENCH_BODY=str(body))
-    row = json.loads(out[out.index("[") :])[0]
-    if row["num_failures"]:
-        raise Problem(f"locust: {row['num_failures']} requests failed")
+    rows = json.loads(out[out.index("[") :])
+    if not rows or rows[0]["num_failures"]:
+        raise Problem(f"locust: {rows[0]['num_failures'] if rows else 'all'} requests failed")
+    row = rows[0]
     return float(row["num_requests"] / (row["last_request_timestamp"] - row["start_time"]))
 
 

@@ -34,7 +34,7 @@ class GrpcClient:
     `finish` learns how each call ended: None (gRPC status OK and a message), "grpc_UNAVAILABLE" and the like,
     "http_502" and the like (an answer without gRPC status), "no_answer" (OK without a message), "connection" (refused
     or lost) or "bad_response" (not HTTP/2). `between` is called after each piece of work. A call that a server refuses
-    unread by GOAWAY goes out once more on another connection, as in every gRPC client (gRFC A6, transparent retry).
+    unread, by GOAWAY or REFUSED_STREAM, goes out once more, as in every gRPC client (gRFC A6, transparent retry).
     """
 
     def __init__(self, address: str, method: str, finish: Finish, between: Callable[[], None]) -> None:
@@ -240,7 +240,7 @@ class _Http2Connection(Connection):
         if kind == h2.RST_STREAM:
             if len(payload) != 4:
                 raise h2.ProtocolError("RST_STREAM")
-            self._finish(stream, h2.reset_kind(h2.WORD.unpack(payload)[0]), when)
+            self._reset(stream, h2.WORD.unpack(payload)[0], when)
         elif kind == h2.SETTINGS:
             self._settings(flags, payload)
         elif kind == h2.PING:
@@ -302,6 +302,15 @@ class _Http2Connection(Connection):
         self._forget(stream)
         self._client.finish(call[0], kind, when, message)
         self._start_waiting()
+
+    def _reset(self, stream: int, code: int, when: float) -> None:
+        if code == h2.REFUSED_STREAM and stream in self._calls:
+            call = self._calls[stream]
+            self._forget(stream)
+            self._client.retry(call)
+            self._start_waiting()
+        else:
+            self._finish(stream, h2.reset_kind(code), when)
 
     def _forget(self, stream: int) -> None:
         del self._calls[stream]
