@@ -95,7 +95,9 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from loadtest import report, run_folder, summary, terminal
+    from loadtest import report, run_folder
+    from loadtest.analysis import summary
+    from loadtest.report import terminal
 
     folder = run_folder.resolve(options.run)
     terminal.show(summary.write(folder), report.write(folder))
@@ -103,7 +105,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from loadtest import bench
+    from loadtest.bench import load_generator as bench
 
     return bench.main(options.arguments)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import tomli_w
 
-from loadtest.arrivals import PROCESSES
+from loadtest.generator.arrivals import PROCESSES
 from models.problem import Problem
 from serving.profile import ServingProfile
 from serving.target import PROTOCOLS, STACKS

@@ -18,11 +18,11 @@ import gevent
 from locust import User, events, task
 
 _FOLDER = Path(__file__).resolve().parent
-# Locust puts this file's folder first on the path, where loadtest/statistics.py would hide the standard library's.
+# Locust puts this file's folder first on the path, where our modules would hide others of the same name.
 sys.path[:] = [str(_FOLDER.parent), *(entry for entry in sys.path if Path(entry or ".").resolve() != _FOLDER)]
 
-from loadtest import phases  # noqa: E402
-from loadtest.generator import Generator  # noqa: E402
+from loadtest.generator import phases  # noqa: E402
+from loadtest.generator.phase_runner import Generator  # noqa: E402
 from models.problem import Problem  # noqa: E402
 
 STOPPED = 130

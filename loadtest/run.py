@@ -11,16 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from models.bundle import Bundle
-
-from loadtest import environment, observation, plan, report, summary, terminal
+from loadtest import environment, observation, plan, report
+from loadtest.analysis import summary
 from loadtest.experiment import Experiment
 from loadtest.generator_process import run_phases
 from loadtest.observation import Prometheus
 from loadtest.plan import Block, Trial
 from loadtest.progress import RunProgress
+from loadtest.report import terminal
 from loadtest.run_folder import RunFolder
 from loadtest.targets import Targets
+from models.bundle import Bundle
 from models.problem import Problem
 from serving import ports
 

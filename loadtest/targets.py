@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from models.bundle import Bundle
-
 from loadtest.observation import Prometheus
 from loadtest.run_folder import RunFolder
+from models.bundle import Bundle
 from models.problem import Problem
 from serving import launch, wire_parity
 from serving.profile import ServingProfile

@@ -116,13 +116,13 @@ def find(
     *,
     training: Mapping[str, Any] | None = None,
     libraries: Mapping[str, str] | None = None,
-    handler: str | None = None,
+    sources: str | None = None,
 ) -> Bundle | None:
     """The newest bundle of ``model`` trained on ``dataset``, or None.
 
     training   settings that must agree, such as ``{"seed": 0}``; others do not matter
     libraries  the libraries' versions that must agree
-    handler    SHA-256 of the TorchServe handler inside
+    sources    digest of the code that exports and serves it
     Raises `Problem` where the bundle found is damaged.
     """
     for version in reversed(versions(artifacts, model)):
@@ -131,7 +131,7 @@ def find(
             manifest["dataset"]["name"] == dataset
             and _agrees(manifest["training"], training)
             and _agrees(manifest["libraries"], libraries)
-            and handler in (None, manifest["handler"])
+            and sources in (None, manifest["sources"])
         ):
             return load(artifacts / model / str(version))
     return None
@@ -195,7 +195,7 @@ def _read(folder: Path) -> Bundle:
             manifest["files"].items(),
             manifest["training"].items(),
             manifest["libraries"].items(),
-            manifest["handler"],
+            manifest["sources"],
         )
     except FileNotFoundError:
         raise Problem(f"{folder}: no bundle there (no {MANIFEST}); run python -m models export") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import subprocess
 import time
@@ -44,7 +45,7 @@ def export(
 ) -> Bundle:
     """Train if needed, export to both worlds, prove parity and write the bundle; returns it.
 
-    A bundle of the same model, data set, settings, library versions and handler is returned as it is.
+    A bundle of the same model, data set, settings, library versions and exporting code is returned as it is.
     Raises `Problem` for bad input, a damaged bundle, an operator that cannot be imported, or a failed parity gate.
     """
     handler = torchserve_archive.handler_path()
@@ -54,7 +55,7 @@ def export(
         dataset,
         training=settings.to_dict(),
         libraries=libraries(),
-        handler=bundles.sha256(handler),
+        sources=sources(handler),
     )
     if found is not None:
         progress.say("export", f"reused {found.folder}")
@@ -65,7 +66,7 @@ def export(
     data = datasets.load(dataset, data_folder)
     if trained is None:
         trained = _train(model, data, settings, path, progress)
-    manifest = _manifest(model, data, trained, bundles.sha256(handler))
+    manifest = _manifest(model, data, trained, sources(handler))
     with bundles.writing(artifacts, manifest) as bundle:
         _write(bundle, trained, data, handler, progress)
     return bundles.load(artifacts / model / str(bundle.version))
@@ -87,6 +88,14 @@ def verify(bundle: Bundle, progress: Progress) -> dict[str, Any]:
 def libraries() -> dict[str, str]:
     """Versions of what makes and runs a bundle."""
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in LIBRARIES}}
+
+
+def sources(handler: Path) -> str:
+    """SHA-256 over this package's modules and the TorchServe handler: what a bundle's content depends on."""
+    digest = hashlib.sha256()
+    for path in [*sorted(Path(__file__).resolve().parent.glob("*.py")), handler]:
+        digest.update(f"{path.name} {bundles.sha256(path)}\n".encode())
+    return digest.hexdigest()
 
 
 def git_commit() -> str | None:
@@ -115,7 +124,7 @@ def _train(model: str, data: Dataset, settings: Settings, path: Path, progress: 
     return trained
 
 
-def _manifest(model: str, data: Dataset, trained: Trained, handler: str) -> dict[str, Any]:
+def _manifest(model: str, data: Dataset, trained: Trained, digest: str) -> dict[str, Any]:
     return {
         "model": model,
         "dataset": {
@@ -129,7 +138,7 @@ def _manifest(model: str, data: Dataset, trained: Trained, handler: str) -> dict
         "training": trained.record,
         "libraries": libraries(),
         "git_commit": git_commit(),
-        "handler": handler,
+        "sources": digest,
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from loadtest import saved_run, summary
+from loadtest.analysis import saved_run, summary
 from loadtest.report import page
 from models.problem import Problem
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from loadtest import statistics, summary, wording
-from loadtest.saved_run import SavedRun
+from loadtest.analysis import statistics, summary, wording
+from loadtest.analysis.saved_run import SavedRun
 
 # Told apart without colour too: each target has its own marker and its own dash.
 MARKERS = ("circle", "square", "diamond", "cross")

@@ -12,10 +12,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from loadtest import wording
+from loadtest.analysis import wording
+from loadtest.analysis.saved_run import SavedRun
+from loadtest.analysis.summary import DEFAULT_SLO
 from loadtest.report import charts, story
-from loadtest.saved_run import SavedRun
-from loadtest.summary import DEFAULT_SLO
 
 TEMPLATES = Path(__file__).parent / "templates"
 LABELS = {

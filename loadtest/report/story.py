@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from loadtest import wording
-from loadtest.summary import DEFAULT_SLO
+from loadtest.analysis import wording
+from loadtest.analysis.summary import DEFAULT_SLO
 
 FACTS = {
     "torchserve": "TorchServe is archived upstream: 0.12.0 (September 2024) is its last release and gets no fixes.",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from loadtest import bench, bench_tools
+from loadtest.bench import load_generator as bench
+from loadtest.bench import tools as bench_tools
 
 
 def test_the_table_names_every_tool_and_the_servers_idle_time(monkeypatch, tmp_path, capsys):

@@ -19,7 +19,7 @@ def _manifest(dataset="digits", seed=0, **more):
         "output": {"name": "probabilities", "dtype": "float32", "shape": [None, 2]},
         "training": {"seed": seed, "epochs": 1},
         "libraries": {"torch": "2"},
-        "handler": "abc",
+        "sources": "abc",
         **more,
     }
 
@@ -60,10 +60,10 @@ def test_versions_count_up_and_find_takes_the_newest_that_matches(tmp_path):
 
     assert version() == 3
     assert version(training={"seed": 1}) == 2
-    assert version(training={"seed": 0, "epochs": 1}, libraries={"torch": "2"}, handler="abc") == 3
+    assert version(training={"seed": 0, "epochs": 1}, libraries={"torch": "2"}, sources="abc") == 3
     assert version(training={"seed": 9}) is None
     assert version(libraries={"torch": "3"}) is None
-    assert version(handler="xyz") is None
+    assert version(sources="xyz") is None
     assert bundles.find(tmp_path, "other", "digits") is None
     assert bundles.find(tmp_path / "absent", "net", "digits") is None
 

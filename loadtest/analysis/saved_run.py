@@ -1,0 +1,154 @@
+"""A run read back from its folder: plain files in, values and arrays out. All that is reported comes from here."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loadtest.analysis.statistics import Intervals, read_intervals
+from models.problem import Problem
+
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SavedTrial:
+    """One repetition of one rate on one target, as saved.
+
+    record     trial.json
+    warm_up    its warm-up.json, or None
+    server     server.json (what Prometheus knew), or None
+    """
+
+    folder: Path
+    record: Values
+    warm_up: Values | None
+    server: Values | None
+
+    @property
+    def key(self) -> tuple[str, str, str, float]:
+        """(target, protocol, scenario, offered rate): equal for repetitions of one measurement."""
+        record = self.record
+        return record["target"], record["protocol"], record.get("scenario", "ladder"), float(record["offered_rate"])
+
+    @property
+    def seconds(self) -> int:
+        """Measured seconds, rounded up to whole ones."""
+        return max(1, math.ceil(self.record["duration_s"]))
+
+    def intervals(self) -> Intervals:
+        """The latency histograms by the second. Raises `Problem` for a missing or damaged log."""
+        return read_intervals(self.folder / "latency.hlog", self.seconds)
+
+    def timeline(self) -> list[dict[str, float | None]]:
+        """timeline.csv, a row a second; empty where there is none. Cells that hold no number are None."""
+        try:
+            with (self.folder / "timeline.csv").open(newline="") as lines:
+                return [{key: _number(cell) for key, cell in row.items()} for row in csv.DictReader(lines)]
+        except FileNotFoundError:
+            return []
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """A run's folder as values; what a run did not save is empty or None."""
+
+    folder: Path
+    experiment: Values
+    experiment_text: str
+    environment: Values
+    manifest: Values | None
+    wire_parity: Values | None
+    targets: list[Values]
+    trials: list[SavedTrial]
+
+    @property
+    def stacks(self) -> list[str]:
+        """The targets in the experiment's order, then any others that were measured."""
+        asked = [str(name) for name in self.experiment.get("targets", [])]
+        return list(dict.fromkeys([*asked, *(trial.key[0] for trial in self.trials)]))
+
+    def target(self, stack: str) -> Values:
+        """The saved `Target` of a stack; empty where it never came up."""
+        return next((target for target in self.targets if target.get("stack") == stack), {})
+
+    def servers(self) -> list[tuple[str, str]]:
+        """(path in the run's folder, text) of each rendered server configuration, one start of each server."""
+        found: dict[str, tuple[str, str]] = {}
+        for path in sorted((self.folder / "servers").glob("*/**/*")):
+            relative = path.relative_to(self.folder)
+            stack = relative.parts[1].rpartition("-")[0] or relative.parts[1]
+            name = "/".join([stack, *relative.parts[2:]])
+            if path.is_file() and path.suffix in CONFIGURATION and path.stat().st_size < 100_000 and name not in found:
+                found[name] = (str(relative), path.read_text(errors="replace"))
+        return list(found.values())
+
+
+CONFIGURATION = (".properties", ".yaml", ".yml", ".xml", ".txt", ".config", ".pbtxt", ".json", ".toml")
+
+
+def load(folder: Path) -> SavedRun:
+    """Read a run. Raises `Problem` for a folder that is no run, and for a damaged file, by name."""
+    if not folder.is_dir():
+        raise Problem(f"{folder}: no such run; name a folder under results/")
+    text = _text(folder / "experiment.toml")
+    if text is None:
+        raise Problem(f"{folder}: no experiment.toml in it, so it is not a run; name a folder under results/")
+    try:
+        experiment = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise Problem(f"{folder / 'experiment.toml'}: not valid TOML: {error}") from error
+    return SavedRun(
+        folder=folder,
+        experiment=experiment,
+        experiment_text=text,
+        environment=_json(folder / "environment.json") or {},
+        manifest=_json(folder / "bundle-manifest.json"),
+        wire_parity=_json(folder / "wire-parity.json"),
+        targets=_json(folder / "targets.json") or [],
+        trials=[_trial(folder, path) for path in sorted((folder / "trials").glob("[!.]*/trial.json"))],
+    )
+
+
+def _trial(folder: Path, path: Path) -> SavedTrial:
+    record = _json(path)
+    for key in ("target", "protocol", "offered_rate", "duration_s", "requests"):
+        if not isinstance(record, Mapping) or key not in record:
+            raise Problem(f"{path}: no {key!r} in it; delete the folder and run again to repeat the trial")
+    warm_up = record.get("warm_up")
+    return SavedTrial(
+        folder=path.parent,
+        record=record,
+        warm_up=_json(folder / "warm-ups" / str(warm_up) / "warm-up.json") if warm_up else None,
+        server=_json(path.parent / "server.json"),
+    )
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise Problem(f"{path}: cannot be read ({error})") from error
+
+
+def _json(path: Path) -> Any:
+    text = _text(path)
+    try:
+        return None if text is None else json.loads(text)
+    except ValueError as error:
+        raise Problem(f"{path}: not valid JSON ({error}); run the experiment again") from error
+
+
+def _number(cell: str | None) -> float | None:
+    try:
+        return float(cell) if cell else None
+    except ValueError:
+        return None

@@ -1,0 +1,216 @@
+"""summary.json: everything that a run measured, with intervals, merged from its saved data alone."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from loadtest.analysis import saved_run, statistics, validity, verdicts, wording
+from loadtest.analysis.saved_run import SavedRun, SavedTrial
+from loadtest.analysis.statistics import Floats, Measurement, Resampled
+from loadtest.analysis.verdicts import Compared
+from loadtest.run_folder import write_json
+
+DEFAULT_SLO = {"p99_ms": 50.0, "error_ratio": 0.001}
+
+
+def build(run_folder: Path) -> dict[str, Any]:
+    """The summary of a run, as plain values; the same folder gives the same figures.
+
+    Latencies are in milliseconds, rates in requests/s, intervals are 95 % as [low, high]. ``goodput`` counts ok answers
+    within the SLO's latency. ``achieved_rate`` counts ok answers over the measured time plus the backlog that grew in
+    it, so that what is answered after the end does not look like throughput. Raises `Problem` for a folder
+    that is no run or holds a damaged file.
+    """
+    run = saved_run.load(run_folder)
+    slo = {**DEFAULT_SLO, **run.experiment.get("slo", {})}
+    measured = _measure(run, slo)
+    asked = {(stack, protocol) for stack in run.stacks for protocol in _protocols(run)}
+    parity = validity.parity(run.manifest, run.wire_parity, sorted(asked))
+    figures = [item.figures for item in measured]
+    return {
+        "experiment": run.experiment,
+        "environment": run.environment,
+        "parity": parity,
+        "targets": [_target(run, stack) for stack in run.stacks],
+        "measurements": figures,
+        "capacity": verdicts.capacity(figures, slo),
+        "verdicts": verdicts.decide(run.stacks, _protocols(run), measured, slo, parity),
+        "warnings": _warnings(run, figures, parity),
+    }
+
+
+def write(run_folder: Path) -> dict[str, Any]:
+    """Build a run's summary, write it to its summary.json (whole or not at all) and return it."""
+    summary = build(run_folder)
+    write_json(run_folder / "summary.json", summary)
+    return summary
+
+
+def repetitions(run: SavedRun) -> dict[tuple[str, str, str, float], list[SavedTrial]]:
+    """The trials of each measurement, in a stable order: target, protocol, scenario, rate; then repetition."""
+    grouped: dict[tuple[str, str, str, float], list[SavedTrial]] = {}
+    protocols = _protocols(run)
+    for trial in sorted(
+        run.trials,
+        key=lambda trial: (
+            protocols.index(trial.key[1]),
+            run.stacks.index(trial.key[0]),
+            trial.key[2:],
+            trial.record.get("repetition", 0),
+        ),
+    ):
+        grouped.setdefault(trial.key, []).append(trial)
+    return grouped
+
+
+def _protocols(run: SavedRun) -> list[str]:
+    asked = [str(name) for name in run.experiment.get("protocols", [])]
+    return list(dict.fromkeys([*asked, *sorted(trial.key[1] for trial in run.trials)]))
+
+
+@dataclass(frozen=True)
+class _Sampled:
+    key: tuple[str, str, str, float]
+    trials: list[SavedTrial]
+    measurement: Measurement
+    resampled: Resampled
+    seed: tuple[int, ...]
+
+
+def _measure(run: SavedRun, slo: dict[str, float]) -> list[Compared]:
+    sampled = []
+    for key, trials in repetitions(run).items():
+        measurement = statistics.combine([trial.intervals() for trial in trials])
+        rates = {
+            "achieved_rate": tuple(counts.sum(axis=1).astype(float) for counts in measurement.repetitions),
+            "goodput": measurement.within(slo["p99_ms"]),
+        }
+        seed = (int(run.experiment.get("seed", 0)), zlib.crc32(repr(key).encode()))
+        resampled = statistics.resample(measurement, validity.SHARES, rates, offered_rate=key[3], seed=seed)
+        sampled.append(_Sampled(key, trials, measurement, resampled, seed))
+    between = statistics.spread(item.resampled for item in sampled)
+    compared = []
+    for item in sampled:
+        deviations = statistics.deviations(item.resampled, between, item.seed)
+        figures = _figures(item, deviations)
+        figures["engine"], figures["engine_version"] = _engine(run, item)
+        compared.append(Compared(item.key, figures, item.resampled, deviations))
+    return compared
+
+
+def _figures(item: _Sampled, deviations: Floats) -> dict[str, Any]:
+    target, protocol, scenario, offered = item.key
+    trials, measurement, resampled = item.trials, item.measurement, item.resampled
+    answers = int(measurement.merged.sum())
+    duration_s = sum(float(trial.record["duration_s"]) for trial in trials)
+    per_second = offered * measurement.seconds / duration_s  # differs from offered where a trial ends within a second
+    on_time = measurement.seconds / (measurement.seconds + sum(map(measurement.backlog_s, measurement.repetitions)))
+    latency: dict[str, float | None] = {}
+    ci95: dict[str, list[float] | None] = {}
+    rates: dict[str, float] = {}
+    for index, name in enumerate(resampled.names):
+        bounds = statistics.interval(float(resampled.estimate[index]), deviations[:, index])
+        if name in validity.SHARES:
+            latency[name] = float(np.exp(resampled.estimate[index])) if answers else None
+            ci95[name] = [float(np.exp(end)) for end in bounds] if bounds and answers else None
+        else:
+            scale = per_second * (on_time if name == "achieved_rate" else 1.0)
+            rates[name] = float(resampled.estimate[index]) * scale
+            ci95[name] = [max(0.0, end * scale) for end in bounds] if bounds else None
+    latency["max"] = float(measurement.values_ms[-1]) if answers else None
+    ci95["max"] = None  # the bootstrap says nothing of a maximum (Bickel & Freedman 1981)
+    requests = {name: _total(trials, name) for name in ("scheduled", "sent", "completed", "ok", "dropped")}
+    errors: Counter[str] = Counter()
+    for trial in trials:
+        errors.update(trial.record.get("errors") or {})
+    why_not = validity.by_repetition(trials, [validity.faults(trial) for trial in trials])
+    cautions = validity.by_repetition(trials, [validity.cautions(trial) for trial in trials])
+    if answers != requests["ok"]:
+        cautions.append(f"the histograms hold {answers:,} answers, the counters say {requests['ok']:,} were ok")
+    slips = [trial.record.get("schedule_slip_ms") or {} for trial in trials]
+    return {
+        "target": target,
+        "protocol": protocol,
+        "scenario": scenario,
+        "offered_rate": offered,
+        "batch": trials[0].record.get("batch", 1),
+        "achieved_rate": rates["achieved_rate"],
+        "goodput": rates["goodput"],
+        "latency_ms": latency,
+        "ci95": ci95,
+        "requests": requests,
+        "errors": dict(errors),
+        "error_ratio": errors.total() / requests["sent"] if requests["sent"] else 0.0,
+        "schedule_slip_ms": {name: _largest(slip.get(name) for slip in slips) for name in ("p99", "max")},
+        "valid": not why_not,
+        "why_not_valid": why_not,
+        "warnings": cautions,
+        "few_samples": validity.thin_percentiles(answers),
+        "repetitions": len(trials),
+        "duration_s": duration_s,
+        "in_flight_max": _largest(trial.record.get("in_flight_max") for trial in trials),
+        "generator_cpu": _largest(trial.record.get("generator_cpu") for trial in trials),
+        "warm_up_throughput": [trial.warm_up.get("throughput") for trial in trials if trial.warm_up],
+        "server": [trial.server for trial in trials if trial.server],
+        "trials": [trial.folder.name for trial in trials],
+    }
+
+
+def _total(trials: Sequence[SavedTrial], name: str) -> int:
+    return sum(int(trial.record["requests"].get(name) or 0) for trial in trials)
+
+
+def _largest(values: Any) -> float | None:
+    """The largest over repetitions: a bound for percentiles, which cannot be merged without their histograms."""
+    return max((value for value in values if value is not None), default=None)
+
+
+def _engine(run: SavedRun, item: _Sampled) -> tuple[str | None, str | None]:
+    record, target = item.trials[0].record, run.target(item.key[0])
+    return record.get("engine", target.get("engine")), record.get("engine_version", target.get("engine_version"))
+
+
+def _target(run: SavedRun, stack: str) -> dict[str, Any]:
+    saved = run.target(stack)
+    record: dict[str, Any] = next((trial.record for trial in run.trials if trial.key[0] == stack), {})
+    return {
+        "name": stack,
+        "engine": saved.get("engine", record.get("engine")),
+        "engine_version": saved.get("engine_version", record.get("engine_version")),
+        "runtime": saved.get("runtime", run.experiment.get("runtime")),
+        "model": saved.get("model", run.experiment.get("model")),
+        "version": saved.get("version"),
+        "cores": saved.get("cores", []),
+        "settings": saved.get("settings", {}),
+        "notes": saved.get("notes", []),
+        "measured": bool(record),
+    }
+
+
+def _warnings(run: SavedRun, figures: list[dict[str, Any]], parity: dict[str, Any]) -> list[str]:
+    found = [str(warning) for warning in run.environment.get("warnings") or []]
+    for stack in run.stacks:
+        target = _target(run, stack)
+        if not target["measured"]:
+            found.append(f"{wording.stack(stack)} has no measurement in this run")
+        elif wording.is_embedded(target):
+            found.append(
+                f"{wording.target(target)} is a stand-in inside this project, not TensorFlow Serving: "
+                "its speed says little about the production server"
+            )
+    ladder = run.experiment.get("ladder", {})
+    planned = sum(len(rates) for rates in ladder.get("rates", {}).values()) * len(run.experiment.get("targets", []))
+    planned *= int(ladder.get("repetitions", 1))
+    if len(run.trials) < planned:
+        found.append(f"{planned - len(run.trials)} of {planned} planned trials are missing: the run is not complete")
+    if figures and all(item["repetitions"] < 2 for item in figures):
+        found.append("each rate was measured once: intervals cover time within a trial, not repetition")
+    found += [f"model parity is not proven: {why}" for why in parity["why_not_proven"]]
+    return found

@@ -1,0 +1,116 @@
+"""When a measurement counts: the rules of measurement, each a sentence when it is broken."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from loadtest.analysis import wording
+from loadtest.analysis.saved_run import SavedTrial
+
+SLIP_FLOOR_MS = 1.0
+SLIP_SHARE_OF_P50 = 0.05
+FEWEST_BEYOND = 10
+BUSY_GENERATOR = 0.9
+SHARES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
+
+
+def faults(trial: SavedTrial) -> list[str]:
+    """Why a trial may not be used, one sentence each; empty for a valid one."""
+    record = trial.record
+    requests = record["requests"]
+    found = []
+    slip = (record.get("schedule_slip_ms") or {}).get("p99")
+    p50 = (record.get("latency_ms") or {}).get("p50")
+    allowed = max(SLIP_FLOOR_MS, SLIP_SHARE_OF_P50 * (p50 or 0))
+    if slip is None and requests.get("sent"):
+        found.append("the generator did not record its schedule slip, so it cannot prove that it kept its schedule")
+    elif slip is not None and slip > allowed:
+        found.append(
+            f"the generator sent late: schedule slip p99 was {wording.milliseconds(slip)}, "
+            f"allowed are {wording.setting(round(allowed, 2), 'ms')}"
+        )
+    if dropped := requests.get("dropped"):
+        found.append(
+            f"{wording.count(dropped)} arrivals were dropped because {wording.count(record.get('max_in_flight'))} "
+            "requests were already in flight"
+        )
+    if wrong := record.get("wrong"):
+        found.append(f"{wording.count(wrong)} of {wording.count(record.get('checked'))} checked answers were wrong")
+    found += [str(note) for note in record.get("notes") or [] if "died" in str(note)]
+    if not requests.get("ok"):
+        found.append("no request was answered correctly, so there is no latency to report")
+    return found
+
+
+def cautions(trial: SavedTrial) -> list[str]:
+    """What a reader should know of a trial that is valid all the same, one sentence each.
+
+    A warm-up that reached its cap is a caution, not a fault: the measurement is still true of the minutes in which it
+    was taken, and repetitions that differ because of it widen the interval.
+    """
+    found = [str(note) for note in trial.record.get("notes") or [] if "died" not in str(note)]
+    if trial.warm_up and not trial.warm_up.get("steady", True):
+        cap = wording.seconds(trial.warm_up.get("seconds"))
+        found.append(f"the warm-up was not steady when it reached its cap of {cap}")
+    busy = trial.record.get("generator_cpu")
+    if busy is not None and busy > BUSY_GENERATOR:
+        found.append(f"the generator used {wording.share(busy)} of its core")
+    return found
+
+
+def by_repetition(trials: Sequence[SavedTrial], sentences: Sequence[Sequence[str]]) -> list[str]:
+    """Sentences of several repetitions, each said once with the repetitions that it holds for."""
+    where: dict[str, list[str]] = {}
+    for trial, found in zip(trials, sentences, strict=True):
+        for sentence in found:
+            where.setdefault(sentence, []).append(str(trial.record.get("repetition", "?")))
+    return [
+        f"repetition{'s' if len(numbers) > 1 else ''} {' and '.join(numbers)}: {sentence}"
+        for sentence, numbers in where.items()
+    ]
+
+
+def thin_percentiles(answers: int) -> list[str]:
+    """The percentiles that rest on fewer than ten answers beyond them: to be read with care."""
+    return [name for name, level in SHARES.items() if answers * (1 - level) < FEWEST_BEYOND]
+
+
+def parity(
+    manifest: dict[str, Any] | None, wire: dict[str, Any] | None, needed: Sequence[tuple[str, str]]
+) -> dict[str, Any]:
+    """The evidence that all targets serve the same model, and whether it is complete.
+
+    ``needed`` are the (target, protocol) pairs of the experiment. Adds ``proven``, ``max_abs_diff`` (the largest over
+    all exports and all pairs) and ``why_not_proven``, one sentence each.
+    """
+    gate = (manifest or {}).get("parity") or {}
+    exports = gate.get("exports") or {}
+    served = (wire or {}).get("targets") or {}
+    tolerance = gate.get("tolerance", (wire or {}).get("tolerance", 1e-4))
+    doubts = [] if exports else ["the bundle's manifest holds no parity figures"]
+    found = []
+    for name, figures in exports.items():
+        if "max_abs_diff" in figures:
+            found.append((f"the {name} export", figures["max_abs_diff"]))
+    for stack, protocol in needed:
+        figures = (served.get(stack) or {}).get(protocol)
+        answers = f"{wording.stack(stack)} over {wording.protocol(protocol)}"
+        if figures is None:
+            doubts.append(f"the answers of {answers} were not compared with the reference")
+        else:
+            found.append((answers, figures["max_abs_diff"]))
+    for what, difference in found:
+        if difference is None or not difference <= tolerance:
+            doubts.append(f"{what} differs from the reference by {difference}, more than {tolerance:g}")
+    known = [difference for _, difference in found if difference is not None]
+    return {
+        "tolerance": tolerance,
+        "samples": gate.get("samples"),
+        "wire_samples": (wire or {}).get("samples"),
+        "exports": exports,
+        "wire": served,
+        "max_abs_diff": max(known, default=None),
+        "proven": not doubts,
+        "why_not_proven": doubts,
+    }

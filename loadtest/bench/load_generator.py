@@ -1,0 +1,252 @@
+"""The load generator against a server that answers at once, beside other tools, in one run (`make bench-loadgen`).
+
+Tandem's open loop: the highest offered rate at which every request is answered rightly, none is dropped and slip p99
+stays at 1 ms or less, in one of two attempts spread over the run (a busy neighbour can spoil any one of them; all are
+printed). The others, and Tandem's own warm-up, are closed loops with as many connections: their best case, they send
+when an answer has come. The last column shows whether the server had time left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from loadtest.bench import tools as bench_tools
+from loadtest.bench.tools import CONNECTIONS, ROOT, pinned
+from models.problem import Problem, run
+from serving.requests import encode, grpc_method
+from serving.target import Target
+
+CLASSES = 10
+SLIP_LIMIT_MS = 1.0
+RATES = (2000, 4000, 6000, 8000, 10000, 12000)
+ATTEMPTS = (1, 2)
+_LONGEST_S = 120
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row: requests/s, slip p99 of an open loop in milliseconds, the server's share of its core (0 to 1)."""
+
+    protocol: str
+    tool: str
+    rate: float
+    slip_p99_ms: float | None
+    server_cpu: float
+
+
+class TrivialServer:
+    """A running `trivial_server`, on cores of its own where there are two or more."""
+
+    def __init__(self, protocol: str, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        self.protocol = protocol
+        self.address = f"127.0.0.1:{process.stdout.readline().strip()}"
+        self._process = psutil.Process(process.pid)
+        self.target = Target(
+            stack="pytorch",
+            engine="trivial",
+            engine_version="1",
+            runtime="process",
+            model="trivial",
+            version=1,
+            input_shape=(32, 32, 3),
+            classes=CLASSES,
+            grpc=self.address,
+            rest=self.address,
+        )
+
+    def cpu_seconds(self) -> float:
+        """CPU time that the server has used so far."""
+        times = self._process.cpu_times()
+        return float(times.user + times.system)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Command line of `make bench-loadgen`; the exit status."""
+    return run(lambda: _main(arguments))
+
+
+def _main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="bench-loadgen", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=1.2, help="measured seconds of each offered rate (1.2)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table as JSON, too")
+    options = parser.parse_args(arguments)
+    if not 0.5 <= options.seconds <= 60:
+        raise Problem(f"--seconds {options.seconds:g}: use 0.5 to 60")
+    console = Console(highlight=False, soft_wrap=True, width=max(100, shutil.get_terminal_size().columns))
+    cores = sorted(os.sched_getaffinity(0))
+    server_cores, tool_cores = (cores[:1], cores[1:2]) if len(cores) > 1 else ([], [])
+    results: list[Result] = []
+    with tempfile.TemporaryDirectory(prefix="tandem-bench-") as name:
+        folder = Path(name)
+        images = _write_reference(folder / "reference.npz")
+        for protocol in ("rest", "grpc"):
+            with _trivial_server(protocol, server_cores) as server:
+                results += _tandem(server, folder, options.seconds, tool_cores, console)
+                request = encode(server.target, protocol, images[:1])
+                if protocol == "rest":
+                    body = request.partition(b"\r\n\r\n")[2]
+                    for tool, measure in bench_tools.rest_tools(server.address, body, folder, tool_cores):
+                        results.append(_watched(server, tool, measure))
+                else:
+                    method = grpc_method(server.target)
+                    results.append(
+                        _watched(
+                            server,
+                            "grpcio with gevent (closed loop)",
+                            lambda: bench_tools.grpcio(server.address, method, request, folder, tool_cores),  # noqa: B023
+                        )
+                    )
+    _show(results, console)
+    if options.json:
+        options.json.write_text(json.dumps([asdict(result) for result in results], indent=2) + "\n")
+    return 0
+
+
+def _write_reference(path: Path) -> np.ndarray:
+    """Images whose right answer is what the trivial server says, so that answers are checked here as well."""
+    images = np.random.default_rng(0).integers(0, 256, (256, 32, 32, 3), dtype=np.uint8)
+    probabilities = np.full((len(images), CLASSES), 1 / CLASSES, dtype=np.float32)
+    np.savez(path, images=images, labels=np.zeros(len(images), np.int64), probabilities=probabilities)
+    return images
+
+
+@contextmanager
+def _trivial_server(protocol: str, cores: Sequence[int]) -> Iterator[TrivialServer]:
+    answer = np.full((1, CLASSES), 1 / CLASSES, dtype="<f4")
+    body = json.dumps({"predictions": answer.tolist()}).encode()
+    message = b"\x0a" + bytes([answer.nbytes]) + answer.tobytes()  # PredictionResponse.prediction
+    command = [sys.executable, "-m", "loadtest.bench.trivial_server", protocol, "--answer"]
+    command.append((message if protocol == "grpc" else body).hex())
+    process = subprocess.Popen(
+        pinned(cores, command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    try:
+        yield TrivialServer(protocol, process)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _watched(server: TrivialServer, tool: str, measure: Callable[[], float]) -> Result:
+    began, cpu = time.monotonic(), server.cpu_seconds()
+    rate = measure()
+    # The tool's start counts as time in which the server idles, so the share is corrected to the measured seconds.
+    share = (server.cpu_seconds() - cpu) / min(time.monotonic() - began, bench_tools.SECONDS)
+    return Result(server.protocol, tool, rate, None, min(share, 1.0))
+
+
+def _tandem(
+    server: TrivialServer, folder: Path, seconds: float, cores: Sequence[int], console: Console
+) -> list[Result]:
+    """A warm-up, then every rate, and every rate again: one plan, run as a real comparison runs it."""
+    protocol = server.protocol
+    phase: dict[str, Any] = {"protocol": protocol, "seed": 1}
+    warm_up = {**phase, "kind": "warm-up", "concurrency": CONNECTIONS, "window_s": 0.25, "min_s": 1, "max_s": 3}
+    warm_up |= {"id": "warm-up", "folder": str(folder / protocol / "warm-up")}
+    trials: list[dict[str, Any]] = []
+    for attempt in ATTEMPTS:
+        for rate in RATES:
+            name = f"{rate}-{attempt}"
+            trial = {**phase, "kind": "open-loop", "id": name, "folder": str(folder / protocol / name)}
+            trials.append({**trial, "rate": rate, "duration_s": seconds, "lead_in_s": 0.3, "repetition": attempt})
+    plan = {"target": server.target.to_dict(), "reference": str(folder / "reference.npz"), "cores": list(cores)}
+    path = folder / f"{protocol}.json"
+    path.write_text(json.dumps({**plan, "phases": [warm_up, *trials]}))
+    server_cpu = _run_plan(server, path)
+
+    def read(name: str, file: str) -> dict[str, Any]:
+        values: dict[str, Any] = json.loads((folder / protocol / name / file).read_text())
+        return values
+
+    best = Result(protocol, f"Tandem (open loop, no rate from {RATES[0]}/s on)", 0.0, None, 0.0)
+    for rate in RATES:
+        attempts = [read(f"{rate}-{attempt}", "trial.json") for attempt in ATTEMPTS]
+        for trial in attempts:
+            console.print(_line(trial))
+        good = [trial for trial in attempts if _good(trial)]
+        if good:
+            trial = min(good, key=lambda one: float(one["schedule_slip_ms"]["p99"]))
+            slip = trial["schedule_slip_ms"]["p99"]
+            best = Result(protocol, "Tandem (open loop)", rate, slip, server_cpu[trial["id"]])
+    closed = read("warm-up", "warm-up.json")["throughput"]
+    return [best, Result(protocol, "Tandem (closed loop)", closed, None, server_cpu["warm-up"])]
+
+
+def _run_plan(server: TrivialServer, plan: Path) -> dict[str, float]:
+    """Run the generator; the server's share of a core in each phase."""
+    command = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py"), "--headless"]
+    command += ["-u", "1", "-r", "1", "--only-summary", "--plan", str(plan)]
+    log = plan.with_suffix(".log")
+    shares = {}
+    began, cpu = 0.0, 0.0
+    with log.open("w") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT)
+        assert process.stdout is not None
+        deadline = time.monotonic() + _LONGEST_S
+        try:
+            for line in process.stdout:
+                event = json.loads(line)
+                if event["event"] == "phase-started":
+                    began, cpu = time.monotonic(), server.cpu_seconds()
+                elif event["event"] == "phase-ended":
+                    shares[event["id"]] = (server.cpu_seconds() - cpu) / (time.monotonic() - began)
+                if time.monotonic() > deadline:
+                    raise Problem(f"the load generator took more than {_LONGEST_S} s")
+            status = process.wait(timeout=30)
+        finally:
+            process.kill()
+            process.communicate()
+    if status:
+        raise Problem("the load generator failed", log.read_text().splitlines()[-5:])
+    return shares
+
+
+def _good(trial: dict[str, Any]) -> bool:
+    requests, slip = trial["requests"], trial["schedule_slip_ms"]["p99"]
+    return requests["ok"] == requests["scheduled"] and slip is not None and slip <= SLIP_LIMIT_MS
+
+
+def _line(trial: dict[str, Any]) -> str:
+    requests, slip, latency = trial["requests"], trial["schedule_slip_ms"], trial["latency_ms"]
+    return (
+        f"  {trial['protocol']:>4} {trial['offered_rate']:>6.0f}/s offered: "
+        f"{requests['ok']} of {requests['scheduled']} ok, {requests['dropped']} dropped, "
+        f"slip p50 {slip['p50']} p99 {slip['p99']} ms, latency p50 {latency['p50']} p99 {latency['p99']} ms, "
+        f"generator's core {trial['generator_cpu']:.0%} busy"
+    )
+
+
+def _show(results: Sequence[Result], console: Console) -> None:
+    table = Table(title="One core, a trivial server on another; ratio: Tandem's open loop = 1")
+    for heading in ("protocol", "tool", "requests/s", "ratio", "slip p99", "server's core"):
+        table.add_column(heading, justify="left" if heading in ("protocol", "tool") else "right", no_wrap=True)
+    ours: dict[str, float] = {}
+    for result in results:
+        base = ours.setdefault(result.protocol, result.rate)
+        table.add_row(
+            result.protocol,
+            result.tool,
+            f"{result.rate:,.0f}",
+            f"{result.rate / base:.2f}" if base else "-",
+            "-" if result.slip_p99_ms is None else f"{result.slip_p99_ms:.3f} ms",
+            f"{result.server_cpu:.0%}",
+        )
+    console.print(table)

@@ -1,0 +1,127 @@
+"""The generator's plan: which phases to run against which target, read from the JSON file that a run writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from loadtest.generator.arrivals import PROCESSES
+from models.problem import Problem
+from serving.target import PROTOCOLS, Target
+
+
+@dataclass(frozen=True)
+class WarmUpPhase:
+    """A closed loop at `concurrency` until successive windows of `window_s` agree within `tolerance`, for at least
+    `min_s` and at most `max_s` seconds."""
+
+    id: str
+    folder: Path
+    protocol: str
+    seed: int
+    concurrency: int = 32
+    window_s: float = 0.5
+    min_s: float = 2.0
+    max_s: float = 20.0
+    tolerance: float = 0.05
+    timeout_s: float = 10.0
+    batch: int = 1
+
+
+@dataclass(frozen=True)
+class OpenLoopPhase:
+    """Requests on a schedule fixed before the start: `rate` requests/s for `duration_s` seconds, after `lead_in_s`
+    seconds at the same rate that are not counted. `check_share` of the answers are compared with the reference."""
+
+    id: str
+    folder: Path
+    protocol: str
+    seed: int
+    rate: float
+    duration_s: float
+    scenario: str = "ladder"
+    arrival: str = "poisson"
+    lead_in_s: float = 1.0
+    max_in_flight: int = 1024
+    timeout_s: float = 10.0
+    check_share: float = 0.05
+    repetition: int = 1
+    batch: int = 1
+    warm_up: str | None = None
+
+
+Phase = WarmUpPhase | OpenLoopPhase
+_KINDS: dict[str, type[WarmUpPhase] | type[OpenLoopPhase]] = {"warm-up": WarmUpPhase, "open-loop": OpenLoopPhase}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Phases against one target. `reference`: the bundle's reference.npz; `payloads`: distinct images to draw;
+    `exporter_port`: Prometheus exporter on loopback, 0 for none; `cores`: CPUs to stay on, empty for any."""
+
+    target: Target
+    reference: Path
+    phases: Sequence[Phase]
+    payloads: int = 256
+    exporter_port: int = 0
+    cores: Sequence[int] = ()
+
+
+def load(path: Path) -> Plan:
+    """Read a plan. Raises `Problem` naming the file and the key that is wrong."""
+    try:
+        values = json.loads(path.read_text())
+        target = Target.from_dict(values["target"])
+        return Plan(
+            target=target,
+            reference=Path(values["reference"]),
+            phases=[_phase(phase, f"phases[{number}]") for number, phase in enumerate(values["phases"])],
+            payloads=int(values.get("payloads", 256)),
+            exporter_port=int(values.get("exporter_port") or 0),
+            cores=[int(core) for core in values.get("cores") or ()],
+        )
+    except OSError as error:
+        raise Problem(f"{path}: cannot read the plan: {error.strerror}") from error
+    except KeyError as error:
+        raise Problem(f"{path}: key {error} is missing") from error
+    except (TypeError, ValueError) as error:
+        raise Problem(f"{path}: not a plan: {error}") from error
+    except Problem as problem:
+        raise Problem(f"{path}: {problem}") from problem
+
+
+def _phase(values: dict[str, Any], where: str) -> Phase:
+    kind = values.get("kind")
+    if kind not in _KINDS:
+        raise Problem(f"{where}.kind = {kind!r}: use one of {', '.join(_KINDS)}")
+    phase = _build(_KINDS[kind], {key: value for key, value in values.items() if key != "kind"}, where)
+    if phase.protocol not in PROTOCOLS:
+        raise Problem(f"{where}.protocol = {phase.protocol!r}: use one of {', '.join(PROTOCOLS)}")
+    if isinstance(phase, OpenLoopPhase):
+        if phase.arrival not in PROCESSES:
+            raise Problem(f"{where}.arrival = {phase.arrival!r}: use one of {', '.join(PROCESSES)}")
+        _positive(phase, where, "rate", "duration_s", "max_in_flight", "timeout_s", "batch")
+    else:
+        _positive(phase, where, "concurrency", "window_s", "max_s", "tolerance", "timeout_s", "batch")
+    return phase
+
+
+def _build(kind: type[WarmUpPhase] | type[OpenLoopPhase], values: dict[str, Any], where: str) -> Phase:
+    known = {field.name: field for field in fields(kind)}
+    for key in values:
+        if key not in known:
+            raise Problem(f"{where}.{key}: unknown key; use one of {', '.join(known)}")
+    for key, field in known.items():
+        if key not in values and field.default is MISSING:
+            raise Problem(f"{where}.{key}: missing")
+    return kind(**{**values, "folder": Path(values["folder"])})
+
+
+def _positive(phase: Phase, where: str, *keys: str) -> None:
+    for key in keys:
+        value = getattr(phase, key)
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
+            raise Problem(f"{where}.{key} = {value!r}: use a number above 0")

@@ -1,0 +1,138 @@
+"""A trial's files, made from its recording after the clock: trial.json, latency.hlog and timeline.csv."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hdrh.histogram import HdrHistogram
+from numpy.typing import NDArray
+
+from loadtest.generator.phases import OpenLoopPhase
+from loadtest.generator.recording import DROPPED, OK, Recording
+from serving.target import Target
+
+LOWEST_US, HIGHEST_US, DIGITS = 1, 60_000_000, 3
+_COLUMNS = ["second", "scheduled", "sent", "ok", "errors", "p50_ms", "p99_ms", "max_ms", "slip_p99_ms", "in_flight"]
+_NO_ANSWER = ("timeout", "connection", "bad_response")
+_PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p999": 99.9, "max": 100.0}
+
+
+class Measured:
+    """The measured part of a trial: requests due at or after `started` (seconds of `timer.clock`)."""
+
+    def __init__(self, recording: Recording, started: float, duration_s: float) -> None:
+        due, sent, done, status = recording.arrays()
+        first = int(np.searchsorted(due, started))
+        self.due, self.sent, self.done, self.status = due[first:], sent[first:], done[first:], status[first:]
+        self.started, self.duration_s = started, duration_s
+        self.ok = self.status == OK
+        self.went = (self.status != DROPPED) & (self.sent > 0)
+        self.latency_ms = (self.done - self.due) * 1e3
+        self.slip_ms = (self.sent - self.due) * 1e3
+        self.second = np.floor(self.due - started).astype(np.int64)
+        kinds = recording.kinds()
+        counts = Counter(self.status[self.status > DROPPED].tolist())
+        self.errors = {kinds[code]: count for code, count in sorted(counts.items())}
+
+    def in_flight(self, at: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Requests of the measured part in flight at each of these times (seconds of `timer.clock`)."""
+        sent = np.sort(self.sent[self.went])
+        done = np.sort(self.done[self.went])
+        return np.searchsorted(sent, at, side="right") - np.searchsorted(done, at, side="right")
+
+
+def percentiles(values: NDArray[np.float64], *names: str) -> dict[str, float | None]:
+    """The named percentiles, nearest rank as in HdrHistogram, rounded to microseconds; None where there is no value."""
+    if not values.size:
+        return dict.fromkeys(names)
+    found = np.percentile(values, [_PERCENTILES[name] for name in names], method="inverted_cdf")
+    return dict(zip(names, found.round(3).tolist(), strict=True))
+
+
+def trial_values(phase: OpenLoopPhase, target: Target, measured: Measured, extra: dict[str, Any]) -> dict[str, Any]:
+    """trial.json's values; `extra`: what the recording does not know (times, checks, generator's CPU share, notes)."""
+    errors = measured.errors
+    ok, sent = int(measured.ok.sum()), int(measured.went.sum())
+    return {
+        "id": phase.id,
+        "target": target.stack,
+        "engine": target.engine,
+        "engine_version": target.engine_version,
+        "protocol": phase.protocol,
+        "scenario": phase.scenario,
+        "offered_rate": phase.rate,
+        "repetition": phase.repetition,
+        "seed": phase.seed,
+        "arrival": phase.arrival,
+        "batch": phase.batch,
+        "duration_s": phase.duration_s,
+        "lead_in_s": phase.lead_in_s,
+        "requests": {
+            "scheduled": len(measured.status),
+            "sent": sent,
+            "completed": sent - sum(errors.get(kind, 0) for kind in _NO_ANSWER),
+            "ok": ok,
+            "dropped": int((measured.status == DROPPED).sum()),
+        },
+        "errors": errors,
+        "latency_ms": percentiles(measured.latency_ms[measured.ok], *_PERCENTILES),
+        "schedule_slip_ms": percentiles(measured.slip_ms[measured.went], "p50", "p99", "max"),
+        "in_flight_max": int(measured.in_flight(np.sort(measured.sent[measured.went])).max()) if sent else 0,
+        "max_in_flight": phase.max_in_flight,
+        "warm_up": phase.warm_up,
+        **extra,
+    }
+
+
+def write_trial(folder: Path, values: dict[str, Any], measured: Measured) -> None:
+    """Write the three files into an existing folder."""
+    (folder / "trial.json").write_text(json.dumps(values, indent=2) + "\n")
+    _write_histograms(folder / "latency.hlog", measured, values["started_at"])
+    _write_timeline(folder / "timeline.csv", measured)
+
+
+def _write_histograms(path: Path, measured: Measured, started_at: float) -> None:
+    """An HdrHistogram interval log, format 1.2: microseconds, one interval a second of due time, right answers only.
+
+    The Interval_Max column is in milliseconds (max value unit ratio 1000), as in the Java tools' default logs of
+    nanoseconds divided by 1e6. hdrh's own log writer rounds that column down to whole units, so lines are written here.
+    """
+    with path.open("w", encoding="utf-8") as out:
+        out.write("#[Tandem: latency from due time in microseconds, Interval_Max in milliseconds]\n")
+        out.write("#[Histogram log format version 1.2]\n")
+        out.write(f"#[StartTime: {started_at:.3f} (seconds since epoch)]\n")
+        out.write(f"#[BaseTime: {started_at:.3f} (seconds since epoch)]\n")
+        out.write('"StartTimestamp","Interval_Length","Interval_Max","Interval_Compressed_Histogram"\n')
+        for second in range(math.ceil(measured.duration_s)):
+            chosen = measured.ok & (measured.second == second)
+            micros = np.clip(np.rint(measured.latency_ms[chosen] * 1e3), LOWEST_US, HIGHEST_US).astype(np.int64)
+            histogram = HdrHistogram(LOWEST_US, HIGHEST_US, DIGITS)
+            for value, count in zip(*(part.tolist() for part in np.unique(micros, return_counts=True)), strict=True):
+                histogram.record_value(value, count)
+            length = min(1.0, measured.duration_s - second)
+            largest = micros.max() / 1e3 if micros.size else 0.0
+            out.write(f"{second:.3f},{length:.3f},{largest:.3f},{histogram.encode().decode('ascii')}\n")
+
+
+def _write_timeline(path: Path, measured: Measured) -> None:
+    seconds = math.ceil(measured.duration_s)
+    ends = measured.started + np.minimum(np.arange(seconds) + 1.0, measured.duration_s)
+    in_flight = measured.in_flight(ends).tolist()
+    with path.open("w", newline="", encoding="utf-8") as out:
+        rows = csv.writer(out, lineterminator="\n")
+        rows.writerow(_COLUMNS)
+        for second in range(seconds):
+            here = measured.second == second
+            ok = here & measured.ok
+            sent = here & measured.went
+            latency = percentiles(measured.latency_ms[ok], "p50", "p99", "max")
+            slip = percentiles(measured.slip_ms[sent], "p99")["p99"]
+            failed = int((here & (measured.status > DROPPED)).sum())
+            counts = (int(here.sum()), int(sent.sum()), int(ok.sum()), failed)
+            rows.writerow([second, *counts, *latency.values(), slip, in_flight[second]])

@@ -1,0 +1,95 @@
+"""The end of a run on the terminal: every measurement in a table, the verdict in words, and where the report is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from loadtest.analysis import wording
+
+WIDTH = 100
+SHOWN_REASONS = 4
+
+
+def show(summary: dict[str, Any], report: Path | None = None, console: Console | None = None) -> None:
+    """Print a summary. Without a terminal (a pipe, a log) it is plain text of at most 100 columns."""
+    if console is None:
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console = Console(highlight=False, width=WIDTH)
+    console.print()
+    console.print(_table(summary))
+    for verdict in summary["verdicts"]:
+        winner = verdict["winner"]
+        answer = wording.stack(winner) if winner else ("no difference shown" if verdict["ratio"] else "no verdict")
+        console.print(
+            Text.assemble((f"{verdict['question']} ", "bold"), (f"{answer}.", "bold green" if winner else "bold"))
+        )
+        console.print(Text(f"  {verdict['why'].removeprefix('No difference shown. ')}"))
+    reasons = _not_valid(summary)
+    for line in reasons[:SHOWN_REASONS]:
+        console.print(Text(f"not valid: {line}", style="red"))
+    if (more := len(reasons) - SHOWN_REASONS) > 0:
+        console.print(Text(f"not valid: {more} more reasons stand in the report", style="red"))
+    for warning in summary["warnings"]:
+        console.print(Text(f"warning: {warning}", style="yellow"))
+    parity = summary["parity"]
+    if parity["proven"]:
+        largest = wording.scientific(parity["max_abs_diff"])
+        console.print(Text(f"Same model on both sides: largest difference of a probability {largest}."))
+    if report:
+        console.print(Text(f"Report: {os.path.relpath(report)}"), soft_wrap=True)
+
+
+def _table(summary: dict[str, Any]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption_justify="left")
+    table.add_column("target", overflow="fold", max_width=26)
+    table.add_column("over")
+    for heading in ("offered", "achieved", "p50 ms (95 %)", "p99 ms (95 %)", "errors"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    engines = {target["name"]: target for target in summary["targets"]}
+    before, label = None, [""]
+    for item in summary["measurements"]:
+        group = (item["target"], item["protocol"])
+        rows = sum((other["target"], other["protocol"]) == group for other in summary["measurements"])
+        if group != before:
+            if before:
+                table.add_section()
+            stack = wording.shorten(wording.stack(item["target"]), 26)
+            label = [stack, wording.shorten(wording.engine(engines[item["target"]]), 26)]
+            label = ["\n".join(label)] if rows == 1 else label
+        before = group
+        cells = [
+            wording.rate(item["offered_rate"]),
+            wording.rate(item["achieved_rate"]),
+            *(_percentile(item, name) for name in ("p50", "p99")),
+            wording.share(item["error_ratio"]),
+        ]
+        style = "" if item["valid"] else "strike dim"
+        mark = "" if item["valid"] else " ✗"
+        table.add_row(
+            Text(label.pop(0) if label else ""),
+            Text(wording.protocol(item["protocol"]) + mark),
+            *(Text(cell, style=style) for cell in cells),
+        )
+    return table
+
+
+def _percentile(item: dict[str, Any], name: str) -> str:
+    bounds = item["ci95"][name]
+    return wording.number(item["latency_ms"][name]) + (f" ({wording.interval(bounds)})" if bounds else "")
+
+
+def _not_valid(summary: dict[str, Any]) -> list[str]:
+    return [
+        f"{wording.stack(item['target'])} over {wording.protocol(item['protocol'])} at "
+        f"{wording.rate(item['offered_rate'])}: {why}"
+        for item in summary["measurements"]
+        for why in item["why_not_valid"]
+    ]

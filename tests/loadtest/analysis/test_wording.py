@@ -1,0 +1,60 @@
+"""Figures as people read them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtest.analysis import wording
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.04123, "0.0412"),
+        (4.126, "4.13"),
+        (41.26, "41.3"),
+        (412.6, "413"),
+        (1234.0, "1,230"),
+        (999.6, "1,000"),
+        (0.99996, "1.00"),
+        (0, "0"),
+        (None, "–"),
+        (math.nan, "–"),
+        (math.inf, "–"),
+    ],
+)
+def test_three_significant_digits(value, text):
+    assert wording.number(value) == text
+
+
+@given(st.floats(1e-6, 1e9))
+def test_a_number_keeps_its_value_to_half_a_percent(value):
+    assert float(wording.number(value).replace(",", "")) == pytest.approx(value, rel=0.0051)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "text"), [([3.981, 4.302], "3.98–4.30"), ([None, 800.0], "at most 800"), ([800.0, None], "at least 800")]
+)
+def test_intervals_have_one_style(bounds, text):
+    assert wording.interval(bounds) == text
+    assert wording.interval(None) == wording.interval([None, None]) == "–"
+
+
+def test_settings_are_exact_and_rates_whole():
+    assert wording.setting(50.0, "ms") == "50 ms"
+    assert wording.rate(1234.4) == "1,234/s"
+    assert wording.rate(12.345) == "12.3/s"
+    assert wording.share(0.0123) == "1.2 %"
+    assert wording.scientific(4.8e-7) == "4.8 × 10⁻⁷"
+    assert wording.seconds(412) == "6 min 52 s"
+
+
+def test_an_embedded_engine_is_never_called_tensorflow_serving():
+    embedded = {"name": "tensorflow", "engine": "embedded-tfserving", "engine_version": "2.21"}
+    assert wording.target(embedded) == "TensorFlow (embedded-tfserving 2.21)"
+    assert wording.is_embedded(embedded)
+    assert wording.target({**embedded, "engine": "tensorflow-serving"}) == "TensorFlow (TensorFlow Serving 2.21)"

@@ -1,0 +1,107 @@
+"""The open loop keeps its schedule whatever the server does, and says so when it does not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import gevent
+import numpy as np
+import pytest
+from gevent import get_hub
+
+from loadtest.generator import timer
+from loadtest.generator.arrivals import schedule
+from loadtest.generator.timer import SpinningTimer, clock, precise_timer
+from tests.loadtest.generator.small_servers import Load, small_server
+
+PAUSE_S = 0.8
+
+
+@pytest.mark.parametrize("protocol", ["rest", "grpc"])
+def test_a_pause_of_the_server_shows_in_every_request_that_was_due_meanwhile(protocol):
+    paused: list[float] = []
+    resumed: list[float] = []
+
+    def pause(loop):
+        now = clock() - loop.started
+        if now > 0.5 and not paused:
+            os.kill(process.pid, signal.SIGSTOP)
+            paused.append(now)
+        elif paused and not resumed and now > paused[0] + PAUSE_S:
+            os.kill(process.pid, signal.SIGCONT)
+            resumed.append(now)
+
+    with small_server(protocol, "ok") as (where, process):
+        load = Load(where, protocol, np.arange(400) / 200, tick=pause)
+    assert load.kinds() == {"ok": 400}
+    due = load.due - load.started
+    meanwhile = (due > paused[0] + 0.05) & (due < resumed[0] - 0.05)
+    assert np.count_nonzero(meanwhile) > 100
+    # A request due t after the pause began waits for the rest of the pause: never less.
+    assert np.all(load.latency[meanwhile] >= resumed[0] - due[meanwhile] - 0.005)
+    # The first of them waited for all of it, and then for its turn in the backlog.
+    assert PAUSE_S - 0.02 < load.latency.max() < PAUSE_S + 1.0
+    # The schedule went on: half of these requests were sent while the server stood still.
+    assert np.median(load.sent[meanwhile] - load.due[meanwhile]) < 0.02
+
+
+def test_slip_is_the_delay_of_the_generator_itself():
+    def block(loop):
+        if loop.recording.offered > 50 and not blocked:
+            blocked.append(clock())
+            time.sleep(0.2)  # not gevent's: nothing else runs in this process meanwhile
+
+    blocked: list[float] = []
+    with small_server("rest", "ok") as (where, _):
+        load = Load(where, "rest", np.arange(400) / 400, tick=block)
+    slip = load.sent - load.due
+    assert 0.15 < slip.max() < 0.5
+    assert np.median(slip) < 0.02
+    late = slip > 0.1
+    assert np.all(load.latency[late] >= slip[late])
+
+
+def test_every_request_is_sent_once_and_in_order():
+    due = schedule("poisson", 500, 1.0, 3)
+    with small_server("rest", "ok") as (where, _):
+        load = Load(where, "rest", due)
+    assert load.kinds() == {"ok": len(due)}
+    assert np.allclose(load.due - load.started, due)
+    assert np.all(np.diff(load.sent) >= 0)
+    assert np.all(load.sent >= load.due)
+    assert np.all(load.done > load.sent)
+    assert 0 < load.busy < 1
+
+
+@pytest.mark.parametrize("make", [precise_timer, SpinningTimer])
+def test_a_timer_calls_back_at_its_time_and_not_before(make):
+    times: list[float] = []
+
+    def due():
+        times.append(clock())
+        watch.close()
+
+    watch = make(get_hub().loop, due)
+    when = clock() + 0.0205
+    watch.set(clock() + 5)
+    watch.set(when)
+    while not times:
+        gevent.sleep(0.005)
+    assert 0 <= times[0] - when < 0.05
+    watch.close()
+    watch.close()
+
+
+def test_a_platform_without_timerfd_gets_the_spinning_timer(monkeypatch):
+    def refuse(*_, **__):
+        raise AttributeError("timerfd_create")
+
+    monkeypatch.setattr(timer.ctypes, "CDLL", refuse)
+    assert isinstance(precise_timer(get_hub().loop, lambda: None), SpinningTimer)
+
+
+def test_a_failure_while_sending_ends_the_trial_instead_of_hanging():
+    with small_server("rest", "ok") as (where, _), pytest.raises(IndexError):
+        Load(where, "rest", np.arange(10) / 100, choice=7)

@@ -1,0 +1,70 @@
+"""Warm-up against real servers: ends when steady, at its cap, or with a problem."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loadtest.generator.http1 import HttpClient
+from loadtest.generator.phases import WarmUpPhase
+from loadtest.generator.warmup import ClosedLoop, warm_up
+from models.problem import Problem
+from tests.loadtest.generator.small_servers import request, small_server
+
+
+def run(where, concurrency=8, **values):
+    loop = ClosedLoop([request(where, "rest")], concurrency)
+    client = HttpClient(where.rest, loop.finish, lambda: None)
+    phase = WarmUpPhase(id="w", folder=Path(), protocol="rest", seed=1, concurrency=concurrency, **values)
+    try:
+        client.open(concurrency)
+        return warm_up(phase, loop, client, lambda now: None), loop
+    finally:
+        client.close()
+
+
+def test_a_steady_server_ends_it_and_its_throughput_is_known():
+    with small_server("rest", "delay:0.05") as (where, _):
+        values, loop = run(where, window_s=0.25, min_s=1.0, max_s=10.0, tolerance=0.3)
+    assert values["steady"]
+    assert not values["reached_cap"]
+    assert 1.0 <= values["seconds"] < 9
+    # 8 callers that each wait a little more than 50 ms.
+    assert 60 < values["throughput"] <= 160
+    assert values["throughput"] == pytest.approx(np.mean([w["rate"] for w in values["windows"][-4:]]), rel=0.35)
+    assert all(window["p50_ms"] >= 50 for window in values["windows"])
+    assert len(loop.recording) == values["requests"]
+    assert values["errors"] == {}
+
+
+def test_reaching_the_cap_is_reported():
+    with small_server("rest", "ok") as (where, _):
+        values, _ = run(where, window_s=0.2, min_s=0.2, max_s=0.5, tolerance=0.3)
+    assert values["reached_cap"]
+    assert not values["steady"]
+    assert len(values["windows"]) == 3
+    assert values["throughput"] > 0
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("503", "http_503"), ("close", "connection")])
+def test_nothing_but_errors_is_a_problem_that_names_them(mode, kind):
+    with small_server("rest", mode) as (where, _), pytest.raises(Problem, match=rf"no successful answer.*{kind}"):
+        run(where, window_s=0.2, min_s=0.2, max_s=0.8)
+
+
+def test_a_server_that_refuses_is_not_hammered():
+    with small_server("rest", "503") as (where, _):
+        loop = ClosedLoop([request(where, "rest")], 4)
+        client = HttpClient(where.rest, loop.finish, lambda: None)
+        phase = WarmUpPhase(id="w", folder=Path(), protocol="rest", seed=1, concurrency=4, max_s=0.5, min_s=0.1)
+        with pytest.raises(Problem):
+            warm_up(phase, loop, client, lambda now: None)
+        client.close()
+    assert len(loop.recording) <= 4 * 0.6 / 0.01
+
+
+def test_a_silent_server_ends_at_the_cap_with_a_problem():
+    with small_server("rest", "silent") as (where, _), pytest.raises(Problem, match="timeout"):
+        run(where, window_s=0.2, min_s=0.2, max_s=1.0, timeout_s=0.3)

@@ -1,0 +1,197 @@
+"""The page's text, without a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from loadtest import report
+from loadtest.analysis import summary
+from loadtest.report import charts, story
+from models.problem import Problem
+from tests.loadtest.runs.build import EMBEDDED, TF_SERVING, TORCHSERVE, write_run
+
+RATES = {"grpc": [250.0, 500.0]}
+
+
+class Page(HTMLParser):
+    """The words of a page outside scripts and styles, and every address that it could load."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.addresses: list[str] = []
+        self._hidden = False
+        self.feed(html)
+        self.text = " ".join(" ".join(self.words).split()).replace("\N{NO-BREAK SPACE}", " ")
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._hidden = tag in ("script", "style")
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
+
+    def handle_endtag(self, tag: str) -> None:
+        self._hidden = False
+
+    def handle_data(self, data: str) -> None:
+        if not self._hidden:
+            self.words.append(data)
+
+
+def written(run: Path) -> Page:
+    return Page(report.write(run).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory) -> Path:
+    servers = {"pytorch": TORCHSERVE, "tensorflow": EMBEDDED}
+    return write_run(tmp_path_factory.mktemp("runs") / "embedded", servers, rates=RATES, duration_s=3)
+
+
+def test_the_page_is_one_whole_file_under_6_mb_that_loads_nothing(embedded):
+    path = report.write(embedded)
+    assert path == embedded / "report.html"
+    assert path.stat().st_size < 6_000_000
+    assert all(address.startswith(("#", "data:")) for address in written(embedded).addresses)
+    assert not [found for found in embedded.iterdir() if "partial" in found.name]
+
+
+def test_the_verdict_comes_first_with_its_interval_and_conditions(embedded):
+    text = written(embedded).text
+    figures = json.loads((embedded / "summary.json").read_text())
+    winner = "TensorFlow (embedded-tfserving 2.21.0)"
+    assert f"{winner} has the lower p99 latency over gRPC." in text
+    low, high = figures["verdicts"][0]["ci95"]
+    assert f"95 % interval {low:.2f}–{high:.2f}" in text
+    assert text.index("lower p99 latency") < text.index("It holds under these conditions") < text.index("Latency From")
+    for condition in ("convnet on fashion-mnist", "p99 within 50 ms, at most 0.1 % errors", "server on CPU 0"):
+        assert condition in text
+
+
+def test_a_stand_in_is_never_labelled_tensorflow_serving(embedded):
+    text = written(embedded).text
+    assert "Embedded stand-in" in text
+    assert "embedded-tfserving 2.21.0" in text
+    assert not re.search(r"TensorFlow Serving 2", text)
+    assert "is a stand-in inside this project, not TensorFlow Serving" in text
+
+
+def test_engine_settings_and_notes_stand_beside_the_figures(embedded):
+    text = written(embedded).text
+    assert "maxBatchDelay is waited for even by a lone request" in text
+    assert "TorchServe is archived upstream" in text
+    assert "# rendered from the profile" in text
+    assert "make compare EXPERIMENT=results/embedded/experiment.toml" in text
+
+
+def test_every_landmark_table_and_chart_has_words(embedded):
+    html = report.write(embedded).read_text(encoding="utf-8")
+    body = html[html.index("<body>") : html.index('<script type="application/json"')]
+    assert all(f"<{landmark}" in body for landmark in ("header", "nav", "main", "footer"))
+    assert body.count("<h1") == 1
+    plots = re.findall(r'class="plot" id="([\w-]+)"[^>]*role="img"', body)
+    assert plots == ["ratios", "latency-grpc", "percentiles-grpc"]
+    for plot in plots:
+        assert re.search(rf'id="{plot}-alternative">[^<]{{40,}}', body)
+    for table in re.findall(r"<table.*?</table>", body, re.DOTALL):
+        assert "<th scope=" in table
+
+
+def test_charts_hold_the_figures_of_the_summary(embedded):
+    figures = summary.write(embedded)
+    chart = charts.latency_by_rate(figures, "grpc")
+    assert chart is not None
+    line = next(trace for trace in chart.data if trace.get("name") == "TensorFlow p99")
+    measured = [item for item in figures["measurements"] if item["target"] == "tensorflow"]
+    assert line["x"] == [item["offered_rate"] for item in measured]
+    assert line["y"] == [item["latency_ms"]["p99"] for item in measured]
+    assert chart.layout["shapes"][0]["y0"] == 50.0
+    assert "TensorFlow (embedded-tfserving 2.21.0)" in chart.alternative
+
+
+def test_an_invalid_measurement_is_struck_with_its_reason(tmp_path):
+    def spoil(target: str, protocol: str, rate: float, repetition: int) -> dict:
+        return {"wrong": 3} if (target, rate) == ("pytorch", 500.0) else {}
+
+    servers = {"pytorch": TORCHSERVE, "tensorflow": TF_SERVING}
+    run = write_run(tmp_path / "run", servers, rates=RATES, duration_s=3, spoil=spoil)
+    html = report.write(run).read_text(encoding="utf-8")
+    assert html.count('<tr class="struck"') == 1
+    assert "checked answers were wrong" in Page(html).text
+    assert "1 of 4 measurements not valid" in Page(html).text
+
+
+def test_what_was_not_saved_is_said_to_be_missing(tmp_path):
+    run = write_run(tmp_path / "run", {"pytorch": TORCHSERVE}, rates=RATES, duration_s=2, prometheus=False)
+    for name in ("environment.json", "targets.json", "bundle-manifest.json", "wire-parity.json"):
+        (run / name).unlink()
+    (run / "experiment.toml").write_text("")
+    text = written(run).text
+    assert "No server-side figures" in text
+    assert "Model parity not proven" in text
+    assert "No environment was saved" in text
+
+
+def test_a_run_without_a_trial_still_has_a_page(tmp_path):
+    run = write_run(tmp_path / "run", {}, asked=["pytorch", "tensorflow"])
+    text = written(run).text
+    assert "No verdict: the measurements do not allow a comparison." in text
+    assert "No trial was saved in this run." in text
+
+
+def test_one_target_alone_is_reported_without_a_comparison(tmp_path):
+    run = write_run(tmp_path / "run", {"pytorch": TORCHSERVE}, rates=RATES, duration_s=2)
+    assert "Only PyTorch (TorchServe 0.12.0) was measured." in written(run).text
+
+
+def test_names_cannot_become_markup_or_leave_the_data(tmp_path):
+    name = "</script><script>alert(1)</script><img src=x onerror=alert(2)>%{x}" + "ب" * 300
+    run = write_run(tmp_path / "run", {"pytorch": TORCHSERVE}, rates=RATES, duration_s=1, model=name, dataset=name)
+    html = report.write(run).read_text(encoding="utf-8")
+    assert "<script>alert" not in html
+    assert "<img" not in html
+    assert charts.plain("<a href=//x>%{y}") == "&lt;a href=//x&gt;&#37;{y}"
+
+
+def test_a_damaged_summary_is_named(tmp_path):
+    run = write_run(tmp_path / "run", {}, asked=["pytorch"])
+    (run / "summary.json").write_text("{")
+    with pytest.raises(Problem, match=r"summary\.json: not valid JSON"):
+        report.write(run)
+
+
+def verdicts(*winners: str | None) -> dict:
+    both = ["pytorch", "tensorflow"]
+    targets = [{"name": name, "engine": "e", "engine_version": "1", "measured": True} for name in both]
+    found = []
+    for protocol, winner in zip(("grpc", "rest"), winners, strict=False):
+        found.append(
+            {
+                "metric": "p99",
+                "protocol": protocol,
+                "winner": winner,
+                "ratio": 1.0,
+                "compared": both,
+                "offered_rate": 9.0,
+            }
+            | {"question": "?", "why": "because", "ci95": [0.9, 1.1]}
+        )
+    latency = {"latency_ms": {"p99": 1.0}, "goodput": 1.0, "offered_rate": 9.0, "scenario": "ladder"}
+    measured = [{"target": name, "protocol": over, **latency} for name in both for over in ("grpc", "rest")]
+    return {"targets": targets, "verdicts": found, "measurements": measured}
+
+
+@pytest.mark.parametrize(
+    ("winners", "headline"),
+    [
+        (("pytorch", "pytorch"), "PyTorch (e 1) has the lower p99 latency over gRPC and REST."),
+        (("pytorch", None), "PyTorch (e 1) has the lower p99 latency over gRPC only."),
+        (("pytorch", "tensorflow"), "It depends on the protocol: each target has the lower p99 on one."),
+        ((None, None), "No winner is named."),
+    ],
+)
+def test_the_headline_says_no_more_than_the_verdicts(winners, headline):
+    assert story.tell(verdicts(*winners)).headline == headline

@@ -1,0 +1,56 @@
+"""What the end of a run prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from loadtest.analysis import summary
+from loadtest.report import terminal
+from tests.loadtest.runs.build import EMBEDDED, TORCHSERVE, Server, write_run
+
+
+def spoil(target: str, protocol: str, rate: float, repetition: int) -> dict:
+    return {"dropped": 5} if (target, rate) == ("tensorflow", 500.0) else {}
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory) -> dict:
+    run = tmp_path_factory.mktemp("runs") / "run"
+    servers = {"pytorch": TORCHSERVE, "tensorflow": EMBEDDED}
+    return summary.build(write_run(run, servers, rates={"grpc": [250.0, 500.0]}, duration_s=3, spoil=spoil))
+
+
+def shown(capsys, figures: dict) -> str:
+    terminal.show(figures, Path("results/latest/report.html"))
+    return capsys.readouterr().out
+
+
+def test_a_log_gets_plain_text_of_at_most_100_columns(capsys, figures):
+    text = shown(capsys, figures)
+    assert max(map(len, text.splitlines())) <= 100
+    assert "\x1b" not in text
+
+
+def test_figures_stand_with_their_interval_and_engine(capsys, figures):
+    text = shown(capsys, figures)
+    p99 = figures["measurements"][0]["latency_ms"]["p99"]
+    assert f"{p99:.2f} (" in text
+    assert "TorchServe 0.12.0" in text
+    assert "embedded-tfserving 2.21.0" in text
+    assert "TensorFlow Serving 2" not in text
+
+
+def test_the_verdict_the_faults_and_the_report_are_said(capsys, figures):
+    text = " ".join(shown(capsys, figures).split())
+    assert "Lower p99 at 250/s over gRPC? TensorFlow." in text
+    assert "not valid: TensorFlow over gRPC at 500/s: repetitions 1 and 2: 5 arrivals were dropped" in text
+    assert "warning: TensorFlow (embedded-tfserving 2.21.0) is a stand-in" in text
+    assert "Report: results/latest/report.html" in text
+
+
+def test_markup_in_a_name_is_printed_and_not_obeyed(capsys, tmp_path):
+    server = Server(engine="[bold red]x[/]", version="[link=http://x]1[/link]")
+    run = write_run(tmp_path / "run", {"pytorch": server}, rates={"grpc": [50.0]}, duration_s=2)
+    assert "[bold red]x[/]" in shown(capsys, summary.build(run))
