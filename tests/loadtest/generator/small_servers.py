@@ -20,7 +20,7 @@ from serving.requests import grpc_method
 from serving.target import Target
 
 FOLDER = Path(__file__).resolve().parent
-ROOT = FOLDER.parent.parent
+ROOT = FOLDER.parents[2]
 CLASSES = 10
 
 
