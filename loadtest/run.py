@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtest import environment, observation, plan, report
-from loadtest.analysis import summary
+from loadtest.analysis import summary, validity
 from loadtest.experiment import Experiment
 from loadtest.generator_process import run_phases
 from loadtest.observation import Prometheus
@@ -75,20 +75,31 @@ class _Job:
                 **environment.describe(),
                 "server_cores": list(self.targets.server_cores),
                 "generator_cores": list(self.targets.generator_cores),
+                "wake_up_lateness_ms": environment.wake_up_lateness_ms(self.targets.generator_cores),
                 "prometheus": self.prometheus.version if self.prometheus else None,
                 "order": [],
                 "warnings": [],
             }
         else:
             known["warnings"].append(f"interrupted and resumed at {time.strftime('%Y-%m-%d %H:%M:%S')}")
+            late = known["wake_up_lateness_ms"]["p99"]
+            if late > validity.SLIP_FLOOR_MS:
+                self._warn(
+                    known,
+                    f"before any load this machine woke a process {late:.1f} ms late (p99): others use it too, and "
+                    f"schedules cannot be kept to {validity.SLIP_FLOOR_MS:g} ms, so measurements may be invalid",
+                )
         if not self.prometheus:
             note = "Prometheus is not installed: no server-side metrics (apt-get install prometheus)"
-            if note not in known["warnings"]:
-                known["warnings"].append(note)
-                self.progress.say(f"note: {note}")
+            self._warn(known, note)
         if not self.targets.server_cores:
-            known["warnings"].append("only one CPU: server and load generator share it")
+            self._warn(known, "server and load generator are not pinned to cores of their own")
         self.folder.write("environment.json", known)
+
+    def _warn(self, known: dict[str, Any], text: str) -> None:
+        if text not in known["warnings"]:
+            known["warnings"].append(text)
+            self.progress.say(f"note: {text}")
 
     def probe(self) -> None:
         """Find each target's throughput and choose the ladder's rates, unless the experiment fixes them."""

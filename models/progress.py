@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
-LINE_EVERY_S = 5.0
+FIRST_LINE_S, LINE_EVERY_S = 1.0, 5.0
 
 
 class Bar:
@@ -21,7 +21,8 @@ class Bar:
     def __init__(self, console: Console, title: str, total: int, unit: str) -> None:
         self._console, self._title, self._total, self._unit = console, title, total, unit
         self._done = 0
-        self._started = self._line_at = time.monotonic()
+        self._started = time.monotonic()
+        self._line_at = self._started - LINE_EVERY_S + FIRST_LINE_S
         self._live = RichProgress(
             TextColumn("{task.description:>10}"),
             BarColumn(bar_width=32),

@@ -177,7 +177,7 @@ def _start_tensorflow(
         rest=f"{ports.LOOPBACK}:{rest_port}",
         metrics=f"http://{ports.LOOPBACK}:{rest_port}{tensorflow_serving.METRICS_PATH}",
         settings=rendering.settings,
-        notes=rendering.notes,
+        notes=(*rendering.notes, *engine.notes),
     )
     return RunningTarget(target, process, process.stop)
 

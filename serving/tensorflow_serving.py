@@ -26,11 +26,12 @@ PROGRAM = "tensorflow_model_server"
 
 @dataclass(frozen=True)
 class Engine:
-    """What serves the SavedModel: a command to put flags behind."""
+    """What serves the SavedModel: a command to put flags behind, and what to know of it beside the figures."""
 
     name: str
     version: str
     command: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ def find_engine(model_server: Path | None = None) -> Engine:
     program = str(model_server) if model_server else shutil.which(PROGRAM)
     if program is None:
         command = (sys.executable, "-m", "serving", "tfserving")
-        return Engine("embedded-tfserving", f"tensorflow {version('tensorflow')}", command)
+        notes = ("The embedded server computes with oneDNN (TF_ENABLE_ONEDNN_OPTS=1) unless told otherwise.",)
+        return Engine("embedded-tfserving", f"tensorflow {version('tensorflow')}", command, notes)
     try:
         done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError) as error:

@@ -20,6 +20,11 @@ def test_one_cpu_is_not_pinned():
     assert environment.split_cores([3]) == ((), ())
 
 
+def test_how_late_a_process_is_woken_is_measured_where_the_generator_will_run():
+    found = environment.wake_up_lateness_ms([min(os.sched_getaffinity(0))], seconds=0.2)
+    assert 0 <= found["p50"] <= found["p99"] <= found["max"]
+
+
 def test_the_machine_is_described():
     found = environment.describe()
     assert found["cpu_count"] == len(os.sched_getaffinity(0))

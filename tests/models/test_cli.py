@@ -20,13 +20,13 @@ def _models(*arguments, **options):
 
 
 @pytest.fixture
-def models(monkeypatch, capsys):
+def models(monkeypatch, capfd):
     """As `_models`, inside this process: quicker, for what needs no process of its own."""
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["models", *map(str, arguments)])
         status = problem.run(main)
-        return subprocess.CompletedProcess(arguments, status, *capsys.readouterr())
+        return subprocess.CompletedProcess(arguments, status, *capfd.readouterr())
 
     return run
 
@@ -48,14 +48,21 @@ def test_export_and_train_reuse_what_is_there(artifacts, models):
     assert "reused" in trained.stderr
 
 
-def test_export_is_quiet_and_reuses_the_checkpoint(artifacts, tmp_path):
+def test_export_is_quiet_and_reuses_the_checkpoint(artifacts, models, tmp_path):
     shutil.copytree(artifacts / "convnet" / "checkpoints", tmp_path / "convnet" / "checkpoints")
-    done = _models("export", "--dataset", "digits", "--artifacts", tmp_path)
+    done = models("export", "--dataset", "digits", "--artifacts", tmp_path)
     assert done.stdout == f"{tmp_path / 'convnet' / '1'}\n"
     steps = [line.split()[0] for line in done.stderr.splitlines()]
     assert set(steps) == {"export", "parity"}, done.stderr  # no training, and no library's remarks
     weights = [path / "convnet" / "1" / "checkpoint.pt" for path in (artifacts, tmp_path)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_tensorflow_starts_without_a_word():
+    done = subprocess.run(
+        [sys.executable, "-c", "from models import savedmodel"], cwd=ROOT, capture_output=True, check=True
+    )
+    assert done.stdout + done.stderr == b""
 
 
 def test_verify_runs_the_gate_again_and_finds_a_changed_byte(artifacts, models, tmp_path):

@@ -68,6 +68,7 @@ def test_channel_statistics_are_those_of_numpy(digits):
 
 def test_progress_off_a_terminal_is_plain_lines(digits, monkeypatch):
     monkeypatch.setattr("models.progress.LINE_EVERY_S", 0.0)
+    monkeypatch.setattr("models.progress.FIRST_LINE_S", 0.0)
     stream = io.StringIO()
     _train(digits, seed=0, stream=stream)
     lines = stream.getvalue().splitlines()
