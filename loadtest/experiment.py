@@ -124,7 +124,7 @@ class Experiment:
     targets: tuple[str, ...] = STACKS
     protocols: tuple[str, ...] = ("grpc", "rest")
     runtime: str = "process"
-    seed: int = 1
+    seed: int = 0
     profile: ServingProfile = field(default_factory=ServingProfile)
     slo: Slo = field(default_factory=Slo)
     ladder: Ladder = field(default_factory=Ladder)

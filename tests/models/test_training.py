@@ -15,7 +15,9 @@ from models.training import Settings
 
 @pytest.fixture(scope="module")
 def digits():
-    return datasets.load("digits")
+    """640 digits to train on, 360 to test."""
+    whole = datasets.load("digits")
+    return replace(whole, train=datasets.Split(whole.train.images[:640], whole.train.labels[:640]))
 
 
 def _train(digits, seed, stream=None):
@@ -32,7 +34,7 @@ def test_same_seed_gives_bitwise_the_same_weights_whatever_ran_before(digits):
     assert weights.keys() == again.keys()
     for name, tensor in weights.items():
         assert tensor.numpy().tobytes() == again[name].numpy().tobytes(), name
-    assert first.record["test_accuracy"] > 0.8
+    assert first.record["test_accuracy"] > 0.7
 
     other = _train(digits, seed=4).classifier.state_dict()
     assert not torch.equal(weights["network.0.weight"], other["network.0.weight"])
@@ -72,7 +74,7 @@ def test_progress_off_a_terminal_is_plain_lines(digits, monkeypatch):
     stream = io.StringIO()
     _train(digits, seed=0, stream=stream)
     lines = stream.getvalue().splitlines()
-    assert len(lines) == 22
+    assert len(lines) == 10
     assert "images/s  loss " in lines[-1]
     assert lines[-1].endswith("0 s left")
     assert "\x1b" not in stream.getvalue()
