@@ -55,7 +55,7 @@ def test_slip_is_the_delay_of_the_generator_itself():
 
     blocked: list[float] = []
     with small_server("rest", "ok") as (where, _):
-        load = Load(where, "rest", np.arange(400) / 400, tick=block)
+        load = Load(where, "rest", np.arange(400) / 200, tick=block)
     slip = load.sent - load.due
     assert 0.15 < slip.max() < 0.5
     assert np.median(slip) < 0.02
