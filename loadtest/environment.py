@@ -39,34 +39,27 @@ def split_cores(available: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, .
     return tuple(available[:-generator]), tuple(available[-generator:])
 
 
-def wake_up_lateness_ms(cores: Sequence[int], seconds: float = 1.0) -> dict[str, float]:
-    """How late this machine wakes a process that asked to be woken every millisecond, before there is any load.
+def punctuality(cores: Sequence[int], seconds: float = 1.0) -> dict[str, Any]:
+    """How late this machine wakes the load generator when it has asked to be woken every millisecond.
 
-    Measured for `seconds` in a process of its own on `cores` (empty: anywhere). Returns p50, p99 and max in
-    milliseconds: no generator keeps its schedule better than that.
+    Measured for `seconds`, before any load, in a process of its own on `cores` (empty: anywhere). Returns
+    `generator_priority`, what this user may, and `wake_up_lateness_ms` {p50, p99, max}: no generator keeps its schedule
+    better than that.
     """
-    command = [sys.executable, "-I", "-S", "-c", _SLEEPER, ",".join(map(str, cores)), str(round(seconds * 1000))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds * 10 + 30, check=True)
-    late = sorted(map(float, done.stdout.split()))
+    command = [sys.executable, "-m", "loadtest.generator.punctuality", ",".join(map(str, cores))]
+    command.append(str(round(seconds * 1000)))
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds * 10 + 30, check=True, cwd=root)
+    priority, lateness = done.stdout.splitlines()
+    late = sorted(map(float, lateness.split()))
     return {
-        "p50": round(late[len(late) // 2], 3),
-        "p99": round(late[len(late) * 99 // 100], 3),
-        "max": round(late[-1], 3),
+        "generator_priority": priority,
+        "wake_up_lateness_ms": {
+            "p50": round(late[len(late) // 2], 3),
+            "p99": round(late[len(late) * 99 // 100], 3),
+            "max": round(late[-1], 3),
+        },
     }
-
-
-_SLEEPER = """
-import os, sys, time
-if sys.argv[1]:
-    os.sched_setaffinity(0, map(int, sys.argv[1].split(",")))
-late, due = [], time.monotonic()
-for _ in range(int(sys.argv[2])):
-    due += 0.001
-    time.sleep(max(0.0, due - time.monotonic()))
-    late.append((time.monotonic() - due) * 1000)
-    due = max(due, time.monotonic() - 0.001)  # after a stall, go on from here
-print(*late)
-"""
 
 
 def describe() -> dict[str, Any]:

@@ -90,7 +90,7 @@ class Prometheus:
 
 
 # After this many seconds the servers' pages show a trial's last request, and Prometheus has scraped them.
-SETTLE_S = 2.0
+SETTLE_S = 1.3
 
 
 def start(folder: Path, cores: tuple[int, ...]) -> Prometheus | None:

@@ -75,20 +75,20 @@ class _Job:
                 **environment.describe(),
                 "server_cores": list(self.targets.server_cores),
                 "generator_cores": list(self.targets.generator_cores),
-                "wake_up_lateness_ms": environment.wake_up_lateness_ms(self.targets.generator_cores),
+                **environment.punctuality(self.targets.generator_cores),
                 "prometheus": self.prometheus.version if self.prometheus else None,
                 "order": [],
                 "warnings": [],
             }
         else:
             known["warnings"].append(f"interrupted and resumed at {time.strftime('%Y-%m-%d %H:%M:%S')}")
-            late = known["wake_up_lateness_ms"]["p99"]
-            if late > validity.SLIP_FLOOR_MS:
-                self._warn(
-                    known,
-                    f"before any load this machine woke a process {late:.1f} ms late (p99): others use it too, and "
-                    f"schedules cannot be kept to {validity.SLIP_FLOOR_MS:g} ms, so measurements may be invalid",
-                )
+        late = known["wake_up_lateness_ms"]["p99"]
+        if late > validity.SLIP_FLOOR_MS:
+            self._warn(
+                known,
+                f"before any load this machine woke a process {late:.1f} ms late (p99): others use it too, and "
+                f"schedules cannot be kept to {validity.SLIP_FLOOR_MS:g} ms, so measurements may be invalid",
+            )
         if not self.prometheus:
             note = "Prometheus is not installed: no server-side metrics (apt-get install prometheus)"
             self._warn(known, note)

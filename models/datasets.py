@@ -188,11 +188,11 @@ def _cifar_binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _keras(name: str, instead: str) -> list[tuple[np.ndarray, np.ndarray]]:
     """Download with Keras, or read what it downloaded before."""
-    from models.tensorflow_quietly import tf
+    from keras import datasets
 
     try:
         with contextlib.redirect_stdout(sys.stderr):  # its progress bar
-            train, test = getattr(tf.keras.datasets, name).load_data()
+            train, test = getattr(datasets, name).load_data()
     except Exception as error:  # Keras raises a bare Exception when a download fails
         raise Problem(f"dataset {name}: Keras could not download it ({error}); {instead}") from None
     return [train, test]

@@ -16,7 +16,7 @@ from models.problem import Problem
 from models.progress import Progress
 
 TOLERANCE = 1e-4
-BATCH_SIZE = 256
+BATCH_SIZE = 64  # larger ones leave the cache and are slower
 
 Predict = Callable[[np.ndarray], np.ndarray]
 

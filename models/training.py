@@ -21,7 +21,7 @@ from models.problem import Problem
 from models.progress import Progress
 
 CHECKPOINT_FORMAT = 1
-EPOCHS = {"fashion-mnist": 1, "cifar10": 6, "digits": 4}
+EPOCHS = {"fashion-mnist": 1, "cifar10": 6, "digits": 2}
 MAX_THREADS = 8
 
 
@@ -94,7 +94,7 @@ def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
 
 
 @torch.inference_mode()
-def predict(classifier: ImageClassifier, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
+def predict(classifier: ImageClassifier, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
     """Probabilities, float32 [N, classes], by eager PyTorch."""
     batches = torch.from_numpy(images).split(batch_size)
     return torch.cat([classifier(batch) for batch in batches]).numpy()

@@ -157,6 +157,7 @@ def _figures(item: _Sampled, deviations: Floats) -> dict[str, Any]:
         "duration_s": duration_s,
         "in_flight_max": _largest(trial.record.get("in_flight_max") for trial in trials),
         "generator_cpu": _largest(trial.record.get("generator_cpu") for trial in trials),
+        "cpu_stolen": _largest(trial.record.get("cpu_stolen") for trial in trials),
         "warm_up_throughput": [trial.warm_up.get("throughput") for trial in trials if trial.warm_up],
         "server": [trial.server for trial in trials if trial.server],
         "trials": [trial.folder.name for trial in trials],

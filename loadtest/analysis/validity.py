@@ -12,6 +12,7 @@ SLIP_FLOOR_MS = 1.0
 SLIP_SHARE_OF_P50 = 0.05
 FEWEST_BEYOND = 10
 BUSY_GENERATOR = 0.9
+NOTABLY_STOLEN = 0.01
 SHARES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 
 
@@ -28,7 +29,7 @@ def faults(trial: SavedTrial) -> list[str]:
     elif slip is not None and slip > allowed:
         found.append(
             f"the generator sent late: schedule slip p99 was {wording.milliseconds(slip)}, "
-            f"allowed are {wording.setting(round(allowed, 2), 'ms')}"
+            f"allowed are {wording.setting(round(allowed, 2), 'ms')}{_stolen(record.get('cpu_stolen') or 0)}"
         )
     if dropped := requests.get("dropped"):
         found.append(
@@ -57,6 +58,12 @@ def cautions(trial: SavedTrial) -> list[str]:
     if busy is not None and busy > BUSY_GENERATOR:
         found.append(f"the generator used {wording.share(busy)} of its core")
     return found
+
+
+def _stolen(share: float) -> str:
+    if share < NOTABLY_STOLEN:
+        return ""
+    return f" (its host gave {wording.share(share)} of this machine's CPU time to others meanwhile)"
 
 
 def by_repetition(trials: Sequence[SavedTrial], sentences: Sequence[Sequence[str]]) -> list[str]:

@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -22,6 +22,7 @@ from loadtest.generator.live import Reader, SecondLines, print_event
 from loadtest.generator.locust_stats import LocustStats
 from loadtest.generator.open_loop import OpenLoop
 from loadtest.generator.phases import OpenLoopPhase, Phase, Plan, WarmUpPhase
+from loadtest.generator.punctuality import punctual, stolen_share
 from loadtest.generator.recording import OK, Finish, Recording
 from loadtest.generator.timer import clock
 from loadtest.generator.trial_files import Measured, trial_values, write_trial
@@ -31,7 +32,6 @@ from serving.requests import grpc_method
 
 # Connections opened before the clock; more are opened when more requests are in flight.
 _CONNECTIONS = 64
-_NICENESS = -10
 
 
 class Generator:
@@ -47,24 +47,18 @@ class Generator:
         for phase in plan.phases:
             if phase.folder.exists() and any(phase.folder.iterdir()):
                 raise Problem(f"{phase.folder}: exists already; a phase writes its folder whole")
-        if plan.cores:
-            try:
-                os.sched_setaffinity(0, plan.cores)
-            except OSError as error:
-                raise Problem(f"cores = {list(plan.cores)}: cannot stay on them: {error.strerror}") from error
-        with suppress(OSError):  # only root may; beside other programs it keeps the schedule
-            os.setpriority(os.PRIO_PROCESS, 0, _NICENESS)
         reference = Reference(plan.reference)
         if plan.exporter_port:
             self._exporter.start(plan.exporter_port)
         try:
-            for phase in plan.phases:
-                print_event(self._out, "phase-started", phase.id)
-                if isinstance(phase, WarmUpPhase):
-                    self._warm_up(phase, reference)
-                else:
-                    self._open_loop(phase, reference)
-                print_event(self._out, "phase-ended", phase.id)
+            with punctual(plan.cores):
+                for phase in plan.phases:
+                    print_event(self._out, "phase-started", phase.id)
+                    if isinstance(phase, WarmUpPhase):
+                        self._warm_up(phase, reference)
+                    else:
+                        self._open_loop(phase, reference)
+                    print_event(self._out, "phase-ended", phase.id)
         finally:
             self._exporter.stop()
 
@@ -96,7 +90,9 @@ class Generator:
         watched = self._watched(phase, recording, loop.between)
         with self._client(phase, recording.finish, loop.between) as client, watched as tick:
             client.open(min(_CONNECTIONS, phase.max_in_flight))
+            before, _ = stolen_share()
             busy = loop.run(client, tick)
+            _, stolen = stolen_share(before)
         wrong = payloads.wrong(recording.bodies, choice)
         for request in wrong:
             recording.status[request] = recording.code("wrong_answer")
@@ -107,6 +103,7 @@ class Generator:
             "checked": len(recording.bodies),
             "wrong": len(wrong),
             "generator_cpu": round(busy, 3),
+            "cpu_stolen": round(stolen, 4),
             "notes": _notes(measured),
         }
         with _whole_folder(phase.folder) as folder:

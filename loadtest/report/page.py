@@ -28,6 +28,7 @@ LABELS = {
     "server_cores": "server on CPU",
     "generator_cores": "generator on CPU",
     "load_average_at_start": "load average at the start (1, 5, 15 min)",
+    "generator_priority": "generator runs with",
     "wake_up_lateness_ms": "lateness of a wake-up before any load (ms)",
 }
 EXPORTS = {"pytorch": "PyTorch (eager)", "torchscript": "TorchScript", "onnx": "ONNX", "savedmodel": "SavedModel"}

@@ -44,7 +44,7 @@ def test_export_and_train_reuse_what_is_there(artifacts, models):
     assert again.stdout == f"{artifacts / 'convnet' / '1'}\n"
     assert again.stderr.split() == ["export", "reused", str(artifacts / "convnet" / "1")]
     trained = models("train", "--dataset", "digits", "--artifacts", artifacts)
-    assert trained.stdout == f"{artifacts}/convnet/checkpoints/digits-seed0-epochs4.pt\n"
+    assert trained.stdout == f"{artifacts}/convnet/checkpoints/digits-seed0-epochs2.pt\n"
     assert "reused" in trained.stderr
 
 

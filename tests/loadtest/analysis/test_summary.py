@@ -122,6 +122,10 @@ def test_beyond_its_capacity_a_server_falls_behind_and_the_bracket_says_where(tm
     ("override", "reason"),
     [
         ({"schedule_slip_ms": {"p50": 0.2, "p99": 1.2, "max": 9.0}}, "sent late: schedule slip p99 was 1.20 ms"),
+        (
+            {"schedule_slip_ms": {"p50": 0.2, "p99": 1.2, "max": 9.0}, "cpu_stolen": 0.213},
+            "allowed are 1 ms (its host gave 21 % of this machine's CPU time to others meanwhile)",
+        ),
         ({"schedule_slip_ms": {}}, "did not record its schedule slip"),
         ({"dropped": 1}, "1 arrivals were dropped because 1,024 requests were already in flight"),
         ({"wrong": 2}, "checked answers were wrong"),

@@ -47,6 +47,7 @@ def test_a_plan_runs_to_its_end(tmp_path, protocol):
         assert (trial["wrong"], trial["errors"]) == (0, {})
     assert trial["ended_at"] - trial["started_at"] == pytest.approx(1.6)
     assert 0 < trial["generator_cpu"] < 1
+    assert 0 <= trial["cpu_stolen"] <= 1
     assert trial["latency_ms"]["p50"] <= trial["latency_ms"]["p99"] <= trial["latency_ms"]["max"]
     assert sorted(path.name for path in (tmp_path / "results" / "trial").iterdir()) == [
         "latency.hlog",

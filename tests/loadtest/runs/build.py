@@ -120,6 +120,7 @@ def write_trial(
         "in_flight_max": 12,
         "max_in_flight": 1024,
         "generator_cpu": 0.42,
+        "cpu_stolen": 0.0,
         "notes": [],
         **record,
     }
