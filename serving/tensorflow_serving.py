@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from models.problem import Problem
+from serving import ports
 from serving.profile import ServingProfile
 
 METRICS_PATH = "/monitoring/prometheus/metrics"
@@ -58,7 +59,7 @@ def find_engine(model_server: Path | None = None) -> Engine:
     """
     program = str(model_server) if model_server else shutil.which(PROGRAM)
     if program is None:
-        command = (sys.executable, "-m", "serving", "tfserving")
+        command = (sys.executable, "-m", "serving", "tfserving", f"--bind_address={ports.LOOPBACK}")
         notes = ("The embedded server computes with oneDNN (TF_ENABLE_ONEDNN_OPTS=1) unless told otherwise.",)
         return Engine("embedded-tfserving", f"tensorflow {version('tensorflow')}", command, notes)
     try:

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -151,6 +153,11 @@ def model_configs(flags: Flags) -> list[Any]:
         ]
     else:
         raise invalid("Both server_options.model_base_path and server_options.model_config_file are empty!")
+    return models
+
+
+def check_models(models: Sequence[Any]) -> None:
+    """Raises `ServingError` for a list of `ModelConfig`s that cannot be served."""
     names = set()
     for model in models:
         if model.name in names:
@@ -160,7 +167,6 @@ def model_configs(flags: Flags) -> list[Any]:
             raise invalid(
                 f"Expected model {model.name} to have an absolute path or URI; got base_path()={model.base_path}"
             )
-    return models
 
 
 def batching_parameters(flags: Flags) -> BatchingParameters | None:
@@ -177,6 +183,13 @@ def batching_parameters(flags: Flags) -> BatchingParameters | None:
     return BatchingParameters(message)
 
 
+def per_model_batching(version: Path) -> BatchingParameters | None:
+    """What `batching_params.pbtxt` in a version's folder says; None, no batching, without that file. Raises
+    `ServingError`."""
+    path = version / "batching_params.pbtxt"
+    return BatchingParameters(_read(str(path), BatchingParametersMessage())) if path.exists() else None
+
+
 def metrics_path(flags: Flags) -> str | None:
     """The path of the Prometheus page on the REST port, or None when it is off; raises `ServingError`."""
     if not flags.monitoring_config_file:
@@ -184,3 +197,25 @@ def metrics_path(flags: Flags) -> str | None:
     config: Any = _read(flags.monitoring_config_file, MonitoringConfigMessage())
     prometheus = config.prometheus_config
     return (prometheus.path or DEFAULT_METRICS_PATH) if prometheus.enable else None
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What the flags and the files that they name say, checked as far as it can be without loading a model."""
+
+    models: list[Any]
+    batching: BatchingParameters | None
+    metrics_path: str | None
+
+
+def read(flags: Flags) -> Configuration:
+    """Read all configuration files. Raises `ServingError`, with the real server's message where it has one."""
+    if flags.port == 0:
+        raise invalid("At least one of server_options.grpc_port or server_options.grpc_socket_path must be set.")
+    if flags.port == flags.rest_api_port:
+        raise invalid(
+            "server_options.http_port cannot be same as grpc_port. Please use a different port for HTTP/REST API."
+        )
+    models = model_configs(flags)
+    check_models(models)
+    return Configuration(models, batching_parameters(flags), metrics_path(flags))

@@ -24,18 +24,25 @@ class Flags:
     model_name: str = "default"
     model_base_path: str = ""
     model_config_file: str = ""
+    model_config_file_poll_wait_seconds: int = 0
+    file_system_poll_wait_seconds: int = 1
     allow_version_labels_for_unavailable_models: bool = False
+    enable_model_warmup: bool = True
+    num_request_iterations_for_warmup: int = 1
     max_num_load_retries: int = 5
     load_retry_interval_micros: int = 60 * 1000 * 1000
     saved_model_tags: str = "serve"
     enable_batching: bool = False
     batching_parameters_file: str = ""
+    enable_per_model_batching_parameters: bool = False
+    enable_signature_method_name_check: bool = False
     monitoring_config_file: str = ""
     grpc_max_threads: int = 4 * CPUS
     tensorflow_session_parallelism: int = 0
     tensorflow_intra_op_parallelism: int = 0
     tensorflow_inter_op_parallelism: int = 0
     enable_serialization_as_tensor_content: bool = False
+    bind_address: str = "0.0.0.0"  # not a flag of TensorFlow Serving, which always listens everywhere
     version: bool = False
     without_effect: list[str] = field(default_factory=list)
 
@@ -43,14 +50,9 @@ class Flags:
 # Flags of TensorFlow Serving 2.20 that are accepted so that a command line written for it works, and that change
 # nothing here, with the type of each. Those before the empty line concern hot reload, warm-up records and threads.
 WITHOUT_EFFECT: dict[str, type] = {
-    "file_system_poll_wait_seconds": int,
-    "model_config_file_poll_wait_seconds": int,
-    "enable_model_warmup": bool,
-    "num_request_iterations_for_warmup": int,
     "rest_api_num_threads": int,
     "num_load_threads": int,
     "num_unload_threads": int,
-    "enable_per_model_batching_parameters": bool,
     "grpc_socket_path": str,
     "grpc_channel_arguments": str,
     "ssl_config_file": str,
@@ -63,7 +65,6 @@ WITHOUT_EFFECT: dict[str, type] = {
     "num_tflite_pools": int,
     "remove_unused_fields_from_bundle_metagraph": bool,
     "prefer_tflite_model": bool,
-    "enable_signature_method_name_check": bool,
     "xla_cpu_compilation_enabled": bool,
     "xla_gpu_compilation_enabled": bool,
     "enable_profiler": bool,

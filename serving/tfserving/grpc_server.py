@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import zlib
 from collections.abc import Callable
@@ -23,6 +24,7 @@ UNSUPPORTED_MEDIA_TYPE = b"\x08\x03415"
 # 256 MiB: 80,000 images of 32x32x3.
 MAX_MESSAGE = 2**28
 MAX_ERROR_TEXT = 4096
+TIMEOUT_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
 
 def _literal(text: bytes) -> bytes:
@@ -47,13 +49,18 @@ class Call:
     """One call under way. Exactly one of `reply` and `fail` is called, on the event loop's thread; both do nothing
     once the client has gone."""
 
-    __slots__ = ("alive", "connection", "server", "stream")
+    __slots__ = ("alive", "connection", "deadline", "server", "stream")
 
     def __init__(self, server: GrpcServer, connection: Http2Connection, stream: Stream) -> None:
         self.server = server
         self.connection = connection
         self.stream = stream
         self.alive = True
+        self.deadline: asyncio.TimerHandle | None = None
+
+    def expire(self) -> None:
+        """The client's deadline has passed."""
+        self.fail(ServingError(Code.DEADLINE_EXCEEDED, "Deadline Exceeded"))
 
     def reply(self, message: bytes) -> None:
         """Send the answer."""
@@ -69,8 +76,14 @@ class Call:
             self.connection.respond(self.stream, b"", b"", RESPONSE_HEADERS + trailers(error.code, error.message))
 
     def _end(self) -> None:
-        self.alive = False
+        self.forget()
         self.server.calls.pop((self.connection, self.stream.id), None)
+
+    def forget(self) -> None:
+        """Send nothing more."""
+        self.alive = False
+        if self.deadline is not None:
+            self.deadline.cancel()
 
 
 Method = Callable[[bytes, Call], None]
@@ -119,6 +132,8 @@ class GrpcServer:
             call.fail(ServingError(Code.RESOURCE_EXHAUSTED, "Server Threadpool Exhausted"))
             return
         self.calls[connection, stream.id] = call
+        if "grpc-timeout" in headers:
+            call.deadline = asyncio.get_running_loop().call_later(timeout_s(headers["grpc-timeout"]), call.expire)
         try:
             method(_message(body, headers), call)
         except ServingError as error:
@@ -136,7 +151,13 @@ class GrpcServer:
         """The client no longer waits."""
         call = self.calls.pop((connection, stream.id), None)
         if call is not None:
-            call.alive = False
+            call.forget()
+
+
+def timeout_s(text: str) -> float:
+    """The seconds that a `grpc-timeout` header leaves; a malformed one leaves a day."""
+    unit = TIMEOUT_UNITS.get(text[-1:])
+    return int(text[:-1]) * unit if unit and text[:-1].isdecimal() and len(text) <= 9 else 86_400.0
 
 
 def _message(body: bytes, headers: dict[str, str]) -> bytes:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health_pb2
-from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
+from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_management_pb2, predict_pb2
 
 from serving.tfserving import tensors
 from serving.tfserving.grpc_server import Call, Method
 from serving.tfserving.manager import Version
 from serving.tfserving.predict import Predictor
-from serving.tfserving.servable import DEFAULT_SIGNATURE, Signature
+from serving.tfserving.predict_request import arguments
+from serving.tfserving.servable import Signature
 from serving.tfserving.status import Code, ServingError, invalid
 
 PREDICTION_SERVICE = "/tensorflow.serving.PredictionService/"
@@ -31,6 +33,7 @@ class GrpcService:
         self.manager = predictor.manager
         self.as_content = as_content
         self.serving = True
+        self.reloads: set[asyncio.Future[None]] = set()
         self.model_specs: dict[tuple[str, int, str], bytes] = {}
 
     def methods(self) -> dict[str, Method]:
@@ -39,6 +42,7 @@ class GrpcService:
             PREDICTION_SERVICE + "Predict": self.predict,
             PREDICTION_SERVICE + "GetModelMetadata": self.metadata,
             MODEL_SERVICE + "GetModelStatus": self.status,
+            MODEL_SERVICE + "HandleReloadConfigRequest": self.reload,
             HEALTH_SERVICE + "Check": self.health,
         }
 
@@ -58,18 +62,8 @@ class GrpcService:
         try:
             version = self._find(request)
             assert version.servable is not None
-            signature_name = request.model_spec.signature_name or DEFAULT_SIGNATURE
-            found = version.servable.signature(signature_name)
-            if found is None:
-                raise ServingError(Code.FAILED_PRECONDITION, f'Serving signature key "{signature_name}" not found.')
-            signature = found
+            signature, arrays = arguments(version.servable, request)
             wanted = signature.filter(request.output_filter) if request.output_filter else None
-            inputs = request.inputs
-            signature.check_names(inputs)
-            protos = [inputs[info.alias] for info in signature.inputs]
-            arrays = [tensors.decode(proto, info.alias) for proto, info in zip(protos, signature.inputs, strict=True)]
-            for position, info in enumerate(signature.inputs):
-                info.check(position, arrays[position], protos[position].dtype)
             self.predictor.run(version, signature, arrays, finish)
         except ServingError as error:
             finish(None, error)
@@ -111,6 +105,28 @@ class GrpcService:
         spec = request.model_spec
         number = spec.version.value if spec.HasField("version") else None
         call.reply(model_status(self.manager.status(spec.name, number)).SerializeToString())
+
+    def reload(self, message: bytes, call: Call) -> None:
+        """ModelService.HandleReloadConfigRequest: answered when the models that are new are available."""
+        request = _parse(model_management_pb2.ReloadConfigRequest, message)
+        if request.config.WhichOneof("config") != "model_config_list":
+            raise invalid(
+                "ServerModelConfig type not supported by HandleReloadConfigRequest. "
+                "Only ModelConfigList is currently supported"
+            )
+
+        async def work() -> None:
+            try:
+                await self.manager.reload(list(request.config.model_config_list.config))
+            except ServingError as error:
+                call.fail(error)
+            else:
+                response = model_management_pb2.ReloadConfigResponse()
+                response.status.SetInParent()
+                call.reply(response.SerializeToString())
+
+        self.reloads.add(task := asyncio.ensure_future(work()))
+        task.add_done_callback(self.reloads.discard)
 
     def health(self, message: bytes, call: Call) -> None:
         """grpc.health.v1.Health.Check (not in the real server)."""

@@ -6,18 +6,25 @@ The front ends share one event loop (the main thread); TensorFlow runs on `worke
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from models import problem
-from models.problem import Problem
+from serving.tfserving import config
 from serving.tfserving import flags as command_line
+from serving.tfserving.config import Configuration
 from serving.tfserving.flags import Flags
 from serving.tfserving.identity import NAME, VERSION
-from serving.tfserving.status import ServingError
+from serving.tfserving.status import ServingError, invalid
+
+if TYPE_CHECKING:
+    from serving.tfserving.manager import Manager
 
 log = logging.getLogger(NAME)
 
@@ -36,32 +43,31 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _main(argv: Sequence[str]) -> int:
-    flags = command_line.parse(argv)
+    try:
+        return _start(command_line.parse(argv))
+    except ServingError as error:
+        print(f"Failed to start server. Error: {error}")
+        return 255
+
+
+def _start(flags: Flags) -> int:
     _log_to_stderr()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # TensorFlow leaves oneDNN off on CPUs without AVX-512; with it the convolutions here are three times as fast.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     # Without this `import tensorflow` loads all of Keras, a third of its time.
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-    if not flags.version:
-        log.info("%s %s starting (not TensorFlow Serving; the TensorFlow runtime is real)", NAME, VERSION)
-        for name in flags.without_effect:
-            log.warning("--%s has no effect here", name)
-    import tensorflow as tf
-
     if flags.version:
-        print(f"{NAME}: {VERSION}\nTensorFlow Library: {tf.__version__}")
+        print(f"{NAME}: {VERSION}\nTensorFlow Library: {importlib.metadata.version('tensorflow')}")
         return 0
+    log.info("%s %s starting (not TensorFlow Serving; the TensorFlow runtime is real)", NAME, VERSION)
+    for name in flags.without_effect:
+        log.warning("--%s has no effect here", name)
+    configuration = config.read(flags)
+    import tensorflow as tf  # only now: a mistake should not have to wait for it
+
     tf.get_logger().setLevel(logging.ERROR)
-    if flags.port == 0:
-        raise Problem("--port=0: the gRPC port cannot be switched off; give a port")
-    if flags.port == flags.rest_api_port:
-        raise Problem(f"--rest_api_port={flags.rest_api_port}: it is the gRPC port as well; give another")
-    try:
-        return asyncio.run(_serve(flags, tf.__version__))
-    except ServingError as error:
-        print(f"Failed to start server. Error: {error}")
-        return 255
+    return asyncio.run(_serve(flags, configuration, tf.__version__))
 
 
 def _log_to_stderr() -> None:
@@ -72,9 +78,8 @@ def _log_to_stderr() -> None:
     log.propagate = False
 
 
-async def _serve(flags: Flags, tensorflow_version: str) -> int:
-    # These import TensorFlow, which --help and a mistyped flag should not have to wait for.
-    from serving.tfserving import config
+async def _serve(flags: Flags, configuration: Configuration, tensorflow_version: str) -> int:
+    # These import TensorFlow.
     from serving.tfserving.grpc_server import GrpcServer
     from serving.tfserving.grpc_service import GrpcService
     from serving.tfserving.manager import Manager
@@ -89,34 +94,35 @@ async def _serve(flags: Flags, tensorflow_version: str) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
 
-    configs = config.model_configs(flags)
-    parameters = config.batching_parameters(flags)
-    metrics_path = config.metrics_path(flags)
+    parameters = configuration.batching
     metrics = Metrics(tensorflow_version)
     cpus = command_line.CPUS
     workers = Workers(loop, BATCH_WORKERS, BATCH_WORKERS) if parameters else Workers(loop, cpus, DIRECT_WORKERS)
     manager = Manager(flags, parameters, workers, metrics)
-    loading = loop.run_in_executor(None, manager.load, configs, stop.is_set)
-    while not loading.done():
-        await asyncio.wait([loading], timeout=0.1)
-        if stop.is_set():
-            os._exit(0)  # nothing is served yet, and a model that is loading cannot be interrupted
+    loading = asyncio.ensure_future(manager.start(configuration.models))
+    await asyncio.wait([loading, stopping := asyncio.ensure_future(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
+    if stopping.done():
+        os._exit(0)  # nothing is served yet, and a model that is loading cannot be interrupted
     loading.result()
 
     predictor = Predictor(manager, metrics)
     service = GrpcService(predictor, as_content=flags.enable_serialization_as_tensor_content)
     # The real server keeps one of its threads for itself: with 8 threads the eighth call is refused.
     grpc = GrpcServer(service.methods(), max_calls=flags.grpc_max_threads - 1)
-    rest = RestServer(RestApi(predictor, metrics, metrics_path, flags).handle, flags.rest_api_timeout_in_ms)
-    listeners = [await _listen(grpc.protocol, flags.port, "port")]
-    log.info("Running gRPC %s at 0.0.0.0:%d", NAME, flags.port)
-    watch = None
+    rest = RestServer(
+        RestApi(predictor, metrics, configuration.metrics_path, flags).handle, flags.rest_api_timeout_in_ms
+    )
+    address = flags.bind_address
+    listeners = [await _listen(grpc.protocol, address, flags.port, "port")]
+    log.info("Running gRPC %s at %s:%d", NAME, address, flags.port)
+    background = [manager.follow(), _follow_config(flags, manager)]
     if flags.rest_api_port:
-        listeners.append(await _listen(rest.protocol, flags.rest_api_port, "rest_api_port"))
-        watch = asyncio.ensure_future(rest.watch())
-        log.info("Exporting HTTP/REST API at 0.0.0.0:%d", flags.rest_api_port)
+        listeners.append(await _listen(rest.protocol, address, flags.rest_api_port, "rest_api_port"))
+        background.append(rest.watch())
+        log.info("Exporting HTTP/REST API at %s:%d", address, flags.rest_api_port)
+    tasks = [asyncio.ensure_future(work) for work in background]
 
-    await stop.wait()
+    await stopping
     log.info("draining")
     service.serving = False
     for listener in listeners:
@@ -126,19 +132,35 @@ async def _serve(flags: Flags, tensorflow_version: str) -> int:
     deadline = loop.time() + GRACE_S
     while (grpc.connections or rest.connections) and loop.time() < deadline:
         await asyncio.sleep(0.01)
-    if watch:
-        watch.cancel()
+    for task in tasks:
+        task.cancel()
     log.info("stopped" if not (grpc.connections or rest.connections) else "stopped; some calls were not finished")
     sys.stderr.flush()
     # TensorFlow's threads and a call past the grace period would hold up an ordinary exit.
     os._exit(0)
 
 
-async def _listen(protocol: Callable[[], asyncio.Protocol], port: int, flag: str) -> asyncio.Server:
+async def _follow_config(flags: Flags, manager: Manager) -> None:
+    """Follow the model config file, every --model_config_file_poll_wait_seconds."""
+    if not flags.model_config_file or flags.model_config_file_poll_wait_seconds <= 0:
+        return
+    path = Path(flags.model_config_file)
+    content = path.read_bytes()
+    while True:
+        await asyncio.sleep(flags.model_config_file_poll_wait_seconds)
+        try:
+            before, content = content, path.read_bytes()
+            if content != before:
+                await manager.reload(config.model_configs(flags))
+        except (OSError, ServingError) as error:
+            log.error("--model_config_file=%s: %s; what is served stays", path, error)
+
+
+async def _listen(protocol: Callable[[], asyncio.Protocol], address: str, port: int, flag: str) -> asyncio.Server:
     loop = asyncio.get_running_loop()
     try:
-        return await loop.create_server(protocol, "0.0.0.0", port, backlog=1024)
+        return await loop.create_server(protocol, address, port, backlog=1024)
     except OSError as error:
-        raise Problem(
-            f"--{flag}={port}: the port cannot be opened ({error.strerror}); free it or give another"
-        ) from None
+        log.error("--%s=%d: the port cannot be opened (%s); free it or give another", flag, port, error.strerror)
+        what = "BuildAndStart gRPC server" if flag == "port" else f"start HTTP Server at {address}:{port}"
+        raise invalid(f"Failed to {what}") from None

@@ -32,11 +32,20 @@ class Predictor:
             runtime = self.runtimes[version.model] = self.metrics.runtime_latency.of(version.model, "Predict", "TF1")
 
         def done(outputs: list[np.ndarray] | None, error: ServingError | None) -> None:
+            version.end()
             runtime.observe((time.perf_counter() - started) * 1e6)
             finish(outputs, error)
 
-        assert version.runner is not None
-        version.runner.submit(signature, arrays, done)
+        if version.runner is None:  # unloaded between two runs of one call
+            raise ServingError(
+                Code.NOT_FOUND, f"Servable not found for request: Specific({version.model}, {version.number})"
+            )
+        version.begin()
+        try:
+            version.runner.submit(signature, arrays, done)
+        except ServingError:
+            version.end()
+            raise
 
     def count(self, model: str, api: str, entrypoint: str, started: float, error: ServingError | None) -> None:
         """Record a request that began at `started` (`time.perf_counter`) and has been answered now."""

@@ -7,7 +7,6 @@ same. A call goes through a prepared callable, which skips the session's feed an
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -121,6 +120,12 @@ class Servable:
         self.name = name
         self.version = version
         self.path = path
+        if not any((path / name).exists() for name in ("saved_model.pb", "saved_model.pbtxt")):
+            raise ServingError(
+                Code.NOT_FOUND,
+                "Specified file path does not appear to contain a SavedModel bundle (should have a file called "
+                f"`saved_model.pb`)\nSpecified file path: {path}",
+            )
         self.graph = tf.Graph()
         config = _session_config(flags)
         self.one_inter_op_thread = config.inter_op_parallelism_threads == 1
@@ -218,12 +223,3 @@ def _session_config(flags: Flags) -> config_pb2.ConfigProto:
 def serving_error(error: tf.errors.OpError) -> ServingError:
     """The runtime's error as the client sees it."""
     return ServingError(Code(error.error_code), str(error.message))
-
-
-def versions_on_disk(base_path: Path) -> list[int]:
-    """The numbered versions under a model's folder, lowest first; empty when there is none or no folder."""
-    try:
-        names = os.listdir(base_path)
-    except OSError:
-        return []
-    return sorted(int(name) for name in names if name.isascii() and name.isdecimal() and (base_path / name).is_dir())

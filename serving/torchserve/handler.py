@@ -45,7 +45,7 @@ LATENCY_BUCKETS = (
     *(0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0),
 )
 SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-FLUSH_SECONDS = 1.0
+FLUSH_SECONDS = 0.25
 
 
 def handle(data: list[dict[str, Any]] | None, context: Any) -> list[bytes] | None:
@@ -62,7 +62,8 @@ class Histogram:
     """A Prometheus histogram ``<name>_bucket{le}``, ``_sum``, ``_count`` with buckets of our own.
 
     TorchServe's histograms have fixed buckets (0.005 to 10) and cost a log line for every value, written and parsed on
-    the way of the answer. So this one is made of TorchServe counters and sends sums, once a second and off that way.
+    the way of the answer. So this one is made of TorchServe counters and sends sums, some times a second and off that
+    way.
     """
 
     def __init__(self, metrics: Any, name: str, unit: str, model: str, bounds: Sequence[float]) -> None:

@@ -49,7 +49,14 @@ def resumed_run(artifacts, tmp_path_factory) -> tuple[Path, str, list[str]]:
     require("prometheus")
     results = tmp_path_factory.mktemp("results")
     command = ["compare", "--experiment", "smoke", "--artifacts", str(artifacts), "--results", str(results)]
-    command += ["--set", "ladder.rates={}", "--set", "ladder.fractions=[0.2, 0.4]"]  # with a probe
+    command += [
+        "--set",
+        "ladder.rates={}",
+        "--set",
+        "ladder.fractions=[0.2, 0.4]",
+        "--set",
+        "ladder.duration_s=3.0",
+    ]  # with a probe
     first = start(*command)
     deadline = time.monotonic() + LIMIT_S
     while len(done := sorted(results.glob("*-smoke/trials/*/trial.json"))) < 3:
@@ -114,7 +121,7 @@ def test_prometheus_saw_what_the_generator_sent(resumed_run):
     for path in run.glob("trials/*/trial.json"):
         trial, server = json.loads(path.read_text()), json.loads((path.parent / "server.json").read_text())
         sent_rate = trial["requests"]["ok"] / trial["duration_s"]
-        assert server["throughput"] == pytest.approx(sent_rate, rel=0.35, abs=5)  # 0.5 s scrapes of 2 s trials
+        assert server["throughput"] == pytest.approx(sent_rate, rel=0.35, abs=5)  # 0.5 s scrapes of 3 s trials
         assert server["latency_ms"]["p50"] > 0
         assert server["batch_size_mean"] >= 0.99
 

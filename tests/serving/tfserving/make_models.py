@@ -84,9 +84,13 @@ class Slow(tf.Module):
 
 def main(folder: Path) -> None:
     """Write `models/cnn/{1,2}`, `models/misc/1` and `models/slow/1` under `folder`."""
-    for version, seed in ((1, 101), (2, 202)):
+    for version, seed in ((1, 101), (2, 202), (3, 303)):
         cnn = Cnn(seed)
-        tf.saved_model.save(cnn, f"{folder}/models/cnn/{version}", signatures={"serving_default": cnn.serve})
+        tf.saved_model.save(
+            cnn,
+            f"{folder}/models/{'cnn' if version < 3 else 'cnn_v3'}/{version}",
+            signatures={"serving_default": cnn.serve},
+        )
     misc = Misc()
     signatures = {"serving_default": misc.f, "bytes": misc.b, "two": misc.two, "scalar": misc.scalar, "ints": misc.ints}
     tf.saved_model.save(misc, f"{folder}/models/misc/1", signatures=signatures)

@@ -46,7 +46,7 @@ def test_every_promised_flag_is_known(name):
 
 
 def test_a_flag_without_effect_is_remembered_once():
-    assert parse(["--enable_model_warmup", "--enable_model_warmup=false"]).without_effect == ["enable_model_warmup"]
+    assert parse(["--rest_api_num_threads=1", "--rest_api_num_threads=2"]).without_effect == ["rest_api_num_threads"]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_mistakes_are_named(word, message, capsys):
 )
 def test_a_model_config_that_cannot_work_is_refused(values, code, message):
     with pytest.raises(ServingError) as refused:
-        config.model_configs(Flags(**values))
+        config.read(Flags(**values))
     assert (refused.value.code, refused.value.message) == (code, message)
 
 
@@ -113,3 +113,28 @@ def test_config_files_are_read_by_protobuf(tmp_path):
     monitoring.write_text("prometheus_config { enable: true }")
     assert config.metrics_path(Flags(monitoring_config_file=str(monitoring))) == "/monitoring/prometheus/metrics"
     assert config.metrics_path(Flags()) is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "INVALID_ARGUMENT: Both server_options.model_base_path and server_options.model_config_file are empty!"),
+        (["--model_base_path=m"], "INVALID_ARGUMENT: Expected model default to have an absolute path or URI;"),
+        (["--model_config_file=/nowhere/nope.txt"], "NOT_FOUND: /nowhere/nope.txt; No such file or directory"),
+        (
+            ["--port=0", "--model_base_path=/m"],
+            "INVALID_ARGUMENT: At least one of server_options.grpc_port or server_options.grpc_socket_path must be",
+        ),
+        (
+            ["--rest_api_port=8500", "--model_base_path=/m"],
+            "INVALID_ARGUMENT: server_options.http_port cannot be same as grpc_port.",
+        ),
+        (
+            ["--model_base_path=/m", "--batching_parameters_file=/b"],
+            "INVALID_ARGUMENT: server_options.batching_parameters_file is set without setting",
+        ),
+    ],
+)
+def test_a_start_that_fails_ends_with_255_and_the_recorded_words(flags, message, capsys):
+    assert main(flags) == 255
+    assert capsys.readouterr().out.startswith(f"Failed to start server. Error: {message}")

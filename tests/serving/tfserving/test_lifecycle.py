@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
 import time
@@ -12,13 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving.tfserving import config
-from serving.tfserving.flags import Flags
 from serving.tfserving.main import main
-from serving.tfserving.manager import Manager
-from serving.tfserving.metrics import Metrics
-from serving.tfserving.status import ServingError
-from serving.tfserving.workers import Workers
 from tests.serving.tfserving.embedded import Embedded, running
 
 SECONDS_OF_WORK = 3.0
@@ -27,20 +20,6 @@ SECONDS_OF_WORK = 3.0
 def test_the_version_names_the_engine(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.splitlines()[0] == "embedded-tfserving: 0.1.0"
-
-
-def test_a_half_copied_version_is_not_served(models_folder: Path, tmp_path: Path):
-    version = tmp_path / "cnn" / "1"
-    version.mkdir(parents=True)
-    (version / "saved_model.pb").write_bytes((models_folder / "cnn" / "1" / "saved_model.pb").read_bytes())
-    flags = Flags(model_name="cnn", model_base_path=str(version.parent), max_num_load_retries=0)
-    loop = asyncio.new_event_loop()
-    manager = Manager(flags, None, Workers(loop, 1, 1), Metrics("test"))
-    with pytest.raises(
-        ServingError, match=r"1 servable\(s\) did not become available: {{{name: cnn version: 1} due to"
-    ):
-        manager.load(config.model_configs(flags))
-    loop.close()
 
 
 @pytest.fixture

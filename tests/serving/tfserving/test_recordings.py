@@ -16,8 +16,12 @@ from google.protobuf import json_format, text_format
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
+    model_management_pb2,
     predict_pb2,
 )
+
+from tests.serving.tfserving.conftest import MODELS
+from tests.serving.tfserving.embedded import running
 
 RECORDINGS = Path(__file__).resolve().parent / "recordings"
 MESSAGES = {
@@ -29,6 +33,10 @@ MESSAGES = {
     "tensorflow.serving.GetModelStatusRequest": (
         get_model_status_pb2.GetModelStatusRequest,
         get_model_status_pb2.GetModelStatusResponse,
+    ),
+    "tensorflow.serving.ReloadConfigRequest": (
+        model_management_pb2.ReloadConfigRequest,
+        model_management_pb2.ReloadConfigResponse,
     ),
 }
 
@@ -154,3 +162,47 @@ def test_the_server_answers_as_recorded(recorded_server, capsys, file, fault_of,
     unexplained = {name: fault for name, fault in faults.items() if name not in departures}
     assert not unexplained, "\n".join(f"{name}: {fault}" for name, fault in unexplained.items())
     assert not departures.keys() - faults.keys(), "no departure any more"
+
+
+CNN = 'config {{ name: "cnn" base_path: "/srv/models/cnn" model_platform: "tensorflow" {} }}'
+MISC = 'config { name: "misc" base_path: "/srv/models/misc" model_platform: "tensorflow" }'
+# What must have been sent before a recorded call, to judge by its answer: these requests themselves were not recorded.
+SENT_BEFORE = {
+    "reload_then_predict_stable": [
+        CNN.format(
+            'model_version_policy { all {} } version_labels { key: "stable" value: 2 } '
+            'version_labels { key: "canary" value: 1 }'
+        ),
+        MISC,
+        'config { name: "cnn_b" base_path: "/srv/models/cnn" model_platform: "tensorflow" }',
+    ],
+    "reload_policy_specific_status": [CNN.format("model_version_policy { specific { versions: 1 } }"), MISC],
+}
+
+
+def test_reload_requests_are_answered_as_recorded(models_folder, tmp_path, capsys):
+    file = tmp_path / "models.txt"
+    file.write_text(MODELS.format(folder=models_folder))
+    flags = [f"--model_config_file={file}", "--allow_version_labels_for_unavailable_models=true"]
+    recordings = load("reload.jsonl")
+    faults = {}
+    with running(tmp_path, *flags, environment={"TF_ENABLE_ONEDNN_OPTS": "0"}) as server:
+        for recorded in recordings:
+            recorded["request_textproto"] = recorded["request_textproto"].replace("/srv/models", str(models_folder))
+            if models := SENT_BEFORE.get(recorded["name"]):
+                text = " ".join(models).replace("/srv/models", str(models_folder))
+                sent = {
+                    "request_type": "tensorflow.serving.ReloadConfigRequest",
+                    "request_textproto": f"config {{ model_config_list {{ {text} }} }}",
+                    "method": "/tensorflow.serving.ModelService/HandleReloadConfigRequest",
+                    "name": f"before {recorded['name']}",
+                    "code": "OK",
+                    "details": "",
+                    "response_textproto": "status { }",
+                }
+                assert _grpc_fault(server, sent) is None
+            if fault := _grpc_fault(server, recorded):
+                faults[recorded["name"]] = fault
+    with capsys.disabled():
+        print(f"\nreload.jsonl: {len(recordings) - len(faults)} of {len(recordings)} recordings agree")
+    assert not faults
