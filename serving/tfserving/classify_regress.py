@@ -20,10 +20,11 @@ from tensorflow_serving.apis import classification_pb2, regression_pb2
 from serving.tfserving import tensors
 from serving.tfserving.manager import Version
 from serving.tfserving.predict import Predictor
-from serving.tfserving.servable import DEFAULT_SIGNATURE, Signature
+from serving.tfserving.servable import DEFAULT_SIGNATURE, Signature, TensorInfo
 from serving.tfserving.status import Code, ServingError, invalid
 
 FLOAT = types_pb2.DT_FLOAT
+NUMBERS = {dtype: number for number, (dtype, _, _) in tensors.TYPES.items()}
 INPUTS, OUTPUTS, CLASSES, SCORES = "inputs", "outputs", "classes", "scores"
 
 Finish = Callable[[Any, ServingError | None], None]
@@ -140,8 +141,9 @@ def _matrix(
     shape = np.shape(array)
     if len(shape) != 2:
         raise invalid(f"Expected Tensor shape: [batch_size num_classes] but got {_shape(shape)}")
-    if info.dtype != dtype:
-        raise invalid(f"Expected {alias} Tensor of {_type_name(dtype)}. Got: {_type_name(info.dtype)}")
+    given = _dtype(info, array)
+    if given != dtype:
+        raise invalid(f"Expected {alias} Tensor of {_type_name(dtype)}. Got: {_type_name(given)}")
     if shape[0] != examples:
         raise invalid(f"Expected {alias} output batch size of {examples}. Got: {shape[0]}")
     return array
@@ -157,8 +159,9 @@ def regression(signature: Signature, outputs: list[np.ndarray], examples: int) -
         )
     if shape[0] != examples:
         raise invalid(f"Input batch size did not match output batch size: {examples} vs. {shape[0]}")
-    if info.dtype != FLOAT:
-        raise invalid(f"Expected output Tensor of {_type_name(FLOAT)}.  Got: {_type_name(info.dtype)}")
+    given = _dtype(info, array)
+    if given != FLOAT:
+        raise invalid(f"Expected output Tensor of {_type_name(FLOAT)}.  Got: {_type_name(given)}")
     result = regression_pb2.RegressionResult()
     for value in array.ravel().tolist():
         result.regressions.add(value=value)
@@ -167,6 +170,11 @@ def regression(signature: Signature, outputs: list[np.ndarray], examples: int) -
 
 def _shape(shape: tuple[int, ...]) -> str:
     return "[" + ",".join(map(str, shape)) + "]"
+
+
+def _dtype(info: TensorInfo, array: np.ndarray) -> int:
+    """The DataType of what came out, which need not be what the signature says."""
+    return NUMBERS.get(array.dtype, info.dtype)
 
 
 def _type_name(number: int) -> str:

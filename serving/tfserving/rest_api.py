@@ -68,7 +68,7 @@ class RestApi:
 
     def _route(self, request: Request, answer: Answer) -> None:
         predict = PREDICT.fullmatch(request.path) if request.method == "POST" else None
-        infer = INFER.fullmatch(request.path) if request.method == "POST" else None
+        infer = INFER.fullmatch(request.path) if request.method == "POST" and not predict else None
         named = STATUS.fullmatch(request.path) if request.method == "GET" else None
         match = predict or infer or named
         if match and match["version"] and int(match["version"]) >= 2**63:

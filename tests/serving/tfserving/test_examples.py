@@ -28,7 +28,7 @@ from tests.serving.tfserving.embedded import Embedded, running
 CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"
 PREDICT = "tensorflow/serving/predict"
-FLOAT, DOUBLE, STRING, INT64 = 1, 2, 7, 9
+INT32 = 3
 CONFIG = """
 model_config_list {{ config {{
   name: "scorer" base_path: "{folder}" model_platform: "tensorflow" model_version_policy {{ all {{}} }}
@@ -439,56 +439,52 @@ def test_a_name_that_is_no_utf8_is_taken():
 # Results
 
 
-def signature(**dtypes: int) -> Any:
-    """A signature with these outputs."""
-    return SimpleNamespace(outputs=[TensorInfo(alias, alias + ":0", dtype, None) for alias, dtype in dtypes.items()])
+def outputs_of(*aliases: str) -> Any:
+    """A signature with these outputs, which it says are of a type that they are not."""
+    return SimpleNamespace(outputs=[TensorInfo(alias, alias + ":0", INT32, None) for alias in aliases])
 
 
 LABELS = np.array([[b"a", b"b"]], object)
-NUMBERS = np.zeros((1, 2), np.float32)
+SCORES = np.zeros((1, 2), np.float32)
 
 
 @pytest.mark.parametrize(
-    ("outputs", "arrays", "message"),
+    ("outputs", "message"),
     [
-        ({"scores": FLOAT}, [np.zeros(2)], "Expected Tensor shape: [batch_size num_classes] but got [2]"),
-        ({"classes": STRING}, [b"scalar"], "Expected Tensor shape: [batch_size num_classes] but got []"),
-        ({"classes": INT64}, [NUMBERS], "Expected classes Tensor of DT_STRING. Got: DT_INT64"),
-        ({"scores": DOUBLE}, [NUMBERS], "Expected scores Tensor of DT_FLOAT. Got: DT_DOUBLE"),
-        ({"classes": STRING}, [LABELS[:0]], "Expected classes output batch size of 1. Got: 0"),
-        ({"scores": FLOAT}, [np.zeros((3, 2))], "Expected scores output batch size of 1. Got: 3"),
+        ({"scores": SCORES[0]}, "Expected Tensor shape: [batch_size num_classes] but got [2]"),
+        ({"classes": b"scalar"}, "Expected Tensor shape: [batch_size num_classes] but got []"),
+        ({"classes": SCORES.astype(np.int64)}, "Expected classes Tensor of DT_STRING. Got: DT_INT64"),
+        ({"scores": LABELS}, "Expected scores Tensor of DT_FLOAT. Got: DT_STRING"),
+        ({"classes": LABELS[:0]}, "Expected classes output batch size of 1. Got: 0"),
+        ({"scores": np.zeros((3, 2), np.float32)}, "Expected scores output batch size of 1. Got: 3"),
         (
-            {"classes": STRING, "scores": FLOAT},
-            [LABELS, NUMBERS[:, :1]],
+            {"classes": LABELS, "scores": SCORES[:, :1]},
             "Tensors class and score should match in dim_size(1). Got 2 vs. 1",
         ),
     ],
 )
-def test_outputs_that_are_no_classification_are_refused(outputs, arrays, message):
+def test_outputs_that_are_no_classification_are_refused(outputs, message):
     with pytest.raises(ServingError, match=re.escape(message)):
-        classify_regress.classification(signature(**outputs), arrays, 1)
+        classify_regress.classification(outputs_of(*outputs), list(outputs.values()), 1)
 
 
 @pytest.mark.parametrize(
-    ("dtype", "array", "message"),
+    ("output", "message"),
     [
-        (
-            FLOAT,
-            np.zeros((1, 2)),
-            "Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got [1,2]",
-        ),
-        (FLOAT, np.zeros((2, 1)), "Input batch size did not match output batch size: 1 vs. 2"),
-        (DOUBLE, np.zeros(1), "Expected output Tensor of DT_FLOAT.  Got: DT_DOUBLE"),
+        (SCORES, "Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got [1,2]"),
+        (np.float32(1), "Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got []"),
+        (SCORES.T, "Input batch size did not match output batch size: 1 vs. 2"),
+        (np.zeros(1, np.float64), "Expected output Tensor of DT_FLOAT.  Got: DT_DOUBLE"),
     ],
 )
-def test_an_output_that_is_no_regression_is_refused(dtype, array, message):
+def test_an_output_that_is_no_regression_is_refused(output, message):
     with pytest.raises(ServingError, match=re.escape(message)):
-        classify_regress.regression(signature(outputs=dtype), [array], 1)
+        classify_regress.regression(outputs_of("outputs"), [output], 1)
 
 
 def test_a_label_that_is_no_utf8_is_answered():
     labels = np.array([[b"\xff"]], object)
-    result = classify_regress.classification(signature(classes=STRING), [labels], 1)
+    result = classify_regress.classification(outputs_of("classes"), [labels], 1)
     assert json.loads(json_tensors.write_results(result)) == {"results": [[["\ufffd", 0.0]]]}
 
 
