@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health_pb2
-from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_management_pb2, predict_pb2
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    inference_pb2,
+    model_management_pb2,
+    model_pb2,
+    predict_pb2,
+)
 
-from serving.tfserving import tensors
+from serving.tfserving import classify_regress, examples, tensors
 from serving.tfserving.grpc_server import Call, Method
 from serving.tfserving.manager import Version
 from serving.tfserving.predict import Predictor
@@ -40,6 +48,9 @@ class GrpcService:
         """By path."""
         return {
             PREDICTION_SERVICE + "Predict": self.predict,
+            PREDICTION_SERVICE + "Classify": partial(self.infer, classify_regress.CLASSIFY),
+            PREDICTION_SERVICE + "Regress": partial(self.infer, classify_regress.REGRESS),
+            PREDICTION_SERVICE + "MultiInference": self.multi_inference,
             PREDICTION_SERVICE + "GetModelMetadata": self.metadata,
             MODEL_SERVICE + "GetModelStatus": self.status,
             MODEL_SERVICE + "HandleReloadConfigRequest": self.reload,
@@ -72,18 +83,71 @@ class GrpcService:
         self, version: Version, signature: Signature, outputs: list[np.ndarray], wanted: list[int] | None
     ) -> bytes:
         """A serialized PredictResponse."""
+        parts = [
+            tensors.encode(info.alias, array, info.dtype, as_content=self.as_content)
+            for position, (info, array) in enumerate(zip(signature.outputs, outputs, strict=True))
+            if wanted is None or position in wanted
+        ]
+        return b"".join(parts) + self._model_spec(version, signature)
+
+    def _model_spec(self, version: Version, signature: Signature) -> bytes:
+        """What was called, as the field that Predict's, Classify's and Regress's responses share."""
         key = (version.model, version.number, signature.name)
         spec = self.model_specs.get(key)
         if spec is None:
             number = tensors.field(2, b"\x08" + tensors.varint(version.number))
             spec = tensors.field(1, version.model.encode()) + number + tensors.field(3, signature.name.encode())
             spec = self.model_specs[key] = tensors.field(2, spec)
-        parts = [
-            tensors.encode(info.alias, array, info.dtype, as_content=self.as_content)
-            for position, (info, array) in enumerate(zip(signature.outputs, outputs, strict=True))
-            if wanted is None or position in wanted
-        ]
-        return b"".join(parts) + spec
+        return spec
+
+    def infer(self, method: classify_regress.Method, message: bytes, call: Call) -> None:
+        """PredictionService.Classify and Regress."""
+        started = time.perf_counter()
+        request = _parse(method.request, message)
+        name = request.model_spec.name
+
+        def finish(result: Any, error: ServingError | None) -> None:
+            if result is not None:
+                call.reply(tensors.field(1, result.SerializeToString()) + self._model_spec(version, signature))
+            elif error is not None:
+                call.fail(error)
+            self.predictor.count(name, method.api, "GRPC", started, error)
+
+        try:
+            version = self._find(request)
+            assert version.servable is not None
+            signature = method.signature(version.servable, request.model_spec.signature_name)
+            method.run(self.predictor, version, signature, examples.serialized(request.input), finish)
+        except ServingError as error:
+            finish(None, error)
+
+    def multi_inference(self, message: bytes, call: Call) -> None:
+        """PredictionService.MultiInference."""
+        started = time.perf_counter()
+        request = _parse(inference_pb2.MultiInferenceRequest, message)
+        first = request.tasks[0].model_spec if request.tasks else model_pb2.ModelSpec()
+
+        def finish(results: list[Any] | None, error: ServingError | None) -> None:
+            if results is not None:
+                response = inference_pb2.MultiInferenceResponse()
+                for (method, signature), result in zip(planned, results, strict=True):
+                    entry = response.results.add()
+                    entry.model_spec.name = version.model
+                    entry.model_spec.version.value = version.number
+                    entry.model_spec.signature_name = signature.name
+                    getattr(entry, f"{method.kind}_result").CopyFrom(result)
+                call.reply(response.SerializeToString())
+            elif error is not None:
+                call.fail(error)
+            self.predictor.count(first.name, "MultiInference", "GRPC", started, error)
+
+        try:
+            version = self._find_by(first)
+            assert version.servable is not None
+            planned = classify_regress.plan(version.servable, request.tasks)
+            classify_regress.run_all(self.predictor, version, planned, examples.serialized(request.input), finish)
+        except ServingError as error:
+            finish(None, error)
 
     def metadata(self, message: bytes, call: Call) -> None:
         """PredictionService.GetModelMetadata."""
@@ -139,7 +203,11 @@ class GrpcService:
     def _find(self, request: Any) -> Version:
         if not request.HasField("model_spec"):
             raise invalid("Missing ModelSpec")
-        spec = request.model_spec
+        return self._find_by(request.model_spec)
+
+    def _find_by(self, spec: Any) -> Version:
+        if not spec.name:
+            raise invalid("ModelSpec has no name specified.")
         choice = spec.WhichOneof("version_choice")
         return self.manager.find(
             spec.name,

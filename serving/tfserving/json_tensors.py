@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any
 
@@ -39,32 +39,41 @@ def read(body: bytes, find: FindSignature) -> tuple[Signature, list[np.ndarray],
     fast = images(body, find)
     if fast is not None:
         return fast[0], [fast[1]], True
-    document = _parse(body)
-    if not isinstance(document, dict):
-        raise _format_error(document, "Is not object")
-    name = document.get("signature_name", "")
-    if not isinstance(name, str):
-        raise _format_error(document, "not formatted correctly. 'signature_name' key must be a string value.")
+    document, name = parse_request(body, TOP_KEYS)
     signature = find(name)
     if "instances" in document and "inputs" in document:
-        raise _format_error(
+        raise format_error(
             document, "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist "
         )
     if "instances" in document:
         instances = document["instances"]
         if not isinstance(instances, list):
-            raise _format_error(document, "Expecting 'instances' to be an list/array")
+            raise format_error(document, "Expecting 'instances' to be an list/array")
         if not instances:
-            raise _format_error(document, "No values in 'instances' array")
+            raise format_error(document, "No values in 'instances' array")
         return signature, _rows(instances, signature), True
     if "inputs" in document:
         return signature, _columns(document["inputs"], signature), False
     raise invalid("Missing 'inputs' or 'instances' key")
 
 
-def _parse(body: bytes) -> Any:
+def parse_request(body: bytes, keys: Iterable[bytes]) -> tuple[dict[str, Any], str]:
+    """A request's JSON object and the signature that it names, if any; `keys` are the object's known keys, in quotes.
+
+    Raises `ServingError`.
+    """
+    document = _parse(body, keys)
+    if not isinstance(document, dict):
+        raise format_error(document, "Is not object")
+    name = document.get("signature_name", "")
+    if not isinstance(name, str):
+        raise format_error(document, "not formatted correctly. 'signature_name' key must be a string value.")
+    return document, name
+
+
+def _parse(body: bytes, keys: Iterable[bytes]) -> Any:
     """orjson where it agrees with RapidJSON: valid documents without repeated (top-level) keys."""
-    if all(body.count(key) <= 1 for key in TOP_KEYS):
+    if all(body.count(key) <= 1 for key in keys):
         try:
             return orjson.loads(body)
         except orjson.JSONDecodeError:
@@ -72,7 +81,8 @@ def _parse(body: bytes) -> Any:
     return rapidjson.parse(body)
 
 
-def _format_error(value: Any, reason: str) -> ServingError:
+def format_error(value: Any, reason: str) -> ServingError:
+    """What is wrong with a value as a whole."""
     return invalid(f"JSON Value: {rapidjson.text(value)} {reason}")
 
 
@@ -153,10 +163,11 @@ def _tensor(value: Any, info: TensorInfo) -> np.ndarray:
 
 def _is_named(value: Any) -> bool:
     """An object of named inputs, rather than one `{"b64": "..."}` value."""
-    return isinstance(value, dict) and not _is_base64(value)
+    return isinstance(value, dict) and not is_base64(value)
 
 
-def _is_base64(value: dict[str, Any]) -> bool:
+def is_base64(value: dict[str, Any]) -> bool:
+    """Whether an object stands for bytes."""
     return len(value) == 1 and isinstance(value.get("b64"), str)
 
 
@@ -235,7 +246,7 @@ def _leaf(value: Any, dtype: int) -> Any:
         fits = kind is bool
     elif dtype == tensors.STRING:
         if kind is dict:
-            return _base64(value)
+            return decode_base64(value)
         fits = kind is str
     else:
         raise invalid(f"Conversion of JSON Value: {rapidjson.text(value)} to type: {tensors.type_name(dtype)}")
@@ -247,8 +258,9 @@ def _leaf(value: Any, dtype: int) -> Any:
     return value.encode("utf-8", "surrogateescape") if dtype == tensors.STRING else value
 
 
-def _base64(value: dict[str, Any]) -> bytes:
-    if not _is_base64(value):
+def decode_base64(value: dict[str, Any]) -> bytes:
+    """The bytes of `{"b64": "..."}`; raises `ServingError`."""
+    if not is_base64(value):
         raise invalid(f"JSON Value: {rapidjson.text(value)} not formatted correctly for base64 data")
     digits = value["b64"].rstrip("=")
     try:
@@ -296,6 +308,21 @@ def write(signature: Signature, outputs: list[np.ndarray], row_format: bool) -> 
             if len(array) != rows:
                 raise invalid(f"Tensor name: {info.alias} has inconsistent batch size: {len(array)} expecting: {rows}")
         content = {"predictions": [{alias: column[row] for alias, column in columns.items()} for row in range(rows)]}
+    return _dumps(content, finite)
+
+
+def write_results(results: Any) -> bytes:
+    """An answer of Classify or Regress, from a ClassificationResult or a RegressionResult."""
+    if results.DESCRIPTOR.name == "RegressionResult":
+        scores = [regression.value for regression in results.regressions]
+        rows: list[Any] = [np.float32(score) for score in scores]
+    else:
+        scores = [each.score for row in results.classifications for each in row.classes]
+        rows = [[[each.label, np.float32(each.score)] for each in row.classes] for row in results.classifications]
+    return _dumps({"results": rows}, bool(np.isfinite(scores).all()))
+
+
+def _dumps(content: Any, finite: bool) -> bytes:
     if finite:
         return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
     return json.dumps(content, default=lambda item: item.tolist()).encode()

@@ -197,7 +197,8 @@ class Manager:
                 version.state = State.LOADING
                 try:
                     loaded = await loop.run_in_executor(None, partial(self._make, version, contents))
-                except ServingError as error:
+                except Exception as caught:
+                    error = caught if isinstance(caught, ServingError) else ServingError(Code.INTERNAL, repr(caught))
                     log.error("loading %s version %d failed: %s", version.model, version.number, error)
                     self.metrics.load_attempts.of(str(version.path), "fail").add()
                     version.error = error

@@ -21,15 +21,18 @@ class Predictor:
     def __init__(self, manager: Manager, metrics: Metrics) -> None:
         self.manager = manager
         self.metrics = metrics
-        self.runtimes: dict[str, Histogram] = {}
+        self.runtimes: dict[tuple[str, str], Histogram] = {}
 
-    def run(self, version: Version, signature: Signature, arrays: list[np.ndarray], finish: Finish) -> None:
+    def run(
+        self, version: Version, signature: Signature, arrays: list[np.ndarray], finish: Finish, api: str = "Predict"
+    ) -> None:
         """Call `finish(outputs, error)` on the event loop's thread once; raises `ServingError` for what is refused
-        at once."""
+        at once. `api` labels the time that the model took."""
         started = time.perf_counter()
-        runtime = self.runtimes.get(version.model)
+        key = (version.model, api)
+        runtime = self.runtimes.get(key)
         if runtime is None:
-            runtime = self.runtimes[version.model] = self.metrics.runtime_latency.of(version.model, "Predict", "TF1")
+            runtime = self.runtimes[key] = self.metrics.runtime_latency.of(version.model, api, "TF1")
 
         def done(outputs: list[np.ndarray] | None, error: ServingError | None) -> None:
             version.end()

@@ -10,7 +10,8 @@ import numpy as np
 from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2
 
-from serving.tfserving import json_tensors
+from serving.tfserving import examples, json_tensors
+from serving.tfserving.classify_regress import CLASSIFY, REGRESS
 from serving.tfserving.flags import Flags
 from serving.tfserving.grpc_service import model_metadata, model_status
 from serving.tfserving.manager import Version
@@ -22,6 +23,8 @@ from serving.tfserving.status import HTTP_STATUS, ServingError, invalid
 
 NAMED = r"/v1/models/(?P<model>[^/:]+)(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
 PREDICT = re.compile(NAMED + ":predict", re.IGNORECASE)
+INFER = re.compile(NAMED + ":(?P<method>(?-i:classify|regress))", re.IGNORECASE)
+METHODS = {"classify": CLASSIFY, "regress": REGRESS}
 STATUS = re.compile(NAMED + "(?P<metadata>/metadata)?", re.IGNORECASE)
 ANYTHING = re.compile(r"/v1/.*", re.IGNORECASE)
 
@@ -65,12 +68,15 @@ class RestApi:
 
     def _route(self, request: Request, answer: Answer) -> None:
         predict = PREDICT.fullmatch(request.path) if request.method == "POST" else None
+        infer = INFER.fullmatch(request.path) if request.method == "POST" and not predict else None
         named = STATUS.fullmatch(request.path) if request.method == "GET" else None
-        match = predict or named
+        match = predict or infer or named
         if match and match["version"] and int(match["version"]) >= 2**63:
             answer(Response(400))
         elif predict:
             self._predict(request, predict, answer)
+        elif infer:
+            self._infer(request, infer, answer)
         elif named:
             self._describe(request, named, answer)
         elif request.method == "GET" and request.path.lower() == "/v1/models":
@@ -114,6 +120,22 @@ class RestApi:
             for position, (info, array) in enumerate(zip(signature.inputs, arrays, strict=True)):
                 info.check(position, array, info.dtype)
             self.predictor.run(version, signature, arrays, finish)
+        except ServingError as error:
+            finish(None, error)
+
+    def _infer(self, request: Request, match: re.Match[str], answer: Answer) -> None:
+        """Classify and regress. What is wrong with the body comes before what is wrong with the path."""
+        method = METHODS[match["method"]]
+
+        def finish(result: Any, error: ServingError | None) -> None:
+            answer(Response(200, json_tensors.write_results(result)) if error is None else _refusal(error))
+            self.predictor.count(match["model"], match["method"], "REST", request.started, error)
+
+        try:
+            name, batch = examples.read(request.body)
+            version = self._find(match)
+            assert version.servable is not None
+            method.run(self.predictor, version, method.signature(version.servable, name), batch, finish)
         except ServingError as error:
             finish(None, error)
 

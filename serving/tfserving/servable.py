@@ -120,6 +120,7 @@ class Servable:
         self.name = name
         self.version = version
         self.path = path
+        self.check_method_names = flags.enable_signature_method_name_check
         if not any((path / name).exists() for name in ("saved_model.pb", "saved_model.pbtxt")):
             raise ServingError(
                 Code.NOT_FOUND,
@@ -136,8 +137,16 @@ class Servable:
                 meta_graph = tf.compat.v1.saved_model.load(self.session, flags.saved_model_tags.split(","), str(path))
             except tf.errors.OpError as error:
                 raise serving_error(error) from None
-            except (OSError, RuntimeError, ValueError) as error:
-                code = Code.NOT_FOUND if isinstance(error, (OSError, RuntimeError)) else Code.INVALID_ARGUMENT
+            except RuntimeError as error:
+                if "MetaGraphDef" not in str(error):
+                    raise
+                raise ServingError(
+                    Code.NOT_FOUND,
+                    f"Could not find meta graph def matching supplied tags: {{ {flags.saved_model_tags} }}. To inspect "
+                    "available tag-sets in the SavedModel, please use the SavedModel CLI: `saved_model_cli`",
+                ) from None
+            except (OSError, ValueError) as error:
+                code = Code.NOT_FOUND if isinstance(error, OSError) else Code.INVALID_ARGUMENT
                 raise ServingError(code, " ".join(str(error).split())) from None
         self.load_micros = round((time.perf_counter() - started) * 1e6)
         self.signature_defs = dict(meta_graph.signature_def)

@@ -10,6 +10,8 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import prediction_log_pb2
 
+from serving.tfserving import examples
+from serving.tfserving.classify_regress import CLASSIFY, REGRESS, plan
 from serving.tfserving.metrics import Metrics
 from serving.tfserving.predict_request import arguments
 from serving.tfserving.servable import Servable
@@ -17,6 +19,7 @@ from serving.tfserving.status import Code, ServingError, invalid
 
 RECORDS = Path("assets.extra") / "tf_serving_warmup_requests"
 MOST = 1000
+METHODS = {"classify_log": CLASSIFY, "regress_log": REGRESS}
 
 
 def replay(servable: Servable, times: int, metrics: Metrics) -> None:
@@ -48,6 +51,15 @@ def _records(path: Path) -> Iterator[prediction_log_pb2.PredictionLog]:
 
 def _run(servable: Servable, record: prediction_log_pb2.PredictionLog) -> None:
     kind = record.WhichOneof("log_type")
-    if kind != "predict_log":
+    if kind == "predict_log":
+        servable.run(*arguments(servable, record.predict_log.request))
+    elif kind in METHODS:
+        request = getattr(record, kind).request
+        signature = METHODS[kind].signature(servable, request.model_spec.signature_name)
+        servable.run(signature, [examples.serialized(request.input)])
+    elif kind == "multi_inference_log":
+        request = record.multi_inference_log.request
+        for _, signature in plan(servable, request.tasks):
+            servable.run(signature, [examples.serialized(request.input)])
+    else:
         raise ServingError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")
-    servable.run(*arguments(servable, record.predict_log.request))

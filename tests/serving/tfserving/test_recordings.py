@@ -14,10 +14,12 @@ import grpc
 import pytest
 from google.protobuf import json_format, text_format
 from tensorflow_serving.apis import (
+    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
     model_management_pb2,
     predict_pb2,
+    regression_pb2,
 )
 
 from tests.serving.tfserving.conftest import MODELS
@@ -26,6 +28,11 @@ from tests.serving.tfserving.embedded import running
 RECORDINGS = Path(__file__).resolve().parent / "recordings"
 MESSAGES = {
     "tensorflow.serving.PredictRequest": (predict_pb2.PredictRequest, predict_pb2.PredictResponse),
+    "tensorflow.serving.ClassificationRequest": (
+        classification_pb2.ClassificationRequest,
+        classification_pb2.ClassificationResponse,
+    ),
+    "tensorflow.serving.RegressionRequest": (regression_pb2.RegressionRequest, regression_pb2.RegressionResponse),
     "tensorflow.serving.GetModelMetadataRequest": (
         get_model_metadata_pb2.GetModelMetadataRequest,
         get_model_metadata_pb2.GetModelMetadataResponse,
