@@ -43,10 +43,10 @@ class Ladder:
     arrival      the arrival process; batch: images in one request
     """
 
-    fractions: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)
+    fractions: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.2)
     rates: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     repetitions: int = 2
-    duration_s: float = 6.0
+    duration_s: float = 5.0
     lead_in_s: float = 1.0
     arrival: str = "poisson"
     batch: int = 1
@@ -98,7 +98,7 @@ class Generator:
     """The load generator: most requests in flight before arrivals are dropped (and the measurement invalid), the
     time-out of one request, the share of answers compared with the reference, the number of distinct payloads."""
 
-    max_in_flight: int = 1024
+    max_in_flight: int = 4096
     timeout_s: float = 10.0
     check_share: float = 0.05
     payloads: int = 256

@@ -8,11 +8,12 @@ from typing import Any
 
 import grpc
 import hpack
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.tfserving import http2
-from serving.tfserving.grpc_server import Call, GrpcServer
+from serving.tfserving.grpc_server import Call, GrpcServer, timeout_s
 from serving.tfserving.http2 import END_HEADERS, END_STREAM, PREFACE, frame, setting
 from serving.tfserving.status import Code, ServingError
 
@@ -203,3 +204,33 @@ def test_no_bytes_break_a_connection_or_its_server(chunks):
     assert any(b"still here" in payload for _, _, _, payload in frames)
     assert not serve.calls
     assert not serve.connections
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("2H", 7200), ("3M", 180), ("10S", 10), ("250m", 0.25), ("99999999u", 99.999999), ("1n", 1e-9)],
+)
+def test_the_deadline_header_is_read_in_all_its_units(header: str, seconds: float):
+    assert timeout_s(header) == pytest.approx(seconds)
+
+
+@given(st.text(max_size=12))
+def test_a_malformed_deadline_header_is_a_long_deadline(header: str):
+    assert timeout_s(header) >= 0
+
+
+def test_a_call_past_its_deadline_is_ended_and_frees_its_place():
+    async def go() -> None:
+        serve, encoder = server(1), hpack.Encoder()
+        connection = serve.protocol()
+        transport = Transport()
+        connection.connection_made(transport)
+        connection.data_received(PREFACE + request(1, NEVER, b"", encoder, grpc_timeout="20m"))
+        assert len(serve.calls) == 1
+        while serve.calls:
+            await asyncio.sleep(0.005)
+        assert b"Deadline Exceeded" in bytes(transport.written)
+        connection.data_received(request(3, ECHO, b"again", encoder))
+        assert b"again" in bytes(transport.written)
+
+    asyncio.run(asyncio.wait_for(go(), 10))

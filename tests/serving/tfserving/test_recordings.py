@@ -26,6 +26,7 @@ from tests.serving.tfserving.conftest import MODELS
 from tests.serving.tfserving.embedded import running
 
 RECORDINGS = Path(__file__).resolve().parent / "recordings"
+TABLE = Path(__file__).resolve().parents[3] / "docs" / "tfserving-compatibility.md"
 MESSAGES = {
     "tensorflow.serving.PredictRequest": (predict_pb2.PredictRequest, predict_pb2.PredictResponse),
     "tensorflow.serving.ClassificationRequest": (
@@ -153,6 +154,11 @@ def _grpc_fault(server: Any, recorded: dict[str, Any]) -> str | None:
         if not same(json_format.MessageToDict(ours), json_format.MessageToDict(theirs)):
             return f"{str(ours)[:300]} instead of {str(theirs)[:300]}"
     return None
+
+
+@pytest.mark.parametrize("name", [*REST_DEPARTURES, *GRPC_DEPARTURES])
+def test_every_departure_is_in_the_compatibility_table(name):
+    assert f"`{name}`" in TABLE.read_text()
 
 
 @pytest.mark.parametrize(
