@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -169,7 +169,7 @@ def _measure(
 def _row(load: Load, rounds: dict[str, list[Measured]]) -> dict[str, Any]:
     """A load's row: the median round of each engine, the targets met or not, the real server beside it."""
     figure = "rate" if "rate" in load.targets else "p50_ms"
-    median = {name: _median(measured, lambda one: float(getattr(one, figure))) for name, measured in rounds.items()}
+    median = {name: _median(measured, figure) for name, measured in rounds.items()}
     ours = asdict(median.pop(EMBEDDED.name))
     real = asdict(next(iter(median.values()))) if median else None
     beside = (real or load.recorded).get(figure)
@@ -189,8 +189,10 @@ def _row(load: Load, rounds: dict[str, list[Measured]]) -> dict[str, Any]:
     }
 
 
-def _median(rounds: Sequence[Measured], figure: Callable[[Measured], float]) -> Measured:
-    return sorted(rounds, key=figure)[len(rounds) // 2]
+def _median(rounds: Sequence[Measured], figure: str) -> Measured:
+    """The median round by a figure; of an even number, the worse one in the middle."""
+    best_first = sorted(rounds, key=lambda one: float(getattr(one, figure)), reverse=figure == "rate")
+    return best_first[len(rounds) // 2]
 
 
 def _met(figure: str, value: float, target: float) -> bool:
