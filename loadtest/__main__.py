@@ -1,10 +1,11 @@
-"""Command line of the load test: compare, run, report, bench-loadgen."""
+"""Command line of the load test: compare, run, report, bench-loadgen, bench-embedded."""
 
 from __future__ import annotations
 
 import argparse
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,14 @@ def main(argv: list[str] | None = None) -> int:
     report = verbs.add_parser("report", help="build summary.json and report.html again from a run's saved data")
     report.add_argument("run", nargs="?", default="results/latest", help="the run's folder")
 
-    bench = verbs.add_parser("bench-loadgen", help="the generator against a trivial server, beside other tools")
-    bench.add_argument("arguments", nargs=argparse.REMAINDER)
+    verbs.add_parser("bench-loadgen", help="the generator against a trivial server, beside other tools")
+    verbs.add_parser("bench-embedded", help="the embedded server beside TensorFlow Serving's figures")
 
-    options = parser.parse_args(argv)
+    arguments = sys.argv[1:] if argv is None else argv
     signal.signal(signal.SIGTERM, _interrupt)
+    if arguments and arguments[0] in _BENCHMARKS:  # they have command lines of their own
+        return _BENCHMARKS[arguments[0]](arguments[1:])
+    options = parser.parse_args(arguments)
     return problem.run(lambda: _VERBS[options.verb](options))
 
 
@@ -104,13 +108,20 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
-def _bench(options: argparse.Namespace) -> int:
-    from loadtest.bench import load_generator as bench
+def _bench_loadgen(arguments: Sequence[str]) -> int:
+    from loadtest.bench import load_generator
 
-    return bench.main(options.arguments)
+    return load_generator.main(arguments)
 
 
-_VERBS = {"compare": _compare, "run": _run, "report": _report, "bench-loadgen": _bench}
+def _bench_embedded(arguments: Sequence[str]) -> int:
+    from loadtest.bench import embedded
+
+    return embedded.main(arguments)
+
+
+_VERBS = {"compare": _compare, "run": _run, "report": _report}
+_BENCHMARKS = {"bench-loadgen": _bench_loadgen, "bench-embedded": _bench_embedded}
 
 
 def _interrupt(signum: int, frame: object) -> None:

@@ -47,7 +47,14 @@ def test_no_deep_learning_in_the_load_test(package):
 
 @pytest.mark.parametrize(
     "module",
-    ["loadtest.run", "loadtest.compare", "loadtest.bench.load_generator", "serving.launch", "serving.wire_parity"],
+    [
+        "loadtest.run",
+        "loadtest.compare",
+        "loadtest.bench.load_generator",
+        "loadtest.bench.embedded",
+        "serving.launch",
+        "serving.wire_parity",
+    ],
 )
 def test_importing_loads_neither_torch_nor_tensorflow(module):
     code = f"import {module}, sys; sys.exit(bool({{'torch', 'tensorflow'}} & set(sys.modules)))"

@@ -24,7 +24,8 @@ def as_nobody(*command: str) -> list[str]:
 
 def test_make_alone_lists_every_target_with_what_it_does():
     shown = call("make").stdout
-    for target in ("compare", "train", "export", "serve", "loadtest", "report", "test", "clean", "bench-loadgen"):
+    targets = ("compare", "train", "export", "serve", "loadtest", "report", "test", "clean")
+    for target in (*targets, "bench-loadgen", "bench-embedded"):
         assert f"make {target} " in shown
 
 

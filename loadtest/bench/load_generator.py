@@ -170,7 +170,7 @@ def _tandem(
     plan = {"target": server.target.to_dict(), "reference": str(folder / "reference.npz"), "cores": list(cores)}
     path = folder / f"{protocol}.json"
     path.write_text(json.dumps({**plan, "phases": [warm_up, *trials]}))
-    server_cpu = _run_plan(server, path)
+    server_cpu = run_plan(path, server.cpu_seconds)
 
     def read(name: str, file: str) -> dict[str, Any]:
         values: dict[str, Any] = json.loads((folder / protocol / name / file).read_text())
@@ -190,8 +190,11 @@ def _tandem(
     return [best, Result(protocol, "Tandem (closed loop)", closed, None, server_cpu["warm-up"])]
 
 
-def _run_plan(server: TrivialServer, plan: Path) -> dict[str, float]:
-    """Run the generator; the server's share of a core in each phase."""
+def run_plan(plan: Path, cpu_seconds: Callable[[], float], longest_s: float = _LONGEST_S) -> dict[str, float]:
+    """Run the generator; the server's share of a core in each phase, from the CPU time that it has used so far.
+
+    Raises `Problem` where the generator fails or takes longer than `longest_s`.
+    """
     command = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py"), "--headless"]
     command += ["-u", "1", "-r", "1", "--only-summary", "--plan", str(plan)]
     log = plan.with_suffix(".log")
@@ -200,16 +203,16 @@ def _run_plan(server: TrivialServer, plan: Path) -> dict[str, float]:
     with log.open("w") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT)
         assert process.stdout is not None
-        deadline = time.monotonic() + _LONGEST_S
+        deadline = time.monotonic() + longest_s
         try:
             for line in process.stdout:
                 event = json.loads(line)
                 if event["event"] == "phase-started":
-                    began, cpu = time.monotonic(), server.cpu_seconds()
+                    began, cpu = time.monotonic(), cpu_seconds()
                 elif event["event"] == "phase-ended":
-                    shares[event["id"]] = (server.cpu_seconds() - cpu) / (time.monotonic() - began)
+                    shares[event["id"]] = (cpu_seconds() - cpu) / (time.monotonic() - began)
                 if time.monotonic() > deadline:
-                    raise Problem(f"the load generator took more than {_LONGEST_S} s")
+                    raise Problem(f"the load generator took more than {longest_s:g} s")
             status = process.wait(timeout=30)
         finally:
             process.kill()

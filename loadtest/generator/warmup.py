@@ -12,6 +12,7 @@ from typing import Any
 
 import gevent
 import numpy as np
+from numpy.typing import NDArray
 
 from loadtest.generator.expiry import Client, Expiry
 from loadtest.generator.live import Reader
@@ -73,6 +74,7 @@ def warm_up(phase: WarmUpPhase, loop: ClosedLoop, client: Client, tick: Callable
     Raises `Problem` when nothing but errors comes back.
     """
     windows: list[dict[str, float | None]] = []
+    latency_ms: list[NDArray[np.float64]] = []  # by window
     errors: Counter[str] = Counter()
     reader = Reader(loop.recording)
     expiry = Expiry(loop.recording, client, phase.timeout_s)
@@ -92,6 +94,7 @@ def warm_up(phase: WarmUpPhase, loop: ClosedLoop, client: Client, tick: Callable
             succeeded = piece.latency_ms.size
             p50 = round(float(np.median(piece.latency_ms)), 3) if succeeded else None
             windows.append({"t": round(now - began, 3), "rate": round(succeeded / (now - edge), 2), "p50_ms": p50})
+            latency_ms.append(piece.latency_ms)
             edge = now
             last_success = now if succeeded else last_success
             if errors and now - last_success > _PATIENCE_S:
@@ -105,6 +108,7 @@ def warm_up(phase: WarmUpPhase, loop: ClosedLoop, client: Client, tick: Callable
     if not throughput:
         seen = ", ".join(f"{count} × {kind}" for kind, count in errors.most_common()) or "no answer at all"
         raise Problem(f"warm-up {phase.id}: no successful answer for {edge - last_success:.1f} s: {seen}")
+    p50, p99 = np.percentile(np.concatenate(latency_ms[-len(counted) :]), (50, 99)).round(3).tolist()
     return {
         "id": phase.id,
         "protocol": phase.protocol,
@@ -114,6 +118,7 @@ def warm_up(phase: WarmUpPhase, loop: ClosedLoop, client: Client, tick: Callable
         "concurrency": phase.concurrency,
         "windows": windows,
         "throughput": round(throughput, 2),
+        "latency_ms": {"p50": p50, "p99": p99},
         "requests": len(loop.recording),
         "errors": dict(errors),
     }

@@ -26,6 +26,8 @@ INTEGER_BITS = {3: 32, 4: 32, 5: 32, 6: 32, 9: 64}  # signed; narrower types are
 UNSIGNED_BITS = {22: 32, 23: 64}
 FLOATS = (1, 2)
 BOOL = 10
+# numpy's arrays have up to 64 dimensions, and rows add one to an element's.
+MAX_RANK = 63
 TOP_KEYS = (b'"instances"', b'"inputs"', b'"signature_name"')
 
 FindSignature = Callable[[str], Signature]
@@ -36,6 +38,14 @@ def read(body: bytes, find: FindSignature) -> tuple[Signature, list[np.ndarray],
 
     `find` gives a signature by name. Raises `ServingError`.
     """
+    try:
+        return _read(body, find)
+    except RecursionError:
+        rapidjson.parse(body)  # refuses what is nested so deep, in the real server's words
+        raise
+
+
+def _read(body: bytes, find: FindSignature) -> tuple[Signature, list[np.ndarray], bool]:
     fast = images(body, find)
     if fast is not None:
         return fast[0], [fast[1]], True
@@ -185,7 +195,7 @@ def _dense(value: list[Any], info: TensorInfo) -> np.ndarray | None:
     kinds = set(map(type, level))
     try:
         if info.dtype in FLOATS and kinds <= {int, float}:
-            return np.array(level, np.float64).astype(tensors.TYPES[info.dtype][0]).reshape(shape)
+            return _array(level, tuple(shape), info)
         if info.dtype in INTEGER_BITS and kinds <= {int}:
             wide = np.array(level, np.int64)
             limit = 2 ** (INTEGER_BITS[info.dtype] - 1)
@@ -209,6 +219,8 @@ def _flat(value: Any, info: TensorInfo) -> tuple[tuple[int, ...], list[Any]]:
         if not first:
             break
         first = first[0]
+    if len(shape) > MAX_RANK:
+        raise invalid(f"input {info.alias} has {len(shape)} dimensions or more, of at most {MAX_RANK}")
     flat: list[Any] = []
     _fill(value, 0, tuple(shape), info.dtype, flat)
     return tuple(shape), flat

@@ -114,6 +114,8 @@ class RestConnection(asyncio.Protocol):
         self.body_size = 0
         self.waiting: deque[Request] = deque()
         self.current: Request | None = None  # the request being answered
+        self.starting = False  # `_next` is at work further up the stack
+        self.refusal = 0  # the status for bytes that make no sense, due after the answers to what came before them
 
     # asyncio.Protocol
 
@@ -139,6 +141,8 @@ class RestConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what has arrived."""
+        if self.refusal:
+            return
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -192,28 +196,37 @@ class RestConnection(asyncio.Protocol):
     # Answering
 
     def _next(self) -> None:
-        """Start the next request if none is being answered."""
+        """Start the next request if none is being answered; then, or for want of one, refuse what made no sense."""
+        if self.starting:  # an answer at once comes back here: many of them must not nest
+            return
+        self.starting = True
         while self.waiting and self.current is None:
-            request = self.current = self.waiting.popleft()
-            request.started = time.perf_counter()
-            self._read_on()
-            if self.server.draining:
-                request.keep_alive = False
+            self._start(self.waiting.popleft())
+        self.starting = False
+        if self.refusal and self.current is None:
+            self._send(Request(keep_alive=False), Response(self.refusal, content_type=""))
 
-            def answer(response: Response, request: Request = request) -> None:
-                if self.current is request:
-                    self._send(request, response)
-                    self._next()
+    def _start(self, request: Request) -> None:
+        self.current = request
+        request.started = time.perf_counter()
+        self._read_on()
+        if self.server.draining:
+            request.keep_alive = False
 
-            try:
-                if request.headers.get("content-encoding", "").lower() == "gzip":
-                    request.body = inflate(request.body, MAX_BODY)
-                self.server.handle(request, answer)
-            except ServingError as error:
-                answer(Response(400, error.message.encode(), "text/plain"))
-            except Exception:  # a fault of ours must not take the connection down
-                log.exception("a request failed")
-                answer(Response(500))
+        def answer(response: Response) -> None:
+            if self.current is request:
+                self._send(request, response)
+                self._next()
+
+        try:
+            if request.headers.get("content-encoding", "").lower() == "gzip":
+                request.body = inflate(request.body, MAX_BODY)
+            self.server.handle(request, answer)
+        except ServingError as error:
+            answer(Response(400, error.message.encode(), "text/plain"))
+        except Exception:  # a fault of ours must not take the connection down
+            log.exception("a request failed")
+            answer(Response(500))
 
     def _send(self, request: Request, response: Response) -> None:
         self.current = None
@@ -234,10 +247,9 @@ class RestConnection(asyncio.Protocol):
                 self.transport.close()
 
     def _refuse(self, status: int) -> None:
-        """The byte stream makes no sense any more."""
-        self.waiting.clear()
-        self.current = None
-        self._send(Request(keep_alive=False), Response(status, content_type=""))
+        """The byte stream makes no sense any more; what came before it is still answered."""
+        self.refusal = status
+        self._next()
 
     def _count_headers(self, size: int) -> None:
         self.header_bytes += size

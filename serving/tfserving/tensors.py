@@ -30,8 +30,10 @@ TYPES: dict[int, tuple[np.dtype[Any], str, str]] = {
     23: (np.dtype(np.uint64), "uint64", "uint64_val"),
 }
 STRING = 7
+# The runtime's bound on dimensions (TensorShape::MaxDimensions); numpy's is 64.
+MAX_RANK = 254
 # One value may stand for a whole tensor; this bounds what a short message can make us allocate.
-MAX_ELEMENTS = 2**28
+MAX_FILLED_BYTES = 2**26
 
 
 def type_name(number: int) -> str:
@@ -47,27 +49,29 @@ def decode(proto: Any, alias: str) -> np.ndarray:
     Raises `ServingError`.
     """
     known = TYPES.get(proto.dtype)
+    if len(proto.tensor_shape.dim) > MAX_RANK:
+        raise _malformed(alias)
     shape = tuple([dim.size for dim in proto.tensor_shape.dim])
     content = proto.tensor_content
     count = 1
     for size in shape:
         count *= size
-    if known is None or proto.tensor_shape.unknown_rank or count > MAX_ELEMENTS or min(shape, default=0) < 0:
+    if known is None or proto.tensor_shape.unknown_rank or min(shape, default=0) < 0:
         raise _malformed(alias)
     dtype, _, field = known
-    if content and dtype.kind != "O":
-        if len(content) != count * dtype.itemsize:
-            raise _malformed(alias)
-        return np.frombuffer(content, dtype).reshape(shape)
-    values: list[Any] = list(getattr(proto, field)[:count])
     try:
+        if content and dtype.kind != "O":
+            return np.frombuffer(content, dtype).reshape(shape)
+        values = getattr(proto, field)[:count]
+        if len(values) < count and count * dtype.itemsize > MAX_FILLED_BYTES:
+            raise _malformed(alias)
         if dtype.kind == "O":
             return _filled(np.array([*values, b""], object)[: len(values)], count, dtype, b"").reshape(shape)
         if field == "half_val":
             return _filled(np.array(values, np.uint16).view(np.float16), count, dtype, 0).reshape(shape)
         wide = np.int64 if field == "int_val" else dtype
         return _filled(np.array(values, wide).astype(dtype), count, dtype, 0).reshape(shape)
-    except (OverflowError, ValueError):
+    except (OverflowError, ValueError):  # content of another size, a number too large, more dimensions than numpy has
         raise _malformed(alias) from None
 
 

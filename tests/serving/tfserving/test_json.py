@@ -58,6 +58,21 @@ def test_nesting_without_end_is_refused():
         rapidjson.parse(b"[" * 100_000)
 
 
+@pytest.mark.parametrize("depth", [64, 65, 199, 300, 900, 1100])
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"b64":', "}"), ('[{"a":', "}]")])
+@pytest.mark.parametrize("key", ["instances", "inputs"])
+def test_deep_values_are_refused(depth, opening, closing, key):
+    body = f'{{"{key}": [{opening * depth}1{closing * depth}]}}'.encode()
+    with pytest.raises(ServingError):
+        json_tensors.read(body, lambda _: signature((-1,), 1))
+
+
+def test_as_many_dimensions_as_numpy_has_are_read():
+    nested = "[" * 64 + "1" + "]" * 64
+    for rows in (f'{{"instances": {nested}}}', f'{{"inputs": {nested}}}'):
+        assert json_tensors.read(rows.encode(), lambda _: signature((-1,), 1))[1][0].ndim == 64
+
+
 @given(
     st.integers(1, 3).flatmap(
         lambda rows: st.lists(st.integers(0, 255), min_size=6 * rows, max_size=6 * rows).map(

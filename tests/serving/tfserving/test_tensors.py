@@ -49,11 +49,19 @@ def test_the_last_value_fills_the_rest_and_none_means_zeros():
     np.testing.assert_array_equal(tensors.decode(proto, "x"), [[1, 2], [2, 2]])
 
 
-@pytest.mark.parametrize("sizes", [[-1, 3], [2**40], [2**20, 2**20, 2**20]])
+@pytest.mark.parametrize("sizes", [[-1, 3], [2**40], [2**20, 2**20, 2**20], [1] * 70, [2**62] * 10**6])
 def test_impossible_shapes_are_refused(sizes):
     proto = tf.make_tensor_proto(np.zeros(3, np.uint8))
     del proto.tensor_shape.dim[:]
     for size in sizes:
         proto.tensor_shape.dim.add(size=size)
+    with pytest.raises(ServingError, match="tensor parsing error: x"):
+        tensors.decode(proto, "x")
+
+
+def test_few_bytes_do_not_become_very_many():
+    proto = tf.make_tensor_proto(1.0, shape=[1000, 32, 32, 3])
+    assert tensors.decode(proto, "x").shape == (1000, 32, 32, 3)
+    proto.tensor_shape.dim[0].size = 10_000
     with pytest.raises(ServingError, match="tensor parsing error: x"):
         tensors.decode(proto, "x")

@@ -1,0 +1,239 @@
+"""The embedded TensorFlow server on a core of its own, under closed loops (`make bench-embedded`).
+
+The load generator runs on another core. Where a real tensorflow_model_server is there (--tensorflow-model-server, or
+on the PATH), each load runs against both servers in turn, and the ratio is of the same run; elsewhere its recorded
+figures are shown, of another machine. Every load runs once a round; its row is the median round. The last column shows
+how busy the server's core was: well below 100 % with many clients means that something else was the bottleneck.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from loadtest.bench import soak
+from loadtest.bench.load_generator import run_plan
+from loadtest.bench.tensorflow_server import (
+    BATCHING,
+    EMBEDDED,
+    MODEL,
+    Server,
+    closed_loop,
+    make_model,
+    started,
+    write_plan,
+    write_reference,
+)
+from models.problem import Problem, run
+from serving.tensorflow_serving import find_engine
+
+WARM_UP_S = 0.5
+
+
+@dataclass(frozen=True)
+class Load:
+    """One closed loop. `targets`: figure to the value it should reach (requests/s) or stay within (milliseconds);
+    `recorded`: the real server's figures, of another machine, where there are any."""
+
+    name: str
+    protocol: str
+    concurrency: int
+    batching: bool
+    targets: dict[str, float]
+    recorded: dict[str, float]
+
+
+LOADS = (
+    Load("gRPC, 32 clients, batched", "grpc", 32, True, {"rate": 3700, "p99_ms": 20}, {"rate": 6206, "p99_ms": 7.9}),
+    Load("gRPC, 1 client", "grpc", 1, False, {"p50_ms": 0.9}, {"p50_ms": 0.44}),
+    Load("REST rows, 32 clients", "rest", 32, False, {"rate": 1600}, {"rate": 2729}),
+    Load("REST rows, 32 clients, batched", "rest", 32, True, {"rate": 1600}, {}),
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One load against one server once: requests/s, latency, failed requests, the share of a core the server used."""
+
+    rate: float
+    p50_ms: float
+    p99_ms: float
+    failed: int
+    server_cpu: float
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Command line of `make bench-embedded`; the exit status."""
+    return run(lambda: _main(arguments))
+
+
+def _main(arguments: Sequence[str]) -> int:
+    options = _options(arguments)
+    console = Console(highlight=False, soft_wrap=True, width=max(165, shutil.get_terminal_size().columns))
+    cores = sorted(os.sched_getaffinity(0))
+    server_cores, client_cores = (cores[:1], cores[1:2]) if len(cores) > 1 else ([], [])
+    real = find_engine(options.tensorflow_model_server)
+    engines = [EMBEDDED] if real.name == EMBEDDED.name else [EMBEDDED, real]
+    with tempfile.TemporaryDirectory(prefix="tandem-bench-") as name, ExitStack() as stack:
+        folder = Path(name)
+        base_path = folder / MODEL
+        make_model(base_path)
+        batching = folder / "batching.txt"
+        batching.write_text(BATCHING)
+        flags = ("--enable_batching", f"--batching_parameters_file={batching}")
+        reference = write_reference(folder / "reference.npz")
+        if options.soak:
+            server = stack.enter_context(
+                started(EMBEDDED, base_path, folder, server_cores, *flags, "--file_system_poll_wait_seconds=1")
+            )
+            rows = soak.run(server, base_path, reference, folder, options.soak, client_cores, console)
+        else:
+            servers = {
+                (engine.name, batched): stack.enter_context(
+                    started(engine, base_path, folder, server_cores, *(flags if batched else ()))
+                )
+                for engine in engines
+                for batched in (False, True)
+            }
+            rows = _bench(servers, reference, folder, options, client_cores, console)
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+    return 0
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench-embedded", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=4.0, help="measured seconds of each load in a round (4)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each load runs (3)")
+    parser.add_argument("--tensorflow-model-server", type=Path, metavar="PATH", help="default: the one on the PATH")
+    parser.add_argument("--soak", type=float, metavar="MINUTES", help="instead: load while versions change, and memory")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table as JSON, too")
+    options = parser.parse_args(arguments)
+    for key, least, most in (("seconds", 0.2, 60), ("rounds", 1, 100), ("soak", 0.02, 10_000)):
+        value = getattr(options, key)
+        if value is not None and not least <= value <= most:
+            raise Problem(f"--{key} {value:g}: use {least:g} to {most:g}")
+    return options
+
+
+def _bench(
+    servers: dict[tuple[str, bool], Server],
+    reference: Path,
+    folder: Path,
+    options: argparse.Namespace,
+    cores: Sequence[int],
+    console: Console,
+) -> list[dict[str, Any]]:
+    """Every load in every round against every engine; the table's rows."""
+    rounds: dict[tuple[str, str], list[Measured]] = {}
+    for number in range(options.rounds):
+        for load in LOADS:
+            for (engine, batching), server in servers.items():
+                if batching == load.batching:
+                    place = folder / f"{engine}-{len(rounds.get((load.name, engine), []))}-{LOADS.index(load)}"
+                    measured = _measure(server, load, options.seconds, reference, place, cores)
+                    rounds.setdefault((load.name, engine), []).append(measured)
+                    console.print(f"  round {number + 1}: {load.name:<31} {engine:<19} {_line(measured)}")
+    rows = [_row(load, {name: rounds[load.name, name] for name, _ in servers}) for load in LOADS]
+    _show(rows, console)
+    return rows
+
+
+def _measure(
+    server: Server, load: Load, seconds: float, reference: Path, folder: Path, cores: Sequence[int]
+) -> Measured:
+    folder.mkdir()
+    phases = [
+        closed_loop(load.protocol, load.concurrency, duration, folder / name)
+        for name, duration in (("warm-up", WARM_UP_S), ("measured", seconds))
+    ]
+    plan = write_plan(folder / "plan.json", server.target, reference, cores, phases)
+    share = run_plan(plan, server.cpu_seconds, seconds + 60)["measured"]
+    values = json.loads((folder / "measured" / "warm-up.json").read_text())
+    latency = values["latency_ms"]
+    failed = sum(values["errors"].values())
+    return Measured(values["throughput"], latency["p50"], latency["p99"], failed, round(share, 3))
+
+
+def _row(load: Load, rounds: dict[str, list[Measured]]) -> dict[str, Any]:
+    """A load's row: the median round of each engine, the targets met or not, the real server beside it."""
+    figure = "rate" if "rate" in load.targets else "p50_ms"
+    median = {name: _median(measured, figure) for name, measured in rounds.items()}
+    ours = asdict(median.pop(EMBEDDED.name))
+    real = asdict(next(iter(median.values()))) if median else None
+    beside = (real or load.recorded).get(figure)
+    return {
+        "load": load.name,
+        "protocol": load.protocol,
+        "concurrency": load.concurrency,
+        "batching": load.batching,
+        **ours,
+        "targets": load.targets,
+        "met": not ours["failed"] and all(_met(name, ours[name], value) for name, value in load.targets.items()),
+        "figure": figure,
+        "real": real,
+        "recorded": load.recorded,
+        "ratio": round(ours[figure] / beside, 3) if beside else None,
+        "rounds": {name: [asdict(one) for one in measured] for name, measured in rounds.items()},
+    }
+
+
+def _median(rounds: Sequence[Measured], figure: str) -> Measured:
+    """The median round by a figure; of an even number, the worse one in the middle."""
+    best_first = sorted(rounds, key=lambda one: float(getattr(one, figure)), reverse=figure == "rate")
+    return best_first[len(rounds) // 2]
+
+
+def _met(figure: str, value: float, target: float) -> bool:
+    return value >= target if figure == "rate" else value <= target
+
+
+def _line(measured: Measured) -> str:
+    return (
+        f"{measured.rate:>6,.0f}/s, p50 {measured.p50_ms:.2f} p99 {measured.p99_ms:.2f} ms, {measured.failed} failed, "
+        f"server's core {measured.server_cpu:.0%} busy"
+    )
+
+
+def _show(rows: Sequence[dict[str, Any]], console: Console) -> None:
+    real = any(row["real"] for row in rows)
+    beside = "tensorflow-serving" if real else "recorded (another machine)"
+    table = Table(
+        title="The embedded server on one core, the load generator on another; ratio: embedded / the real one"
+    )
+    for heading in ("load", "requests/s", "p50", "p99", "failed", "target", "met", beside, "ratio", "server's core"):
+        table.add_column(heading, justify="left" if heading in ("load", "target") else "right", no_wrap=True)
+    for row in rows:
+        other = (row["real"] or row["recorded"]).get(row["figure"])
+        table.add_row(
+            row["load"],
+            f"{row['rate']:,.0f}",
+            f"{row['p50_ms']:.2f} ms",
+            f"{row['p99_ms']:.2f} ms",
+            str(row["failed"]),
+            ", ".join(_target(name, value) for name, value in row["targets"].items()),
+            "yes" if row["met"] else "no",
+            _figure(row["figure"], other) if other else "-",
+            f"{row['ratio']:.2f}" if row["ratio"] else "-",
+            f"{row['server_cpu']:.0%}",
+        )
+    console.print(table)
+
+
+def _target(figure: str, value: float) -> str:
+    return f"≥ {value:,.0f}/s" if figure == "rate" else f"{figure[:3]} ≤ {value:g} ms"
+
+
+def _figure(figure: str, value: float) -> str:
+    return f"{value:,.0f}/s" if figure == "rate" else f"{figure[:3]} {value:.2f} ms"

@@ -1,0 +1,117 @@
+"""A TensorFlow server for a benchmark: the model, the process, and the load generator's plan."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from loadtest.bench.tools import ROOT
+from models.problem import Problem
+from serving import ports
+from serving.client import Client, RequestFailed
+from serving.process import ServerProcess
+from serving.target import Target
+from serving.tensorflow_serving import Engine
+
+EMBEDDED = Engine("embedded-tfserving", "", (sys.executable, "-m", "serving", "tfserving"))
+MODEL = "cnn"
+SHAPE = (32, 32, 3)
+CLASSES = 10
+BATCHING = "max_batch_size { value: 64 }\nbatch_timeout_micros { value: 1000 }\n"
+START_S = 90.0
+_TIMED_WINDOWS = 4
+
+
+class Server:
+    """A running server: where it listens, and the process."""
+
+    def __init__(self, engine: Engine, process: ServerProcess, address: tuple[int, int]) -> None:
+        self.process = process
+        self._usage = psutil.Process(process.pid)
+        grpc, rest = (f"{ports.LOOPBACK}:{port}" for port in address)
+        self.target = Target(
+            stack="tensorflow",
+            engine=engine.name,
+            engine_version=engine.version,
+            runtime="process",
+            model=MODEL,
+            version=1,
+            input_shape=SHAPE,
+            classes=CLASSES,
+            grpc=grpc,
+            rest=rest,
+        )
+
+    def cpu_seconds(self) -> float:
+        """CPU time that the server has used so far."""
+        times = self._usage.cpu_times()
+        return float(times.user + times.system)
+
+    def resident_mib(self) -> float:
+        """Its resident memory (RSS)."""
+        return float(self._usage.memory_info().rss / 2**20)
+
+
+@contextmanager
+def started(engine: Engine, base_path: Path, folder: Path, cores: Sequence[int], *flags: str) -> Iterator[Server]:
+    """A server on `cores` that answers predictions when this is entered; stopped in the end. Raises `Problem`."""
+    address = grpc, rest = ports.free(2)
+    command = [*engine.command, f"--port={grpc}", f"--rest_api_port={rest}", f"--model_name={MODEL}"]
+    command += [f"--model_base_path={base_path}", "--grpc_max_threads=128", "--rest_api_num_threads=64", *flags]
+    process = ServerProcess(engine.name, command, folder / f"{engine.name}-{grpc}.log", cores=cores, folder=ROOT)
+    try:
+        server = Server(engine, process, (address[0], address[1]))
+        process.wait_until(partial(_answers, server.target), START_S)
+        yield server
+    finally:
+        process.stop()
+
+
+def _answers(target: Target) -> bool:
+    with Client(target, timeout_s=5) as client:
+        try:
+            client.predict("grpc", np.zeros((1, *SHAPE), np.uint8))
+        except RequestFailed:
+            return False
+        return True
+
+
+def make_model(folder: Path) -> None:
+    """Write the small CNN's version 1 under `folder`. Raises `Problem`."""
+    # In a process of its own: the load test loads no deep learning.
+    command = [sys.executable, "-m", "serving.bench.small_cnn", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    if done.returncode:
+        raise Problem("the benchmark's model could not be made", done.stderr.splitlines()[-5:])
+
+
+def write_reference(path: Path) -> Path:
+    """Images to send. The answers of a closed loop are not compared, so the right ones are not here."""
+    images = np.random.default_rng(0).integers(0, 256, (256, *SHAPE), dtype=np.uint8)
+    np.savez(path, images=images, probabilities=np.zeros((len(images), CLASSES), np.float32))
+    return path
+
+
+def closed_loop(protocol: str, concurrency: int, seconds: float, folder: Path) -> dict[str, Any]:
+    """A phase of the load generator that counts all of its `seconds`: a warm-up that is never steady."""
+    window = seconds / _TIMED_WINDOWS
+    phase = {"kind": "warm-up", "id": folder.name, "folder": str(folder), "protocol": protocol, "seed": 1}
+    # The cap is within the last window, which is then measured to its end.
+    timing = {"window_s": window, "min_s": 2 * seconds, "max_s": seconds - window / 2}
+    return {**phase, **timing, "concurrency": concurrency}
+
+
+def write_plan(path: Path, target: Target, reference: Path, cores: Sequence[int], phases: list[dict[str, Any]]) -> Path:
+    """Write the load generator's plan; its path."""
+    plan = {"target": target.to_dict(), "reference": str(reference), "cores": list(cores), "phases": phases}
+    path.write_text(json.dumps(plan))
+    return path
