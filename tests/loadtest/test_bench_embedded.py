@@ -9,9 +9,9 @@ from loadtest.bench import embedded
 
 def test_every_load_has_a_row_with_its_targets_and_what_it_stands_beside(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("PATH", "/usr/bin:/bin")  # without a real server
-    monkeypatch.setattr(embedded, "WARM_UP_S", 0.2)
+    monkeypatch.setattr(embedded, "WARM_UP_S", 0.5)
     file = tmp_path / "bench.json"
-    assert embedded.main(["--seconds", "0.4", "--rounds", "1", "--json", str(file)]) == 0
+    assert embedded.main(["--seconds", "0.8", "--rounds", "1", "--json", str(file)]) == 0
     rows = json.loads(file.read_text())
     assert [row["load"] for row in rows] == [load.name for load in embedded.LOADS]
     for row, load in zip(rows, embedded.LOADS, strict=True):
