@@ -71,7 +71,7 @@ class RestApi:
         infer = INFER.fullmatch(request.path) if request.method == "POST" and not predict else None
         named = STATUS.fullmatch(request.path) if request.method == "GET" else None
         match = predict or infer or named
-        if match and match["version"] and int(match["version"]) >= 2**63:
+        if match and match["version"] and (len(match["version"]) > 19 or int(match["version"]) >= 2**63):
             answer(Response(400))
         elif predict:
             self._predict(request, predict, answer)

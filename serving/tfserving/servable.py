@@ -7,6 +7,7 @@ same. A call goes through a prepared callable, which skips the session's feed an
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -188,6 +189,8 @@ class Servable:
         """
         call = self.calls[signature.name]
         if arrays and all(array.ndim and not len(array) for array in arrays):
+            if any(math.prod(array.shape[1:]) * array.itemsize > tensors.MAX_FILLED_BYTES for array in arrays):
+                raise invalid("a row of an empty batch is too large")
             rows = [np.full((1, *array.shape[1:]), _zero(array.dtype), array.dtype) for array in arrays]
             return [output[:0] if output.ndim else output for output in call(rows)]
         return call(arrays)
