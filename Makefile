@@ -62,7 +62,7 @@ lock: $(DEV) ## compile the lock files from pyproject.toml
 	@setup/lock
 
 ci-tools: ## what the full test suite needs beyond the README's promise (root or password-less sudo)
-	@setup/debian-packages --require prometheus dataset-fashion-mnist chromium chromium-driver wrk
+	@setup/debian-packages --require prometheus dataset-fashion-mnist chromium chromium-driver wrk curl
 
 clean: ## delete artifacts/ and results/
 	@rm -rf artifacts results

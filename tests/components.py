@@ -15,6 +15,7 @@ COMPONENTS = {
     "chromium": ("chromium", "apt-get install chromium"),
     "chromedriver": ("chromedriver", "apt-get install chromium-driver"),
     "wrk": ("wrk", "apt-get install wrk"),
+    "curl": ("curl", "apt-get install curl"),
 }
 
 
