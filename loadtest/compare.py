@@ -91,9 +91,14 @@ def _export(experiment: Experiment, artifacts: Path) -> Bundle:
     """Have the bundle made by the models package in its own process: this one never imports torch or tensorflow."""
     command = [sys.executable, "-m", "models", "export", "--model", experiment.model, "--dataset", experiment.dataset]
     command += ["--seed", str(experiment.seed), "--artifacts", str(artifacts)]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode == 130:
-        raise KeyboardInterrupt
-    if done.returncode:
+    # In a session of its own: Ctrl-C reaches it as SIGTERM from here, which is clean even while its interpreter starts.
+    export = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        output, _ = export.communicate()
+    except KeyboardInterrupt:
+        export.terminate()
+        export.wait()
+        raise
+    if export.returncode:
         raise Problem("the model could not be exported; the reason stands above")
-    return bundles.load(Path(done.stdout.strip().splitlines()[-1]))
+    return bundles.load(Path(output.strip().splitlines()[-1]))

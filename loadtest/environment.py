@@ -48,8 +48,15 @@ def punctuality(cores: Sequence[int], seconds: float = 1.0) -> dict[str, Any]:
     """
     command = [sys.executable, "-m", "loadtest.generator.punctuality", ",".join(map(str, cores))]
     command.append(str(round(seconds * 1000)))
-    root = Path(__file__).resolve().parent.parent
-    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds * 10 + 30, check=True, cwd=root)
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=seconds * 10 + 30,
+        check=True,
+        cwd=Path(__file__).resolve().parent.parent,
+        start_new_session=True,  # Ctrl-C is for this program, which then ends the measurement
+    )
     priority, lateness = done.stdout.splitlines()
     late = sorted(map(float, lateness.split()))
     return {

@@ -131,6 +131,13 @@ class RestConnection(asyncio.Protocol):
         self.current = None
         self.waiting.clear()
 
+    def eof_received(self) -> bool:
+        """The client sends nothing more: it still gets the answers that are due."""
+        last = self.waiting[-1] if self.waiting else self.current
+        if last is not None:
+            last.keep_alive = False
+        return last is not None
+
     def pause_writing(self) -> None:
         """The client does not read its answers: read nothing more from it."""
         self.transport.pause_reading()

@@ -19,10 +19,12 @@ def predict(*headers: str) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode() + BODY
 
 
-def statuses(server: Embedded, data: bytes) -> list[bytes]:
+def statuses(server: Embedded, data: bytes, *, half_close: bool = False) -> list[bytes]:
     """Of the answers that come until the server closes or says nothing for two seconds."""
     with socket.create_connection(("127.0.0.1", server.rest_port), timeout=2) as connection:
         connection.sendall(data)
+        if half_close:
+            connection.shutdown(socket.SHUT_WR)
         received = b""
         try:
             while part := connection.recv(2**20):
@@ -44,3 +46,8 @@ def test_what_follows_the_last_request_of_a_connection_changes_nothing(batching_
 def test_thousands_of_requests_behind_one_that_computes_are_all_answered(batching_server: Embedded):
     answers = statuses(batching_server, predict() + STATUS * 3000 + b"GET /v2 HTTP/1.1\r\n\r\n")
     assert answers == [b"200"] * 3001 + [b"404"]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_client_that_has_said_all_it_wants_still_gets_its_answers(batching_server: Embedded, count: int):
+    assert statuses(batching_server, predict() * count, half_close=True) == [b"200"] * count
