@@ -18,7 +18,7 @@ from loadtest.bench.load_generator import run_plan
 from loadtest.bench.tensorflow_server import MODEL, Server, closed_loop, write_plan
 
 CONCURRENCY = 32
-RELOAD_EVERY_S = 5.0
+RELOAD_EVERY_S = 1.5
 PICKED_UP_WITHIN_S = 15.0
 
 

@@ -48,9 +48,12 @@ def _headline(verdicts: list[dict[str, Any]], names: dict[str, str]) -> str:
     latency = [verdict for verdict in verdicts if verdict["metric"] == "p99"]
     winners = {verdict["winner"] for verdict in latency}
     if winners == {None}:
-        goodput = {verdict["winner"] for verdict in verdicts if verdict["metric"] == "goodput"} - {None}
-        if len(goodput) == 1:
-            return f"{names[goodput.pop()]} answered more requests within the SLO."
+        goodput = [verdict for verdict in verdicts if verdict["metric"] == "goodput"]
+        ahead = {verdict["winner"] for verdict in goodput} - {None}
+        if len(ahead) == 1:
+            where = " and ".join(wording.protocol(verdict["protocol"]) for verdict in goodput if verdict["winner"])
+            only = "" if all(verdict["winner"] for verdict in goodput) else " only"
+            return f"{names[ahead.pop()]} answered more requests within the SLO over {where}{only}."
         if all(verdict["ratio"] is None for verdict in latency):
             return "No verdict: the measurements do not allow a comparison."
         if any(verdict["why"].startswith("No difference shown") for verdict in latency):

@@ -6,6 +6,7 @@ The front ends share one event loop (the main thread); TensorFlow runs on `worke
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib.metadata
 import logging
 import os
@@ -99,6 +100,7 @@ async def _serve(flags: Flags, configuration: Configuration, tensorflow_version:
     cpus = command_line.CPUS
     workers = Workers(loop, BATCH_WORKERS, BATCH_WORKERS) if parameters else Workers(loop, cpus, DIRECT_WORKERS)
     manager = Manager(flags, parameters, workers, metrics)
+    gc.freeze()  # what is imported stays: later collections need not look at it
     loading = asyncio.ensure_future(manager.start(configuration.models))
     await asyncio.wait([loading, stopping := asyncio.ensure_future(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
     if stopping.done():

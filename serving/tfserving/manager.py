@@ -8,8 +8,11 @@ on the event loop's thread; only loading and freeing a version run on a thread o
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import gc
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import partial
@@ -28,6 +31,7 @@ from serving.tfserving.workers import Workers
 
 log = logging.getLogger(NAME)
 
+_LIBC = ctypes.CDLL(None)
 FIRST_POLL_S = 1.0  # between two looks for a model whose folder is not there yet, where the flags name no other time
 
 
@@ -99,6 +103,8 @@ class Manager:
         self.workers = workers
         self.metrics = metrics
         self.models: dict[str, Model] = {}
+        # One thread: each has a memory pool of its own in glibc.
+        self.loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self.tasks: set[asyncio.Task[None]] = set()  # versions that are being loaded or unloaded
         self.one_at_a_time = asyncio.Lock()  # loading: it takes every core and much memory
         self.reloading = asyncio.Lock()
@@ -196,7 +202,7 @@ class Manager:
             async with self.one_at_a_time:
                 version.state = State.LOADING
                 try:
-                    loaded = await loop.run_in_executor(None, partial(self._make, version, contents))
+                    loaded = await loop.run_in_executor(self.loader, partial(self._make, version, contents))
                 except Exception as caught:
                     error = caught if isinstance(caught, ServingError) else ServingError(Code.INTERNAL, repr(caught))
                     log.error("loading %s version %d failed: %s", version.model, version.number, error)
@@ -243,7 +249,8 @@ class Manager:
             await version.idle.wait()
         servable, version.servable, version.runner = version.servable, None, None
         assert servable is not None
-        await asyncio.get_running_loop().run_in_executor(None, servable.close)
+        await asyncio.get_running_loop().run_in_executor(self.loader, partial(_free, servable))
+        del servable
         version.state = State.END
         log.info("unloaded %s version %d", version.model, version.number)
 
@@ -318,3 +325,11 @@ class Manager:
         if number not in model.versions:
             raise ServingError(Code.NOT_FOUND, f"Could not find version {number} of model {name}")
         return [model.versions[number]]
+
+
+def _free(servable: Servable) -> None:
+    """Free a version's memory and give it back to the system, as the real server does after it has unloaded one."""
+    servable.close()
+    gc.collect()  # sessions and graphs refer to each other
+    if hasattr(_LIBC, "malloc_trim"):  # glibc
+        _LIBC.malloc_trim(0)
