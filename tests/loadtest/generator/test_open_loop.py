@@ -50,14 +50,18 @@ def test_a_pause_of_the_server_shows_in_every_request_that_was_due_meanwhile(pro
 def test_slip_is_the_delay_of_the_generator_itself():
     def block(loop):
         if loop.recording.offered > 50 and not blocked:
-            blocked.append(clock())
+            began = clock()
             time.sleep(0.2)  # not gevent's: nothing else runs in this process meanwhile
+            blocked.append((began, clock()))
 
-    blocked: list[float] = []
+    blocked: list[tuple[float, float]] = []
     with small_server("rest", "ok") as (where, _):
         load = Load(where, "rest", np.arange(400) / 200, tick=block)
     slip = load.sent - load.due
-    assert 0.15 < slip.max() < 0.5
+    began, ended = blocked[0]
+    meanwhile = (load.due > began) & (load.due < ended)
+    assert np.count_nonzero(meanwhile) > 30
+    assert np.all(slip[meanwhile] >= ended - load.due[meanwhile])
     assert np.median(slip) < 0.02
     late = slip > 0.1
     assert np.all(load.latency[late] >= slip[late])
@@ -77,21 +81,24 @@ def test_every_request_is_sent_once_and_in_order():
 
 @pytest.mark.parametrize("make", [precise_timer, SpinningTimer])
 def test_a_timer_calls_back_at_its_time_and_not_before(make):
-    times: list[float] = []
+    lateness = []
+    for _ in range(5):  # another program may hold up any one of them
+        times: list[float] = []
 
-    def due():
-        times.append(clock())
+        def due():
+            times.append(clock())  # noqa: B023 (called in this round only)
+            watch.close()  # noqa: B023
+
+        watch = make(get_hub().loop, due)
+        when = clock() + 0.0205
+        watch.set(clock() + 5)
+        watch.set(when)
+        while not times:
+            gevent.sleep(0.005)
+        lateness.append(times[0] - when)
         watch.close()
-
-    watch = make(get_hub().loop, due)
-    when = clock() + 0.0205
-    watch.set(clock() + 5)
-    watch.set(when)
-    while not times:
-        gevent.sleep(0.005)
-    assert 0 <= times[0] - when < 0.05
-    watch.close()
-    watch.close()
+        watch.close()
+    assert 0 <= min(lateness) < 0.005
 
 
 def test_a_platform_without_timerfd_gets_the_spinning_timer(monkeypatch):
