@@ -1,3 +1,4 @@
+import re
 import subprocess
 import tomllib
 from pathlib import Path
@@ -28,4 +29,6 @@ def test_every_engine_is_asked_the_same_questions():
 @pytest.mark.parametrize("engine", QUERIES)
 def test_every_query_looks_at_the_trial_alone(engine):
     for query in QUERIES[engine]["query"].values():
-        assert "[$window]" in query
+        ranges = re.findall(r"\[([^\]]+)\]", query)
+        assert ranges
+        assert set(ranges) <= {"$window", "$window:100ms"}
