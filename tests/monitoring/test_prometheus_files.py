@@ -29,6 +29,6 @@ def test_every_engine_is_asked_the_same_questions():
 @pytest.mark.parametrize("engine", QUERIES)
 def test_every_query_looks_at_the_trial_alone(engine):
     for query in QUERIES[engine]["query"].values():
-        ranges = re.findall(r"\[([^\]]+)\]", query)
+        ranges = re.findall(r"\[(\$[^\]]+|[0-9][^\]]*)\]", query)
         assert ranges
         assert set(ranges) <= {"$window", "$window:100ms"}
