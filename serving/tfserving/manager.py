@@ -8,6 +8,7 @@ on the event loop's thread; only loading and freeing a version run on a thread o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import gc
 import logging
@@ -49,7 +50,8 @@ class State(IntEnum):
 class Version:
     """One version of a model, and what runs it while it is available.
 
-    `in_flight` counts the requests that it is computing; `contents` is what its folder held when it failed to load.
+    `in_flight` counts the requests that it is computing; `contents` is what its folder held at the last attempt to load
+    it; `retry_due` ends the pause before the next one.
     """
 
     model: str
@@ -62,6 +64,8 @@ class Version:
     in_flight: int = 0
     contents: versions.Contents | None = None
     idle: asyncio.Event = field(default_factory=asyncio.Event)
+    wanted: bool = True
+    retry_due: asyncio.Event = field(default_factory=asyncio.Event)
 
     def begin(self) -> None:
         """A request on this version begins."""
@@ -157,7 +161,7 @@ class Manager:
             started = await self.look()
             if started:
                 await asyncio.wait(started, timeout=1)  # what is dropped has ended unless requests hold it
-            await self._settled({config.name for config in new})
+        await self._settled({config.name for config in new})
 
     async def look(self) -> list[asyncio.Task[None]]:
         """Look at the file system once and begin to load and unload what follows from it; the tasks begun."""
@@ -177,9 +181,14 @@ class Manager:
             known = model.versions.get(entry.number)
             if known is None or (known.state == State.END and known.contents != entry.contents):
                 version = model.versions[entry.number] = Version(model.name, entry.number, entry.path)
-                begun.append(self._task(self._load(version, entry.contents)))
+                begun.append(self._task(self._load(version)))
+            elif known.contents != entry.contents:
+                known.retry_due.set()
         wanted = {entry.number for entry in aspired}
         for version in list(model.versions.values()):
+            version.wanted = version.number in wanted
+            if not version.wanted:
+                version.retry_due.set()
             if version.number in wanted or version.state != State.AVAILABLE:
                 continue
             # The last good version stays until another is available, unless there is nothing else to serve.
@@ -194,15 +203,21 @@ class Manager:
         task.add_done_callback(self.tasks.discard)
         return task
 
-    async def _load(self, version: Version, contents: versions.Contents) -> None:
+    async def _load(self, version: Version) -> None:
         loop = asyncio.get_running_loop()
         for attempt in range(self.flags.max_num_load_retries + 1):
-            if attempt:
-                await asyncio.sleep(self.flags.load_retry_interval_micros / 1e6)
+            if attempt:  # at once where the files change: a copy has gone on
+                with contextlib.suppress(TimeoutError):
+                    pause = self.flags.load_retry_interval_micros / 1e6
+                    await asyncio.wait_for(version.retry_due.wait(), pause)
+                version.retry_due.clear()
+                if not version.wanted:
+                    version.state, version.error, version.contents = State.END, None, None
+                    break
             async with self.one_at_a_time:
                 version.state = State.LOADING
                 try:
-                    loaded = await loop.run_in_executor(self.loader, partial(self._make, version, contents))
+                    loaded = await loop.run_in_executor(self.loader, partial(self._make, version))
                 except Exception as caught:
                     error = caught if isinstance(caught, ServingError) else ServingError(Code.INTERNAL, repr(caught))
                     log.error("loading %s version %d failed: %s", version.model, version.number, error)
@@ -218,18 +233,19 @@ class Manager:
             )
             break
         else:
-            version.state, version.contents = State.END, contents
+            version.state = State.END
         # What this one replaces goes now, not a poll later.
         self._task(self._look_again())
 
     async def _look_again(self) -> None:
         await self.look()
 
-    def _make(self, version: Version, contents: versions.Contents) -> tuple[Servable, Batcher | Direct]:
+    def _make(self, version: Version) -> tuple[Servable, Batcher | Direct]:
         """On a thread: load, warm up, prepare batching; raises `ServingError`, also where files are still arriving."""
+        version.contents = versions.contents(version.path)
         servable = Servable(version.model, version.number, version.path, self.flags)
         try:
-            if versions.contents(version.path) != contents:
+            if versions.contents(version.path) != version.contents:
                 raise ServingError(Code.UNAVAILABLE, f"{version.path} has changed while it was loaded")
             if self.flags.enable_model_warmup:
                 warmup_records.replay(servable, self.flags.num_request_iterations_for_warmup, self.metrics)
@@ -251,7 +267,7 @@ class Manager:
         assert servable is not None
         await asyncio.get_running_loop().run_in_executor(self.loader, partial(_free, servable))
         del servable
-        version.state = State.END
+        version.state, version.contents = State.END, None
         log.info("unloaded %s version %d", version.model, version.number)
 
     async def _settled(self, names: Any) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.serving.tfserving.embedded import Embedded, running
 
-HERE = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[3]
 
 # As the recordings' config/models.txt and config/batching.txt.
 MODELS = """
@@ -33,8 +33,8 @@ num_batch_threads { value: 2 } max_enqueued_batches { value: 4 }
 def models_folder(tmp_path_factory) -> Path:
     """The folder with cnn, misc and slow."""
     folder = tmp_path_factory.mktemp("recorded")
-    command = [sys.executable, str(HERE / "make_models.py"), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    command = [sys.executable, "-m", "tests.serving.tfserving.make_models", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     return folder / "models"
 

@@ -1,4 +1,4 @@
-"""Makes the SavedModels that the recordings were made with: make_models.py FOLDER.
+"""Makes the SavedModels that the recordings were made with: python -m tests.serving.tfserving.make_models FOLDER.
 
 Same seeds and graphs as the recorder's, so that outputs are those of the recordings.
 """
@@ -11,29 +11,9 @@ from pathlib import Path
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 
-import numpy as np
 import tensorflow as tf
 
-
-class Cnn(tf.Module):
-    """The recordings' image model."""
-
-    def __init__(self, seed: int) -> None:
-        random = np.random.RandomState(seed)
-        self.w1 = tf.Variable((random.randn(3, 3, 3, 16) * 0.2).astype("f"))
-        self.w2 = tf.Variable((random.randn(3, 3, 16, 32) * 0.1).astype("f"))
-        self.wd = tf.Variable((random.randn(8 * 8 * 32, 64) * 0.05).astype("f"))
-        self.wo = tf.Variable((random.randn(64, 10) * 0.3).astype("f"))
-        self.b = tf.Variable(np.zeros(10, "f"))
-
-    @tf.function(input_signature=[tf.TensorSpec([None, 32, 32, 3], tf.uint8, name="images")])
-    def serve(self, images):
-        x = tf.cast(images, tf.float32) / 255.0
-        x = tf.nn.max_pool2d(tf.nn.relu(tf.nn.conv2d(x, self.w1, 1, "SAME")), 2, 2, "VALID")
-        x = tf.nn.max_pool2d(tf.nn.relu(tf.nn.conv2d(x, self.w2, 1, "SAME")), 2, 2, "VALID")
-        x = tf.nn.relu(tf.reshape(x, [-1, 8 * 8 * 32]) @ self.wd)
-        p = tf.nn.softmax(x @ self.wo + self.b)
-        return {"probabilities": p, "classes": tf.argmax(p, -1)}
+from serving.bench.small_cnn import SmallCnn
 
 
 class Misc(tf.Module):
@@ -85,7 +65,7 @@ class Slow(tf.Module):
 def main(folder: Path) -> None:
     """Write `models/cnn/{1,2}`, `models/misc/1` and `models/slow/1` under `folder`."""
     for version, seed in ((1, 101), (2, 202), (3, 303)):
-        cnn = Cnn(seed)
+        cnn = SmallCnn(seed)
         tf.saved_model.save(
             cnn,
             f"{folder}/models/{'cnn' if version < 3 else 'cnn_v3'}/{version}",
