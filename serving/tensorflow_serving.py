@@ -52,6 +52,13 @@ class Rendering:
         (folder / "flags.txt").write_text("\n".join(self.flags) + "\n")
 
 
+def embedded() -> Engine:
+    """The embedded server, on loopback."""
+    command = (sys.executable, "-m", "serving", "tfserving", f"--bind_address={ports.LOOPBACK}")
+    notes = ("The embedded server computes with oneDNN (TF_ENABLE_ONEDNN_OPTS=1) unless told otherwise.",)
+    return Engine("embedded-tfserving", f"tensorflow {version('tensorflow')}", command, notes)
+
+
 def find_engine(model_server: Path | None = None) -> Engine:
     """The real server (``model_server``, else on PATH), else the embedded one.
 
@@ -59,9 +66,7 @@ def find_engine(model_server: Path | None = None) -> Engine:
     """
     program = str(model_server) if model_server else shutil.which(PROGRAM)
     if program is None:
-        command = (sys.executable, "-m", "serving", "tfserving", f"--bind_address={ports.LOOPBACK}")
-        notes = ("The embedded server computes with oneDNN (TF_ENABLE_ONEDNN_OPTS=1) unless told otherwise.",)
-        return Engine("embedded-tfserving", f"tensorflow {version('tensorflow')}", command, notes)
+        return embedded()
     try:
         done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError) as error:

@@ -20,9 +20,9 @@ from serving import ports
 from serving.client import Client, RequestFailed
 from serving.process import ServerProcess
 from serving.target import Target
-from serving.tensorflow_serving import Engine
+from serving.tensorflow_serving import Engine, embedded
 
-EMBEDDED = Engine("embedded-tfserving", "", (sys.executable, "-m", "serving", "tfserving"))
+EMBEDDED = embedded()
 MODEL = "cnn"
 SHAPE = (32, 32, 3)
 CLASSES = 10
