@@ -12,7 +12,7 @@ import asyncio
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import count
 from typing import Any
@@ -21,12 +21,11 @@ import numpy as np
 import tensorflow as tf
 
 from serving.tfserving.config import BatchingParameters
+from serving.tfserving.direct import Direct, Done
 from serving.tfserving.metrics import Metrics
 from serving.tfserving.servable import Call, Servable, Signature
 from serving.tfserving.status import Code, ServingError, invalid
 from serving.tfserving.workers import Workers
-
-Done = Callable[[list[np.ndarray] | None, ServingError | None], None]
 
 # Calls that may block at once, beyond those that fill the scheduler's queue with whole batches. When all are taken,
 # requests wait here and join into fuller calls.
@@ -197,6 +196,7 @@ class Batcher:
         self.parameters = parameters
         self.workers = workers
         self.metrics = metrics
+        self.direct = Direct(servable, workers)
         self.queues: dict[tuple[str, tuple[tuple[int, ...], ...]], Queue] = {}
         for signature in servable.signatures.values():
             shapes = [info.shape for info in signature.inputs]
@@ -208,7 +208,7 @@ class Batcher:
     def submit(self, signature: Signature, arrays: list[np.ndarray], done: Done) -> None:
         """Run one request; `done` is called on the event loop's thread. Raises `ServingError`."""
         if not arrays:
-            self.workers.submit(partial(self.servable.run, signature, arrays), _unpack(done))
+            self.direct.submit(signature, arrays, done)
             return
         if not all(array.ndim for array in arrays):
             raise invalid("Batching Run() input tensors must have at least one dimension")
@@ -218,7 +218,7 @@ class Batcher:
         queue = self._queue(signature, tuple(array.shape[1:] for array in arrays)) if rows else None
         if queue is None:
             # An empty batch would wait for company for ever; and a client must not make queues without bound.
-            self.workers.submit(partial(self.servable.run, signature, arrays), _unpack(done))
+            self.direct.submit(signature, arrays, done)
         else:
             queue.submit(arrays, done)
 
@@ -229,23 +229,3 @@ class Batcher:
             queue = Queue(self.servable, signature, self.parameters, self.workers, self.metrics)
             self.queues[key] = queue
         return queue
-
-
-class Direct:
-    """Runs a servable's requests one by one."""
-
-    def __init__(self, servable: Servable, workers: Workers) -> None:
-        self.servable = servable
-        self.workers = workers
-
-    def submit(self, signature: Signature, arrays: list[np.ndarray], done: Done) -> None:
-        """Run one request; `done` is called on the event loop's thread."""
-        self.workers.submit(partial(self.servable.run, signature, arrays), _unpack(done))
-
-
-def _unpack(done: Done) -> Callable[[Any, BaseException | None], None]:
-    def ended(result: Any, error: BaseException | None) -> None:
-        failure = error if isinstance(error, ServingError) or error is None else ServingError(Code.INTERNAL, str(error))
-        done(result, failure)
-
-    return ended

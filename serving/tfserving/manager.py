@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from serving.tfserving import versions, warmup_records
-from serving.tfserving.batching import Batcher, Direct
+from serving.tfserving.batching import Batcher
 from serving.tfserving.config import BatchingParameters, check_models, per_model_batching
+from serving.tfserving.direct import Direct
 from serving.tfserving.flags import Flags
 from serving.tfserving.identity import NAME
 from serving.tfserving.metrics import Metrics

@@ -19,7 +19,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 
 from serving.tfserving import tensors
-from serving.tfserving.flags import Flags
+from serving.tfserving.flags import CPUS, Flags
 from serving.tfserving.identity import NAME
 from serving.tfserving.status import Code, ServingError, invalid
 
@@ -130,7 +130,8 @@ class Servable:
             )
         self.graph = tf.Graph()
         config = _session_config(flags)
-        self.one_inter_op_thread = config.inter_op_parallelism_threads == 1
+        # TensorFlow's default is as many as there are CPUs.
+        self.one_inter_op_thread = (config.inter_op_parallelism_threads or CPUS) == 1
         started = time.perf_counter()
         with self.graph.as_default():
             self.session = tf.compat.v1.Session(graph=self.graph, config=config)
@@ -166,6 +167,12 @@ class Servable:
     def signature(self, name: str) -> Signature | None:
         """The signature of that name; the empty name means `serving_default`."""
         return self.signatures.get(name or DEFAULT_SIGNATURE)
+
+    def has_op(self, kinds: Collection[str]) -> bool:
+        """Whether the graph, or a function that it calls, has an operation of one of these types."""
+        definition = self.graph.as_graph_def()
+        functions = (function.node_def for function in definition.library.function)
+        return any(node.op in kinds for nodes in (definition.node, *functions) for node in nodes)
 
     def callable(self, inputs: Sequence[str], outputs: Sequence[str]) -> Call:
         """A prepared call of the graph, from arrays for `inputs` to arrays of `outputs` (tensor names)."""

@@ -13,7 +13,8 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 from serving.tfserving import config
-from serving.tfserving.batching import Batcher, Direct
+from serving.tfserving.batching import Batcher
+from serving.tfserving.direct import Direct
 from serving.tfserving.flags import Flags
 from serving.tfserving.manager import Manager, State, Version
 from serving.tfserving.metrics import Metrics
