@@ -49,7 +49,7 @@ def images(body: bytes, find: Callable[[str], Signature]) -> tuple[Signature, np
 
 def _pixels(text: bytes, shape: tuple[int, ...]) -> np.ndarray | None:
     """An array of rows of this shape, or None when the text is not exactly that."""
-    if b", " in text:
+    if b" " in text:  # a search for one byte is much the faster
         text = text.replace(b", ", b",")
     punctuation = text.translate(None, DIGITS)
     rows = (len(punctuation) - 1) // (len(_skeleton(shape)) + 1)
