@@ -77,7 +77,6 @@ _LEVELS: Mapping[str, Levels] = {
     "tandem_bad_requests_total": Levels(((1e-9, "yellow"),), line=False),
     "WorkerLoadTime": Levels(((10, "yellow"), (60, "red"))),
     ":tensorflow:serving:request_latency": Levels(((5e5 * _SLO.latency_s, "yellow"), (1e6 * _SLO.latency_s, "red"))),
-    ":tensorflow:cc:saved_model:load_latency": Levels(((10, "yellow"), (60, "red"))),
     "DCGM_FI_DEV_GPU_TEMP": Levels(((80, "yellow"), (90, "red"))),
     "DCGM_FI_DEV_PCIE_REPLAY_COUNTER": Levels(((1e-9, "yellow"),), line=False),
     "DCGM_FI_DEV_XID_ERRORS": Levels(((1, "red"),), line=False),

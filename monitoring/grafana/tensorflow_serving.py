@@ -54,11 +54,5 @@ def _answers() -> Row:
 
 def _models() -> Row:
     attempts = native(":tensorflow:cc:saved_model:load_attempt_count")
-    latency = native(":tensorflow:cc:saved_model:load_latency")
     loads = f"sum by (model_path, status) ({select(attempts, server=TENSORFLOW)})"
-    seconds = latency.scaled(f"sum by (model_path) ({select(latency, server=TENSORFLOW)})")
-    return Row(
-        "Models",
-        graph("Loads", attempts, [Query(loads, legend("model_path", "status"))]),
-        graph("Time spent loading", latency, [Query(seconds, legend("model_path"))]),
-    )
+    return Row("Models", graph("Loads", attempts, [Query(loads, legend("model_path", "status"))], width=24))

@@ -9,7 +9,7 @@ from monitoring.grafana.board import Row
 from monitoring.grafana.measures import native, recorded
 from monitoring.grafana.one_server import native_heat_map, native_rate, rows
 from monitoring.grafana.panels import graph
-from monitoring.grafana.selection import TORCHSERVE, Query, legend, rate, select, series
+from monitoring.grafana.selection import TORCHSERVE, Query, legend, select, series
 
 
 def build() -> Dashboard:
@@ -38,18 +38,11 @@ def _workers() -> Row:
 
 
 def _where_time_goes() -> Row:
-    frontend = native("WorkerThreadTime")
-    spent, counted = (rate(select(frontend, server=TORCHSERVE, suffix=suffix)) for suffix in ("_sum", "_count"))
     return Row(
         "Where the time goes",
-        native_heat_map("Wait in the queue", native("QueueTime"), TORCHSERVE),
-        native_heat_map("Handler's call", native("tandem_handler_seconds"), TORCHSERVE),
-        native_heat_map("Computation of the model", native("tandem_compute_seconds"), TORCHSERVE),
-        graph(
-            "Between frontend and worker",
-            frontend,
-            [Query(f"sum by (server) ({spent}) / sum by (server) ({counted})", legend("server", note="mean"))],
-        ),
+        native_heat_map("Wait in the queue", native("QueueTime"), TORCHSERVE, width=8),
+        native_heat_map("Handler's call", native("tandem_handler_seconds"), TORCHSERVE, width=8),
+        native_heat_map("Computation of the model", native("tandem_compute_seconds"), TORCHSERVE, width=8),
     )
 
 
