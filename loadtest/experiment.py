@@ -98,6 +98,21 @@ class Generator:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What the report's cost and sizing rest on: the price of a node for an hour (0: not known) in a currency (ISO 4217
+    or any short word), and the images/s that production must answer (0: not known)."""
+
+    price_per_hour: float = 0.0
+    currency: str = "USD"
+    expected_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        between("cost", self, price_per_hour=(0, 1e6, "money for an hour"), expected_rate=(0, 1e9, "images/s"))
+        if not re.fullmatch(r"\w{1,12}", self.currency):
+            raise Problem(f"cost.currency = {self.currency!r}: use a short word, such as USD")
+
+
+@dataclass(frozen=True)
 class Experiment:
     """A validated experiment. Raises `Problem`, starting with the dotted key at fault, for an impossible value."""
 
@@ -121,6 +136,7 @@ class Experiment:
     arrivals: Shape = field(default_factory=Shape)
     warm_up: WarmUp = field(default_factory=WarmUp)
     generator: Generator = field(default_factory=Generator)
+    cost: Cost = field(default_factory=Cost)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", self.name):
@@ -240,6 +256,7 @@ _SECTIONS: dict[str, type] = {
     "Shape": Shape,
     "WarmUp": WarmUp,
     "Generator": Generator,
+    "Cost": Cost,
 }
 
 
