@@ -15,7 +15,7 @@ RUNTIME := .venv/.installed-runtime
 DEV     := .venv/.installed-dev
 what := $(if $(MODEL),--model $(MODEL)) $(if $(DATASET),--dataset $(DATASET))
 
-.PHONY: help compare train export serve loadtest report test lint format bench-loadgen bench-embedded clean distclean lock ci-tools packages
+.PHONY: help compare train export serve loadtest report test lint format bench-loadgen bench-embedded dashboards watch clean distclean lock ci-tools packages
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,12 @@ bench-loadgen: $(RUNTIME) ## the load generator against a trivial server, beside
 
 bench-embedded: $(RUNTIME) ## the embedded server on a core of its own, beside TensorFlow Serving's figures
 	@$(PY) -m loadtest bench-embedded $(ARGS)
+
+dashboards: $(DEV) ## write Grafana's dashboards again from the code in monitoring/grafana/
+	@$(PY) -m monitoring.grafana
+
+watch: $(RUNTIME) ## both servers' figures live, while a run is going or `make serve` is up
+	@$(PY) -m monitoring.watch $(ARGS)
 
 lock: $(DEV) ## compile the lock files from pyproject.toml
 	@setup/lock

@@ -17,6 +17,10 @@ UNITS = frozenset(
     {"requests/s", "batches/s", "ratio", "seconds", "images", "requests", "processes", "restarts"}
     | {"cores", "bytes", "version", "bool"}
 )
+NATIVE_TYPES = frozenset({"counter", "gauge", "histogram"})
+NATIVE_UNITS = UNITS | frozenset(
+    {"milliseconds", "microseconds", "watts", "celsius", "hertz", "loads", "retries", "code", "alerts"}
+)
 _PLACE = re.compile(r"<([a-z_0-9]+|_)(?:\|([a-z_0-9]+))?>")
 
 
@@ -96,12 +100,33 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class Native:
+    """A series of an engine that dashboards show as it is.
+
+    name     without a histogram's _bucket, _sum and _count
+    type     one of `NATIVE_TYPES`
+    unit     one of `NATIVE_UNITS`: of its values times `scale`, or of a histogram's bounds as they are
+    labels   those worth showing, besides `server`, `namespace` and `instance`
+    """
+
+    name: str
+    dialect: str
+    type: str
+    unit: str
+    labels: tuple[str, ...]
+    description: str
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
 class Schema:
-    """All of schema.toml. `metrics` maps names to metrics, in the order in which their rules must be evaluated."""
+    """All of schema.toml. `metrics` maps names to metrics, in the order in which their rules must be evaluated;
+    `natives` maps names to the series that dashboards show as they are."""
 
     slo: Slo
     dialects: Mapping[str, Dialect]
     metrics: Mapping[str, Metric]
+    natives: Mapping[str, Native] = field(default_factory=dict)
 
     def dialect_of(self, server: str) -> str:
         """The dialect that a server (a value of the label `server`) speaks. Raises `KeyError` for an unknown one."""
@@ -137,7 +162,8 @@ def load(path: Path = SCHEMA) -> Schema:
         for metric in _metrics(name, one, terms):
             _check(metric, dialects)
             metrics[metric.name] = metric
-    return Schema(slo, dialects, metrics)
+    natives = {name: _native(name, one, dialects) for name, one in values["native"].items()}
+    return Schema(slo, dialects, metrics, natives)
 
 
 def _metrics(name: str, one: Mapping[str, Any], terms: Mapping[str, str]) -> list[Metric]:
@@ -183,6 +209,14 @@ def _check(metric: Metric, dialects: Mapping[str, Dialect]) -> None:
             raise SchemaError(f'{metric.name}: dialect "{dialect}" is not in [dialect]')
     for dialect in metric.dialects:
         metric.expression(dialect)
+
+
+def _native(name: str, one: Mapping[str, Any], dialects: Mapping[str, Dialect]) -> Native:
+    known = {"dialect": dialects, "type": NATIVE_TYPES, "unit": NATIVE_UNITS}
+    for key, allowed in known.items():
+        if one[key] not in allowed:
+            raise SchemaError(f'{name}: {key} "{one[key]}": use one of {", ".join(sorted(allowed))}')
+    return Native(name=name, **{**one, "labels": tuple(one["labels"])})
 
 
 def _expand(text: str, terms: Mapping[str, str], metric: str) -> str:
