@@ -43,10 +43,11 @@ report: $(RUNTIME) ## build summary.json and report.html again from a run's save
 test: $(DEV) packages lint ## lint and the whole test suite
 	@$(PY) -m pytest $(ARGS)
 
-lint: $(DEV) ## ruff and mypy
+lint: $(DEV) ## ruff, mypy, and Prometheus' own checks of its files
 	@$(PY) -m ruff check --quiet .
 	@$(PY) -m ruff format --quiet --check .
 	@$(PY) -m mypy --no-error-summary
+	@$(PY) -m monitoring check
 
 format: $(DEV) ## let ruff format and mend
 	@$(PY) -m ruff check --quiet --fix .
@@ -68,7 +69,7 @@ lock: $(DEV) ## compile the lock files from pyproject.toml
 	@setup/lock
 
 ci-tools: ## what the full test suite needs beyond the README's promise (root or password-less sudo)
-	@setup/debian-packages --require prometheus dataset-fashion-mnist chromium chromium-driver wrk curl
+	@setup/debian-packages --require prometheus prometheus-alertmanager dataset-fashion-mnist chromium chromium-driver wrk curl
 
 clean: ## delete artifacts/ and results/
 	@rm -rf artifacts results

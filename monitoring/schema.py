@@ -30,11 +30,18 @@ class SchemaError(ValueError):
 
 @dataclass(frozen=True)
 class Dialect:
-    """Who a source speaks of: `servers` are the values of the label `server`; empty for what is no server."""
+    """Who a source speaks of.
+
+    servers   the values that the label `server` has; empty for what is no server
+    answered  selects the counters of predictions answered without error
+    lag_s     seconds that the page is behind what the server has answered, on average
+    """
 
     name: str
     title: str
     servers: tuple[str, ...] = ()
+    answered: str = ""
+    lag_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -139,10 +146,17 @@ def load(path: Path = SCHEMA) -> Schema:
     """Read and check the schema. Raises `SchemaError`."""
     values = tomllib.loads(path.read_text())
     slo = Slo(**values["slo"])
-    dialects = {
-        name: Dialect(name, one["title"], tuple(one.get("servers", ()))) for name, one in values["dialect"].items()
-    }
     terms = {**values["term"], "objective_s": f"{slo.latency_s:g}", "objective_us": f"{slo.latency_s * 1e6:g}"}
+    dialects = {
+        name: Dialect(
+            name,
+            one["title"],
+            tuple(one.get("servers", ())),
+            _expand(one.get("answered", ""), terms, f"dialect {name}"),
+            one.get("lag_s", 0.0),
+        )
+        for name, one in values["dialect"].items()
+    }
     metrics: dict[str, Metric] = {}
     for name, one in values["metric"].items():
         for metric in _metrics(name, one, terms):
@@ -163,6 +177,15 @@ def _metrics(name: str, one: Mapping[str, Any], terms: Mapping[str, str]) -> lis
         "_sources": one["source"],
         "_terms": terms,
     }
+    if "windows" in one:
+        return [
+            Metric(
+                name=name.replace("<window>", window),
+                description=one["description"].replace("<window>", window),
+                **{**common, "window": window},
+            )
+            for window in one["windows"]
+        ]
     if "quantiles" not in one:
         return [Metric(name=name, description=one["description"], **common)]
     return [

@@ -53,15 +53,14 @@ def ratios(figures: dict[str, Any]) -> Chart | None:
     points, lows, highs, labels, hovers, colors, spoken = [], [], [], [], [], [], []
     for verdict in reversed(verdicts):
         ratio, (low, high) = verdict["ratio"], (verdict["ci95"][0] or FAR[0], verdict["ci95"][1] or FAR[1])
-        if (
-            verdict["metric"] == "goodput"
-        ):  # more is better: turn it round, so that right always means "second is better"
+        if verdict["metric"] != "p99":  # more is better: turn it round, so that right always means "second is better"
             ratio, low, high = 1 / ratio, 1 / high, 1 / low
         shown = [low if low > FAR[0] else None, high if high < FAR[1] else None]
         text = f"{wording.number(ratio)} times ({wording.interval(shown)})"
         ratio, low, high = (min(max(end, DRAWN[0]), DRAWN[1]) for end in (ratio, low, high))
-        over, at = wording.protocol(verdict["protocol"]), wording.rate(verdict["offered_rate"])
-        metric = "p99 latency" if verdict["metric"] == "p99" else "within SLO"
+        over = wording.protocol(verdict["protocol"])
+        at = wording.rate(verdict["offered_rate"]) if verdict["offered_rate"] else "the SLO"
+        metric = {"p99": "p99 latency", "goodput": "within SLO", "capacity": "capacity"}[verdict["metric"]]
         points.append(ratio)
         lows.append(ratio - low)
         highs.append(high - ratio)

@@ -68,7 +68,7 @@ def _headline(verdicts: list[dict[str, Any]], names: dict[str, str]) -> str:
 
 def _sentence(figures: dict[str, Any], verdict: dict[str, Any], names: dict[str, str]) -> tuple[str, str]:
     winner = verdict["winner"]
-    if winner is None:
+    if winner is None or verdict["metric"] == "capacity":
         return verdict["question"], verdict["why"]
     loser = next(name for name in verdict["compared"] if name != winner)
     factor, ends = verdict["ratio"], verdict["ci95"]
