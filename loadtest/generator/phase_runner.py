@@ -72,7 +72,7 @@ class Generator:
             write_warm_up(folder, {**values, "target": self._plan.target.stack})
 
     def _open_loop(self, phase: OpenLoopPhase, reference: Reference) -> None:
-        due = schedule(phase.arrival, phase.rate, phase.duration_s, phase.seed, phase.lead_in_s)
+        due = schedule(phase.arrival, phase.rate, phase.duration_s, phase.seed, phase.lead_in_s, phase.arrivals)
         draw = np.random.default_rng([phase.seed, 1])  # not the arrivals' own stream
         payloads = self._payloads(phase, reference, draw)
         choice = draw.integers(0, len(payloads), len(due))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from loadtest.generator.arrivals import PROCESSES
+from loadtest.generator.arrivals import PROCESSES, Shape, shape
 from models.problem import Problem
 from serving.target import PROTOCOLS, Target
 
@@ -34,7 +34,8 @@ class WarmUpPhase:
 @dataclass(frozen=True)
 class OpenLoopPhase:
     """Requests on a schedule fixed before the start: `rate` requests/s for `duration_s` seconds, after `lead_in_s`
-    seconds at the same rate that are not counted. `check_share` of the answers are compared with the reference."""
+    seconds at the same rate that are not counted. `arrival` names the process and `arrivals` shapes it. `check_share`
+    of the answers are compared with the reference."""
 
     id: str
     folder: Path
@@ -44,6 +45,7 @@ class OpenLoopPhase:
     duration_s: float
     scenario: str = "ladder"
     arrival: str = "poisson"
+    arrivals: Shape = field(default_factory=Shape)
     lead_in_s: float = 1.0
     max_in_flight: int = 1024
     timeout_s: float = 10.0
@@ -110,14 +112,17 @@ def _phase(values: dict[str, Any], where: str) -> Phase:
 
 
 def _build(kind: type[WarmUpPhase] | type[OpenLoopPhase], values: dict[str, Any], where: str) -> Phase:
-    known = {field.name: field for field in fields(kind)}
+    known = {item.name: item for item in fields(kind)}
     for key in values:
         if key not in known:
             raise Problem(f"{where}.{key}: unknown key; use one of {', '.join(known)}")
-    for key, field in known.items():
-        if key not in values and field.default is MISSING:
+    for key, item in known.items():
+        if key not in values and item.default is MISSING and item.default_factory is MISSING:
             raise Problem(f"{where}.{key}: missing")
-    return kind(**{**values, "folder": Path(values["folder"])})
+    built = {**values, "folder": Path(values["folder"])}
+    if "arrivals" in values:
+        built["arrivals"] = shape(values["arrivals"])
+    return kind(**built)
 
 
 def _positive(phase: Phase, where: str, *keys: str) -> None:
