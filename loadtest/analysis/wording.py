@@ -64,10 +64,10 @@ def seconds(value: float | None) -> str:
 
 
 def rate(value: float | None) -> str:
-    """Requests per second: whole from 100 on, three digits below."""
+    """Requests per second: whole from 100 on and where it is whole, three digits below."""
     if value is None:
         return NOTHING
-    return f"{value:,.0f}/s" if abs(value) >= 100 else f"{number(value)}/s"
+    return f"{value:,.0f}/s" if abs(value) >= 100 or float(value).is_integer() else f"{number(value)}/s"
 
 
 def images(value: float | None) -> str:
@@ -83,6 +83,11 @@ def money(value: float | None, currency: str) -> str:
 def share(value: float | None) -> str:
     """A share as a percentage."""
     return NOTHING if value is None else f"{number(value * 100, 2) if value < 0.995 else number(value * 100, 4)} %"
+
+
+def precise_share(value: float | None) -> str:
+    """A share in which the last digits matter: 89.34 %."""
+    return NOTHING if value is None else f"{number(value * 100, 4)} %"
 
 
 def gibibytes(value: float | None) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.analysis import saved_run, summary
-from loadtest.report import content, page
+from loadtest.report import content, files, markdown, page
 from loadtest.run_folder import write_json
 from models.problem import Problem
 
@@ -15,14 +15,15 @@ __all__ = ["write"]
 
 
 def write(run_folder: Path) -> Path:
-    """Write a run's report.html and report.json, each whole or not at all, from its saved data and
+    """Write a run's report.html, report.md and report.json, each whole or not at all, from its saved data and
     summary.json (built where missing).
 
     Returns the page's path. Raises `Problem` for a folder that is no run or holds a damaged file.
     """
     gathered = content.gather(saved_run.load(run_folder), _figures(run_folder))
     write_json(run_folder / "report.json", content.values(gathered))
-    return _write_text(run_folder / "report.html", page.render(gathered))
+    files.write_text(run_folder / "report.md", markdown.render(gathered))
+    return files.write_text(run_folder / "report.html", page.render(gathered))
 
 
 def _figures(run_folder: Path) -> dict[str, Any]:
@@ -32,9 +33,3 @@ def _figures(run_folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise Problem(f"{saved}: not valid JSON ({error}); delete it and build the report again") from error
     return figures
-
-
-def _write_text(path: Path, text: str) -> Path:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    return partial.replace(path)

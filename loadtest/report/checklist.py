@@ -163,7 +163,7 @@ def _needs(figures: dict[str, Any]) -> list[str]:
     found = []
     protocols = list(dict.fromkeys(wording.protocol(item["protocol"]) for item in measured))
     if protocols:
-        found.append(f"Measured over {' and '.join(protocols)}.")
+        found.append(f"Protocols: {' and '.join(protocols)}.")
     if figures["parity"]["proven"]:
         found.append(
             "The model could be exported to both worlds with the same answers (largest difference "

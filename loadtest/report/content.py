@@ -113,6 +113,8 @@ def gather(run: SavedRun, figures: dict[str, Any]) -> Content:
 def _configurations(run: SavedRun, targets: Sequence[dict[str, Any]], knobs: Sequence[Knob]) -> list[Configuration]:
     found = []
     for path, text in run.servers():
+        if path.endswith("/target.json"):  # how clients reach the server, not what it was given
+            continue
         stack = path.split("/")[1].rpartition("-")[0]
         target = next((target for target in targets if target["name"] == stack), {"name": stack})
         found.append(Configuration(target["name"], path, configurations.marked(text, target, knobs)))

@@ -118,7 +118,7 @@ def _environment() -> Environment:
         target=wording.target,
         shorten=wording.shorten,
         gibibytes=wording.gibibytes,
-        share_of=_share_of,
+        share_of=wording.precise_share,
         setting=wording.setting,
         tight=_tight,
         label=lambda key: LABELS.get(key, str(key).replace("_", " ")),
@@ -139,8 +139,3 @@ def when(moment: float | str | None) -> str:
 def _tight(text: str) -> str:
     """Text in which a figure is never parted from its unit at the end of a line."""
     return re.sub(r"(?<=\d) (?=(?:ms|s|%|GiB|×|10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹])(?:\W|$))|(?<=×) (?=10)", "\u00a0", text)
-
-
-def _share_of(value: float | None) -> str:
-    """A share near one, in which the last digits matter: 89.34 %."""
-    return wording.NOTHING if value is None else f"{wording.number(value * 100, 4)} %"

@@ -10,7 +10,7 @@ from loadtest.analysis import summary, wording
 from loadtest.report.charts.figure import AXIS_FONT, MARKERS, Chart, color, line, log_ticks, note, plain
 
 
-def latency_by_rate(figures: dict[str, Any], protocol: str) -> Chart | None:
+def latency_by_rate(figures: dict[str, Any], protocol: str, identity: str = "latency") -> Chart | None:
     """p99 and p50 against offered rate for each target over a protocol, the p99 with its interval, and the SLO."""
     data: list[dict[str, Any]] = []
     spoken: list[str] = []
@@ -38,7 +38,7 @@ def latency_by_rate(figures: dict[str, Any], protocol: str) -> Chart | None:
     low, high = min([*values, slo]) / 1.3, max([*values, slo]) * 1.4
     top = max(item["offered_rate"] for item in figures["measurements"] if item["protocol"] == protocol)
     return Chart(
-        id=f"latency-{protocol}",
+        id=f"{identity}-{protocol}",
         title=f"Latency versus offered rate, {over}",
         caption="Solid: p99 with its 95 % interval as a band. Dotted: p50. Lower and further right is better. A star "
         "marks the highest tested rate that meets the SLO; a cross is a measurement that is not valid.",

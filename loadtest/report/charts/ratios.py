@@ -13,7 +13,7 @@ FAR = (1e-6, 1e6)  # stands for a ratio without a bound
 DRAWN = (1e-3, 1e3)  # ratios beyond are drawn at the edge
 
 
-def ratios(figures: dict[str, Any]) -> Chart | None:
+def ratios(figures: dict[str, Any], identity: str = "ratios") -> Chart | None:
     """How many times better the second target is than the first, with intervals, for each verdict that has a ratio."""
     verdicts = [verdict for verdict in figures["verdicts"] if verdict["ratio"] and verdict["ci95"]]
     if not verdicts:
@@ -43,7 +43,7 @@ def ratios(figures: dict[str, Any]) -> Chart | None:
     reach = 1.15 * max(abs(math.log10(end)) for end in _ends(points, lows, highs))
     reach = max(reach, math.log10(1.5))
     return Chart(
-        id="ratios",
+        id=identity,
         title="How much, and how sure",
         caption=f"Each dot is a ratio, each bar its 95 % interval. Right of 1: {second} is better by that factor; "
         f"left: {first} is. A bar that crosses 1 shows no difference.",
