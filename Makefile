@@ -8,6 +8,7 @@ EXPERIMENT ?= default
 MODEL      ?=
 DATASET    ?=
 RUN        ?= results/latest
+AGAINST    ?=
 ARGS       ?=
 
 PY      := .venv/bin/python
@@ -37,8 +38,8 @@ serve: $(RUNTIME) ## both servers up until Ctrl-C
 loadtest: $(RUNTIME) packages ## load the servers that `make serve` keeps up in another terminal
 	@$(PY) -m loadtest run --experiment $(EXPERIMENT) $(ARGS)
 
-report: $(RUNTIME) ## build summary.json and report.html again from a run's saved data (RUN=FOLDER)
-	@$(PY) -m loadtest report $(RUN) $(ARGS)
+report: $(RUNTIME) ## build a run's report again from its saved data (RUN=FOLDER), or compare it with AGAINST=FOLDER
+	@$(PY) -m loadtest report $(RUN) $(if $(AGAINST),--against $(AGAINST)) $(ARGS)
 
 test: $(DEV) packages lint ## lint and the whole test suite
 	@$(PY) -m pytest $(ARGS)
