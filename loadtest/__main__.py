@@ -1,4 +1,4 @@
-"""Command line of the load test: compare, run, report, bench-loadgen, bench-embedded."""
+"""Command line of the load test: compare, run, report, dashboards-check, bench-loadgen, bench-embedded."""
 
 from __future__ import annotations
 
@@ -38,12 +38,13 @@ def main(argv: list[str] | None = None) -> int:
     report.add_argument("--against", metavar="RUN", help="compare the run with this one, the baseline, instead")
 
     verbs.add_parser("bench-loadgen", help="the generator against a trivial server, beside other tools")
+    verbs.add_parser("dashboards-check", help="every query of every Grafana dashboard, asked of a real Prometheus")
     verbs.add_parser("bench-embedded", help="the embedded server beside TensorFlow Serving's figures")
 
     arguments = sys.argv[1:] if argv is None else argv
     signal.signal(signal.SIGTERM, _interrupt)
-    if arguments and arguments[0] in _BENCHMARKS:  # they have command lines of their own
-        return _BENCHMARKS[arguments[0]](arguments[1:])
+    if arguments and arguments[0] in _PROGRAMS:  # they have command lines of their own
+        return _PROGRAMS[arguments[0]](arguments[1:])
     options = parser.parse_args(arguments)
     return problem.run(lambda: _VERBS[options.verb](options))
 
@@ -127,8 +128,18 @@ def _bench_embedded(arguments: Sequence[str]) -> int:
     return embedded.main(arguments)
 
 
+def _dashboards_check(arguments: Sequence[str]) -> int:
+    from loadtest import dashboards_check
+
+    return dashboards_check.main(arguments)
+
+
 _VERBS = {"compare": _compare, "run": _run, "report": _report}
-_BENCHMARKS = {"bench-loadgen": _bench_loadgen, "bench-embedded": _bench_embedded}
+_PROGRAMS = {
+    "bench-loadgen": _bench_loadgen,
+    "bench-embedded": _bench_embedded,
+    "dashboards-check": _dashboards_check,
+}
 
 
 def _interrupt(signum: int, frame: object) -> None:

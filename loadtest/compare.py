@@ -41,7 +41,7 @@ def compare(
         )
     if tensorflow_model_server and not os.access(tensorflow_model_server, os.X_OK):
         raise Problem(f"--tensorflow-model-server {tensorflow_model_server}: no executable file there")
-    bundle = _export(experiment, artifacts)
+    bundle = export(experiment, artifacts)
 
     def servers(folder: RunFolder) -> Targets:
         cores = environment.split_cores(sorted(os.sched_getaffinity(0)))
@@ -87,8 +87,11 @@ def _run(experiment: Experiment, bundle: Bundle, results: Path, fresh: bool, ser
         return run(folder.experiment(), bundle, servers(folder), folder, progress)
 
 
-def _export(experiment: Experiment, artifacts: Path) -> Bundle:
-    """Have the bundle made by the models package in its own process: this one never imports torch or tensorflow."""
+def export(experiment: Experiment, artifacts: Path) -> Bundle:
+    """Have the bundle made by the models package in its own process: this one never imports torch or tensorflow.
+
+    Raises `Problem`.
+    """
     command = [sys.executable, "-m", "models", "export", "--model", experiment.model, "--dataset", experiment.dataset]
     command += ["--seed", str(experiment.seed), "--artifacts", str(artifacts)]
     # In a session of its own: Ctrl-C reaches it as SIGTERM from here, which is clean even while its interpreter starts.
