@@ -15,7 +15,7 @@ RUNTIME := .venv/.installed-runtime
 DEV     := .venv/.installed-dev
 what := $(if $(MODEL),--model $(MODEL)) $(if $(DATASET),--dataset $(DATASET))
 
-.PHONY: help compare train export serve loadtest report test lint format bench-loadgen bench-embedded clean distclean lock ci-tools packages
+.PHONY: help compare train export serve loadtest loadtest-worker report test lint format bench-loadgen bench-embedded clean distclean lock ci-tools packages
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ serve: $(RUNTIME) ## both servers up until Ctrl-C
 
 loadtest: $(RUNTIME) packages ## load the servers that `make serve` keeps up in another terminal
 	@$(PY) -m loadtest run --experiment $(EXPERIMENT) $(ARGS)
+
+loadtest-worker: $(RUNTIME) ## put load on servers for a run on another machine (MASTER=HOST)
+	@$(PY) -m loadtest worker --master $(MASTER) $(ARGS)
 
 report: $(RUNTIME) ## build summary.json and report.html again from a run's saved data (RUN=FOLDER)
 	@$(PY) -m loadtest report $(RUN) $(ARGS)
