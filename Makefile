@@ -16,7 +16,7 @@ RUNTIME := .venv/.installed-runtime
 DEV     := .venv/.installed-dev
 what := $(if $(MODEL),--model $(MODEL)) $(if $(DATASET),--dataset $(DATASET))
 
-.PHONY: help compare train export serve loadtest report test lint format bench-loadgen bench-embedded dashboards watch clean distclean lock ci-tools packages
+.PHONY: help compare train export serve loadtest loadtest-worker report test lint format bench-loadgen bench-embedded dashboards watch clean distclean lock ci-tools packages
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ serve: $(RUNTIME) ## both servers up until Ctrl-C
 
 loadtest: $(RUNTIME) packages ## load the servers that `make serve` keeps up in another terminal
 	@$(PY) -m loadtest run --experiment $(EXPERIMENT) $(ARGS)
+
+loadtest-worker: $(RUNTIME) ## put load on servers for a run on another machine (MASTER=HOST)
+	@$(PY) -m loadtest worker --master $(MASTER) $(ARGS)
 
 report: $(RUNTIME) ## build a run's report again from its saved data (RUN=FOLDER), or compare it with AGAINST=FOLDER
 	@$(PY) -m loadtest report $(RUN) $(if $(AGAINST),--against $(AGAINST)) $(ARGS)

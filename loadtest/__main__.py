@@ -37,6 +37,11 @@ def main(argv: list[str] | None = None) -> int:
     report.add_argument("run", nargs="?", default="results/latest", help="the run's folder")
     report.add_argument("--against", metavar="RUN", help="compare the run with this one, the baseline, instead")
 
+    worker = verbs.add_parser("worker", help="put load on servers for a run on another machine, until Ctrl-C")
+    worker.add_argument("--master", required=True, metavar="HOST", help="the machine that runs the experiment")
+    worker.add_argument("--port", type=int, default=5557, help="its generator.port")
+    worker.add_argument("--processes", type=int, default=1, help="how many workers to be")
+
     verbs.add_parser("bench-loadgen", help="the generator against a trivial server, beside other tools")
     verbs.add_parser("dashboards-check", help="every query of every Grafana dashboard, asked of a real Prometheus")
     verbs.add_parser("bench-embedded", help="the embedded server beside TensorFlow Serving's figures")
@@ -116,6 +121,13 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
+def _worker(options: argparse.Namespace) -> int:
+    from loadtest.generator_process import serve_master
+
+    serve_master(options.master, options.port, options.processes)
+    return 0
+
+
 def _bench_loadgen(arguments: Sequence[str]) -> int:
     from loadtest.bench import load_generator
 
@@ -134,7 +146,7 @@ def _dashboards_check(arguments: Sequence[str]) -> int:
     return dashboards_check.main(arguments)
 
 
-_VERBS = {"compare": _compare, "run": _run, "report": _report}
+_VERBS = {"compare": _compare, "run": _run, "worker": _worker, "report": _report}
 _PROGRAMS = {
     "bench-loadgen": _bench_loadgen,
     "bench-embedded": _bench_embedded,
