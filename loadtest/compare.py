@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from loadtest import environment
 from loadtest import experiment as experiments
 from loadtest.experiment import Experiment
 from loadtest.progress import RunProgress
@@ -20,6 +19,7 @@ from models import bundle as bundles
 from models.bundle import Bundle
 from models.problem import Problem
 from serving import serve
+from serving.cores import split_cores
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -44,7 +44,7 @@ def compare(
     bundle = _export(experiment, artifacts)
 
     def servers(folder: RunFolder) -> Targets:
-        cores = environment.split_cores(sorted(os.sched_getaffinity(0)))
+        cores = split_cores(sorted(os.sched_getaffinity(0)))
         return LocalTargets(folder, bundle, experiment.profile, experiment.protocols, cores, tensorflow_model_server)
 
     return _run(experiment, bundle, results, fresh, servers)
