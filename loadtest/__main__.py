@@ -35,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
 
     report = verbs.add_parser("report", help="build summary.json and report.html again from a run's saved data")
     report.add_argument("run", nargs="?", default="results/latest", help="the run's folder")
+    report.add_argument("--against", metavar="RUN", help="compare the run with this one, the baseline, instead")
 
     verbs.add_parser("bench-loadgen", help="the generator against a trivial server, beside other tools")
     verbs.add_parser("bench-embedded", help="the embedded server beside TensorFlow Serving's figures")
@@ -104,6 +105,12 @@ def _report(options: argparse.Namespace) -> int:
     from loadtest.report import terminal
 
     folder = run_folder.resolve(options.run)
+    if options.against:
+        from loadtest.report import against
+
+        page, headlines = against.write(folder, run_folder.resolve(options.against))
+        terminal.show_comparison(headlines, page)
+        return 0
     terminal.show(summary.write(folder), report.write(folder))
     return 0
 

@@ -53,6 +53,7 @@ class _Proven:
         now(f"{target.stack}: wire parity over the whole test split")
         figures = wire_parity.check(target, self._bundle.reference, protocols=self._protocols)
         samples = next(iter(figures.values()))["samples"]
+        wire_parity.save_examples(self._bundle.reference, self._folder.path / "wire-samples.npz")
         proven = {**known["targets"], target.stack: figures}
         self._folder.write(
             "wire-parity.json", {"samples": samples, "tolerance": wire_parity.TOLERANCE, "targets": proven}
@@ -94,7 +95,7 @@ class LocalTargets:
             tensorflow_model_server=self._model_server,
         )
         if self._prometheus:
-            self._prometheus.watch_server(self._running.target)
+            self._prometheus.watch_server(self._running.target, self._running.process.pid)
         self._proven.prove(self._running.target, now)
 
     def target(self, stack: str) -> Target:

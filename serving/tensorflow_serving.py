@@ -85,10 +85,12 @@ def render(
     configuration: str,
     grpc_port: int,
     rest_port: int,
+    connection_age_s: float | None = None,
 ) -> Rendering:
     """Render batching.txt, monitoring.txt and the flags.
 
-    ``model_base_path`` and ``configuration`` (the folder of the files) are paths as the server will see them.
+    ``model_base_path`` and ``configuration`` (the folder of the files) are paths as the server will see them;
+    ``connection_age_s``: the server asks gRPC clients to connect anew after so many seconds (None: never).
     """
     queue = math.ceil(profile.queue_capacity / profile.max_batch_size)
     computing = profile.instances * profile.max_batch_size
@@ -126,6 +128,8 @@ max_enqueued_batches {{ value: {queue} }}
         "tensorflow_intra_op_parallelism": profile.threads,
         "tensorflow_inter_op_parallelism": profile.instances,
     }
+    if connection_age_s:
+        flags["grpc_channel_arguments"] = f"grpc.max_connection_age_ms={round(connection_age_s * 1000)}"
     settings = {
         **profile.to_dict(),
         "batch_timeout_micros": micros,

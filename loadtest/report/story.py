@@ -18,9 +18,11 @@ FACTS = {
 
 @dataclass(frozen=True)
 class Story:
-    """``headline`` is one short sentence; ``sentences`` give the evidence, (topic, sentence) for each question."""
+    """``headline`` is one short sentence; ``lede`` says it in two or three, with ratios, intervals and conditions;
+    ``sentences`` give the evidence, (topic, sentence) for each question."""
 
     headline: str
+    lede: list[str]
     sentences: list[tuple[str, str]]
 
 
@@ -40,8 +42,60 @@ def tell(figures: dict[str, Any]) -> Story:
     if not verdicts:
         measured = [names[target["name"]] for target in figures["targets"] if target["measured"]]
         headline = f"Only {measured[0]} was measured." if measured else "Nothing was measured."
-        return Story(headline, [("", "There is no second target to compare it with.")] if measured else [])
-    return Story(_headline(verdicts, names), [_sentence(figures, verdict, names) for verdict in verdicts])
+        alone = "There is no second target to compare it with."
+        return Story(headline, [alone, _holds(figures)] if measured else [], [("", alone)] if measured else [])
+    return Story(
+        headline=_headline(verdicts, names),
+        lede=[*_lede(figures, verdicts), _holds(figures)],
+        sentences=[_sentence(figures, verdict, names) for verdict in verdicts],
+    )
+
+
+LEDE_PROTOCOLS = 2
+
+
+def _lede(figures: dict[str, Any], verdicts: list[dict[str, Any]]) -> list[str]:
+    """A sentence for the latency verdict of each of the first protocols."""
+    found = []
+    for verdict in [verdict for verdict in verdicts if verdict["metric"] == "p99"][:LEDE_PROTOCOLS]:
+        over, winner, ratio = wording.protocol(verdict["protocol"]), verdict["winner"], verdict["ratio"]
+        if ratio is None:
+            found.append(f"Over {over} there is no verdict; the reason stands below.")
+            continue
+        at = wording.rate(verdict["offered_rate"])
+        if winner is None:
+            shown = f"{wording.number(ratio)} (95 % interval {wording.interval(verdict['ci95'])})"
+            verb = "no difference is shown" if verdict["why"].startswith("No difference") else "no winner is named"
+            found.append(f"Over {over} at {at} {verb}: the ratio of the p99 latencies is {shown}.")
+            continue
+        loser = next(name for name in verdict["compared"] if name != winner)
+        p99 = [wording.milliseconds(_measured(figures, name, verdict)["latency_ms"]["p99"]) for name in (winner, loser)]
+        found.append(
+            f"Over {over} at {at}, {wording.shorten(wording.stack(winner), 30)}’s p99 latency is "
+            f"{_factor(verdict, ' times lower')}: {p99[0]} against {p99[1]}."
+        )
+    return found
+
+
+def _factor(verdict: dict[str, Any], unit: str = "") -> str:
+    """How many times better the winner is, above 1, with its interval."""
+    factor, ends = verdict["ratio"], verdict["ci95"]
+    if factor < 1:
+        factor, ends = 1 / factor, [1 / end if end else None for end in reversed(ends)]
+    return f"{wording.number(factor)}{unit} (95 % interval {wording.interval(ends)})"
+
+
+def _holds(figures: dict[str, Any]) -> str:
+    """The conditions in one sentence."""
+    known = dict(conditions(figures, None))
+    device = figures["experiment"].get("profile", {}).get("device")
+    parts = [
+        f"for {wording.shorten(known['Model'], 80)}",
+        f"with an SLO of {known['SLO'].replace(', ', ' and ')}" if "SLO" in known else "",
+        f"on {wording.shorten(known['Machine'], 80)}" if "Machine" in known else "",
+        f"computing on the {str(device).upper()}" if device else "",
+    ]
+    return f"Measured {', '.join(part for part in parts if part)}."
 
 
 def _headline(verdicts: list[dict[str, Any]], names: dict[str, str]) -> str:
@@ -68,13 +122,10 @@ def _headline(verdicts: list[dict[str, Any]], names: dict[str, str]) -> str:
 
 def _sentence(figures: dict[str, Any], verdict: dict[str, Any], names: dict[str, str]) -> tuple[str, str]:
     winner = verdict["winner"]
-    if winner is None:
+    if winner is None or verdict["metric"] == "capacity":
         return verdict["question"], verdict["why"]
     loser = next(name for name in verdict["compared"] if name != winner)
-    factor, ends = verdict["ratio"], verdict["ci95"]
-    if factor < 1:
-        factor, ends = 1 / factor, [1 / end if end else None for end in reversed(ends)]
-    sure = f"{wording.number(factor)} (95 % interval {wording.interval(ends)})"
+    sure = f"{_factor(verdict)}{_adjusted(verdict)}"
     ours, theirs = (_measured(figures, name, verdict) for name in (winner, loser))
     if verdict["metric"] == "p99":
         evidence = (
@@ -88,6 +139,14 @@ def _sentence(figures: dict[str, Any], verdict: dict[str, Any], names: dict[str,
             f"That is a factor of {sure}."
         )
     return verdict["question"], evidence
+
+
+def _adjusted(verdict: dict[str, Any]) -> str:
+    """The p-value after Holm's correction for all questions of the run, where the summary has one."""
+    p = verdict.get("p_adjusted")
+    if p is None:
+        return ""
+    return f", adjusted p {'below 0.001' if p < 0.001 else wording.number(p, 2)}"
 
 
 def _measured(figures: dict[str, Any], target: str, verdict: dict[str, Any]) -> dict[str, Any]:

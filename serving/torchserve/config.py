@@ -63,11 +63,14 @@ def render(
     ports: Ports,
     host: str = LOOPBACK,
     cores: int = 1,
+    connection_age_s: float | None = None,
 ) -> Rendering:
     """Render config.properties, metrics.yaml and log4j2.xml.
 
     ``model_store`` and ``metrics_config`` are paths as the server will see them; ``host`` is the address of the
-    inference and metrics APIs (management stays on loopback); ``cores`` is the number of CPUs the server may use.
+    inference and metrics APIs (management stays on loopback); ``cores`` is the number of CPUs the server may use;
+    ``connection_age_s``: the server asks gRPC clients to connect anew after so many seconds (None: never), so that they
+    find new replicas and leave those that stop.
     """
     delay = max(1, math.floor(profile.batch_timeout_ms + 0.5))
     netty = max(1, min(4, cores // 2))
@@ -91,6 +94,7 @@ def render(
     models = {model: {model_version: {"defaultVersion": True, "marName": f"{model}.mar", **tuning}}}
     comments = "".join(f"# {note}\n" for note in notes)
     gpus = "number_of_gpu=0\n" if profile.device == "cpu" else ""
+    age = f"grpc_inference_max_connection_age_ms={round(connection_age_s * 1000)}\n" if connection_age_s else ""
     properties = f"""\
 # Rendered by Tandem from its ServingProfile; changes here are lost.
 {comments}
@@ -98,7 +102,7 @@ inference_address=http://{host}:{ports.rest}
 metrics_address=http://{host}:{ports.metrics}
 grpc_inference_address={host}
 grpc_inference_port={ports.grpc}
-# Management is for this machine only, may register no model from any URL or file, and needs no token.
+{age}# Management is for this machine only, may register no model from any URL or file, and needs no token.
 management_address=http://{LOOPBACK}:{ports.management}
 grpc_management_address={LOOPBACK}
 grpc_management_port={ports.grpc_management}
@@ -167,12 +171,19 @@ ts_metrics:
 # The handler's own histograms: counters to TorchServe, because its histograms have fixed buckets.
 model_metrics:
   counter:
-    - {name: tandem_batch_latency_seconds_bucket, unit: seconds, dimensions: [ModelName, le]}
-    - {name: tandem_batch_latency_seconds_sum, unit: seconds, dimensions: [ModelName]}
-    - {name: tandem_batch_latency_seconds_count, unit: count, dimensions: [ModelName]}
-    - {name: tandem_batch_images_bucket, unit: count, dimensions: [ModelName, le]}
-    - {name: tandem_batch_images_sum, unit: count, dimensions: [ModelName]}
-    - {name: tandem_batch_images_count, unit: count, dimensions: [ModelName]}
+    - {name: tandem_handler_seconds_bucket, unit: seconds, dimensions: [model, version, protocol, le]}
+    - {name: tandem_handler_seconds_sum, unit: seconds, dimensions: [model, version, protocol]}
+    - {name: tandem_handler_seconds_count, unit: seconds, dimensions: [model, version, protocol]}
+    - {name: tandem_compute_seconds_bucket, unit: seconds, dimensions: [model, version, le]}
+    - {name: tandem_compute_seconds_sum, unit: seconds, dimensions: [model, version]}
+    - {name: tandem_compute_seconds_count, unit: seconds, dimensions: [model, version]}
+    - {name: tandem_batch_images_bucket, unit: count, dimensions: [model, version, le]}
+    - {name: tandem_batch_images_sum, unit: count, dimensions: [model, version]}
+    - {name: tandem_batch_images_count, unit: count, dimensions: [model, version]}
+    - {name: tandem_bad_requests_total, unit: count, dimensions: [model, version, protocol]}
+    - {name: tandem_busy_seconds_total, unit: seconds, dimensions: [model, version]}
+    - {name: tandem_worker_starts_total, unit: count, dimensions: [model, version, worker]}
+    - {name: tandem_worker_heartbeats_total, unit: count, dimensions: [model, version, worker]}
 """
 
 # Access and metric logging cost throughput. A worker's own output (a traceback, say) comes through MODEL_LOG.
