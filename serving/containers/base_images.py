@@ -35,7 +35,7 @@ def refresh(file: Path = FILE) -> list[str]:
     changed = []
     for name, image in re.findall(r"^([A-Z_]+)_IMAGE=(.*)$", text, re.MULTILINE):
         docker("pull", "--quiet", image, doing=f"docker pull {image}")
-        found = docker("image", "inspect", "--format", "{{join .RepoDigests \"\\n\"}}", image).stdout.split()
+        found = docker("image", "inspect", "--format", '{{join .RepoDigests "\\n"}}', image).stdout.split()
         if not found:
             raise Problem(f"{image}: has no digest from a registry; was it made on this machine?")
         line = f"{name}_DIGEST=@{found[0].partition('@')[2]}"

@@ -67,6 +67,7 @@ def command(engine: str, configuration: Path = layout.CONFIG) -> list[str]:
     if engine == "torchserve":
         from serving.torchserve import java, server
 
+        os.environ.update(server.scratch_settings(layout.SCRATCH))
         return server.command_line(java.find(), configuration, layout.MODELS, layout.SCRATCH)
     flags = _lines(configuration / layout.FLAGS)
     if engine == "tensorflow-serving":
@@ -77,7 +78,7 @@ def command(engine: str, configuration: Path = layout.CONFIG) -> list[str]:
 def environment(configuration: Path = layout.CONFIG) -> dict[str, str]:
     """The variables that the configuration sets for the server."""
     pairs = (line.partition("=") for line in _lines(configuration / layout.ENVIRONMENT))
-    return {name: value for name, _, value in pairs}
+    return {**{name: value for name, _, value in pairs}, "TANDEM_REFUSING": str(layout.REFUSING)}
 
 
 class Supervisor:

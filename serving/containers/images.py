@@ -27,7 +27,7 @@ OTHER_BASE = "give the engine access to the registry, or have the image under th
 
 @dataclass(frozen=True)
 class Image:
-    """One of our images: its name below `tandem/`, what goes into its build beside the Dockerfile, and of the bundle."""
+    """One of our images: its name below `tandem/`, what its build reads beside the Dockerfile, and of the bundle."""
 
     name: str
     sources: tuple[str, ...]
@@ -41,9 +41,7 @@ class Image:
 
 
 TORCHSERVE = Image("torchserve", (*MODELS, "serving"), ("manifest.json", "torchserve"))
-TENSORFLOW_SERVING = Image(
-    "tensorflow-serving", (*MODELS, "serving"), ("manifest.json", "savedmodel"), packages=False
-)
+TENSORFLOW_SERVING = Image("tensorflow-serving", (*MODELS, "serving"), ("manifest.json", "savedmodel"), packages=False)
 EMBEDDED = Image("embedded-tfserving", (*MODELS, "serving"), ("manifest.json", "savedmodel"))
 LOADTEST = Image("loadtest", (*MODELS, "serving", "loadtest", "experiments"), ("manifest.json", "reference.npz"))
 IMAGES = (TORCHSERVE, TENSORFLOW_SERVING, EMBEDDED, LOADTEST)
@@ -51,7 +49,7 @@ IMAGES = (TORCHSERVE, TENSORFLOW_SERVING, EMBEDDED, LOADTEST)
 
 @dataclass(frozen=True)
 class Build:
-    """How to build: for GPUs or not, PyTorch's build, by digest or whatever the tags are here, and our names' prefix."""
+    """How to build: for GPUs or not, PyTorch's build, bases by digest or by tag alone, and the prefix of our names."""
 
     gpu: bool = False
     torch: str = "cpu"

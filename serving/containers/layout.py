@@ -1,4 +1,4 @@
-"""Where things are inside our images, and on which ports they listen. The standard library only: images start with it."""
+"""Where things are inside our images, and on which ports they listen. Imports the standard library only."""
 
 from __future__ import annotations
 

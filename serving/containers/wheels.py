@@ -1,5 +1,5 @@
-"""The Python packages of an image, fetched by this machine's pip: its mirrors, proxy and certificates apply, and none of
-them gets into a layer. The build itself then needs no network."""
+"""The Python packages of an image, fetched by this machine's pip: its mirrors, proxy and certificates apply, and none
+of them gets into a layer. The build itself then needs no network."""
 
 from __future__ import annotations
 
@@ -49,4 +49,5 @@ def fetch(image: str, torch: str = "cpu") -> Path:
         if done.returncode == 0:
             stamp.write_text(digest)
             return folder
-    raise Problem(f"the packages of {lock} cannot be fetched; pip's last words are above", done.stderr.splitlines()[-8:])
+    last = done.stderr.splitlines()[-8:]
+    raise Problem(f"the packages of {lock} cannot be fetched; pip's last words are above", last)
