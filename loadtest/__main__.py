@@ -11,6 +11,7 @@ from typing import Any
 
 from loadtest import experiment as experiments
 from models import problem
+from serving.containers.command_line import build_arguments, build_of
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,6 +25,8 @@ def main(argv: list[str] | None = None) -> int:
     compare.add_argument(
         "--tensorflow-model-server", type=Path, help="a real tensorflow_model_server (default: the one on the PATH)"
     )
+
+    build_arguments(compare.add_argument_group("with runtime = container"))
 
     run = verbs.add_parser("run", help="the same experiment against servers that are up already (make serve)")
     _experiment_arguments(run)
@@ -78,6 +81,7 @@ def _overrides(options: argparse.Namespace) -> dict[str, Any]:
 
 def _compare(options: argparse.Namespace) -> int:
     from loadtest.compare import compare
+    from serving.containers.stack import Choice
 
     compare(
         options.experiment,
@@ -86,6 +90,7 @@ def _compare(options: argparse.Namespace) -> int:
         results=options.results,
         fresh=options.fresh,
         tensorflow_model_server=options.tensorflow_model_server,
+        containers=Choice(embedded=options.embedded, gpu=options.gpu, build=build_of(options)),
     )
     return 0
 
