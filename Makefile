@@ -9,13 +9,19 @@ MODEL      ?=
 DATASET    ?=
 RUN        ?= results/latest
 ARGS       ?=
+OVERLAY    ?= local
+COMPONENTS ?=
+REGISTRY   ?=
+MODEL_VERSION ?=
+BACK       ?=
 
 PY      := .venv/bin/python
 RUNTIME := .venv/.installed-runtime
 DEV     := .venv/.installed-dev
+deployment := --overlay '$(OVERLAY)' --components '$(COMPONENTS)' --registry '$(REGISTRY)' $(if $(MODEL),--model $(MODEL)) $(if $(MODEL_VERSION),--model-version $(MODEL_VERSION))
 what := $(if $(MODEL),--model $(MODEL)) $(if $(DATASET),--dataset $(DATASET))
 
-.PHONY: help compare train export serve loadtest report test lint format bench-loadgen bench-embedded clean distclean lock ci-tools packages
+.PHONY: help compare train export serve loadtest report deploy deploy-plan rollout undeploy manifests test lint format bench-loadgen bench-embedded clean distclean lock ci-tools packages
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +45,21 @@ loadtest: $(RUNTIME) packages ## load the servers that `make serve` keeps up in 
 
 report: $(RUNTIME) ## build summary.json and report.html again from a run's saved data (RUN=FOLDER)
 	@$(PY) -m loadtest report $(RUN) $(ARGS)
+
+deploy: $(RUNTIME) ## both servers, load generator and monitoring on Kubernetes (OVERLAY=local|cpu|gpu REGISTRY=... COMPONENTS=...)
+	@$(PY) -m serving.kubernetes deploy $(deployment) $(ARGS)
+
+deploy-plan: $(RUNTIME) ## what make deploy would change; touches nothing
+	@$(PY) -m serving.kubernetes plan $(deployment) $(ARGS)
+
+rollout: $(RUNTIME) ## bring both servers on Kubernetes to MODEL_VERSION=N, or BACK=1 to the version before
+	@$(PY) -m serving.kubernetes rollout $(if $(MODEL_VERSION),--model-version $(MODEL_VERSION)) $(if $(BACK),--back) $(ARGS)
+
+undeploy: $(RUNTIME) ## remove all of it from Kubernetes
+	@$(PY) -m serving.kubernetes undeploy $(ARGS)
+
+manifests: $(DEV) ## write the files in k8s/ that are rendered from the serving profile and from monitoring/
+	@$(PY) -m serving.kubernetes manifests
 
 test: $(DEV) packages lint ## lint and the whole test suite
 	@$(PY) -m pytest $(ARGS)
