@@ -16,7 +16,7 @@ RUNTIME := .venv/.installed-runtime
 DEV     := .venv/.installed-dev
 what := $(if $(MODEL),--model $(MODEL)) $(if $(DATASET),--dataset $(DATASET))
 
-.PHONY: help compare train export serve loadtest report test lint format bench-loadgen bench-embedded clean distclean lock ci-tools packages
+.PHONY: help compare train export serve loadtest report test lint format bench-loadgen bench-embedded dashboards watch clean distclean lock ci-tools packages
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,10 +44,11 @@ report: $(RUNTIME) ## build a run's report again from its saved data (RUN=FOLDER
 test: $(DEV) packages lint ## lint and the whole test suite
 	@$(PY) -m pytest $(ARGS)
 
-lint: $(DEV) ## ruff and mypy
+lint: $(DEV) ## ruff, mypy, and Prometheus' own checks of its files
 	@$(PY) -m ruff check --quiet .
 	@$(PY) -m ruff format --quiet --check .
 	@$(PY) -m mypy --no-error-summary
+	@$(PY) -m monitoring check
 
 format: $(DEV) ## let ruff format and mend
 	@$(PY) -m ruff check --quiet --fix .
@@ -59,11 +60,17 @@ bench-loadgen: $(RUNTIME) ## the load generator against a trivial server, beside
 bench-embedded: $(RUNTIME) ## the embedded server on a core of its own, beside TensorFlow Serving's figures
 	@$(PY) -m loadtest bench-embedded $(ARGS)
 
+dashboards: $(DEV) ## write Grafana's dashboards again from the code in monitoring/grafana/
+	@$(PY) -m monitoring.grafana
+
+watch: $(RUNTIME) ## both servers' figures live, while a run is going or `make serve` is up
+	@$(PY) -m monitoring.watch $(ARGS)
+
 lock: $(DEV) ## compile the lock files from pyproject.toml
 	@setup/lock
 
 ci-tools: ## what the full test suite needs beyond the README's promise (root or password-less sudo)
-	@setup/debian-packages --require prometheus dataset-fashion-mnist chromium chromium-driver wrk curl
+	@setup/debian-packages --require prometheus prometheus-alertmanager dataset-fashion-mnist chromium chromium-driver wrk curl
 
 clean: ## delete artifacts/ and results/
 	@rm -rf artifacts results

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from loadtest.phase_plan import longest_s
 from loadtest.run_folder import write_json
 from models.problem import Problem
 from serving.process import ServerProcess
@@ -53,7 +54,7 @@ def run_phases(
     command += ["--only-summary", "--plan", str(plan)]
     log = folder / "locust.log"
     generator = ServerProcess("the load generator", command, log, folder=ROOT, cores=cores)
-    deadline = time.monotonic() + 60 + sum(map(_longest, phases))
+    deadline = time.monotonic() + 60 + sum(map(longest_s, phases))
     try:
         with log.open(errors="replace") as lines:
             tail = _Tail(lines, on_event)
@@ -84,9 +85,3 @@ class _Tail:
                 text, self._partial = self._partial, ""
                 if text.startswith("{"):
                     self._on_event(json.loads(text))
-
-
-def _longest(phase: dict[str, Any]) -> float:
-    if phase["kind"] == "warm-up":
-        return float(phase["max_s"]) + 30
-    return float(phase["lead_in_s"] + phase["duration_s"] + phase["timeout_s"]) + 30

@@ -22,6 +22,7 @@ _FOLDER = Path(__file__).resolve().parent
 sys.path[:] = [str(_FOLDER.parent), *(entry for entry in sys.path if Path(entry or ".").resolve() != _FOLDER)]
 
 from loadtest.generator import phases  # noqa: E402
+from loadtest.generator.crew import Alone  # noqa: E402
 from loadtest.generator.phase_runner import Generator  # noqa: E402
 from models.problem import Problem  # noqa: E402
 
@@ -53,7 +54,8 @@ class Tandem(User):
         try:
             if not environment.parsed_options.plan:
                 raise Problem("no plan: give --plan FILE or set TANDEM_PLAN")
-            Generator(phases.load(Path(environment.parsed_options.plan)), environment.stats, sys.stdout).run()
+            plan = phases.load(Path(environment.parsed_options.plan))
+            Generator(plan, Alone(plan, environment.stats), sys.stdout).run()
             environment.process_exit_code = 0
         except Problem as problem:
             self.fail(str(problem))

@@ -95,7 +95,7 @@ class LocalTargets:
             tensorflow_model_server=self._model_server,
         )
         if self._prometheus:
-            self._prometheus.watch_server(self._running.target)
+            self._prometheus.watch_server(self._running.target, self._running.process.pid)
         self._proven.prove(self._running.target, now)
 
     def target(self, stack: str) -> Target:

@@ -70,6 +70,7 @@ class SavedRun:
     wire_parity: Values | None
     targets: list[Values]
     trials: list[SavedTrial]
+    searches: list[Values]
 
     @property
     def stacks(self) -> list[str]:
@@ -127,6 +128,7 @@ def load(folder: Path) -> SavedRun:
         wire_parity=_json(folder / "wire-parity.json"),
         targets=_json(folder / "targets.json") or [],
         trials=[_trial(folder, path) for path in sorted((folder / "trials").glob("[!.]*/trial.json"))],
+        searches=[_json(path) for path in sorted((folder / "searches").glob("[!.]*/search.json"))],
     )
 
 

@@ -16,7 +16,7 @@ from serving.target import PROTOCOLS, Target
 @dataclass(frozen=True)
 class WarmUpPhase:
     """A closed loop at `concurrency` until successive windows of `window_s` agree within `tolerance`, for at least
-    `min_s` and at most `max_s` seconds."""
+    `min_s` and at most `max_s` seconds; `retries` times more where they did not."""
 
     id: str
     folder: Path
@@ -29,13 +29,14 @@ class WarmUpPhase:
     tolerance: float = 0.05
     timeout_s: float = 10.0
     batch: int = 1
+    retries: int = 0
 
 
 @dataclass(frozen=True)
 class OpenLoopPhase:
     """Requests on a schedule fixed before the start: `rate` requests/s for `duration_s` seconds, after `lead_in_s`
     seconds at the same rate that are not counted. `arrival` names the process and `arrivals` shapes it. `check_share`
-    of the answers are compared with the reference."""
+    of the answers are compared with the reference. A trial that the generator spoils is repeated `retries` times."""
 
     id: str
     folder: Path
@@ -53,10 +54,64 @@ class OpenLoopPhase:
     repetition: int = 1
     batch: int = 1
     warm_up: str | None = None
+    retries: int = 0
 
 
-Phase = WarmUpPhase | OpenLoopPhase
-_KINDS: dict[str, type[WarmUpPhase] | type[OpenLoopPhase]] = {"warm-up": WarmUpPhase, "open-loop": OpenLoopPhase}
+@dataclass(frozen=True)
+class ClosedLoopPhase:
+    """`concurrency` requests in flight for `duration_s` seconds, after `lead_in_s` that are not counted. A request is
+    due when it is sent, so its latency says nothing of waiting before that: for single-stream and offline only."""
+
+    id: str
+    folder: Path
+    protocol: str
+    seed: int
+    scenario: str
+    duration_s: float
+    concurrency: int = 1
+    lead_in_s: float = 1.0
+    timeout_s: float = 10.0
+    check_share: float = 0.05
+    repetition: int = 1
+    batch: int = 1
+    warm_up: str | None = None
+
+
+@dataclass(frozen=True)
+class SearchPhase:
+    """A search for the highest rate that meets `p99_ms` and `error_ratio`, by trials like `trial` at other rates.
+
+    trials     the folder in which each trial gets its own
+    growth, precision, repeats   see `capacity_search.look`; it starts at the trial's rate
+    before     [rate, met] of an earlier repetition's tries, from which this one goes on
+    budget_s   no trial starts that would end later than this after the search began
+    """
+
+    id: str
+    folder: Path
+    trials: Path
+    trial: OpenLoopPhase
+    p99_ms: float
+    error_ratio: float
+    growth: float
+    precision: float
+    repeats: int
+    budget_s: float
+    before: Sequence[tuple[float, bool]] = ()
+
+    @property
+    def protocol(self) -> str:
+        """The protocol of its trials."""
+        return self.trial.protocol
+
+
+Phase = WarmUpPhase | OpenLoopPhase | ClosedLoopPhase | SearchPhase
+_KINDS: dict[str, type[Phase]] = {
+    "warm-up": WarmUpPhase,
+    "open-loop": OpenLoopPhase,
+    "closed-loop": ClosedLoopPhase,
+    "search": SearchPhase,
+}
 
 
 @dataclass(frozen=True)
@@ -102,16 +157,21 @@ def _phase(values: dict[str, Any], where: str) -> Phase:
     phase = _build(_KINDS[kind], {key: value for key, value in values.items() if key != "kind"}, where)
     if phase.protocol not in PROTOCOLS:
         raise Problem(f"{where}.protocol = {phase.protocol!r}: use one of {', '.join(PROTOCOLS)}")
-    if isinstance(phase, OpenLoopPhase):
-        if phase.arrival not in PROCESSES:
-            raise Problem(f"{where}.arrival = {phase.arrival!r}: use one of {', '.join(PROCESSES)}")
-        _positive(phase, where, "rate", "duration_s", "max_in_flight", "timeout_s", "batch")
-    else:
-        _positive(phase, where, "concurrency", "window_s", "max_s", "tolerance", "timeout_s", "batch")
+    if isinstance(phase, OpenLoopPhase) and phase.arrival not in PROCESSES:
+        raise Problem(f"{where}.arrival = {phase.arrival!r}: use one of {', '.join(PROCESSES)}")
+    _positive(phase, where, *_POSITIVE[kind])
     return phase
 
 
-def _build(kind: type[WarmUpPhase] | type[OpenLoopPhase], values: dict[str, Any], where: str) -> Phase:
+_POSITIVE = {
+    "warm-up": ("concurrency", "window_s", "max_s", "tolerance", "timeout_s", "batch"),
+    "open-loop": ("rate", "duration_s", "max_in_flight", "timeout_s", "batch"),
+    "closed-loop": ("concurrency", "duration_s", "timeout_s", "batch"),
+    "search": ("p99_ms", "growth", "precision", "repeats", "budget_s"),
+}
+
+
+def _build(kind: type[Phase], values: dict[str, Any], where: str) -> Phase:
     known = {item.name: item for item in fields(kind)}
     for key in values:
         if key not in known:
@@ -119,9 +179,11 @@ def _build(kind: type[WarmUpPhase] | type[OpenLoopPhase], values: dict[str, Any]
     for key, item in known.items():
         if key not in values and item.default is MISSING and item.default_factory is MISSING:
             raise Problem(f"{where}.{key}: missing")
-    built = {**values, "folder": Path(values["folder"])}
+    built: dict[str, Any] = {**values, **{key: Path(values[key]) for key in ("folder", "trials") if key in values}}
     if "arrivals" in values:
         built["arrivals"] = shape(values["arrivals"])
+    if "trial" in values:
+        built["trial"] = _phase({"kind": "open-loop", **values["trial"]}, f"{where}.trial")
     return kind(**built)
 
 
