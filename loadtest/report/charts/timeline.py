@@ -116,14 +116,14 @@ def _points(block: Block) -> Points:
     for trial in block.trials:
         start = float(trial.record.get("started_at", 0))
         ours = [(float(row.get("second") or 0) + 0.5, row) for row in trial.timeline()]
-        theirs = [(_since(row.get("t"), start), row) for row in trial.server_timeline()]
+        theirs = [(float(row["t"] or 0) - 0.5, row) for row in trial.server_timeline() if "t" in row]
         for panel in PANELS:
             for series in panel.series:
                 rows = theirs if series.of_server else ours
                 values = [
                     (start - block.began + at, value / series.scale)
                     for at, row in rows
-                    if at is not None and (value := row.get(series.column)) is not None
+                    if (value := row.get(series.column)) is not None
                 ]
                 if values:
                     thin = _largest_of(values, -(-len(values) // MOST_POINTS))
@@ -134,11 +134,6 @@ def _points(block: Block) -> Points:
 def _largest_of(values: list[tuple[float, float]], several: int) -> list[tuple[float, float]]:
     """Of every so many points, the one with the largest value."""
     return [max(values[at : at + several], key=lambda point: point[1]) for at in range(0, len(values), several)]
-
-
-def _since(t: float | None, start: float) -> float | None:
-    """Seconds since a trial's start of a time that is given as such, or as Unix time."""
-    return None if t is None else t - start if t > start / 2 > 0 else t
 
 
 def _chart(

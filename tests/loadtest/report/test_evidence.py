@@ -13,11 +13,11 @@ from PIL import Image
 
 from loadtest import report
 from loadtest.analysis import saved_run, summary
-from loadtest.report import checklist, samples, sizing
+from loadtest.report import checklist, samples, scenarios, sizing
 from loadtest.report.charts import timeline
 from loadtest.report.charts.decomposition import decomposition, remainder
 from models.problem import Problem
-from tests.loadtest.runs.build import CLASSES, EMBEDDED, TORCHSERVE, decompose, write_run
+from tests.loadtest.runs.build import CLASSES, EMBEDDED, TORCHSERVE, decompose, write_run, write_trial
 
 RATES = {"grpc": [250.0, 500.0]}
 
@@ -134,6 +134,45 @@ def test_without_a_server_side_time_line_that_is_said(tmp_path):
     chart = timeline.timelines(saved_run.load(folder), summary.build(folder))[0]
     assert "this run saved no time line" in chart.caption
     assert "CPU" not in {trace["name"] for trace in chart.data}
+
+
+def test_other_scenarios_are_told_by_the_figure_that_they_are_run_for(tmp_path):
+    folder = write_run(tmp_path / "run", {"pytorch": TORCHSERVE}, rates={"grpc": [100.0]}, duration_s=2)
+    spike = {"arrival": "spike", "arrivals": {"spike_start_s": 1.0, "spike_s": 1.0}}
+    for scenario, rate, more, milliseconds in (
+        ("single-stream", 0.0, {"arrival": "closed loop"}, [4.0, 4.0, 4.0]),
+        ("offline", 0.0, {"arrival": "closed loop", "batch": 8}, [30.0, 30.0, 30.0]),
+        ("soak", 50.0, {}, [4.0, 5.0, 6.0, 8.0]),
+        ("spike", 50.0, spike, [5.0, 160.0, 90.0, 5.0]),
+    ):
+        for repetition in (1, 2):
+            record = {"target": "pytorch", "protocol": "grpc", "scenario": scenario, "offered_rate": rate, **more}
+            seconds = [np.full(50, value) for value in milliseconds]
+            name = f"{scenario}-r{repetition}"
+            write_trial(folder / "trials" / name, {**record, "repetition": repetition, "warm_up": name}, seconds)
+    told = {item.scenario: item.found for item in scenarios.findings(summary.build(folder))}
+    assert list(told) == ["single-stream", "offline", "spike", "soak"]
+    assert told["single-stream"].startswith("p90 4.00 ms (")
+    assert told["offline"].startswith("400 images/s (")
+    assert told["spike"] == "p99 within the SLO again after 1 s, 1 s (each repetition)"
+    assert told["soak"].startswith("p50 × 2.00, p99 × 2.00 from the first quarter to the last of 8.00 s")
+    text = report.write(folder).read_text(encoding="utf-8")
+    assert "closed loop" in text
+    assert told["offline"] in text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "| single-stream | closed loop |" in (folder / "report.md").read_text()
+
+
+def test_a_long_trial_keeps_its_worst_seconds_in_a_page_that_stays_small(tmp_path):
+    folder = write_run(tmp_path / "run", {"pytorch": TORCHSERVE}, rates={"grpc": [5.0]}, duration_s=1, repetitions=1)
+    seconds = [np.full(1, 900.0 if second == 2501 else 3.0) for second in range(3600)]
+    record = {"target": "pytorch", "protocol": "grpc", "scenario": "soak", "offered_rate": 1.0, "warm_up": "soak"}
+    write_trial(folder / "trials" / "soak", record, seconds)
+    chart = timeline.timelines(saved_run.load(folder), summary.build(folder))[1]
+    p99 = next(trace for trace in chart.data if trace["name"] == "p99")
+    assert len(p99["y"]) <= timeline.MOST_POINTS + 1
+    worst = max(range(len(p99["y"]) - 1), key=lambda at: p99["y"][at])
+    assert p99["y"][worst] == pytest.approx(900, rel=0.01)
+    assert p99["x"][worst] == pytest.approx(2502.5)  # a second of lead-in before
 
 
 def test_the_parts_of_a_bar_are_the_decomposition_and_sum_to_its_total(figures):
