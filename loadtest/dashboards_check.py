@@ -12,7 +12,6 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -72,9 +71,9 @@ def check(api: PrometheusApi, dashboards: Iterable[Mapping[str, Any]], start: fl
                 if narrowed in FAILURES:
                     values = ", ".join(f"{name} = {chosen[name]}" for name in queries.variables(dashboard))
                     verdict, detail = narrowed, f"with {values}: {reason}"
-            reason = reasons.get((query.uid, query.name)) or reasons.get((query.uid, "*"))
-            if reason and verdict == EMPTY:
-                verdict, detail = ALLOWED, reason
+            excuse = reasons.get((query.uid, query.name)) or reasons.get((query.uid, "*"))
+            if excuse and verdict == EMPTY:
+                verdict, detail = ALLOWED, excuse
             outcomes.append(Outcome(query, verdict, detail))
     return outcomes
 
@@ -105,7 +104,7 @@ def _chosen(
     api: PrometheusApi, dashboard: Mapping[str, Any], values: Mapping[str, str], start: float, end: float
 ) -> dict[str, str]:
     """One value of each variable that has any."""
-    chosen = {}
+    chosen: dict[str, str] = {}
     for query in queries.of(dashboard):
         if query.place == "variable":
             selector, label = queries.label_values(queries.filled(query.expression, {**values, **chosen}))
@@ -164,7 +163,7 @@ def load(target: Target, bundle: Bundle, folder: Path, seconds: float, prometheu
         bundle.reference,
         phases,
         folder=folder / "generator" / target.stack,
-        payloads=16,
+        generator=experiments.Generator(payloads=16),
         exporter_port=port,
         cores=(),
         on_event=lambda event: None,

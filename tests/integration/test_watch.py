@@ -87,7 +87,9 @@ def test_a_log_gets_plain_lines_each_second(results):
     assert (watch.returncode, error) == (0, b"")
     assert not any("\x1b" in line for line in seen)
     grpc = [line for line in seen if re.match(r"\d\d:\d\d:\d\d embedded-tfserving grpc: rate [\d.]+/s, p50 ", line)]
-    totals = [line for line in seen if re.match(r"\d\d:\d\d:\d\d embedded-tfserving all: rate [\d.]+/s, errors 0.00%", line)]
+    totals = [
+        line for line in seen if re.match(r"\d\d:\d\d:\d\d embedded-tfserving all: rate [\d.]+/s, errors 0.00%", line)
+    ]
     assert (len(grpc), len(totals)) == (3, 3)
     assert len({line[:8] for line in grpc}) >= 2, "a line each second"
 
