@@ -11,6 +11,7 @@ from typing import Any
 
 from loadtest import experiment as experiments
 from models import problem
+from serving.containers.command_line import build_arguments, build_of
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,6 +26,8 @@ def main(argv: list[str] | None = None) -> int:
         "--tensorflow-model-server", type=Path, help="a real tensorflow_model_server (default: the one on the PATH)"
     )
 
+    build_arguments(compare.add_argument_group("with runtime = container"))
+
     run = verbs.add_parser("run", help="the same experiment against servers that are up already (make serve)")
     _experiment_arguments(run)
     run.add_argument(
@@ -36,6 +39,11 @@ def main(argv: list[str] | None = None) -> int:
     report = verbs.add_parser("report", help="build summary.json and report.html again from a run's saved data")
     report.add_argument("run", nargs="?", default="results/latest", help="the run's folder")
     report.add_argument("--against", metavar="RUN", help="compare the run with this one, the baseline, instead")
+
+    worker = verbs.add_parser("worker", help="put load on servers for a run on another machine, until Ctrl-C")
+    worker.add_argument("--master", required=True, metavar="HOST", help="the machine that runs the experiment")
+    worker.add_argument("--port", type=int, default=5557, help="its generator.port")
+    worker.add_argument("--processes", type=int, default=1, help="how many workers to be")
 
     verbs.add_parser("bench-loadgen", help="the generator against a trivial server, beside other tools")
     verbs.add_parser("dashboards-check", help="every query of every Grafana dashboard, asked of a real Prometheus")
@@ -73,6 +81,7 @@ def _overrides(options: argparse.Namespace) -> dict[str, Any]:
 
 def _compare(options: argparse.Namespace) -> int:
     from loadtest.compare import compare
+    from serving.containers.stack import Choice
 
     compare(
         options.experiment,
@@ -81,6 +90,7 @@ def _compare(options: argparse.Namespace) -> int:
         results=options.results,
         fresh=options.fresh,
         tensorflow_model_server=options.tensorflow_model_server,
+        containers=Choice(embedded=options.embedded, gpu=options.gpu, build=build_of(options)),
     )
     return 0
 
@@ -116,6 +126,13 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
+def _worker(options: argparse.Namespace) -> int:
+    from loadtest.generator_process import serve_master
+
+    serve_master(options.master, options.port, options.processes)
+    return 0
+
+
 def _bench_loadgen(arguments: Sequence[str]) -> int:
     from loadtest.bench import load_generator
 
@@ -134,7 +151,7 @@ def _dashboards_check(arguments: Sequence[str]) -> int:
     return dashboards_check.main(arguments)
 
 
-_VERBS = {"compare": _compare, "run": _run, "report": _report}
+_VERBS = {"compare": _compare, "run": _run, "worker": _worker, "report": _report}
 _PROGRAMS = {
     "bench-loadgen": _bench_loadgen,
     "bench-embedded": _bench_embedded,
