@@ -161,7 +161,7 @@ def load(target: Target, bundle: Bundle, folder: Path, seconds: float, prometheu
         bundle.reference,
         phases,
         folder=folder / "generator" / target.stack,
-        payloads=16,
+        generator=experiments.Generator(payloads=16),
         exporter_port=port,
         cores=(),
         on_event=lambda event: None,
