@@ -23,7 +23,7 @@ RUNTIME   ?=
 deployment := --overlay '$(OVERLAY)' --components '$(COMPONENTS)' --registry '$(REGISTRY)' $(if $(MODEL),--model $(MODEL)) $(if $(MODEL_VERSION),--model-version $(MODEL_VERSION))
 what := $(if $(MODEL),--model $(MODEL)) $(if $(DATASET),--dataset $(DATASET))
 
-.PHONY: help compare train export serve loadtest loadtest-worker report images up down deploy deploy-plan rollout undeploy manifests test lint format bench-loadgen bench-embedded dashboards watch clean distclean lock ci-tools packages
+.PHONY: help compare train export serve loadtest loadtest-worker report images up down deploy deploy-plan rollout undeploy manifests test lint format bench-loadgen bench-embedded dashboards dashboards-check watch clean distclean lock ci-tools packages
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,6 +96,9 @@ bench-embedded: $(INSTALLED) ## the embedded server on a core of its own, beside
 
 dashboards: $(DEV) ## write Grafana's dashboards again from the code in monitoring/grafana/
 	@$(PY) -m monitoring.grafana
+
+dashboards-check: $(INSTALLED) packages ## ask every query of every dashboard of a Prometheus beside both loaded servers
+	@$(PY) -m loadtest dashboards-check $(ARGS)
 
 watch: $(INSTALLED) ## both servers' figures live, while a run is going or `make serve` is up
 	@$(PY) -m monitoring.watch $(ARGS)
