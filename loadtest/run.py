@@ -211,6 +211,7 @@ class _Job:
             last = max(trial["ended_at"] for trial in trials.values())
             time.sleep(max(0.0, last + observation.SETTLE_S - time.time()))
         for path, trial in trials.items():
+            (path / "server-timeline.csv").write_text(observation.server_timeline(self.prometheus, trial))
             self.folder.write(f"trials/{path.name}/server.json", observation.server_figures(self.prometheus, trial))
 
     def _warm_up(self, block: Block, protocol: str) -> Phase:

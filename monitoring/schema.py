@@ -17,6 +17,10 @@ UNITS = frozenset(
     {"requests/s", "batches/s", "ratio", "seconds", "images", "requests", "processes", "restarts"}
     | {"cores", "bytes", "version", "bool"}
 )
+NATIVE_TYPES = frozenset({"counter", "gauge", "histogram"})
+NATIVE_UNITS = UNITS | frozenset(
+    {"milliseconds", "microseconds", "watts", "celsius", "hertz", "loads", "retries", "code", "alerts"}
+)
 _PLACE = re.compile(r"<([a-z_0-9]+|_)(?:\|([a-z_0-9]+))?>")
 
 
@@ -26,11 +30,18 @@ class SchemaError(ValueError):
 
 @dataclass(frozen=True)
 class Dialect:
-    """Who a source speaks of: `servers` are the values of the label `server`; empty for what is no server."""
+    """Who a source speaks of.
+
+    servers   the values that the label `server` has; empty for what is no server
+    answered  selects the counters of predictions answered without error
+    lag_s     seconds that the page is behind what the server has answered, on average
+    """
 
     name: str
     title: str
     servers: tuple[str, ...] = ()
+    answered: str = ""
+    lag_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -89,12 +100,33 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class Native:
+    """A series of an engine that dashboards show as it is.
+
+    name     without a histogram's _bucket, _sum and _count
+    type     one of `NATIVE_TYPES`
+    unit     one of `NATIVE_UNITS`: of its values times `scale`, or of a histogram's bounds as they are
+    labels   those worth showing, besides `server`, `namespace` and `instance`
+    """
+
+    name: str
+    dialect: str
+    type: str
+    unit: str
+    labels: tuple[str, ...]
+    description: str
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
 class Schema:
-    """All of schema.toml. `metrics` maps names to metrics, in the order in which their rules must be evaluated."""
+    """All of schema.toml. `metrics` maps names to metrics, in the order in which their rules must be evaluated;
+    `natives` maps names to the series that dashboards show as they are."""
 
     slo: Slo
     dialects: Mapping[str, Dialect]
     metrics: Mapping[str, Metric]
+    natives: Mapping[str, Native] = field(default_factory=dict)
 
     def dialect_of(self, server: str) -> str:
         """The dialect that a server (a value of the label `server`) speaks. Raises `KeyError` for an unknown one."""
@@ -114,16 +146,24 @@ def load(path: Path = SCHEMA) -> Schema:
     """Read and check the schema. Raises `SchemaError`."""
     values = tomllib.loads(path.read_text())
     slo = Slo(**values["slo"])
-    dialects = {
-        name: Dialect(name, one["title"], tuple(one.get("servers", ()))) for name, one in values["dialect"].items()
-    }
     terms = {**values["term"], "objective_s": f"{slo.latency_s:g}", "objective_us": f"{slo.latency_s * 1e6:g}"}
+    dialects = {
+        name: Dialect(
+            name,
+            one["title"],
+            tuple(one.get("servers", ())),
+            _expand(one.get("answered", ""), terms, f"dialect {name}"),
+            one.get("lag_s", 0.0),
+        )
+        for name, one in values["dialect"].items()
+    }
     metrics: dict[str, Metric] = {}
     for name, one in values["metric"].items():
         for metric in _metrics(name, one, terms):
             _check(metric, dialects)
             metrics[metric.name] = metric
-    return Schema(slo, dialects, metrics)
+    natives = {name: _native(name, one, dialects) for name, one in values["native"].items()}
+    return Schema(slo, dialects, metrics, natives)
 
 
 def _metrics(name: str, one: Mapping[str, Any], terms: Mapping[str, str]) -> list[Metric]:
@@ -137,6 +177,15 @@ def _metrics(name: str, one: Mapping[str, Any], terms: Mapping[str, str]) -> lis
         "_sources": one["source"],
         "_terms": terms,
     }
+    if "windows" in one:
+        return [
+            Metric(
+                name=name.replace("<window>", window),
+                description=one["description"].replace("<window>", window),
+                **{**common, "window": window},
+            )
+            for window in one["windows"]
+        ]
     if "quantiles" not in one:
         return [Metric(name=name, description=one["description"], **common)]
     return [
@@ -160,6 +209,14 @@ def _check(metric: Metric, dialects: Mapping[str, Dialect]) -> None:
             raise SchemaError(f'{metric.name}: dialect "{dialect}" is not in [dialect]')
     for dialect in metric.dialects:
         metric.expression(dialect)
+
+
+def _native(name: str, one: Mapping[str, Any], dialects: Mapping[str, Dialect]) -> Native:
+    known = {"dialect": dialects, "type": NATIVE_TYPES, "unit": NATIVE_UNITS}
+    for key, allowed in known.items():
+        if one[key] not in allowed:
+            raise SchemaError(f'{name}: {key} "{one[key]}": use one of {", ".join(sorted(allowed))}')
+    return Native(name=name, **{**one, "labels": tuple(one["labels"])})
 
 
 def _expand(text: str, terms: Mapping[str, str], metric: str) -> str:

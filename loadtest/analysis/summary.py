@@ -30,21 +30,26 @@ def build(run_folder: Path) -> dict[str, Any]:
     """
     run = saved_run.load(run_folder)
     slo = {**DEFAULT_SLO, **run.experiment.get("slo", {})}
-    measured = _measure(run, slo)
-    asked = {(stack, protocol) for stack in run.stacks for protocol in _protocols(run)}
-    parity = validity.parity(run.manifest, run.wire_parity, sorted(asked))
+    measured = measure(run, slo)
+    parity = prove(run)
     figures = [item.figures for item in measured]
     limits = capacity.of(figures, run.searches, slo)
     return {
         "experiment": run.experiment,
         "environment": run.environment,
         "parity": parity,
-        "targets": [_target(run, stack) for stack in run.stacks],
+        "targets": [describe(run, stack) for stack in run.stacks],
         "measurements": figures,
         "capacity": limits,
         "verdicts": verdicts.decide(run.stacks, _protocols(run), measured, limits, slo, parity),
         "warnings": _warnings(run, figures, parity),
     }
+
+
+def prove(run: SavedRun) -> dict[str, Any]:
+    """The evidence that a run's targets served one model."""
+    asked = {(stack, protocol) for stack in run.stacks for protocol in _protocols(run)}
+    return validity.parity(run.manifest, run.wire_parity, sorted(asked))
 
 
 def write(run_folder: Path) -> dict[str, Any]:
@@ -85,7 +90,8 @@ class _Sampled:
     seed: tuple[int, ...]
 
 
-def _measure(run: SavedRun, slo: dict[str, float]) -> list[Compared]:
+def measure(run: SavedRun, slo: dict[str, float]) -> list[Compared]:
+    """Every measurement of a run with the uncertainty that a comparison needs; ``slo``: p99_ms and error_ratio."""
     sampled = []
     for key, trials in repetitions(run).items():
         measurement = statistics.combine([trial.intervals() for trial in trials])
@@ -189,7 +195,8 @@ def _engine(run: SavedRun, item: _Sampled) -> tuple[str | None, str | None]:
     return record.get("engine", target.get("engine")), record.get("engine_version", target.get("engine_version"))
 
 
-def _target(run: SavedRun, stack: str) -> dict[str, Any]:
+def describe(run: SavedRun, stack: str) -> dict[str, Any]:
+    """A target's entry in the summary."""
     saved = run.target(stack)
     record: dict[str, Any] = next((trial.record for trial in run.trials if trial.key[0] == stack), {})
     return {
@@ -209,7 +216,7 @@ def _target(run: SavedRun, stack: str) -> dict[str, Any]:
 def _warnings(run: SavedRun, figures: list[dict[str, Any]], parity: dict[str, Any]) -> list[str]:
     found = [str(warning) for warning in run.environment.get("warnings") or []]
     for stack in run.stacks:
-        target = _target(run, stack)
+        target = describe(run, stack)
         if not target["measured"]:
             found.append(f"{wording.stack(stack)} has no measurement in this run")
         elif wording.is_embedded(target):
