@@ -80,7 +80,9 @@ lock: $(DEV) ## compile the lock files from pyproject.toml
 	@setup/lock
 
 ci-tools: ## what the full test suite needs beyond the README's promise (root or password-less sudo)
-	@setup/debian-packages --require prometheus prometheus-alertmanager dataset-fashion-mnist chromium chromium-driver wrk curl
+	@setup/debian-packages --require prometheus prometheus-alertmanager dataset-fashion-mnist chromium chromium-driver wrk curl docker.io docker-compose iptables debootstrap
+	@tests/docker/engine start
+	@tests/docker/base-images
 
 clean: ## delete artifacts/ and results/
 	@rm -rf artifacts results
