@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -71,6 +72,7 @@ import sys
 from serving.containers import layout
 from serving.containers.entrypoint import Supervisor
 from pathlib import Path
+from typing import ClassVar
 layout.DRAINING, layout.REFUSING = Path(sys.argv[2]) / "draining", Path(sys.argv[2]) / "refusing"
 sys.exit(Supervisor(sys.argv[1], sys.argv[3:], {}).run())
 """
@@ -133,7 +135,7 @@ def test_the_configuration_of_a_container_is_complete(bundle, tmp_path):
 
 class _Answers(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    states: list[str] = []
+    states: ClassVar[list[str]] = []
 
     def do_GET(self) -> None:
         torchserve = [{"workers": [{"status": state} for state in self.states]}]
