@@ -10,14 +10,20 @@ DATASET    ?=
 RUN        ?= results/latest
 AGAINST    ?=
 ARGS       ?=
+OVERLAY    ?= local
+COMPONENTS ?=
+REGISTRY   ?=
+MODEL_VERSION ?=
+BACK       ?=
 
 PY        := .venv/bin/python
 INSTALLED := .venv/.installed-runtime
 DEV       := .venv/.installed-dev
 RUNTIME   ?=
+deployment := --overlay '$(OVERLAY)' --components '$(COMPONENTS)' --registry '$(REGISTRY)' $(if $(MODEL),--model $(MODEL)) $(if $(MODEL_VERSION),--model-version $(MODEL_VERSION))
 what := $(if $(MODEL),--model $(MODEL)) $(if $(DATASET),--dataset $(DATASET))
 
-.PHONY: help compare train export serve images up down loadtest report test lint format bench-loadgen bench-embedded dashboards watch clean distclean lock ci-tools packages
+.PHONY: help compare train export serve loadtest loadtest-worker report images up down deploy deploy-plan rollout undeploy manifests test lint format bench-loadgen bench-embedded dashboards watch clean distclean lock ci-tools packages
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,8 +54,26 @@ down: $(INSTALLED) ## stop the stack; no container, network or volume stays
 loadtest: $(INSTALLED) packages ## load the servers that `make serve` keeps up in another terminal
 	@$(PY) -m loadtest run --experiment $(EXPERIMENT) $(ARGS)
 
+loadtest-worker: $(INSTALLED) ## put load on servers for a run on another machine (MASTER=HOST)
+	@$(PY) -m loadtest worker --master $(MASTER) $(ARGS)
+
 report: $(INSTALLED) ## build a run's report again from its saved data (RUN=FOLDER), or compare it with AGAINST=FOLDER
 	@$(PY) -m loadtest report $(RUN) $(if $(AGAINST),--against $(AGAINST)) $(ARGS)
+
+deploy: $(INSTALLED) ## both servers, load generator and monitoring on Kubernetes (OVERLAY=local|cpu|gpu REGISTRY=... COMPONENTS=...)
+	@$(PY) -m serving.kubernetes deploy $(deployment) $(ARGS)
+
+deploy-plan: $(INSTALLED) ## what make deploy would change; touches nothing
+	@$(PY) -m serving.kubernetes plan $(deployment) $(ARGS)
+
+rollout: $(INSTALLED) ## bring both servers on Kubernetes to MODEL_VERSION=N, or BACK=1 to the version before
+	@$(PY) -m serving.kubernetes rollout $(if $(MODEL_VERSION),--model-version $(MODEL_VERSION)) $(if $(BACK),--back) $(ARGS)
+
+undeploy: $(INSTALLED) ## remove all of it from Kubernetes
+	@$(PY) -m serving.kubernetes undeploy $(ARGS)
+
+manifests: $(DEV) ## write the files in k8s/ that are rendered from the serving profile and from monitoring/
+	@$(PY) -m serving.kubernetes manifests
 
 test: $(DEV) packages lint ## lint and the whole test suite
 	@$(PY) -m pytest $(ARGS)

@@ -50,7 +50,7 @@ def compare(
         raise Problem(f"--tensorflow-model-server {tensorflow_model_server}: no executable file there")
     if experiment.runtime == "container":
         docker_cli.require_engine()  # before minutes of training
-    bundle = _export(experiment, artifacts)
+    bundle = export(experiment, artifacts)
 
     def servers(folder: RunFolder) -> Targets:
         if experiment.runtime == "container":
@@ -99,8 +99,11 @@ def _run(experiment: Experiment, bundle: Bundle, results: Path, fresh: bool, ser
         return run(folder.experiment(), bundle, servers(folder), folder, progress)
 
 
-def _export(experiment: Experiment, artifacts: Path) -> Bundle:
-    """Have the bundle made by the models package in its own process: this one never imports torch or tensorflow."""
+def export(experiment: Experiment, artifacts: Path) -> Bundle:
+    """Have the bundle made by the models package in its own process: this one never imports torch or tensorflow.
+
+    Raises `Problem`.
+    """
     command = [sys.executable, "-m", "models", "export", "--model", experiment.model, "--dataset", experiment.dataset]
     command += ["--seed", str(experiment.seed), "--artifacts", str(artifacts)]
     # In a session of its own: Ctrl-C reaches it as SIGTERM from here, which is clean even while its interpreter starts.

@@ -1,4 +1,4 @@
-"""``python -m serving VERB``; heavy imports lie in the verbs, so that --help is instant."""
+"""``python -m serving serve|parity|images|up|down|tfserving``; heavy imports lie inside the verbs."""
 
 from __future__ import annotations
 

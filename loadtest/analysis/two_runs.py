@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from loadtest.analysis import summary, verdicts, wording
+from loadtest.analysis import capacity, summary, verdicts, wording
 from loadtest.analysis.saved_run import SavedRun
 from loadtest.analysis.summary import DEFAULT_SLO
 from loadtest.analysis.verdicts import Compared
@@ -71,10 +71,11 @@ def _comparison(
     stack: str, runs: Mapping[str, tuple[SavedRun, list[Compared]]], slo: dict[str, float]
 ) -> dict[str, Any]:
     """A summary of one target in both runs, each run under its label as if it were a target."""
-    relabelled, targets, doubts = [], [], []
+    relabelled, targets, doubts, searches = [], [], [], []
     for label, (run, items) in runs.items():
         targets.append({**summary.describe(run, stack), "name": label})
         doubts += [f"{label}: {why}" for why in summary.prove(run)["why_not_proven"]]
+        searches += [{**search, "target": label} for search in run.searches if search["target"] == stack]
         relabelled += [
             replace(item, key=(label, *item.key[1:]), figures={**item.figures, "target": label})
             for item in _measured(items, stack)
@@ -83,14 +84,15 @@ def _comparison(
     figures = [item.figures for item in relabelled]
     protocols = list(dict.fromkeys(item.key[1] for item in relabelled))
     parity = {**summary.prove(this), "proven": not doubts, "why_not_proven": doubts}
+    limits = capacity.of(figures, searches, slo)
     return {
         "experiment": this.experiment,
         "environment": this.environment,
         "parity": parity,
         "targets": targets,
         "measurements": figures,
-        "capacity": verdicts.capacity(figures, slo),
-        "verdicts": verdicts.decide([BASELINE, THIS], protocols, relabelled, slo, parity),
+        "capacity": limits,
+        "verdicts": verdicts.decide([BASELINE, THIS], protocols, relabelled, limits, slo, parity),
         "warnings": [],
     }
 

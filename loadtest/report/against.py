@@ -92,10 +92,10 @@ def _compare(number: int, target: str, figures: dict[str, Any]) -> Comparison:
 
 def _capacity(figures: dict[str, Any], protocol: str) -> Capacity:
     before, after = (sizing.capacity(figures, label, protocol) for label in (BASELINE, THIS))
-    return Capacity(protocol, before, after, _say(before, after))
+    return Capacity(protocol, before, after, compare_capacity(before, after))
 
 
-def _say(before: dict[str, Any] | None, after: dict[str, Any] | None) -> str:
+def compare_capacity(before: dict[str, Any] | None, after: dict[str, Any] | None) -> str:
     """Higher or lower only where the intervals of the two do not meet."""
     if not before or not after or None in (before["max_rate"], after["max_rate"]):
         return "cannot be compared: no tested rate met the SLO in both"

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from loadtest.analysis.saved_run import SavedRun
-from loadtest.report import checklist, configurations, samples, sizing, story
+from loadtest.report import checklist, configurations, samples, scenarios, sizing, story
 from loadtest.report.charts.decomposition import decomposition
 from loadtest.report.charts.figure import Chart
 from loadtest.report.charts.latency import latency_by_rate
@@ -17,6 +17,7 @@ from loadtest.report.charts.timeline import timelines
 from loadtest.report.checklist import Point
 from loadtest.report.configurations import ConfigLine, Knob
 from loadtest.report.samples import Disagreement, Sample
+from loadtest.report.scenarios import Finding
 from loadtest.report.sizing import Plan
 from loadtest.report.story import Badge, Story
 
@@ -57,6 +58,7 @@ class Content:
     story: Story
     badges: list[Badge]
     conditions: list[tuple[str, str]]
+    findings: list[Finding]
     facts: list[str]
     plan: Plan
     checklist: list[Point]
@@ -93,6 +95,7 @@ def gather(run: SavedRun, figures: dict[str, Any]) -> Content:
         story=story.tell(figures),
         badges=story.badges(figures),
         conditions=story.conditions(figures, run.manifest),
+        findings=scenarios.findings(figures),
         facts=[fact for target in figures["targets"] if (fact := story.FACTS.get(target["engine"]))],
         plan=plan,
         checklist=checklist.points(figures, plan),
@@ -133,6 +136,7 @@ def values(content: Content) -> dict[str, Any]:
         },
         "badges": [asdict(badge) for badge in content.badges],
         "conditions": [{"name": name, "value": value} for name, value in content.conditions],
+        "scenarios": [asdict(item) for item in content.findings],
         "cost_and_sizing": asdict(content.plan),
         "checklist": [asdict(point) for point in content.checklist],
         "settings": [asdict(knob) for knob in content.knobs],

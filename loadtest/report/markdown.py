@@ -54,10 +54,15 @@ def escape(value: Any) -> Any:
     """Text that Markdown and HTML show as it is, on one line, without characters that turn its direction, and short."""
     if isinstance(value, Code) or not isinstance(value, str):
         return value
-    line = " ".join(value.split())
-    line = "".join(character for character in line if unicodedata.category(character) not in ("Cf", "Cc"))
-    escaped = wording.shorten(line, LONGEST).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    escaped = visible(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return SPECIAL.sub(r"\\\g<0>", escaped).replace("@", "&#64;")
+
+
+def visible(text: str) -> str:
+    """What is shown of a text: one line without control and formatting characters, cut where it is too long."""
+    line = " ".join(text.split())
+    shown = "".join(character for character in line if unicodedata.category(character) not in ("Cf", "Cc"))
+    return wording.shorten(shown, LONGEST)
 
 
 @cache

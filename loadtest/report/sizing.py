@@ -77,7 +77,6 @@ def plan(figures: dict[str, Any]) -> Plan:
     price = cost.get("price_per_hour") or None
     expected = cost.get("expected_rate") or None
     rates = [float(expected)] if expected else list(EXAMPLE_RATES)
-    images = int(experiment.get("ladder", {}).get("batch", 1))
     pairs = dict.fromkeys((item["target"], item["protocol"]) for item in figures["capacity"])
     entries = [(target, protocol, capacity(figures, target, protocol)) for target, protocol in pairs]
     return Plan(
@@ -85,7 +84,10 @@ def plan(figures: dict[str, Any]) -> Plan:
         currency=str(cost.get("currency", "USD")),
         rates=rates,
         expected=expected is not None,
-        sizings=[_size(target, protocol, entry or {}, images, price, rates) for target, protocol, entry in entries],
+        sizings=[
+            _size(target, protocol, entry or {}, _images(experiment, entry), price, rates)
+            for target, protocol, entry in entries
+        ],
     )
 
 
@@ -100,6 +102,12 @@ def replicas(rate: float, images_per_s: float) -> tuple[int, int]:
     """(servers that carry a rate, the same with one to spare)."""
     needed = math.ceil(round(rate / images_per_s, 9))
     return needed, needed + SPARE
+
+
+def _images(experiment: dict[str, Any], entry: dict[str, Any] | None) -> int:
+    """Images in a request of the scenario that found a capacity."""
+    scenario = (entry or {}).get("scenario", "ladder")
+    return int(experiment.get(scenario, {}).get("batch", 1))
 
 
 def _size(

@@ -55,26 +55,52 @@ LEDE_PROTOCOLS = 2
 
 
 def _lede(figures: dict[str, Any], verdicts: list[dict[str, Any]]) -> list[str]:
-    """A sentence for the latency verdict of each of the first protocols."""
+    """A sentence for the latency and the capacity of each of the first protocols."""
     found = []
     for verdict in [verdict for verdict in verdicts if verdict["metric"] == "p99"][:LEDE_PROTOCOLS]:
-        over, winner, ratio = wording.protocol(verdict["protocol"]), verdict["winner"], verdict["ratio"]
-        if ratio is None:
-            found.append(f"Over {over} there is no verdict; the reason stands below.")
-            continue
-        at = wording.rate(verdict["offered_rate"])
-        if winner is None:
-            shown = f"{wording.number(ratio)} (95 % interval {wording.interval(verdict['ci95'])})"
-            verb = "no difference is shown" if verdict["why"].startswith("No difference") else "no winner is named"
-            found.append(f"Over {over} at {at} {verb}: the ratio of the p99 latencies is {shown}.")
-            continue
-        loser = next(name for name in verdict["compared"] if name != winner)
-        p99 = [wording.milliseconds(_measured(figures, name, verdict)["latency_ms"]["p99"]) for name in (winner, loser)]
-        found.append(
-            f"Over {over} at {at}, {wording.shorten(wording.stack(winner), 30)}’s p99 latency is "
-            f"{_factor(verdict, ' times lower')}: {p99[0]} against {p99[1]}."
-        )
+        searched = [
+            item for item in verdicts if (item["metric"], item["protocol"]) == ("capacity", verdict["protocol"])
+        ]
+        sentence = _latency_sentence(figures, verdict)
+        found.append(f"{sentence}{_capacity_clause(figures, searched[0]) if searched else ''}.")
     return found
+
+
+def _latency_sentence(figures: dict[str, Any], verdict: dict[str, Any]) -> str:
+    over, winner, ratio = wording.protocol(verdict["protocol"]), verdict["winner"], verdict["ratio"]
+    if ratio is None:
+        return f"Over {over} there is no verdict on latency; the reason stands below"
+    at = wording.rate(verdict["offered_rate"])
+    if winner is None:
+        shown = f"{wording.number(ratio)} (95 % interval {wording.interval(verdict['ci95'])})"
+        verb = "no difference is shown" if verdict["why"].startswith("No difference") else "no winner is named"
+        return f"Over {over} at {at} {verb}: the ratio of the p99 latencies is {shown}"
+    loser = next(name for name in verdict["compared"] if name != winner)
+    p99 = [wording.milliseconds(_measured(figures, name, verdict)["latency_ms"]["p99"]) for name in (winner, loser)]
+    return (
+        f"Over {over} at {at}, {wording.shorten(wording.stack(winner), 30)}’s p99 latency is "
+        f"{_factor(verdict, ' times lower')}: {p99[0]} against {p99[1]}"
+    )
+
+
+def _capacity_clause(figures: dict[str, Any], verdict: dict[str, Any]) -> str:
+    winner, ratio = verdict["winner"], verdict["ratio"]
+    if ratio is None:
+        return "; there is no verdict on capacity"
+    if winner is None:
+        shown = f"{wording.number(ratio)} (95 % interval {wording.interval(verdict['ci95'])})"
+        verb = "no difference in capacity is shown" if "No difference" in verdict["why"] else "capacity names no winner"
+        return f"; {verb}, ratio {shown}"
+    loser = next(name for name in verdict["compared"] if name != winner)
+    rates = {
+        item["target"]: wording.rate(item["max_rate"])
+        for item in figures["capacity"]
+        if item["protocol"] == verdict["protocol"]
+    }
+    return (
+        f"; {wording.shorten(wording.stack(winner), 30)}’s capacity within the SLO is "
+        f"{_factor(verdict, ' times higher')}: {rates[winner]} against {rates[loser]}"
+    )
 
 
 def _factor(verdict: dict[str, Any], unit: str = "") -> str:
@@ -102,12 +128,13 @@ def _headline(verdicts: list[dict[str, Any]], names: dict[str, str]) -> str:
     latency = [verdict for verdict in verdicts if verdict["metric"] == "p99"]
     winners = {verdict["winner"] for verdict in latency}
     if winners == {None}:
-        goodput = [verdict for verdict in verdicts if verdict["metric"] == "goodput"]
-        ahead = {verdict["winner"] for verdict in goodput} - {None}
-        if len(ahead) == 1:
-            where = " and ".join(wording.protocol(verdict["protocol"]) for verdict in goodput if verdict["winner"])
-            only = "" if all(verdict["winner"] for verdict in goodput) else " only"
-            return f"{names[ahead.pop()]} answered more requests within the SLO over {where}{only}."
+        for metric, says in (("capacity", "has the higher capacity"), ("goodput", "answered more requests")):
+            asked = [verdict for verdict in verdicts if verdict["metric"] == metric]
+            ahead = {verdict["winner"] for verdict in asked} - {None}
+            if len(ahead) == 1:
+                where = " and ".join(wording.protocol(verdict["protocol"]) for verdict in asked if verdict["winner"])
+                only = "" if all(verdict["winner"] for verdict in asked) else " only"
+                return f"{names[ahead.pop()]} {says} within the SLO over {where}{only}."
         if all(verdict["ratio"] is None for verdict in latency):
             return "No verdict: the measurements do not allow a comparison."
         if any(verdict["why"].startswith("No difference shown") for verdict in latency):
@@ -116,8 +143,11 @@ def _headline(verdicts: list[dict[str, Any]], names: dict[str, str]) -> str:
     over = [wording.protocol(verdict["protocol"]) for verdict in latency if verdict["winner"]]
     if len(winners - {None}) > 1:
         return "It depends on the protocol: each target has the lower p99 on one."
-    winner = names[(winners - {None}).pop()]
-    return f"{winner} has the lower p99 latency over {' and '.join(over)}{' only' if None in winners else ''}."
+    winner = (winners - {None}).pop()
+    capacity = [verdict for verdict in verdicts if verdict["metric"] == "capacity" and verdict["winner"] == winner]
+    both = [wording.protocol(verdict["protocol"]) for verdict in capacity] == over
+    what = "the lower p99 latency and the higher capacity" if both else "the lower p99 latency"
+    return f"{names[winner]} has {what} over {' and '.join(over)}{' only' if None in winners else ''}."
 
 
 def _sentence(figures: dict[str, Any], verdict: dict[str, Any], names: dict[str, str]) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from loadtest.analysis import summary, wording
+from loadtest.report import sizing
 from loadtest.report.charts.figure import AXIS_FONT, MARKERS, Chart, color, line, log_ticks, note, plain
 
 
@@ -16,7 +17,7 @@ def latency_by_rate(figures: dict[str, Any], protocol: str, identity: str = "lat
     spoken: list[str] = []
     values: list[float] = []
     slo = _slo(figures)
-    capacity = {item["target"]: item["max_rate"] for item in figures["capacity"] if item["protocol"] == protocol}
+    furthest: list[float] = []
     for index, target in enumerate(figures["targets"]):
         items = ladder(figures, target["name"], protocol)
         sound = [item for item in items if item["valid"]]
@@ -26,7 +27,11 @@ def latency_by_rate(figures: dict[str, Any], protocol: str, identity: str = "lat
         values += [item["latency_ms"][key] for item in items for key in ("p50", "p99")]
         values += [end for item in sound for end in item["ci95"]["p99"] or []]
         data += _band(sound, index) + _percentile_lines(sound, index, name)
-        data += _marks([item for item in items if not item["valid"]], sound, capacity.get(target["name"]), index, name)
+        data += _crosses([item for item in items if not item["valid"]], index, name)
+        if star := _star(figures, target["name"], protocol, index, slo):
+            data.append(star)
+            values += star["y"]
+            furthest += star["x"]
         told = ", ".join(
             f"{wording.milliseconds(item['latency_ms']['p99'])} at {wording.rate(item['offered_rate'])}"
             for item in sound
@@ -36,12 +41,13 @@ def latency_by_rate(figures: dict[str, Any], protocol: str, identity: str = "lat
         return None
     over = wording.protocol(protocol)
     low, high = min([*values, slo]) / 1.3, max([*values, slo]) * 1.4
-    top = max(item["offered_rate"] for item in figures["measurements"] if item["protocol"] == protocol)
+    top = max([item["offered_rate"] for item in figures["measurements"] if _on(item, protocol)] + furthest)
     return Chart(
         id=f"{identity}-{protocol}",
         title=f"Latency versus offered rate, {over}",
         caption="Solid: p99 with its 95 % interval as a band. Dotted: p50. Lower and further right is better. A star "
-        "marks the highest tested rate that meets the SLO; a cross is a measurement that is not valid.",
+        "marks the highest tested rate that meets the SLO, its bar the 95 % interval; a cross is a measurement that is "
+        "not valid.",
         alternative=f"p99 latency against offered rate over {over}; the SLO is {wording.setting(slo, 'ms')}. "
         + "; ".join(spoken)
         + ".",
@@ -137,25 +143,63 @@ def _percentile_lines(items: Sequence[dict[str, Any]], index: int, name: str) ->
     return lines
 
 
-def _marks(
-    broken: Sequence[dict[str, Any]], sound: Sequence[dict[str, Any]], capacity: float | None, index: int, name: str
-) -> list[dict[str, Any]]:
-    marks = []
-    best = [item for item in sound if item["offered_rate"] == capacity]
-    for items, symbol, size, outline, says in (
-        (best, "star", 17, {"width": 1.5, "color": "var(--surface)"}, "highest tested rate within the SLO"),
-        (broken, "x-thin-open", 10, {"width": 2.5, "color": color(index)}, "not valid"),
-    ):
-        if items:
-            marks.append(
-                {
-                    "type": "scatter",
-                    "mode": "markers",
-                    "x": [item["offered_rate"] for item in items],
-                    "y": [item["latency_ms"]["p99"] for item in items],
-                    "marker": {"symbol": symbol, "size": size, "color": color(index), "line": outline},
-                    "hovertemplate": f"{plain(name)}: {says}<extra></extra>",
-                    "showlegend": False,
-                }
-            )
-    return marks
+def _on(item: dict[str, Any], protocol: str) -> bool:
+    return (item["protocol"], item["scenario"]) == (protocol, "ladder")
+
+
+def _crosses(broken: Sequence[dict[str, Any]], index: int, name: str) -> list[dict[str, Any]]:
+    if not broken:
+        return []
+    return [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "x": [item["offered_rate"] for item in broken],
+            "y": [item["latency_ms"]["p99"] for item in broken],
+            "marker": {"symbol": "x-thin-open", "size": 10, "color": color(index), "line": _outline(index)},
+            "hovertemplate": f"{plain(name)}: not valid<extra></extra>",
+            "showlegend": False,
+        }
+    ]
+
+
+def _outline(index: int) -> dict[str, Any]:
+    return {"width": 2.5, "color": color(index)}
+
+
+def _star(figures: dict[str, Any], target: str, protocol: str, index: int, slo: float) -> dict[str, Any] | None:
+    """The capacity: at the p99 measured there, else on the line of the SLO; with its interval along the axis."""
+    found = sizing.capacity(figures, target, protocol)
+    if not found or found["max_rate"] is None:
+        return None
+    top, (low, high) = found["max_rate"], found["ci95"]
+    measured = [
+        item["latency_ms"]["p99"]
+        for item in figures["measurements"]
+        if (item["target"], item["protocol"], item["offered_rate"]) == (target, protocol, top)
+        and item["scenario"] == found.get("scenario", "ladder")
+    ]
+    says = f"{wording.rate(top)} ({wording.interval([low, high], plain_rate=True)}) within the SLO"
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [top],
+        "y": [measured[0] if measured and measured[0] else slo],
+        "error_x": {
+            "type": "data",
+            "array": [max(0.0, (high or top) - top)],
+            "arrayminus": [max(0.0, top - (low or top))],
+            "color": color(index),
+            "thickness": 1.6,
+            "width": 5,
+        },
+        "marker": {
+            "symbol": "star",
+            "size": 17,
+            "color": color(index),
+            "line": {"width": 1.5, "color": "var(--surface)"},
+        },
+        "text": [says],
+        "hovertemplate": f"{plain(wording.stack(target))}: %{{text}}<extra></extra>",
+        "showlegend": False,
+    }

@@ -10,6 +10,7 @@ from loadtest.analysis import wording
 from loadtest.report.charts.figure import AXIS_FONT, Chart, color, line, log_ticks, note, plain
 
 FAR = (1e-6, 1e6)  # stands for a ratio without a bound
+METRICS = {"p99": "p99 latency", "goodput": "within SLO", "capacity": "capacity"}
 DRAWN = (1e-3, 1e3)  # ratios beyond are drawn at the edge
 
 
@@ -28,17 +29,17 @@ def ratios(figures: dict[str, Any], identity: str = "ratios") -> Chart | None:
         text = f"{wording.number(ratio)} times ({wording.interval(shown)})"
         ratio, low, high = (min(max(end, DRAWN[0]), DRAWN[1]) for end in (ratio, low, high))
         over = wording.protocol(verdict["protocol"])
-        at = wording.rate(verdict["offered_rate"]) if verdict["offered_rate"] else "the SLO"
-        metric = {"p99": "p99 latency", "goodput": "within SLO", "capacity": "capacity"}[verdict["metric"]]
+        at = f"at {wording.rate(verdict['offered_rate'])}" if verdict["offered_rate"] else "within the SLO"
+        metric = METRICS.get(verdict["metric"], verdict["metric"])
         points.append(ratio)
         lows.append(ratio - low)
         highs.append(high - ratio)
-        labels.append(f"{plain(over)} · {metric}<br>at {at}")
+        labels.append(f"{plain(over)} · {metric}<br>{at}")
         hovers.append(text)
         colors.append(
             color(list(verdict["compared"]).index(verdict["winner"])) if verdict["winner"] else "var(--muted)"
         )
-        spoken.append(f"{over}, {metric} at {at}: {hovers[-1]}")
+        spoken.append(f"{over}, {metric} {at}: {hovers[-1]}")
     reach = 1.15 * max(abs(math.log10(end)) for end in _ends(points, lows, highs))
     reach = max(reach, math.log10(1.5))
     return Chart(

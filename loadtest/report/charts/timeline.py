@@ -13,6 +13,7 @@ from loadtest.analysis import validity, wording
 from loadtest.analysis.saved_run import SavedRun, SavedTrial
 from loadtest.report.charts.figure import AXIS_FONT, Chart, color, log_ticks, note, plain
 
+MOST_POINTS = 1200  # of one line in one trial; of more seconds, the largest of several stands for them
 LABELS = 6  # rates written above a figure at most
 GAP = 0.062  # between panels, as a share of the height
 MIB = 2**20
@@ -115,23 +116,24 @@ def _points(block: Block) -> Points:
     for trial in block.trials:
         start = float(trial.record.get("started_at", 0))
         ours = [(float(row.get("second") or 0) + 0.5, row) for row in trial.timeline()]
-        theirs = [(_since(row.get("t"), start), row) for row in trial.server_timeline()]
+        theirs = [(float(row["t"] or 0) - 0.5, row) for row in trial.server_timeline() if "t" in row]
         for panel in PANELS:
             for series in panel.series:
                 rows = theirs if series.of_server else ours
                 values = [
                     (start - block.began + at, value / series.scale)
                     for at, row in rows
-                    if at is not None and (value := row.get(series.column)) is not None
+                    if (value := row.get(series.column)) is not None
                 ]
                 if values:
-                    found[series.column] += [*values, (values[-1][0], None)]
+                    thin = _largest_of(values, -(-len(values) // MOST_POINTS))
+                    found[series.column] += [*thin, (values[-1][0], None)]
     return found
 
 
-def _since(t: float | None, start: float) -> float | None:
-    """Seconds since a trial's start of a time that is given as such, or as Unix time."""
-    return None if t is None else t - start if t > start / 2 > 0 else t
+def _largest_of(values: list[tuple[float, float]], several: int) -> list[tuple[float, float]]:
+    """Of every so many points, the one with the largest value."""
+    return [max(values[at : at + several], key=lambda point: point[1]) for at in range(0, len(values), several)]
 
 
 def _chart(
@@ -240,7 +242,7 @@ def _rates(block: Block) -> list[dict[str, Any]]:
     found = []
     for trial in block.trials[::step]:
         broken = bool(validity.faults(trial))
-        text = f"{'✕ ' if broken else ''}{wording.rate(trial.key[3])}"
+        text = f"{'✕ ' if broken else ''}{_load(trial)}"
         at = float(trial.record.get("started_at", 0)) - block.began + trial.seconds / 2
         shade = "var(--bad)" if broken else "var(--ink)"
         found.append(
@@ -251,6 +253,11 @@ def _rates(block: Block) -> list[dict[str, Any]]:
     return found
 
 
+def _load(trial: SavedTrial) -> str:
+    """A trial's offered rate; a closed loop has none, so its scenario."""
+    return wording.rate(trial.key[3]) if trial.key[3] else wording.shorten(trial.key[2], 14)
+
+
 def _spoken(block: Block) -> str:
     told = []
     for trial in block.trials:
@@ -258,5 +265,5 @@ def _spoken(block: Block) -> str:
         worst = [value for row in rows if (value := row.get("p99_ms")) is not None]
         errors = sum(row.get("errors") or 0 for row in rows)
         span = f"p99 {wording.interval([min(worst), max(worst)])} ms" if worst else "no answer"
-        told.append(f"at {wording.rate(trial.key[3])}: {span}, {wording.plural(int(errors), 'error')}")
+        told.append(f"at {_load(trial)}: {span}, {wording.plural(int(errors), 'error')}")
     return "; ".join(told) + "."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from html.parser import HTMLParser
@@ -72,6 +74,58 @@ def test_the_verdict_comes_first_with_its_interval_and_conditions(embedded):
     assert text.index("lower p99 latency") < text.index("It holds under these conditions") < text.index("Latency From")
     for condition in ("convnet on fashion-mnist", "p99 within 50 ms, at most 0.1 % errors", "server on CPU 0"):
         assert condition in text
+
+
+def test_the_verdict_is_two_or_three_plain_sentences_with_ratio_interval_and_conditions(embedded):
+    text = written(embedded).text
+    figures = json.loads((embedded / "summary.json").read_text())
+    low, high = figures["verdicts"][0]["ci95"]
+    assert "Over gRPC at 500/s, TensorFlow’s p99 latency is" in text
+    assert f"times lower (95 % interval {low:.2f}–{high:.2f}): " in text
+    assert "Measured for convnet on fashion-mnist, with an SLO of p99 within 50 ms and at most 0.1 % errors, on" in text
+
+
+def test_only_the_pages_own_scripts_may_run_and_nothing_may_load(embedded):
+    html = report.write(embedded).read_text(encoding="utf-8")
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', html)
+    assert policy
+    rules = dict(rule.strip().split(" ", 1) for rule in policy[1].replace("&#39;", "'").split(";"))
+    assert rules["default-src"] == "'none'"
+    assert "unsafe" not in rules["script-src"]
+    scripts = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    hashes = {base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts}
+    assert {source.removeprefix("'sha256-").rstrip("'") for source in rules["script-src"].split()} == hashes
+
+
+def luminance(color: str) -> float:
+    """Relative luminance of #rrggbb (WCAG 2.2)."""
+    parts = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_and_marks_stand_out_in_both_colour_schemes(scheme):
+    """WCAG 2.2 AA: 4.5 for text, 3 for marks of charts."""
+    style = (Path(report.__file__).parent / "templates" / "style.css").read_text()
+    light, dark = style.split("@media (prefers-color-scheme: dark)")[:2]
+    colors = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", light))
+    if scheme == "dark":
+        colors |= dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", dark.split("}")[0]))
+    for text in ("ink", "muted", "accent", "good", "caution", "bad", "slo"):
+        assert contrast(colors[text], colors["surface"]) >= 4.5, text
+    for text in ("ink", "muted", "accent"):
+        assert contrast(colors[text], colors["page"]) >= 4.5, text
+    for state in ("good", "caution", "bad"):
+        assert contrast(colors[state], colors[f"{state}-soft"]) >= 4.5, state
+    assert contrast(colors["ink"], colors["mark"]) >= 4.5
+    for mark in [name for name in colors if re.fullmatch(r"(target|part)-\d", name)]:
+        assert contrast(colors[mark], colors["surface"]) >= 3, mark
 
 
 def test_a_stand_in_is_never_labelled_tensorflow_serving(embedded):

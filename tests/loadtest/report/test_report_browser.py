@@ -17,6 +17,7 @@ from loadtest import report
 from loadtest.analysis import summary
 from loadtest.report import against
 from tests import browser as chromium
+from tests.loadtest.analysis.test_scenarios import searched
 from tests.loadtest.report.page_checks import assert_shows, assert_sound
 from tests.loadtest.runs.build import EMBEDDED, SAME, TF_SERVING, TORCHSERVE, Server, decompose, write_run
 
@@ -82,6 +83,23 @@ def test_the_report_in_a_browser(browser, tmp_path, kind):
     assert browser.execute_script(
         "return [...document.querySelectorAll('.sample img')].every((image) => image.complete && image.naturalWidth)"
     )
+
+
+def test_a_search_for_capacity_is_told_and_drawn(browser, tmp_path):
+    run = searched(tmp_path, {"pytorch": 300.0, "tensorflow": 500.0})
+    page = report.write(run)
+    assert_sound(browser, page)
+    figures = json.loads((run / "summary.json").read_text())
+    assert_shows(browser, figures["measurements"])
+    text = browser.find_element(By.TAG_NAME, "main").text
+    verdict = next(item for item in figures["verdicts"] if item["metric"] == "capacity")
+    assert f"TensorFlow’s capacity within the SLO is {1 / verdict['ratio']:.2f} times higher" in text
+    assert "a search for it, confirmed by a repetition" in text
+    stars = [trace for trace in browser.execute_script(STARS) if trace["marker"]["symbol"] == "star"]
+    assert sorted(trace["x"][0] for trace in stars) == sorted(item["max_rate"] for item in figures["capacity"])
+
+
+STARS = "return document.getElementById('latency-grpc').data.filter((trace) => trace.mode === 'markers')"
 
 
 @pytest.fixture(scope="module")

@@ -159,7 +159,7 @@ def write_trial(
             for second, row in enumerate(rows):
                 p50, p99 = (float(value) * 0.8 if value else "" for value in row[5:7])
                 cores, memory = min(1.0, load) * 0.97, (410 + 3 * second) * 2**20
-                table.writerow([start + second + 1, row[3], p50, p99, 1 + 6 * load, cores, memory])
+                table.writerow([second + 1, row[3], p50, p99, 1 + 6 * load, cores, memory])
 
 
 CLASSES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
