@@ -23,7 +23,7 @@ RUNTIME   ?=
 deployment := --overlay '$(OVERLAY)' --components '$(COMPONENTS)' --registry '$(REGISTRY)' $(if $(MODEL),--model $(MODEL)) $(if $(MODEL_VERSION),--model-version $(MODEL_VERSION))
 what := $(if $(MODEL),--model $(MODEL)) $(if $(DATASET),--dataset $(DATASET))
 
-.PHONY: help compare train export serve loadtest loadtest-worker report images up down deploy deploy-plan rollout undeploy manifests test lint format bench-loadgen bench-embedded dashboards dashboards-check watch clean distclean lock ci-tools packages
+.PHONY: help compare train export serve loadtest loadtest-worker report images up down deploy deploy-plan rollout undeploy manifests test lint format bench-loadgen bench-embedded dashboards dashboards-check watch clean distclean lock ci-tools packages locust
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ up: $(INSTALLED) ## the whole stack on Docker Compose: servers, Prometheus, Aler
 
 down: $(INSTALLED) ## stop the stack; no container, network or volume stays
 	@$(PY) -m serving down $(ARGS)
+
+locust: $(INSTALLED) ## Locust's web page beside `make up`, for one server (STACK=pytorch|tensorflow)
+	@$(PY) -m loadtest web $(or $(STACK),pytorch) $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
 loadtest: $(INSTALLED) packages ## load the servers that `make serve` keeps up in another terminal
 	@$(PY) -m loadtest run --experiment $(EXPERIMENT) $(ARGS)
@@ -107,7 +110,9 @@ lock: $(DEV) ## compile the lock files from pyproject.toml
 	@setup/lock
 
 ci-tools: ## what the full test suite needs beyond the README's promise (root or password-less sudo)
-	@setup/debian-packages --require prometheus prometheus-alertmanager dataset-fashion-mnist chromium chromium-driver wrk curl
+	@setup/debian-packages --require prometheus prometheus-alertmanager dataset-fashion-mnist chromium chromium-driver wrk curl docker.io docker-compose iptables debootstrap
+	@tests/docker/engine start
+	@tests/docker/base-images
 
 clean: ## delete artifacts/ and results/
 	@rm -rf artifacts results

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -130,8 +131,8 @@ class Exporter:
             self.between()
 
     def start(self, port: int) -> None:
-        """Serve on loopback. Raises `Problem` where the port is taken."""
-        self._server = StreamServer(("127.0.0.1", port), self._answer)
+        """Serve on loopback, or on TANDEM_EXPORTER_HOST (in a container). Raises `Problem` where the port is taken."""
+        self._server = StreamServer((os.environ.get("TANDEM_EXPORTER_HOST", "127.0.0.1"), port), self._answer)
         try:
             self._server.start()
         except OSError as error:
