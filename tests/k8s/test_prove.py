@@ -13,7 +13,7 @@ from models.problem import Problem
 from serving import launch
 from serving.client import Client, RequestFailed
 from serving.kubernetes import deploy, endpoints, plan
-from serving.kubernetes.kubectl import Cluster
+from serving.kubernetes.kubectl import Cluster, program
 from serving.kubernetes.port_forward import PortForward
 from serving.kubernetes.settings import Settings
 from serving.profile import ServingProfile
@@ -55,6 +55,7 @@ def deployed(api, bundle, running, tmp_path, monkeypatch):
     }
     (tmp_path / "forward.json").write_text(json.dumps(mapping))
     monkeypatch.setenv("TANDEM_TEST_FORWARD", str(tmp_path / "forward.json"))
+    monkeypatch.setenv("TANDEM_TEST_KUBECTL", program())
     monkeypatch.setenv("KUBECTL", str(KUBECTL))
     cluster = Cluster()
     cluster.apply(plan.render(settings, tmp_path / "rendered"))
