@@ -5,20 +5,34 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from loadtest.generator.arrivals import PROCESSES
+from loadtest.generator.arrivals import Shape
+from loadtest.limits import between, one_of
+from loadtest.scenarios import (
+    SCENARIOS,
+    Capacity,
+    Ladder,
+    Offline,
+    Rated,
+    Scenario,
+    Server,
+    SingleStream,
+    Soak,
+    Spike,
+    section,
+)
 from models.problem import Problem
 from serving.profile import ServingProfile
 from serving.target import PROTOCOLS, STACKS
 
 BUILT_IN = Path(__file__).resolve().parent.parent / "experiments"
-RUNTIMES = ("process", "remote")
+RUNTIMES = ("process", "container", "remote")
 
 
 @dataclass(frozen=True)
@@ -29,58 +43,23 @@ class Slo:
     error_ratio: float = 0.001
 
     def __post_init__(self) -> None:
-        _between("slo", self, p99_ms=(0.1, 60_000, "milliseconds"), error_ratio=(0, 1, "a share"))
-
-
-@dataclass(frozen=True)
-class Ladder:
-    """Latency versus offered rate: the same Poisson rates for every target.
-
-    rates        requests/s for each protocol; empty: `fractions` of what the slower target can do, found by a probe
-    fractions    shares of the slower target's probed throughput
-    repetitions  how often each rate is measured on each target, in A B B A order
-    duration_s   measured seconds; lead_in_s: seconds at the same rate before, sent but not counted
-    arrival      the arrival process; batch: images in one request
-    """
-
-    fractions: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.2)
-    rates: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    repetitions: int = 2
-    duration_s: float = 5.0
-    lead_in_s: float = 1.0
-    arrival: str = "poisson"
-    batch: int = 1
-
-    def __post_init__(self) -> None:
-        _between(
-            "ladder",
-            self,
-            repetitions=(1, 100, "repetitions"),
-            duration_s=(1, 86_400, "seconds"),
-            lead_in_s=(0, 600, "seconds"),
-            batch=(1, 1024, "images"),
-        )
-        if not self.fractions or not all(0 < share <= 2 for share in self.fractions):
-            raise Problem(f"ladder.fractions = {list(self.fractions)}: use shares of the probed throughput in (0, 2]")
-        for protocol, rates in self.rates.items():
-            _one_of("ladder.rates", protocol, PROTOCOLS)
-            if not rates or not all(0.1 <= rate <= 1e6 for rate in rates):
-                raise Problem(f"ladder.rates.{protocol} = {list(rates)}: use requests/s from 0.1 to 1000000")
-        _one_of("ladder.arrival", self.arrival, tuple(PROCESSES))
+        between("slo", self, p99_ms=(0.1, 60_000, "milliseconds"), error_ratio=(0, 1, "a share"))
 
 
 @dataclass(frozen=True)
 class WarmUp:
-    """Closed-loop warm-up until successive windows agree within `tolerance`; it also probes the throughput."""
+    """Closed-loop warm-up until successive windows agree within `tolerance`; it also probes the throughput. Where they
+    do not within `max_s` it is repeated `retries` times; then what follows is measured, and is not valid."""
 
     concurrency: int = 32
     window_s: float = 0.5
     min_s: float = 2.0
     max_s: float = 15.0
     tolerance: float = 0.1
+    retries: int = 1
 
     def __post_init__(self) -> None:
-        _between(
+        between(
             "warm_up",
             self,
             concurrency=(1, 4096, "requests in flight"),
@@ -88,6 +67,7 @@ class WarmUp:
             min_s=(0, 600, "seconds"),
             max_s=(0.1, 3600, "seconds"),
             tolerance=(0.001, 1, "a share"),
+            retries=(0, 10, "repeats"),
         )
         if self.max_s < self.min_s:
             raise Problem(f"warm_up.max_s = {self.max_s}: use at least warm_up.min_s ({self.min_s})")
@@ -96,22 +76,55 @@ class WarmUp:
 @dataclass(frozen=True)
 class Generator:
     """The load generator: most requests in flight before arrivals are dropped (and the measurement invalid), the
-    time-out of one request, the share of answers compared with the reference, the number of distinct payloads."""
+    time-out of one request, the share of answers compared with the reference, the number of distinct payloads, how
+    often a trial is repeated that the generator spoiled by sending late.
+
+    processes       Locust processes on this machine that share each schedule
+    remote_workers  instead of them: Locust workers on other machines, which find this one at `port` (there:
+                    make loadtest-worker MASTER=HOST)
+    """
 
     max_in_flight: int = 4096
     timeout_s: float = 10.0
     check_share: float = 0.05
     payloads: int = 256
+    retries: int = 2
+    processes: int = 1
+    remote_workers: int = 0
+    port: int = 5557
 
     def __post_init__(self) -> None:
-        _between(
+        between(
             "generator",
             self,
             max_in_flight=(1, 65_536, "requests"),
             timeout_s=(0.01, 600, "seconds"),
             check_share=(0, 1, "a share"),
             payloads=(1, 10_000, "images"),
+            retries=(0, 10, "repeats"),
+            processes=(1, 256, "processes"),
+            remote_workers=(0, 4096, "workers"),
+            port=(1, 65_535, "a TCP port"),
         )
+        if self.remote_workers and self.processes > 1:
+            raise Problem(
+                f"generator.remote_workers = {self.remote_workers}: workers are here (generator.processes) or there"
+            )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the report's cost and sizing rest on: the price of a node for an hour (0: not known) in a currency (ISO 4217
+    or any short word), and the images/s that production must answer (0: not known)."""
+
+    price_per_hour: float = 0.0
+    currency: str = "USD"
+    expected_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        between("cost", self, price_per_hour=(0, 1e6, "money for an hour"), expected_rate=(0, 1e9, "images/s"))
+        if not re.fullmatch(r"\w{1,12}", self.currency):
+            raise Problem(f"cost.currency = {self.currency!r}: use a short word, such as USD")
 
 
 @dataclass(frozen=True)
@@ -125,34 +138,62 @@ class Experiment:
     protocols: tuple[str, ...] = ("grpc", "rest")
     runtime: str = "process"
     seed: int = 0
+    scenarios: tuple[str, ...] = ("ladder", "capacity")
     profile: ServingProfile = field(default_factory=ServingProfile)
     slo: Slo = field(default_factory=Slo)
     ladder: Ladder = field(default_factory=Ladder)
+    capacity: Capacity = field(default_factory=Capacity)
+    single_stream: SingleStream = field(default_factory=SingleStream)
+    server: Server = field(default_factory=Server)
+    offline: Offline = field(default_factory=Offline)
+    soak: Soak = field(default_factory=Soak)
+    spike: Spike = field(default_factory=Spike)
+    arrivals: Shape = field(default_factory=Shape)
     warm_up: WarmUp = field(default_factory=WarmUp)
     generator: Generator = field(default_factory=Generator)
+    cost: Cost = field(default_factory=Cost)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", self.name):
             raise Problem(f"name = {self.name!r}: use 1 to 64 letters, digits, '.', '_' or '-'")
-        _one_of("runtime", self.runtime, RUNTIMES)
-        for key, known in (("targets", STACKS), ("protocols", PROTOCOLS)):
+        one_of("runtime", self.runtime, RUNTIMES)
+        for key, known in (("targets", STACKS), ("protocols", PROTOCOLS), ("scenarios", tuple(SCENARIOS))):
             chosen = getattr(self, key)
             for value in chosen:
-                _one_of(key, value, known)
+                one_of(key, value, known)
             if not chosen or len(set(chosen)) != len(chosen):
                 raise Problem(f"{key} = {list(chosen)}: name each once, of {', '.join(known)}")
-        if self.ladder.rates and set(self.ladder.rates) != set(self.protocols):
-            raise Problem(f"ladder.rates: give rates for exactly the protocols {', '.join(self.protocols)}")
+        for name in self.scenarios:
+            rates = getattr(self.scenario(name), "rates", None)
+            if rates and set(rates) != set(self.protocols):
+                raise Problem(
+                    f"{section(name)}.rates: give rates for exactly the protocols {', '.join(self.protocols)}"
+                )
+            if getattr(self.scenario(name), "arrival", "") == "trace" and not self.arrivals.trace:
+                raise Problem(f"{section(name)}.arrival = 'trace': name the file of timestamps as arrivals.trace")
 
-    def with_rates(self, rates: Mapping[str, tuple[float, ...]]) -> Experiment:
-        """The same experiment with its ladder's rates (requests/s, by protocol) fixed."""
-        return replace(self, ladder=replace(self.ladder, rates=dict(rates)))
+    def scenario(self, name: str) -> Scenario:
+        """The settings of a scenario, by its name."""
+        settings: Scenario = getattr(self, section(name))
+        return settings
+
+    @property
+    def unrated(self) -> dict[str, Rated]:
+        """The chosen scenarios whose rates a probe still has to find."""
+        chosen = {name: self.scenario(name) for name in self.scenarios}
+        return {name: item for name, item in chosen.items() if isinstance(item, Rated) and not item.rates}
+
+    def with_rates(self, rates: Mapping[str, tuple[float, ...]], scenario: str = "ladder") -> Experiment:
+        """The same experiment with a scenario's rates (requests/s, by protocol) fixed."""
+        rated: Any = self.scenario(scenario)
+        return replace(self, **{section(scenario): replace(rated, rates=dict(rates))})
 
     def to_toml(self) -> str:
         """The whole experiment as TOML; `load` reads it back to an equal experiment."""
         values = asdict(self)
-        if not values["ladder"]["rates"]:
-            del values["ladder"]["rates"]
+        for name in SCENARIOS:
+            if "rates" in values[section(name)] and not values[section(name)]["rates"]:
+                del values[section(name)]["rates"]
         return tomli_w.dumps(values)
 
 
@@ -226,9 +267,11 @@ def _build(kind: type, values: Mapping[str, Any], section: str) -> Any:
 _SECTIONS: dict[str, type] = {
     "ServingProfile": ServingProfile,
     "Slo": Slo,
-    "Ladder": Ladder,
+    **{kind.__name__: kind for kind in SCENARIOS.values()},
+    "Shape": Shape,
     "WarmUp": WarmUp,
     "Generator": Generator,
+    "Cost": Cost,
 }
 
 
@@ -238,7 +281,7 @@ def _typed(dotted: str, value: Any, annotation: str) -> Any:
         if isinstance(value, dict):
             return _build(_SECTIONS[annotation], value, dotted)
         raise Problem(f"{dotted}: use a table, [{dotted}]")
-    if annotation.startswith("Mapping"):
+    if annotation == "Rates":
         if isinstance(value, dict):
             return {key: _typed(f"{dotted}.{key}", item, "tuple[float, ...]") for key, item in value.items()}
         raise Problem(f"{dotted} = {value!r}: use a table of lists, such as {{grpc = [100.0, 200.0]}}")
@@ -252,18 +295,6 @@ def _typed(dotted: str, value: Any, annotation: str) -> Any:
         words = {"int": "a whole number", "float": "a number without a unit (the key's suffix names it)", "str": "text"}
         raise Problem(f"{dotted} = {value!r}: use {words[annotation]}")
     return float(value) if annotation == "float" else value
-
-
-def _between(section: str, values: Any, **limits: tuple[float, float, str]) -> None:
-    for key, (low, high, unit) in limits.items():
-        value = getattr(values, key)
-        if not low <= value <= high:
-            raise Problem(f"{section}.{key} = {value}: use {unit} from {low:g} to {high:g}")
-
-
-def _one_of(key: str, value: str, known: Iterable[str]) -> None:
-    if value not in known:
-        raise Problem(f"{key} = {value!r}: use {', '.join(known)}")
 
 
 def _line_of(text: str, dotted: str) -> int:

@@ -1,129 +1,108 @@
-"""A Prometheus of the run's own: started beside it, asked over its HTTP API for what the servers say of themselves."""
+"""What Prometheus knows of a trial: the server's own figures of it, by monitoring's schema."""
 
 from __future__ import annotations
 
-import json
+import csv
+import io
 import math
-import re
-import shutil
-import subprocess
-import tomllib
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from loadtest.run_folder import write_json
-from models.problem import Problem
-from serving import ports
-from serving.process import ServerProcess
-from serving.target import Target
+from monitoring import schema
+from serving.prometheus import Prometheus, Series, start
 
-CONFIG = Path(__file__).resolve().parent.parent / "monitoring" / "prometheus"
-
-
-class Prometheus:
-    """A running Prometheus; `url` is its HTTP API, `version` its own word."""
-
-    def __init__(self, folder: Path, binary: str, cores: tuple[int, ...]) -> None:
-        """Start Prometheus with its data, log and scrape targets in `folder`. Raises `Problem` if it does not come
-        up."""
-        self._targets = folder / "targets"
-        self._targets.mkdir(parents=True, exist_ok=True)
-        shutil.copy(CONFIG / "process.yaml", folder / "prometheus.yaml")
-        self.version = _version(binary)
-        (port,) = ports.free(1)
-        self.url = f"http://127.0.0.1:{port}"
-        self._process = ServerProcess(
-            "Prometheus",
-            [
-                binary,
-                f"--config.file={folder / 'prometheus.yaml'}",
-                f"--storage.tsdb.path={folder / 'data'}",
-                f"--web.listen-address=127.0.0.1:{port}",
-                "--log.level=warn",
-            ],
-            folder / "prometheus.log",
-            cores=cores,
-        )
-        self._process.wait_until(self._ready, timeout_s=30)
-
-    def watch_server(self, target: Target) -> None:
-        """Scrape this server from now on, instead of any earlier one."""
-        for path in self._targets.glob("serving-*.json"):
-            path.unlink()
-        if target.metrics:
-            url = urlsplit(target.metrics)
-            labels = {"stack": target.stack, "engine": target.engine, "__metrics_path__": url.path}
-            write_json(self._targets / f"serving-{target.stack}.json", [{"targets": [url.netloc], "labels": labels}])
-
-    def watch_generator(self, port: int) -> None:
-        """Scrape the load generator's exporter."""
-        write_json(self._targets / "loadtest.json", [{"targets": [f"127.0.0.1:{port}"]}])
-
-    def query(self, expression: str, at: float) -> float | None:
-        """The value of a PromQL expression that yields one sample, at a Unix time; None where it yields nothing."""
-        arguments = urllib.parse.urlencode({"query": expression, "time": f"{at:.3f}"})
-        try:
-            with urllib.request.urlopen(f"{self.url}/api/v1/query?{arguments}", timeout=10) as answer:
-                result = json.load(answer)["data"]["result"]
-        except urllib.error.HTTPError as error:
-            raise Problem(f"Prometheus refused the query {expression}: {error.read().decode()[:300]}") from error
-        except OSError:
-            return None
-        value = float(result[0]["value"][1]) if result else math.nan
-        return value if math.isfinite(value) else None
-
-    def stop(self) -> None:
-        """Stop Prometheus; its data stay in the folder."""
-        self._process.stop()
-
-    def _ready(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=2) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
-
+__all__ = ["SETTLE_S", "Prometheus", "server_figures", "server_timeline", "start"]
 
 # After this many seconds the servers' pages show a trial's last request, and Prometheus has scraped them.
 SETTLE_S = 1.3
-
-
-def start(folder: Path, cores: tuple[int, ...]) -> Prometheus | None:
-    """Start Prometheus where it is installed; None where it is not."""
-    binary = shutil.which("prometheus")
-    return Prometheus(folder, binary, cores) if binary else None
+# A row of the timeline looks back this far: two scrapes at least, also where one is late.
+ROW_WINDOW = "2s"
+TIMELINE = ("t", "rate", "p50_ms", "p99_ms", "batch_size", "cpu_cores", "memory_bytes")
 
 
 def server_figures(prometheus: Prometheus, trial: Mapping[str, Any]) -> dict[str, Any]:
-    """What the server under test says of a trial (`trial`: the values of trial.json), by monitoring's queries.
+    """What the server under test says of a trial (`trial`: the values of trial.json).
 
-    Throughput in requests/s, latencies and queue time in milliseconds, batch size in requests; None where the engine
-    does not tell.
+    Throughput in requests/s, times in milliseconds, batch size in images; None where the engine does not tell.
     """
-    # The embedded server speaks TensorFlow Serving's dialect.
-    dialect = "torchserve" if trial["engine"] == "torchserve" else "tensorflow-serving"
-    queries = tomllib.loads((CONFIG / "queries.toml").read_text())[dialect]
-    window = max(2, round(trial["ended_at"] - trial["started_at"]))
-    at = trial["ended_at"] + queries["lag_s"]
-    values = {
-        name: prometheus.query(query.replace("$window", f"{window}s"), at) for name, query in queries["query"].items()
-    }
+    known = schema.load()
+    dialect = known.dialects[known.dialect_of(trial["engine"])]
+    window = f"{max(2, round(trial['ended_at'] - trial['started_at']))}s"
+    at = trial["ended_at"] + dialect.lag_s
+
+    def milliseconds(name: str) -> float | None:
+        value = _value(prometheus, known, name, dialect.name, window, at)
+        return None if value is None else 1e3 * value
+
+    latency = known.metrics["serving:request_latency_seconds:p99"]
     return {
-        "throughput": values.get("throughput"),
-        "latency_ms": {"p50": values.get("latency_p50_ms"), "p99": values.get("latency_p99_ms")},
-        "latency_meaning": queries["latency_meaning"],
-        "batch_size_mean": values.get("batch_size_mean"),
-        "queue_ms_mean": values.get("queue_ms_mean"),
+        "throughput": _throughput(prometheus.series(f"{dialect.answered}[{window}]", at)),
+        "latency_ms": {
+            "p50": milliseconds("serving:request_latency_seconds:p50"),
+            "p99": milliseconds("serving:request_latency_seconds:p99"),
+        },
+        "latency_ms_mean": milliseconds("serving:request_latency_seconds:mean"),
+        "latency_meaning": latency.meaning[dialect.name],
+        "batch_size_mean": _value(prometheus, known, "serving:batch_size:avg", dialect.name, window, at),
+        "compute_ms_mean": milliseconds("serving:compute_seconds:mean"),
+        "queue_ms_mean": milliseconds("serving:queue_seconds:mean"),
         "source": f"prometheus {prometheus.version}",
     }
 
 
-def _version(binary: str) -> str:
-    done = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=30, check=False)
-    found = re.search(r"version (\d[\d.]*)", done.stdout + done.stderr)
-    return found[1] if found else "unknown"
+def server_timeline(prometheus: Prometheus, trial: Mapping[str, Any]) -> str:
+    """server-timeline.csv of a trial: a row a second with the columns of `TIMELINE`.
+
+    `t` is seconds since the trial's start; rate in requests/s, latencies in milliseconds, batch size in images, CPU in
+    cores, memory in bytes. A cell is empty where nothing is known.
+    """
+    known = schema.load()
+    dialect = known.dialects[known.dialect_of(trial["engine"])]
+    started = trial["started_at"]
+    seconds = math.ceil(trial["ended_at"] - started)
+    columns = {
+        "rate": ("sum", "serving:requests:rate1m", dialect.name, 1.0),
+        "p50_ms": ("max", "serving:request_latency_seconds:p50", dialect.name, 1e3),
+        "p99_ms": ("max", "serving:request_latency_seconds:p99", dialect.name, 1e3),
+        "batch_size": ("max", "serving:batch_size:avg", dialect.name, 1.0),
+        "cpu_cores": ("sum", "serving:cpu:cores", "process", 1.0),
+        "memory_bytes": ("sum", "serving:memory_bytes", "process", 1.0),
+    }
+    cells: dict[str, dict[int, float]] = {}
+    for column, (over, name, source, factor) in columns.items():
+        expression = f"{over}({known.metrics[name].expression(source, ROW_WINDOW)})"
+        first = started + 1 + (dialect.lag_s if source == dialect.name else 0)
+        found = prometheus.range(expression, first, first + seconds - 1, 1)
+        samples = found[0].samples if found else ()
+        cells[column] = {round(at - first) + 1: factor * value for at, value in samples if math.isfinite(value)}
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(TIMELINE)
+    for t in range(1, seconds + 1):
+        rows.writerow([t, *(_cell(cells[column].get(t)) for column in TIMELINE[1:])])
+    return text.getvalue()
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
+
+
+def _value(
+    prometheus: Prometheus, known: schema.Schema, name: str, dialect: str, window: str, at: float
+) -> float | None:
+    """The metric over the trial. Series of protocols that were not in use are not numbers there, and fall out."""
+    metric = known.metrics[name]
+    if dialect not in metric.dialects:
+        return None
+    return prometheus.query(f"max({metric.expression(dialect, window)} >= 0)", at)
+
+
+def _throughput(counters: list[Series]) -> float | None:
+    """How fast counters grew between their first and last sample, by those samples' own times.
+
+    PromQL's rate() would be too low where a busy machine misses a scrape; a server that is gone may still be seen,
+    without growth.
+    """
+    grown = sum(one.samples[-1][1] - one.samples[0][1] for one in counters)
+    took = max((one.samples[-1][0] - one.samples[0][0] for one in counters), default=0.0)
+    return grown / took if took > 0 else None

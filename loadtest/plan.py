@@ -8,23 +8,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from loadtest.experiment import Experiment
+from loadtest.scenarios import Rated
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One rate on one target: `rate` in requests/s; trials of the two targets with the same (protocol, rate,
-    repetition) share their seed, so that both see the same arrivals."""
+    """One scenario on one target: `rate` in requests/s (0: a closed loop; capacity: where the search starts). Trials of
+    the two targets with the same (protocol, scenario, rate, repetition) share their seed, so that both see the same
+    arrivals."""
 
     stack: str
     protocol: str
     rate: float
     repetition: int
     seed: int
+    scenario: str = "ladder"
 
     @property
     def id(self) -> str:
         """The trial's name, unique in its run."""
-        return f"{self.stack}-{self.protocol}-{self.rate:g}-r{self.repetition}"
+        what = f"{self.rate:g}" if self.scenario == "ladder" else self.scenario
+        if self.scenario == "server":
+            what += f"-{self.rate:g}"
+        return f"{self.stack}-{self.protocol}-{what}-r{self.repetition}"
 
 
 @dataclass(frozen=True)
@@ -46,13 +52,21 @@ def blocks(experiment: Experiment) -> list[Block]:
     """The measuring blocks, in A B B A order; within a block the rates are shuffled (seeded), so that drift of the
     machine does not look like an effect of the rate."""
     plan = []
-    for repetition in range(1, experiment.ladder.repetitions + 1):
+    repetitions = max(experiment.scenario(name).repetitions for name in experiment.scenarios)
+    for repetition in range(1, repetitions + 1):
         order = experiment.targets if repetition % 2 else tuple(reversed(experiment.targets))
         plan += [Block(stack, repetition, _trials(experiment, stack, repetition)) for stack in order]
     return plan
 
 
-def ladder_rates(
+def resolve(experiment: Experiment, throughput: Mapping[str, Mapping[str, float]]) -> Experiment:
+    """The experiment with the rates of every scenario fixed, from what a probe found (see `rates_of`)."""
+    for name, scenario in experiment.unrated.items():
+        experiment = experiment.with_rates(rates_of(throughput, experiment.protocols, scenario.fractions), name)
+    return experiment
+
+
+def rates_of(
     throughput: Mapping[str, Mapping[str, float]], protocols: Sequence[str], fractions: Sequence[float]
 ) -> dict[str, tuple[float, ...]]:
     """Rates for each protocol: fractions of the slower target's probed throughput (requests/s; target → protocol →
@@ -67,13 +81,27 @@ def ladder_rates(
 def _trials(experiment: Experiment, stack: str, repetition: int) -> tuple[Trial, ...]:
     trials: list[Trial] = []
     for protocol in experiment.protocols:
-        rates = list(experiment.ladder.rates[protocol])
-        random.Random(_seed(experiment.seed, protocol, repetition)).shuffle(rates)
-        trials += [
-            Trial(stack, protocol, rate, repetition, _seed(experiment.seed, protocol, repetition, rate))
-            for rate in rates
-        ]
+        mild = [trial for name in MILD for trial in _of(experiment, name, stack, protocol, repetition)]
+        random.Random(_seed(experiment.seed, protocol, repetition)).shuffle(mild)
+        trials += mild
+        # What may leave a server overloaded comes after what must not see that.
+        for name in experiment.scenarios:
+            if name not in MILD:
+                trials += _of(experiment, name, stack, protocol, repetition)
     return tuple(trials)
+
+
+MILD = ("ladder", "server", "single-stream")
+
+
+def _of(experiment: Experiment, name: str, stack: str, protocol: str, repetition: int) -> list[Trial]:
+    """One repetition of a scenario; none where it has fewer repetitions or was not asked for."""
+    scenario = experiment.scenario(name)
+    if name not in experiment.scenarios or repetition > scenario.repetitions:
+        return []
+    rates = scenario.rates[protocol] if isinstance(scenario, Rated) else (0.0,)
+    key = (protocol, repetition) if name == "ladder" else (name, protocol, repetition)
+    return [Trial(stack, protocol, rate, repetition, _seed(experiment.seed, *key, rate), name) for rate in rates]
 
 
 def _seed(*parts: object) -> int:

@@ -7,15 +7,17 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from loadtest import environment, observation, plan, report
-from loadtest.analysis import summary, validity
+from loadtest import environment, observation, phase_plan, plan, report
+from loadtest.analysis import summary
 from loadtest.experiment import Experiment
+from loadtest.generator.slip import SLIP_FLOOR_MS
 from loadtest.generator_process import run_phases
 from loadtest.observation import Prometheus
+from loadtest.phase_plan import Phase
 from loadtest.plan import Block, Trial
 from loadtest.progress import RunProgress
 from loadtest.report import terminal
@@ -83,11 +85,11 @@ class _Job:
         else:
             known["warnings"].append(f"interrupted and resumed at {time.strftime('%Y-%m-%d %H:%M:%S')}")
         late = known["wake_up_lateness_ms"]["p99"]
-        if late > validity.SLIP_FLOOR_MS:
+        if late > SLIP_FLOOR_MS:
             self._warn(
                 known,
                 f"before any load this machine woke a process {late:.1f} ms late (p99): others use it too, and "
-                f"schedules cannot be kept to {validity.SLIP_FLOOR_MS:g} ms, so measurements may be invalid",
+                f"schedules cannot be kept to {SLIP_FLOOR_MS:g} ms, so measurements may be invalid",
             )
         if not self.prometheus:
             note = "Prometheus is not installed: no server-side metrics (apt-get install prometheus)"
@@ -102,8 +104,8 @@ class _Job:
             self.progress.say(f"note: {text}")
 
     def probe(self) -> None:
-        """Find each target's throughput and choose the ladder's rates, unless the experiment fixes them."""
-        if self.experiment.ladder.rates:
+        """Find each target's throughput and choose the scenarios' rates, unless the experiment fixes them."""
+        if not self.experiment.unrated:
             return
         throughput: dict[str, dict[str, float]] = self.folder.read("probe.json", {})
         for block in plan.probes(self.experiment):
@@ -117,9 +119,7 @@ class _Job:
             self.folder.write("probe.json", throughput)
             text = ", ".join(f"{protocol} {rate:,.0f}/s" for protocol, rate in found.items())
             self.progress.say(f"probe  {block.stack}: {text} at {self.experiment.warm_up.concurrency} in flight")
-        ladder = self.experiment.ladder
-        rates = plan.ladder_rates(throughput, self.experiment.protocols, ladder.fractions)
-        self.experiment = self.experiment.with_rates(rates)
+        self.experiment = plan.resolve(self.experiment, throughput)
         self.folder.save_experiment(self.experiment)
 
     def measure(self) -> None:
@@ -142,7 +142,7 @@ class _Job:
             chosen = [trial for trial in trials if trial.protocol == protocol]
             if chosen:
                 warm_up = self._warm_up(block, protocol)
-                phases += [warm_up, *(self._open_loop(trial, warm_up["id"]) for trial in chosen)]
+                phases += [warm_up, *(self._trial(trial, warm_up["id"]) for trial in chosen)]
         self._load(block, phases)
 
     @contextlib.contextmanager
@@ -155,7 +155,7 @@ class _Job:
         yield
         self._observe()
 
-    def _load(self, block: Block, phases: list[dict[str, Any]]) -> None:
+    def _load(self, block: Block, phases: list[Phase]) -> None:
         generator = self.experiment.generator
         if self.prometheus:
             self.prometheus.watch_generator(self.exporter_port)
@@ -164,45 +164,42 @@ class _Job:
             self.bundle.reference,
             phases,
             folder=self.folder.new_folder("generator", f"{block.stack}-r{block.repetition}"),
-            payloads=generator.payloads,
+            generator=generator,
             exporter_port=self.exporter_port,
             cores=self.targets.generator_cores,
             on_event=lambda event: self._on_event(block, event, {phase["id"]: phase for phase in phases}),
             check=self.targets.check,
         )
 
-    def _on_event(self, block: Block, event: dict[str, Any], phases: dict[str, dict[str, Any]]) -> None:
+    def _on_event(self, block: Block, event: dict[str, Any], phases: dict[str, Phase]) -> None:
         phase = phases.get(event.get("id", ""))
         if phase is None:
             return
-        label = f"{block.stack} {phase['protocol']}"
+        label = f"{block.stack} {phase_plan.protocol_of(phase)}"
         if event["event"] == "phase-started" and phase["kind"] == "warm-up":
             self.progress.now(f"{label}: warming up")
         elif event["event"] == "second":
             offered = f"{phase['rate']:g}/s offered, " if phase["kind"] == "open-loop" else ""
             self.progress.now(f"{label}: {offered}{event['ok']}/s ok, p99 {event['p99_ms'] or 0:.1f} ms")
+        elif event["event"] == "tried":
+            self.progress.now(f"{label}: capacity: {event['rate']:g}/s {event['why_not'] or 'meets the SLO'}")
+        elif event["event"] == "spoiled":
+            self.progress.say(
+                f"note: {label}: sent late (slip p99 {event['slip_p99_ms']:.1f} ms); the trial is repeated"
+            )
         elif event["event"] == "phase-ended":
             self._phase_ended(phase, label)
 
-    def _phase_ended(self, phase: dict[str, Any], label: str) -> None:
+    def _phase_ended(self, phase: Phase, label: str) -> None:
         if phase["kind"] == "warm-up":
             self.progress.advance(self.experiment.warm_up.min_s + GENERATOR_START_S)
             if not _warmed(phase)["steady"]:
-                self.progress.say(
-                    f"note: {label}: not steady after {phase['max_s']:g} s of warm-up; measured all the same"
-                )
+                self.progress.say(f"note: {label}: not steady after {phase['max_s']:g} s of warm-up: not valid")
             return
         self.done += 1
-        self.progress.advance(phase["lead_in_s"] + phase["duration_s"])
-        trial = json.loads((Path(phase["folder"]) / "trial.json").read_text())
-        latency, slip = trial["latency_ms"], trial["schedule_slip_ms"]
-        if latency["p50"] is None:
-            outcome = "no answer was ok"
-        else:
-            outcome = f"p50 {latency['p50']:.2f} ms, p99 {latency['p99']:.2f} ms, slip p99 {slip['p99']:.2f} ms"
-        failed = sum(trial["errors"].values())
-        errors = f", {failed} errors" if failed else ""
-        self.progress.say(f"{self.done:3}/{self.total}  {label} {phase['rate']:g}/s: {outcome}{errors}")
+        self.progress.advance(phase_plan.expected_s(phase))
+        text = _searched(phase) if phase["kind"] == "search" else _measured(phase)
+        self.progress.say(f"{self.done:3}/{self.total}  {label} {text}")
 
     def _observe(self) -> None:
         """Ask Prometheus about every trial that has no server-side figures yet."""
@@ -214,54 +211,56 @@ class _Job:
             last = max(trial["ended_at"] for trial in trials.values())
             time.sleep(max(0.0, last + observation.SETTLE_S - time.time()))
         for path, trial in trials.items():
+            (path / "server-timeline.csv").write_text(observation.server_timeline(self.prometheus, trial))
             self.folder.write(f"trials/{path.name}/server.json", observation.server_figures(self.prometheus, trial))
 
-    def _warm_up(self, block: Block, protocol: str) -> dict[str, Any]:
-        warm_up = self.experiment.warm_up
+    def _warm_up(self, block: Block, protocol: str) -> Phase:
         folder = self.folder.new_folder("warm-ups", f"{block.stack}-{protocol}-r{block.repetition}")
-        return {
-            "kind": "warm-up",
-            "id": folder.name,
-            "folder": str(folder),
-            "protocol": protocol,
-            "concurrency": warm_up.concurrency,
-            "window_s": warm_up.window_s,
-            "min_s": warm_up.min_s,
-            "max_s": warm_up.max_s,
-            "tolerance": warm_up.tolerance,
-            "seed": self.experiment.seed,
-        }
+        return phase_plan.warm_up(self.experiment, folder, protocol)
 
-    def _open_loop(self, trial: Trial, warm_up: str) -> dict[str, Any]:
-        ladder, generator = self.experiment.ladder, self.experiment.generator
-        return {
-            "kind": "open-loop",
-            "id": trial.id,
-            "folder": str(self.folder.trial(trial.id)),
-            "protocol": trial.protocol,
-            "scenario": "ladder",
-            "arrival": ladder.arrival,
-            "rate": trial.rate,
-            "repetition": trial.repetition,
-            "duration_s": ladder.duration_s,
-            "lead_in_s": ladder.lead_in_s,
-            "batch": ladder.batch,
-            "seed": trial.seed,
-            "max_in_flight": generator.max_in_flight,
-            "timeout_s": generator.timeout_s,
-            "check_share": generator.check_share,
-            "warm_up": warm_up,
-        }
+    def _trial(self, trial: Trial, warm_up: str) -> Phase:
+        place = self.folder.path
+        phase = phase_plan.trial(self.experiment, trial, place / "trials", place / "searches", warm_up)
+        if phase["kind"] == "search":
+            phase["before"] = self._tried(trial)
+        return phase
+
+    def _tried(self, trial: Trial) -> list[tuple[float, bool]]:
+        """What the earlier repetitions of a search have tried."""
+        found = []
+        for repetition in range(1, trial.repetition):
+            earlier = self.folder.read(
+                f"searches/{replace(trial, repetition=repetition).id}/search.json", {"steps": []}
+            )
+            found += [(step["rate"], step["met"]) for step in earlier["steps"]]
+        return found
 
     def _seconds(self, trials: Sequence[Trial]) -> float:
-        protocols = len({trial.protocol for trial in trials})
-        ladder = self.experiment.ladder
-        loaded = len(trials) * (ladder.lead_in_s + ladder.duration_s)
-        return START_S + protocols * (self.experiment.warm_up.min_s + GENERATOR_START_S) + loaded
+        warm_ups = len({trial.protocol for trial in trials})
+        loads = sum(phase_plan.expected_s(self._trial(trial, "")) for trial in trials)
+        return START_S + warm_ups * (self.experiment.warm_up.min_s + GENERATOR_START_S) + loads
 
 
-def _warmed(phase: dict[str, Any]) -> dict[str, Any]:
+def _warmed(phase: Phase) -> dict[str, Any]:
     values: dict[str, Any] = json.loads((Path(phase["folder"]) / "warm-up.json").read_text())
     if not values["throughput"]:
         raise Problem(f"{values['target']} answered no {phase['protocol']} request in {phase['max_s']:g} s of warm-up")
     return values
+
+
+def _searched(phase: Phase) -> str:
+    found = json.loads((Path(phase["folder"]) / "search.json").read_text())
+    low, high = (f"{end:g}/s" if end else "no rate" for end in (found["low"], found["high"]))
+    return f"capacity: {low} meets the SLO, {high} does not, after {len(found['steps'])} trials"
+
+
+def _measured(phase: Phase) -> str:
+    trial = json.loads((Path(phase["folder"]) / "trial.json").read_text())
+    latency, slip = trial["latency_ms"], trial["schedule_slip_ms"]
+    what = f"{phase['rate']:g}/s" if phase["scenario"] == "ladder" else phase["scenario"]
+    if latency["p50"] is None:
+        outcome = "no answer was ok"
+    else:
+        outcome = f"p50 {latency['p50']:.2f} ms, p99 {latency['p99']:.2f} ms, slip p99 {slip['p99']:.2f} ms"
+    failed = sum(trial["errors"].values())
+    return f"{what}: {outcome}" + (f", {failed} errors" if failed else "")

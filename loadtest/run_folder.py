@@ -83,8 +83,12 @@ class RunFolder:
         return self.path / "trials" / trial_id
 
     def measured(self, trial_id: str) -> bool:
-        """Whether that trial has ended and its results are here."""
-        return (self.trial(trial_id) / "trial.json").exists()
+        """Whether that trial (or search) has ended and its results are here."""
+        return (self.trial(trial_id) / "trial.json").exists() or (self.search(trial_id) / "search.json").exists()
+
+    def search(self, trial_id: str) -> Path:
+        """The folder of one capacity search."""
+        return self.path / "searches" / trial_id
 
     def trials(self) -> list[Path]:
         """The folders of all trials that have ended."""

@@ -37,7 +37,7 @@ class Targets(Protocol):
         """Stop whatever runs."""
 
 
-class _Proven:
+class Proven:
     """Wire parity once for each stack, and the list of targets, both kept in the run's folder."""
 
     def __init__(self, folder: RunFolder, bundle: Bundle, protocols: Sequence[str]) -> None:
@@ -53,6 +53,7 @@ class _Proven:
         now(f"{target.stack}: wire parity over the whole test split")
         figures = wire_parity.check(target, self._bundle.reference, protocols=self._protocols)
         samples = next(iter(figures.values()))["samples"]
+        wire_parity.save_examples(self._bundle.reference, self._folder.path / "wire-samples.npz")
         proven = {**known["targets"], target.stack: figures}
         self._folder.write(
             "wire-parity.json", {"samples": samples, "tolerance": wire_parity.TOLERANCE, "targets": proven}
@@ -74,7 +75,7 @@ class LocalTargets:
         self.server_cores, self.generator_cores = cores
         self._folder, self._bundle, self._profile = folder, bundle, profile
         self._model_server = tensorflow_model_server
-        self._proven = _Proven(folder, bundle, protocols)
+        self._proven = Proven(folder, bundle, protocols)
         self._prometheus: Prometheus | None = None
         self._running: launch.RunningTarget | None = None
 
@@ -94,7 +95,7 @@ class LocalTargets:
             tensorflow_model_server=self._model_server,
         )
         if self._prometheus:
-            self._prometheus.watch_server(self._running.target)
+            self._prometheus.watch_server(self._running.target, self._running.process.pid)
         self._proven.prove(self._running.target, now)
 
     def target(self, stack: str) -> Target:
@@ -118,7 +119,7 @@ class RemoteTargets:
         self.server_cores: tuple[int, ...] = ()
         self.generator_cores: tuple[int, ...] = ()
         self._targets = {target.stack: target for target in targets}
-        self._proven = _Proven(folder, bundle, protocols)
+        self._proven = Proven(folder, bundle, protocols)
         self._prometheus: Prometheus | None = None
 
     def observe(self, prometheus: Prometheus | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from serving.target import PROTOCOLS, Target
 
 TOLERANCE = 1e-4
 BATCH = 32
+EXAMPLES = 10
 
 
 def check(
@@ -23,8 +25,10 @@ def check(
     """Send every sample of ``reference`` (a bundle's reference.npz) through each protocol, in batches.
 
     Returns, for each protocol, ``max_abs_diff`` (largest difference of a probability), ``top1_agreement`` (share of
-    samples with the same best class) and ``samples``. Raises `Problem` naming target, protocol and first sample where
-    a difference is above ``tolerance``, or a best class differs though the reference's two best are further apart.
+    samples with the same best class), ``samples``, ``disagreements`` ([expected class, answered class, times] of best
+    classes that differ) and ``examples`` (sample of `examples` → [best class, its probability]). Raises `Problem`
+    naming target, protocol and first sample where a difference is above ``tolerance``, or a best class differs though
+    the reference's two best are further apart.
     """
     with np.load(reference) as saved:
         images, expected = saved["images"], saved["probabilities"]
@@ -64,7 +68,38 @@ def compare(expected: np.ndarray, answers: np.ndarray, where: str, tolerance: fl
         "max_abs_diff": float(difference.max()),
         "top1_agreement": float(same.mean()),
         "samples": len(expected),
+        "disagreements": [
+            [*pair, times]
+            for pair, times in Counter(
+                zip(expected[~same].argmax(axis=1).tolist(), answers[~same].argmax(axis=1).tolist(), strict=True)
+            ).most_common()
+        ],
+        "examples": {
+            str(sample): [int(answers[sample].argmax()), round(float(answers[sample].max()), 6)]
+            for sample in examples(expected)
+        },
     }
+
+
+def examples(expected: np.ndarray) -> list[int]:
+    """The samples that stand for all in a report: half of them where the reference's two best classes are closest (a
+    difference would show there first), the others spread evenly. ``expected``: probabilities [samples × classes]."""
+    best_two = np.sort(expected, axis=1)[:, -2:]
+    closest = np.argsort(best_two[:, 1] - best_two[:, 0], kind="stable")[: EXAMPLES // 2].tolist()
+    spread = np.linspace(0, len(expected) - 1, EXAMPLES).astype(int).tolist()
+    return list(dict.fromkeys([*closest, *spread]))[:EXAMPLES]
+
+
+def save_examples(reference: Path, path: Path) -> None:
+    """Write the samples of `examples` with their labels and the reference's probabilities as an npz file, whole or not
+    at all, so that a report needs no bundle."""
+    with np.load(reference) as saved:
+        chosen = examples(saved["probabilities"])
+        kept = {name: saved[name][chosen] for name in ("images", "labels", "probabilities")}
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as out:
+        np.savez_compressed(out, indices=np.array(chosen), **kept)
+    temporary.replace(path)
 
 
 def save(path: Path, targets: Mapping[str, Mapping[str, Mapping[str, Any]]], tolerance: float = TOLERANCE) -> None:

@@ -12,6 +12,8 @@ import pytest
 COMPONENTS = {
     "prometheus": ("prometheus", "apt-get install prometheus"),
     "promtool": ("promtool", "apt-get install prometheus"),
+    "alertmanager": ("prometheus-alertmanager", "apt-get install prometheus-alertmanager"),
+    "amtool": ("amtool", "apt-get install prometheus-alertmanager"),
     "chromium": ("chromium", "apt-get install chromium"),
     "chromedriver": ("chromedriver", "apt-get install chromium-driver"),
     "wrk": ("wrk", "apt-get install wrk"),

@@ -1,14 +1,17 @@
-"""What the whole suite shares: one real bundle, exported once."""
+"""What the whole suite shares: one real bundle, exported once, and one browser."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from models import bundle as bundles
+from tests import browser as chromium
+from tests.components import require
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -27,3 +30,12 @@ def artifacts(tmp_path_factory) -> Path:
 def bundle(artifacts: Path) -> bundles.Bundle:
     """The exported bundle of the digits data set."""
     return bundles.load(artifacts / "convnet" / "1")
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory) -> Iterator[chromium.Browser]:
+    """A real Chromium, started once."""
+    require("chromium", "chromedriver")
+    driver = chromium.start(tmp_path_factory.mktemp("chromium"))
+    yield driver
+    driver.quit()

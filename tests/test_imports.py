@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("models", "serving", "loadtest", "monitoring")
 MAY_IMPORT = {
     "models": {"models"},
-    "serving": {"serving", "models"},
-    "loadtest": {"loadtest", "serving", "models"},
+    "serving": {"serving", "models", "monitoring"},
+    "loadtest": {"loadtest", "serving", "models", "monitoring"},
     "monitoring": {"monitoring"},
 }
 
@@ -61,7 +61,7 @@ def test_importing_loads_neither_torch_nor_tensorflow(module):
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("package", ["models", "serving", "loadtest"])
+@pytest.mark.parametrize("package", ["models", "serving", "loadtest", "monitoring"])
 def test_every_command_line_has_help(package):
     done = subprocess.run(
         [sys.executable, "-m", package, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False

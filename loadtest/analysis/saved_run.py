@@ -6,10 +6,13 @@ import csv
 import json
 import math
 import tomllib
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from loadtest.analysis.statistics import Intervals, read_intervals
 from models.problem import Problem
@@ -48,11 +51,11 @@ class SavedTrial:
 
     def timeline(self) -> list[dict[str, float | None]]:
         """timeline.csv, a row a second; empty where there is none. Cells that hold no number are None."""
-        try:
-            with (self.folder / "timeline.csv").open(newline="") as lines:
-                return [{key: _number(cell) for key, cell in row.items()} for row in csv.DictReader(lines)]
-        except FileNotFoundError:
-            return []
+        return _rows(self.folder / "timeline.csv")
+
+    def server_timeline(self) -> list[dict[str, float | None]]:
+        """server-timeline.csv (what Prometheus saw of the server, a row a second), read as `timeline`."""
+        return _rows(self.folder / "server-timeline.csv")
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class SavedRun:
     wire_parity: Values | None
     targets: list[Values]
     trials: list[SavedTrial]
+    searches: list[Values]
 
     @property
     def stacks(self) -> list[str]:
@@ -77,6 +81,17 @@ class SavedRun:
     def target(self, stack: str) -> Values:
         """The saved `Target` of a stack; empty where it never came up."""
         return next((target for target in self.targets if target.get("stack") == stack), {})
+
+    def samples(self) -> dict[str, np.ndarray] | None:
+        """wire-samples.npz: some test images with labels and the reference's probabilities; None where not saved."""
+        path = self.folder / "wire-samples.npz"
+        try:
+            with np.load(path) as saved:
+                return {name: saved[name] for name in ("indices", "images", "labels", "probabilities")}
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise Problem(f"{path}: cannot be read ({error}); delete it and build the report again") from error
 
     def servers(self) -> list[tuple[str, str]]:
         """(path in the run's folder, text) of each rendered server configuration, one start of each server."""
@@ -113,6 +128,7 @@ def load(folder: Path) -> SavedRun:
         wire_parity=_json(folder / "wire-parity.json"),
         targets=_json(folder / "targets.json") or [],
         trials=[_trial(folder, path) for path in sorted((folder / "trials").glob("[!.]*/trial.json"))],
+        searches=[_json(path) for path in sorted((folder / "searches").glob("[!.]*/search.json"))],
     )
 
 
@@ -145,6 +161,14 @@ def _json(path: Path) -> Any:
         return None if text is None else json.loads(text)
     except ValueError as error:
         raise Problem(f"{path}: not valid JSON ({error}); run the experiment again") from error
+
+
+def _rows(path: Path) -> list[dict[str, float | None]]:
+    try:
+        with path.open(newline="") as lines:
+            return [{key: _number(cell) for key, cell in row.items()} for row in csv.DictReader(lines)]
+    except FileNotFoundError:
+        return []
 
 
 def _number(cell: str | None) -> float | None:

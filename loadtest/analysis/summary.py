@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from loadtest.analysis import saved_run, statistics, validity, verdicts, wording
+from loadtest.analysis import capacity, over_time, saved_run, statistics, validity, verdicts, wording
 from loadtest.analysis.saved_run import SavedRun, SavedTrial
 from loadtest.analysis.statistics import Floats, Measurement, Resampled
 from loadtest.analysis.verdicts import Compared
@@ -30,20 +30,26 @@ def build(run_folder: Path) -> dict[str, Any]:
     """
     run = saved_run.load(run_folder)
     slo = {**DEFAULT_SLO, **run.experiment.get("slo", {})}
-    measured = _measure(run, slo)
-    asked = {(stack, protocol) for stack in run.stacks for protocol in _protocols(run)}
-    parity = validity.parity(run.manifest, run.wire_parity, sorted(asked))
+    measured = measure(run, slo)
+    parity = prove(run)
     figures = [item.figures for item in measured]
+    limits = capacity.of(figures, run.searches, slo)
     return {
         "experiment": run.experiment,
         "environment": run.environment,
         "parity": parity,
-        "targets": [_target(run, stack) for stack in run.stacks],
+        "targets": [describe(run, stack) for stack in run.stacks],
         "measurements": figures,
-        "capacity": verdicts.capacity(figures, slo),
-        "verdicts": verdicts.decide(run.stacks, _protocols(run), measured, slo, parity),
+        "capacity": limits,
+        "verdicts": verdicts.decide(run.stacks, _protocols(run), measured, limits, slo, parity),
         "warnings": _warnings(run, figures, parity),
     }
+
+
+def prove(run: SavedRun) -> dict[str, Any]:
+    """The evidence that a run's targets served one model."""
+    asked = {(stack, protocol) for stack in run.stacks for protocol in _protocols(run)}
+    return validity.parity(run.manifest, run.wire_parity, sorted(asked))
 
 
 def write(run_folder: Path) -> dict[str, Any]:
@@ -84,7 +90,8 @@ class _Sampled:
     seed: tuple[int, ...]
 
 
-def _measure(run: SavedRun, slo: dict[str, float]) -> list[Compared]:
+def measure(run: SavedRun, slo: dict[str, float]) -> list[Compared]:
+    """Every measurement of a run with the uncertainty that a comparison needs; ``slo``: p99_ms and error_ratio."""
     sampled = []
     for key, trials in repetitions(run).items():
         measurement = statistics.combine([trial.intervals() for trial in trials])
@@ -93,25 +100,32 @@ def _measure(run: SavedRun, slo: dict[str, float]) -> list[Compared]:
             "goodput": measurement.within(slo["p99_ms"]),
         }
         seed = (int(run.experiment.get("seed", 0)), zlib.crc32(repr(key).encode()))
-        resampled = statistics.resample(measurement, validity.SHARES, rates, offered_rate=key[3], seed=seed)
+        resampled = statistics.resample(measurement, validity.SHARES, rates, offered_rate=key[3] or 1.0, seed=seed)
         sampled.append(_Sampled(key, trials, measurement, resampled, seed))
-    between = statistics.spread(item.resampled for item in sampled)
+    # Within a scenario: at a server's limit repetitions lie further apart than on a ladder below it.
+    between = {
+        scenario: statistics.spread(item.resampled for item in sampled if item.key[2] == scenario)
+        for scenario in {item.key[2] for item in sampled}
+    }
     compared = []
     for item in sampled:
-        deviations = statistics.deviations(item.resampled, between, item.seed)
-        figures = _figures(item, deviations)
+        deviations = statistics.deviations(item.resampled, between[item.key[2]], item.seed)
+        figures = _figures(item, deviations, slo)
         figures["engine"], figures["engine_version"] = _engine(run, item)
         compared.append(Compared(item.key, figures, item.resampled, deviations))
     return compared
 
 
-def _figures(item: _Sampled, deviations: Floats) -> dict[str, Any]:
+def _figures(item: _Sampled, deviations: Floats, slo: dict[str, float]) -> dict[str, Any]:
     target, protocol, scenario, offered = item.key
     trials, measurement, resampled = item.trials, item.measurement, item.resampled
     answers = int(measurement.merged.sum())
     duration_s = sum(float(trial.record["duration_s"]) for trial in trials)
-    per_second = offered * measurement.seconds / duration_s  # differs from offered where a trial ends within a second
-    on_time = measurement.seconds / (measurement.seconds + sum(map(measurement.backlog_s, measurement.repetitions)))
+    closed = not offered
+    # Differs from offered where a trial ends within a second.
+    per_second = (offered or 1.0) * measurement.seconds / duration_s
+    backlog = 0.0 if closed else sum(map(measurement.backlog_s, measurement.repetitions))
+    on_time = measurement.seconds / (measurement.seconds + backlog)
     latency: dict[str, float | None] = {}
     ci95: dict[str, list[float] | None] = {}
     rates: dict[str, float] = {}
@@ -143,6 +157,7 @@ def _figures(item: _Sampled, deviations: Floats) -> dict[str, Any]:
         "batch": trials[0].record.get("batch", 1),
         "achieved_rate": rates["achieved_rate"],
         "goodput": rates["goodput"],
+        "images_per_s": rates["achieved_rate"] * trials[0].record.get("batch", 1),
         "latency_ms": latency,
         "ci95": ci95,
         "requests": requests,
@@ -161,6 +176,8 @@ def _figures(item: _Sampled, deviations: Floats) -> dict[str, Any]:
         "warm_up_throughput": [trial.warm_up.get("throughput") for trial in trials if trial.warm_up],
         "server": [trial.server for trial in trials if trial.server],
         "trials": [trial.folder.name for trial in trials],
+        "spoiled": [attempt["folder"] for trial in trials for attempt in trial.record.get("spoiled") or []],
+        **over_time.figures(scenario, trials, measurement, slo),
     }
 
 
@@ -178,7 +195,8 @@ def _engine(run: SavedRun, item: _Sampled) -> tuple[str | None, str | None]:
     return record.get("engine", target.get("engine")), record.get("engine_version", target.get("engine_version"))
 
 
-def _target(run: SavedRun, stack: str) -> dict[str, Any]:
+def describe(run: SavedRun, stack: str) -> dict[str, Any]:
+    """A target's entry in the summary."""
     saved = run.target(stack)
     record: dict[str, Any] = next((trial.record for trial in run.trials if trial.key[0] == stack), {})
     return {
@@ -198,7 +216,7 @@ def _target(run: SavedRun, stack: str) -> dict[str, Any]:
 def _warnings(run: SavedRun, figures: list[dict[str, Any]], parity: dict[str, Any]) -> list[str]:
     found = [str(warning) for warning in run.environment.get("warnings") or []]
     for stack in run.stacks:
-        target = _target(run, stack)
+        target = describe(run, stack)
         if not target["measured"]:
             found.append(f"{wording.stack(stack)} has no measurement in this run")
         elif wording.is_embedded(target):
@@ -209,8 +227,9 @@ def _warnings(run: SavedRun, figures: list[dict[str, Any]], parity: dict[str, An
     ladder = run.experiment.get("ladder", {})
     planned = sum(len(rates) for rates in ladder.get("rates", {}).values()) * len(run.experiment.get("targets", []))
     planned *= int(ladder.get("repetitions", 1))
-    if len(run.trials) < planned:
-        found.append(f"{planned - len(run.trials)} of {planned} planned trials are missing: the run is not complete")
+    present = sum(trial.key[2] == "ladder" for trial in run.trials)
+    if "ladder" in run.experiment.get("scenarios", ["ladder"]) and present < planned:
+        found.append(f"{planned - present} of {planned} planned trials are missing: the run is not complete")
     if figures and all(item["repetitions"] < 2 for item in figures):
         found.append("each rate was measured once: intervals cover time within a trial, not repetition")
     found += [f"model parity is not proven: {why}" for why in parity["why_not_proven"]]

@@ -7,9 +7,8 @@ from typing import Any
 
 from loadtest.analysis import wording
 from loadtest.analysis.saved_run import SavedTrial
+from loadtest.generator.slip import allowed_ms
 
-SLIP_FLOOR_MS = 1.0
-SLIP_SHARE_OF_P50 = 0.05
 FEWEST_BEYOND = 10
 BUSY_GENERATOR = 0.9
 NOTABLY_STOLEN = 0.01
@@ -23,7 +22,7 @@ def faults(trial: SavedTrial) -> list[str]:
     found = []
     slip = (record.get("schedule_slip_ms") or {}).get("p99")
     p50 = (record.get("latency_ms") or {}).get("p50")
-    allowed = max(SLIP_FLOOR_MS, SLIP_SHARE_OF_P50 * (p50 or 0))
+    allowed = allowed_ms(p50)
     if slip is None and requests.get("sent"):
         found.append("the generator did not record its schedule slip, so it cannot prove that it kept its schedule")
     elif slip is not None and slip > allowed:
@@ -41,19 +40,20 @@ def faults(trial: SavedTrial) -> list[str]:
     found += [str(note) for note in record.get("notes") or [] if "died" in str(note)]
     if not requests.get("ok"):
         found.append("no request was answered correctly, so there is no latency to report")
+    if trial.warm_up and not trial.warm_up.get("steady", True):
+        cap = wording.seconds(trial.warm_up.get("seconds"))
+        found.append(f"the warm-up was not steady when it reached its cap of {cap}, so a warming server was measured")
     return found
 
 
 def cautions(trial: SavedTrial) -> list[str]:
-    """What a reader should know of a trial that is valid all the same, one sentence each.
-
-    A warm-up that reached its cap is a caution, not a fault: the measurement is still true of the minutes in which it
-    was taken, and repetitions that differ because of it widen the interval.
-    """
+    """What a reader should know of a trial that is valid all the same, one sentence each."""
     found = [str(note) for note in trial.record.get("notes") or [] if "died" not in str(note)]
-    if trial.warm_up and not trial.warm_up.get("steady", True):
-        cap = wording.seconds(trial.warm_up.get("seconds"))
-        found.append(f"the warm-up was not steady when it reached its cap of {cap}")
+    if aside := trial.record.get("spoiled"):
+        slips = " and ".join(wording.milliseconds(one["schedule_slip_ms"]["p99"]) for one in aside)
+        found.append(f"repeated, because the generator sent late before (slip p99 {slips}); those are kept in spoiled/")
+    if trial.warm_up and (again := trial.warm_up.get("unsteady_attempts")):
+        found.append(f"the warm-up was repeated: {wording.plural(len(again), 'attempt')} did not get steady")
     busy = trial.record.get("generator_cpu")
     if busy is not None and busy > BUSY_GENERATOR:
         found.append(f"the generator used {wording.share(busy)} of its core")

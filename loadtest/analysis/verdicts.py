@@ -1,4 +1,4 @@
-"""What the figures decide: which target meets the SLO up to which rate, and who wins, where anyone does."""
+"""What the figures decide: who wins, where anyone does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from loadtest.analysis import statistics, wording
-from loadtest.analysis.statistics import Floats, Resampled
+from loadtest.analysis.statistics import Floats, Ratio, Resampled
 
 KEEPS_UP = 0.98
 FEWEST_REPETITIONS = 2
@@ -42,66 +42,21 @@ def keeps_up(figures: dict[str, Any]) -> bool:
     return bool(scheduled) and figures["achieved_rate"] * seconds >= KEEPS_UP * scheduled
 
 
-def capacity(measurements: Sequence[dict[str, Any]], slo: dict[str, float]) -> list[dict[str, Any]]:
-    """For each target and protocol: the highest offered rate of the ladder whose p99 meets the SLO, validly.
-
-    ``max_rate`` is None where no tested rate does. ``bracket`` is [max_rate, the next tested rate, which does not], its
-    end None where the ladder ended first. ``ci95`` is [highest rate whose upper bound still meets the SLO, lowest rate
-    whose lower bound misses it]; None where no tested rate says so.
-    """
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for item in measurements:
-        if item["scenario"] == "ladder":
-            groups.setdefault((item["target"], item["protocol"]), []).append(item)
-    found = []
-    for (target, protocol), group in groups.items():
-        items = sorted(group, key=lambda item: item["offered_rate"])
-        meets = [item["offered_rate"] for item in items if _meets(item, slo, item["latency_ms"]["p99"])]
-        surely = [item["offered_rate"] for item in items if _meets(item, slo, _end(item, 1))]
-        misses = [item["offered_rate"] for item in items if _misses(item, slo)]
-        top = max(meets, default=None)
-        above = [item["offered_rate"] for item in items if top is None or item["offered_rate"] > top]
-        found.append(
-            {
-                "target": target,
-                "protocol": protocol,
-                "slo": {"p99_ms": slo["p99_ms"], "error_ratio": slo["error_ratio"]},
-                "max_rate": top,
-                "bracket": [top, min(above, default=None)],
-                "ci95": [max(surely, default=None), min(misses, default=None)],
-                "tested_rates": [item["offered_rate"] for item in items],
-            }
-        )
-    return found
-
-
-def _end(item: dict[str, Any], end: int) -> float | None:
-    bounds = item["ci95"]["p99"]
-    return bounds[end] if bounds else None
-
-
-def _meets(item: dict[str, Any], slo: dict[str, float], p99: float | None) -> bool:
-    return item["valid"] and p99 is not None and p99 <= slo["p99_ms"] and item["error_ratio"] <= slo["error_ratio"]
-
-
-def _misses(item: dict[str, Any], slo: dict[str, float]) -> bool:
-    low = _end(item, 0)
-    return (low is not None and low > slo["p99_ms"]) or item["error_ratio"] > slo["error_ratio"]
-
-
 def decide(
     targets: Sequence[str],
     protocols: Sequence[str],
     measured: Sequence[Compared],
+    limits: Sequence[dict[str, Any]],
     slo: dict[str, float],
     parity: dict[str, Any],
 ) -> list[dict[str, Any]]:
-    """Two questions for each protocol, about the first two targets; none where there are not two.
+    """Two questions for each protocol about the first two targets, a third where both capacities were searched for
+    (`limits`: see `capacity.of`); none where there are not two targets.
 
-    A winner is named only where the interval of the ratio (first target / second target) excludes 1, both measurements
-    are valid and repeated, errors are within the SLO, and both servers are proven to serve the same model; else
-    `winner` is None and `why` says what is missing. ``ci95`` is of that ratio; its upper end is None where the data set
-    no bound.
+    A winner is named only where the interval of the ratio (first target / second target) excludes 1, also after Holm's
+    correction for the number of comparisons (`p_adjusted`), both measurements are valid and repeated, errors are within
+    the SLO, and both servers are proven to serve the same model; else `winner` is None and `why` says what is missing.
+    ``ci95`` is of that ratio; an end is None where the data set no bound.
     """
     if len(targets) < 2:
         return []
@@ -111,11 +66,31 @@ def decide(
         rungs = _rungs(pair, protocol, measured)
         for question in (_lower_latency, _more_within_slo):
             verdict = {"protocol": protocol, "compared": list(pair), **question(pair, protocol, rungs, slo)}
-            if not parity["proven"] and verdict["winner"]:
-                verdict["winner"] = None
-                verdict["why"] += " No winner is named: the servers are not proven to serve the same model."
             found.append(verdict)
+        searched = [item for item in limits if (item["protocol"], item["scenario"]) == (protocol, "capacity")]
+        by_target = {item["target"]: item for item in searched}
+        if set(pair) <= set(by_target):
+            found.append({"protocol": protocol, "compared": list(pair), **_higher_capacity(pair, protocol, by_target)})
+    for verdict in found:
+        if not parity["proven"] and verdict["winner"]:
+            verdict["winner"] = None
+            verdict["why"] += " No winner is named: the servers are not proven to serve the same model."
+    _correct(found)
     return found
+
+
+def _correct(verdicts: Sequence[dict[str, Any]]) -> None:
+    """Holm's correction over all verdicts that compare: a winner must remain one."""
+    compared = [verdict for verdict in verdicts if verdict["p_value"] is not None]
+    adjusted = statistics.holm([verdict["p_value"] for verdict in compared])
+    for verdict, p_adjusted in zip(compared, adjusted, strict=True):
+        verdict["p_adjusted"] = p_adjusted
+        if verdict["winner"] and p_adjusted > 1 - statistics.LEVEL:
+            verdict["winner"] = None
+            verdict["why"] = (
+                f"No difference shown after Holm's correction for {len(compared)} comparisons "
+                f"(p {wording.number(p_adjusted, 2)}). {verdict['why']}"
+            )
 
 
 Rungs = dict[float, tuple[Compared, Compared]]
@@ -130,7 +105,7 @@ def _rungs(pair: tuple[str, str], protocol: str, measured: Sequence[Compared]) -
 
 
 def _undecided(question: str, why: str) -> dict[str, Any]:
-    empty = {"winner": None, "ratio": None, "ci95": None, "offered_rate": None}
+    empty = dict.fromkeys(["winner", "ratio", "ci95", "p_value", "p_adjusted", "offered_rate"])
     return {"question": question, **empty, "why": f"No verdict: {why}."}
 
 
@@ -153,8 +128,8 @@ def _lower_latency(pair: tuple[str, str], protocol: str, rungs: Rungs, slo: dict
     first, second = rungs[rate]
     (a, deviation_a), (b, deviation_b) = first.statistic("p99"), second.statistic("p99")
     bounds = statistics.interval(a - b, deviation_a - deviation_b)
-    ratio = math.exp(a - b)
     ci95: list[float | None] | None = [math.exp(end) for end in bounds] if bounds else None
+    ratio = Ratio(math.exp(a - b), ci95, statistics.p_value(a - b, deviation_a - deviation_b))
     texts = [
         f"{wording.stack(item.key[0])} p99 {wording.milliseconds(item.figures['latency_ms']['p99'])} "
         f"({wording.interval(item.figures['ci95']['p99'])})"
@@ -162,13 +137,13 @@ def _lower_latency(pair: tuple[str, str], protocol: str, rungs: Rungs, slo: dict
     ]
     chosen = (
         f"At {wording.rate(rate)} offered, the highest common rate at which both are valid and keep up: "
-        f"{texts[0]}, {texts[1]}; ratio {wording.number(ratio)} ({wording.interval(ci95)})."
+        f"{texts[0]}, {texts[1]}; ratio {wording.number(ratio.ratio)} ({wording.interval(ci95)})."
     )
     failing = [item for item in (first, second) if item.figures["error_ratio"] > slo["error_ratio"]]
     return {
         "question": f"Lower p99 at {wording.rate(rate)} over {over}?",
         "metric": "p99",
-        **_conclude(pair, rate, ratio, ci95, chosen, _repetitions(first, second), failing, slo, lower_wins=True),
+        **_conclude(pair, rate, ratio, chosen, _repetitions(first, second), failing, slo, lower_wins=True),
     }
 
 
@@ -185,12 +160,7 @@ def _more_within_slo(pair: tuple[str, str], protocol: str, rungs: Rungs, slo: di
     rate = max(usable)
     first, second = rungs[rate]
     (a, deviation_a), (b, deviation_b) = first.statistic("goodput"), second.statistic("goodput")
-    ratio = a / b if b > 0 else math.inf
-    ci95 = (
-        _share_interval(a, deviation_a, b, deviation_b) if a <= b else _share_interval(b, deviation_b, a, deviation_a)
-    )
-    if ci95 and a > b:
-        ci95 = [1 / end if end else None for end in reversed(ci95)]
+    ratio = _goodput_ratio(a, deviation_a, b, deviation_b)
     texts = [
         f"{wording.stack(item.key[0])} answered {wording.rate(item.figures['goodput'])} "
         f"({wording.interval(item.figures['ci95']['goodput'], plain_rate=True)})"
@@ -198,18 +168,18 @@ def _more_within_slo(pair: tuple[str, str], protocol: str, rungs: Rungs, slo: di
     ]
     chosen = (
         f"Within {wording.setting(slo['p99_ms'], 'ms')} at {wording.rate(rate)} offered, the highest common rate with "
-        f"valid measurements: {texts[0]}, {texts[1]}; ratio {wording.number(ratio)} ({wording.interval(ci95)})."
+        f"valid measurements: {texts[0]}, {texts[1]}; ratio {wording.number(ratio.ratio)} "
+        f"({wording.interval(ratio.ci95)})."
     )
     within = [item.figures["latency_ms"]["p99"] or math.inf for item in (first, second)]
     if max(within) <= slo["p99_ms"]:
         chosen += " Both still meet the SLO there; only a higher ladder could tell them apart."
-    ahead = first if ratio > 1 else second
+    ahead = first if ratio.ratio > 1 else second
     failing = [ahead] if ahead.figures["error_ratio"] > slo["error_ratio"] else []
-    finite = ratio if math.isfinite(ratio) else None
     return {
         "question": question,
         "metric": "goodput",
-        **_conclude(pair, rate, finite, ci95, chosen, _repetitions(first, second), failing, slo, lower_wins=False),
+        **_conclude(pair, rate, ratio, chosen, _repetitions(first, second), failing, slo, lower_wins=False),
     }
 
 
@@ -217,20 +187,60 @@ def _repetitions(first: Compared, second: Compared) -> int:
     return min(first.figures["repetitions"], second.figures["repetitions"])
 
 
-def _share_interval(small: float, its: Floats, large: float, others: Floats) -> list[float | None] | None:
-    """The interval of small / large. The larger one divides, so that near-zero goodput does not blow the ratio up."""
-    if large <= 0:
-        return None
-    share = small / large
-    bounds = statistics.interval(share, (small + its) / np.maximum(large + others, large * 1e-3) - share)
-    return [max(0.0, bounds[0]), bounds[1]] if bounds else None
+def _goodput_ratio(first: float, its: Floats, second: float, others: Floats) -> Ratio:
+    """first / second. The larger one divides, so that near-zero goodput does not blow the ratio up."""
+    turned = first > second
+    small, large = ((second, others), (first, its)) if turned else ((first, its), (second, others))
+    ratio = first / second if second > 0 else math.inf
+    if large[0] <= 0:
+        return Ratio(ratio, None, None)
+    share = small[0] / large[0]
+    deviation = (small[0] + small[1]) / np.maximum(large[0] + large[1], large[0] * 1e-3) - share
+    bounds = statistics.interval(share, deviation)
+    ends: list[float | None] | None = [max(0.0, bounds[0]), bounds[1]] if bounds else None
+    if ends and turned:
+        ends = [1 / end if end else None for end in reversed(ends)]
+    return Ratio(ratio, ends, statistics.p_value(share - 1, deviation))
+
+
+def _higher_capacity(pair: tuple[str, str], protocol: str, limits: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Whose capacity is higher? By the searches' boundaries and their intervals."""
+    question = f"Higher capacity within the SLO over {wording.protocol(protocol)}?"
+    first, second = (limits[target] for target in pair)
+    for item in (first, second):
+        if item["max_rate"] is None:
+            why = f"{wording.stack(item['target'])} met the SLO at no rate that was tried"
+            return {"metric": "capacity", **_undecided(question, why)}
+    ratio = statistics.ratio_of_bounded(first["max_rate"], first["ci95"], second["max_rate"], second["ci95"])
+    texts = [
+        f"{wording.stack(item['target'])} {wording.rate(item['max_rate'])} "
+        f"({wording.interval(item['ci95'], plain_rate=True)})"
+        for item in (first, second)
+    ]
+    why = f"{texts[0]}, {texts[1]}; ratio {wording.number(ratio.ratio)} ({wording.interval(ratio.ci95)})."
+    winner = None
+    unsure = [wording.stack(item["target"]) for item in (first, second) if not item["confirmed"]]
+    if unsure:
+        why += f" No winner is named: the boundaries of {' and '.join(unsure)} were not confirmed by a repeat."
+    elif not _excludes_one(ratio):
+        why = f"No difference shown. {why}"
+    else:
+        winner = pair[0] if ratio.ratio > 1 else pair[1]
+    found = {"winner": winner, "ratio": ratio.ratio, "ci95": ratio.ci95, "p_value": ratio.p_value, "p_adjusted": None}
+    return {"question": question, "metric": "capacity", **found, "offered_rate": None, "why": why}
+
+
+def _excludes_one(ratio: Ratio) -> bool:
+    if ratio.ci95 is None or not math.isfinite(ratio.ratio):
+        return False
+    low, high = ratio.ci95
+    return (low is not None and low > 1) or (high is not None and high < 1)
 
 
 def _conclude(
     pair: tuple[str, str],
     rate: float,
-    ratio: float | None,
-    ci95: list[float | None] | None,
+    ratio: Ratio,
     chosen: str,
     repetitions: int,
     failing: Sequence[Compared],
@@ -246,9 +256,11 @@ def _conclude(
             f"{wording.stack(item.key[0])} failed {wording.share(item.figures['error_ratio'])}" for item in failing
         )
         why = f"{chosen} No winner is named: {names} of requests, more than {wording.share(slo['error_ratio'])}."
-    elif ci95 is None or ratio is None or (ci95[0] or 0) <= 1 <= (math.inf if ci95[1] is None else ci95[1]):
+    elif not _excludes_one(ratio):
         why = f"No difference shown. {chosen}"
     else:
-        winner = pair[0] if (ratio < 1) == lower_wins else pair[1]
+        winner = pair[0] if (ratio.ratio < 1) == lower_wins else pair[1]
         why = chosen
-    return {"winner": winner, "ratio": ratio, "ci95": ci95, "offered_rate": rate, "why": why}
+    finite = ratio.ratio if math.isfinite(ratio.ratio) else None
+    found = {"winner": winner, "ratio": finite, "ci95": ratio.ci95, "p_value": ratio.p_value, "p_adjusted": None}
+    return {**found, "offered_rate": rate, "why": why}

@@ -64,10 +64,20 @@ def seconds(value: float | None) -> str:
 
 
 def rate(value: float | None) -> str:
-    """Requests per second: whole from 100 on, three digits below."""
+    """Requests per second: whole from 100 on and where it is whole, three digits below."""
     if value is None:
         return NOTHING
-    return f"{value:,.0f}/s" if abs(value) >= 100 else f"{number(value)}/s"
+    return f"{value:,.0f}/s" if abs(value) >= 100 or float(value).is_integer() else f"{number(value)}/s"
+
+
+def images(value: float | None) -> str:
+    """Images per second."""
+    return NOTHING if value is None else f"{rate(value)[:-2]} images/s"
+
+
+def money(value: float | None, currency: str) -> str:
+    """An amount of money: 0.0123 USD, 1,230 USD."""
+    return NOTHING if value is None else f"{number(value)} {currency}"
 
 
 def share(value: float | None) -> str:
@@ -75,9 +85,19 @@ def share(value: float | None) -> str:
     return NOTHING if value is None else f"{number(value * 100, 2) if value < 0.995 else number(value * 100, 4)} %"
 
 
+def precise_share(value: float | None) -> str:
+    """A share in which the last digits matter: 89.34 %."""
+    return NOTHING if value is None else f"{number(value * 100, 4)} %"
+
+
 def gibibytes(value: float | None) -> str:
     """An amount of memory."""
     return NOTHING if value is None else f"{number(value / 2**30)} GiB"
+
+
+def mebibytes(value: float | None) -> str:
+    """An amount of memory of a process."""
+    return NOTHING if value is None else f"{number(value / 2**20)} MiB"
 
 
 def interval(bounds: Sequence[float | None] | None, plain_rate: bool = False) -> str:
@@ -102,8 +122,13 @@ def stack(name: str) -> str:
 
 def engine(target: Mapping[str, Any]) -> str:
     """Engine and version. An embedded stand-in keeps its own name: it is not TensorFlow Serving."""
+    return f"{product(target)} {target.get('engine_version') or ''}".strip()
+
+
+def product(target: Mapping[str, Any]) -> str:
+    """An engine's name without its version."""
     name = str(target.get("engine") or "engine unknown")
-    return f"{ENGINES.get(name, name)} {target.get('engine_version') or ''}".strip()
+    return ENGINES.get(name, name)
 
 
 def target(values: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from loadtest.generator.live import Slice
+from loadtest.generator.slip import allowed_ms
 from models.problem import Problem
 
 _PREFIX = "tandem_loadtest"
@@ -45,6 +46,16 @@ class Tally:
         self.failed: dict[str, int] = {}
         self.latency = _Histogram(_LATENCY_S)
         self.slip = _Histogram(_SLIP_S)
+        self.begin_trial()
+
+    def begin_trial(self) -> None:
+        """From here on, `valid` is about a new trial."""
+        self._sent = self._late = self._dropped = 0
+
+    @property
+    def valid(self) -> bool:
+        """Whether the trial under way keeps its schedule so far: no arrival dropped, at most 1 % sent too late."""
+        return not self._dropped and self._late <= 0.01 * self._sent
 
     def add(self, piece: Slice) -> None:
         """Count a slice."""
@@ -53,6 +64,10 @@ class Tally:
         self.completed += piece.latency_ms.size
         self.dropped += piece.dropped
         self.in_flight = piece.in_flight
+        self._sent += piece.sent
+        self._dropped += piece.dropped
+        p50 = float(np.median(piece.latency_ms)) if piece.latency_ms.size else None
+        self._late += int(np.count_nonzero(piece.slip_ms > allowed_ms(p50)))
         for kind, count in piece.errors.items():
             self.failed[kind] = self.failed.get(kind, 0) + count
         self.latency.add(piece.latency_ms)
@@ -62,9 +77,9 @@ class Tally:
 class Exporter:
     """A Prometheus collector of tallies, and the HTTP server in front of it.
 
-    Labels: target (stack), protocol, phase ("warm-up" or "open-loop") and kind of error; never a trial's name, so the
-    number of series stays bounded. `between` is called between pieces of a scrape's work (milliseconds in all), so
-    that no due request waits for the whole of it.
+    Labels: target (stack), protocol, phase ("warm-up", "open-loop", "closed-loop") and kind of error; never a trial's
+    name, so the number of series stays bounded. `between` is called between pieces of a scrape's work (milliseconds in
+    all), so that no due request waits for the whole of it.
     """
 
     def __init__(self) -> None:
@@ -99,14 +114,18 @@ class Exporter:
             f"{_PREFIX}_latency_seconds", "From the time a request was due to its answer's last byte", labels=_LABELS
         )
         slip = HistogramMetricFamily(f"{_PREFIX}_schedule_slip_seconds", "Send time minus due time", labels=_LABELS)
+        valid = GaugeMetricFamily(
+            f"{_PREFIX}_valid", "1 while the trial under way keeps its schedule and drops nothing", labels=_LABELS
+        )
         for labels, tally in self._tallies.items():
             for kind, count in tally.failed.items():
                 failed.add_metric((*labels, kind), count)
             in_flight.add_metric(labels, tally.in_flight)
+            valid.add_metric(labels, float(tally.valid))
             latency.add_metric(labels, tally.latency.buckets(), tally.latency.sum)
             slip.add_metric(labels, tally.slip.buckets(), tally.slip.sum)
             self.between()
-        for family in (failed, in_flight, latency, slip):
+        for family in (failed, in_flight, valid, latency, slip):
             yield family
             self.between()
 

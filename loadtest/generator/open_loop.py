@@ -62,13 +62,14 @@ class OpenLoop:
         if clock() >= self._next_due:
             self._dispatch()
 
-    def run(self, client: Client, tick: Callable[[float], None]) -> float:
+    def run(self, client: Client, tick: Callable[[float], None], started: float | None = None) -> float:
         """Send everything and wait for the last answer or time-out, calling `tick(now)` all the while.
 
+        `started`: when the measured part starts (seconds of `timer.clock`); None: as soon as the lead-in allows.
         Returns the share of one core that this process used, from the first request to the last.
         """
         self._client = client
-        self.started = clock() + self._lead_in_s + _START_MARGIN_S
+        self.started = clock() + self._lead_in_s + _START_MARGIN_S if started is None else started
         self.started_at = time.time() + self.started - clock()
         recording = self.recording
         recording.begin(self.started)

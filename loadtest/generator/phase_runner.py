@@ -2,43 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
-from loadtest.generator.answers import Payloads, Reference
-from loadtest.generator.arrivals import schedule
-from loadtest.generator.expiry import Client
+from loadtest.generator.capacity_search import Try, look
+from loadtest.generator.crew import Crew
 from loadtest.generator.exporter import Exporter, nothing_due
-from loadtest.generator.http1 import HttpClient
-from loadtest.generator.http2 import GrpcClient
-from loadtest.generator.live import Reader, SecondLines, print_event
-from loadtest.generator.locust_stats import LocustStats
-from loadtest.generator.open_loop import OpenLoop
-from loadtest.generator.phases import OpenLoopPhase, Phase, Plan, WarmUpPhase
-from loadtest.generator.punctuality import punctual, stolen_share
-from loadtest.generator.recording import OK, Finish, Recording
+from loadtest.generator.live import SecondLines, Slice, print_event
+from loadtest.generator.phases import ClosedLoopPhase, OpenLoopPhase, Phase, Plan, SearchPhase, WarmUpPhase
+from loadtest.generator.slip import spoiled
 from loadtest.generator.timer import clock
 from loadtest.generator.trial_files import Measured, trial_values, write_trial
-from loadtest.generator.warmup import ClosedLoop, warm_up, write_warm_up
+from loadtest.generator.warmup import WarmUp, write_warm_up
 from models.problem import Problem
-from serving.requests import grpc_method
 
-# Connections opened before the clock; more are opened when more requests are in flight.
-_CONNECTIONS = 64
+_OVERHEAD_S = 0.5
 
 
 class Generator:
-    """Runs a plan. `stats`: Locust's statistics; `out`: where progress goes, one JSON object a line."""
+    """Runs a plan. `crew`: who sends; `out`: where progress goes, one JSON object a line."""
 
-    def __init__(self, plan: Plan, stats: Any, out: TextIO) -> None:
-        self._plan, self._stats, self._out = plan, stats, out
+    def __init__(self, plan: Plan, crew: Crew, out: TextIO) -> None:
+        self._plan, self._crew, self._out = plan, crew, out
         self._exporter = Exporter()
 
     def run(self) -> None:
@@ -47,130 +41,178 @@ class Generator:
         for phase in plan.phases:
             if phase.folder.exists() and any(phase.folder.iterdir()):
                 raise Problem(f"{phase.folder}: exists already; a phase writes its folder whole")
-        reference = Reference(plan.reference)
         if plan.exporter_port:
             self._exporter.start(plan.exporter_port)
         try:
-            with punctual(plan.cores):
+            with self._crew.at_work():
                 for phase in plan.phases:
                     print_event(self._out, "phase-started", phase.id)
-                    if isinstance(phase, WarmUpPhase):
-                        self._warm_up(phase, reference)
-                    else:
-                        self._open_loop(phase, reference)
+                    self._run(phase)
                     print_event(self._out, "phase-ended", phase.id)
         finally:
             self._exporter.stop()
 
-    def _warm_up(self, phase: WarmUpPhase, reference: Reference) -> None:
-        payloads = self._payloads(phase, reference, np.random.default_rng(phase.seed))
-        loop = ClosedLoop(payloads.encoded, phase.concurrency)
-        with self._client(phase, loop.finish, nothing_due) as client, self._watched(phase, loop.recording) as tick:
-            client.open(min(_CONNECTIONS, phase.concurrency))
-            values = warm_up(phase, loop, client, tick)
-        with _whole_folder(phase.folder) as folder:
-            write_warm_up(folder, {**values, "target": self._plan.target.stack})
+    def _run(self, phase: Phase) -> None:
+        if isinstance(phase, WarmUpPhase):
+            self._warm_up(phase)
+        elif isinstance(phase, SearchPhase):
+            self._search(phase)
+        else:
+            self._trial(phase)
 
-    def _open_loop(self, phase: OpenLoopPhase, reference: Reference) -> None:
-        due = schedule(phase.arrival, phase.rate, phase.duration_s, phase.seed, phase.lead_in_s)
-        draw = np.random.default_rng([phase.seed, 1])  # not the arrivals' own stream
-        payloads = self._payloads(phase, reference, draw)
-        choice = draw.integers(0, len(payloads), len(due))
-        keep = (draw.random(len(due)) < phase.check_share) & (due >= 0)
-        loop = OpenLoop(
-            due,
-            payloads.encoded,
-            choice,
-            keep,
-            lead_in_s=phase.lead_in_s,
-            max_in_flight=phase.max_in_flight,
-            timeout_s=phase.timeout_s,
-        )
-        recording = loop.recording
-        watched = self._watched(phase, recording, loop.between)
-        with self._client(phase, recording.finish, loop.between) as client, watched as tick:
-            client.open(min(_CONNECTIONS, phase.max_in_flight))
-            before, _ = stolen_share()
-            busy = loop.run(client, tick)
-            _, stolen = stolen_share(before)
-        wrong = payloads.wrong(recording.bodies, choice)
-        for request in wrong:
-            recording.status[request] = recording.code("wrong_answer")
-        measured = Measured(recording, loop.started, phase.duration_s)
-        extra = {
-            "started_at": round(loop.started_at, 3),
-            "ended_at": round(loop.started_at + phase.duration_s, 3),
-            "checked": len(recording.bodies),
-            "wrong": len(wrong),
-            "generator_cpu": round(busy, 3),
-            "cpu_stolen": round(stolen, 4),
-            "notes": _notes(measured),
-        }
+    def _warm_up(self, phase: WarmUpPhase) -> None:
+        """Until steady; once more, `retries` times, where the cap came first. Every attempt is written down."""
+        attempts: list[dict[str, Any]] = []
+        while not attempts or not (attempts[-1]["steady"] or len(attempts) > phase.retries):
+            attempts.append(self._warm_up_once(phase))
         with _whole_folder(phase.folder) as folder:
-            write_trial(folder, trial_values(phase, self._plan.target, measured, extra), measured)
+            values = {**attempts[-1], "target": self._plan.target.stack}
+            if len(attempts) > 1:
+                values["unsteady_attempts"] = attempts[:-1]
+            write_warm_up(folder, values)
 
-    def _payloads(self, phase: Phase, reference: Reference, draw: np.random.Generator) -> Payloads:
-        return Payloads(reference, self._plan.target, phase.protocol, phase.batch, self._plan.payloads, draw)
+    def _warm_up_once(self, phase: WarmUpPhase) -> dict[str, Any]:
+        watch = WarmUp(phase, clock())
+        with self._watched(phase) as take:
+
+            def report(piece: Slice, now: float, between: Callable[[], None]) -> bool:
+                take(piece, now, between)
+                watch.take(piece, now)
+                return not watch.over
+
+            self._crew.warm_up(phase, report)
+        return watch.values()
+
+    def _trial(self, phase: OpenLoopPhase | ClosedLoopPhase) -> dict[str, Any]:
+        """Run a trial, again where the generator spoiled it; trial.json's values.
+
+        Only what the generator did decides that, never what the server answered, so that repeating cannot flatter it.
+        The spoiled attempts are kept in a folder `spoiled` beside the trials' folder.
+        """
+        retries = phase.retries if isinstance(phase, OpenLoopPhase) else 0
+        aside: list[dict[str, Any]] = []
+        while True:
+            with self._watched(phase) as take:
+                started_at, part = self._crew.load(phase, take)
+            measured = Measured(part, phase.duration_s)
+            extra = {
+                "started_at": round(started_at, 3),
+                "ended_at": round(started_at + phase.duration_s, 3),
+                "workers": self._crew.workers,
+                "notes": _notes(measured),
+                "spoiled": aside,
+            }
+            values = trial_values(phase, self._plan.target, measured, extra)
+            again = spoiled(values) and len(aside) < retries
+            folder = phase.folder
+            if again:
+                folder = phase.folder.parent.with_name("spoiled") / f"{phase.id}-{len(aside) + 1}"
+                aside.append({"folder": folder.name, "schedule_slip_ms": values["schedule_slip_ms"]})
+            with _whole_folder(folder) as partial:
+                write_trial(partial, values, measured)
+            if not again:
+                return values
+            print_event(self._out, "spoiled", phase.id, slip_p99_ms=values["schedule_slip_ms"]["p99"])
+
+    def _search(self, phase: SearchPhase) -> None:
+        """Trials at the rates that `capacity_search.look` asks for; one that was cut off goes on from its trials."""
+        tries = [Try(float(rate), bool(met)) for rate, met in phase.before]
+        steps: list[dict[str, Any]] = []
+        left = phase.budget_s
+        out_of_time = False
+        while True:
+            found = look(tries, phase.trial.rate, phase.growth, phase.precision, phase.repeats)
+            if found.next is None:
+                break
+            trial = _at_rate(phase, found.next, len(steps) + 1, sum(one.rate == found.next for one in tries))
+            began = clock()
+            path = trial.folder / "trial.json"
+            if path.exists():
+                values = json.loads(path.read_text())
+                left -= trial.lead_in_s + trial.duration_s
+            elif left < trial.lead_in_s + trial.duration_s:
+                out_of_time = True
+                break
+            else:
+                values = self._trial(trial)
+                left -= clock() - began
+            why_not = _misses(values, phase)
+            tries.append(Try(found.next, not why_not))
+            p99 = values["latency_ms"]["p99"]
+            step = {"trial": trial.id, "rate": found.next, "p99_ms": p99, "met": not why_not, "why_not": why_not}
+            steps.append({**step, "spoiled": spoiled(values)})
+            print_event(self._out, "tried", phase.id, **step)
+        with _whole_folder(phase.folder) as folder:
+            result = {
+                "id": phase.id,
+                "target": self._plan.target.stack,
+                "protocol": phase.protocol,
+                "repetition": phase.trial.repetition,
+                "low": found.low,
+                "high": found.high,
+                "confirmed": found.confirmed,
+                "out_of_time": out_of_time,
+                "seconds": round(phase.budget_s - left, 1),
+                "steps": steps,
+                "tries": [asdict(one) for one in tries],
+            }
+            (folder / "search.json").write_text(json.dumps(result, indent=2) + "\n")
 
     @contextmanager
-    def _client(self, phase: Phase, finish: Finish, between: Callable[[], None]) -> Iterator[Client]:
-        target = self._plan.target
-        client: HttpClient | GrpcClient
-        if phase.protocol == "grpc":
-            client = GrpcClient(target.grpc, grpc_method(target), finish, between)
-        else:
-            client = HttpClient(target.rest, finish, between)
-        try:
-            yield client
-        finally:
-            client.close()
-
-    @contextmanager
-    def _watched(
-        self, phase: Phase, recording: Recording, between: Callable[[], None] = nothing_due
-    ) -> Iterator[Callable[[float], None]]:
-        """A function that passes on what is new to Locust, the exporter and the progress lines."""
-        stack = self._plan.target.stack
-        if isinstance(phase, OpenLoopPhase):
-            kind, what = "open-loop", f"{phase.scenario} {phase.rate:g}/s"
-        else:
-            kind = what = "warm-up"
-        reader = Reader(recording)
-        row = LocustStats(self._stats, phase.protocol, f"{stack} {what}")
-        tally = self._exporter.tally(stack, phase.protocol, kind)
+    def _watched(self, phase: WarmUpPhase | OpenLoopPhase | ClosedLoopPhase) -> Iterator[Callable[..., bool]]:
+        """A function that passes on what is new to the exporter and the progress lines."""
+        kind = {WarmUpPhase: "warm-up", OpenLoopPhase: "open-loop", ClosedLoopPhase: "closed-loop"}[type(phase)]
+        tally = self._exporter.tally(self._plan.target.stack, phase.protocol, kind)
+        tally.begin_trial()
         lines = SecondLines(phase.id, self._out, clock())
 
-        def tick(now: float) -> None:
-            piece = reader.read()
-            for add in (row.add, tally.add):
-                between()
-                add(piece)
+        def take(piece: Slice, now: float, between: Callable[[], None]) -> bool:
+            self._exporter.between = between
+            between()
+            tally.add(piece)
             between()
             lines.add(piece, now)
+            return True
 
-        self._exporter.between = between
         try:
-            yield tick
+            yield take
         finally:
             self._exporter.between = nothing_due
-            tick(clock())
             tally.in_flight = 0
+
+
+def _at_rate(phase: SearchPhase, rate: float, number: int, tried: int) -> OpenLoopPhase:
+    """The next trial of a search; the same rate gets other arrivals each time it is tried."""
+    name = f"{phase.id}-{number}"
+    seed = int(np.random.SeedSequence([phase.trial.seed, round(rate * 1000), tried]).generate_state(1)[0])
+    return replace(phase.trial, id=name, folder=phase.trials / name, rate=rate, seed=seed)
+
+
+def _misses(trial: dict[str, Any], phase: SearchPhase) -> str:
+    """Why a trial does not meet the search's SLO; empty where it does."""
+    p99, requests, failed = trial["latency_ms"]["p99"], trial["requests"], sum(trial["errors"].values())
+    if spoiled(trial):
+        return f"the generator sent late: schedule slip p99 {trial['schedule_slip_ms']['p99']:.2f} ms"
+    if requests["dropped"]:
+        return f"{requests['dropped']} arrivals dropped"
+    if failed > phase.error_ratio * requests["sent"]:
+        return f"{failed} of {requests['sent']} requests failed"
+    if p99 is None:
+        return "no request was answered"
+    return f"p99 {p99:.1f} ms" if p99 > phase.p99_ms else ""
 
 
 def _notes(measured: Measured) -> list[str]:
     lost = measured.errors.get("connection", 0)
     if not lost:
         return []
-    first = float(np.min(measured.done[_failed(measured)])) - measured.started
-    none_after = not bool(np.any(measured.done[measured.status == OK] > measured.started + first))
+    failed = ~measured.ok & np.isfinite(measured.done)
+    first = float(np.min(measured.done[failed]))
+    none_after = not bool(np.any(measured.done[measured.ok] > first))
     what = "the server died or became unreachable" if none_after else "the server refused or closed connections"
     return [
         f"{what} {max(first, 0.0):.1f} s into the trial: {lost} requests failed to connect or lost their connection"
     ]
-
-
-def _failed(measured: Measured) -> np.ndarray:
-    return (measured.status != OK) & (measured.done > 0)
 
 
 @contextmanager

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from loadtest.generator.arrivals import PROCESSES
+from loadtest.generator.arrivals import PROCESSES, Shape, shape
 from models.problem import Problem
 from serving.target import PROTOCOLS, Target
 
@@ -16,7 +16,7 @@ from serving.target import PROTOCOLS, Target
 @dataclass(frozen=True)
 class WarmUpPhase:
     """A closed loop at `concurrency` until successive windows of `window_s` agree within `tolerance`, for at least
-    `min_s` and at most `max_s` seconds."""
+    `min_s` and at most `max_s` seconds; `retries` times more where they did not."""
 
     id: str
     folder: Path
@@ -29,12 +29,14 @@ class WarmUpPhase:
     tolerance: float = 0.05
     timeout_s: float = 10.0
     batch: int = 1
+    retries: int = 0
 
 
 @dataclass(frozen=True)
 class OpenLoopPhase:
     """Requests on a schedule fixed before the start: `rate` requests/s for `duration_s` seconds, after `lead_in_s`
-    seconds at the same rate that are not counted. `check_share` of the answers are compared with the reference."""
+    seconds at the same rate that are not counted. `arrival` names the process and `arrivals` shapes it. `check_share`
+    of the answers are compared with the reference. A trial that the generator spoils is repeated `retries` times."""
 
     id: str
     folder: Path
@@ -44,6 +46,7 @@ class OpenLoopPhase:
     duration_s: float
     scenario: str = "ladder"
     arrival: str = "poisson"
+    arrivals: Shape = field(default_factory=Shape)
     lead_in_s: float = 1.0
     max_in_flight: int = 1024
     timeout_s: float = 10.0
@@ -51,10 +54,64 @@ class OpenLoopPhase:
     repetition: int = 1
     batch: int = 1
     warm_up: str | None = None
+    retries: int = 0
 
 
-Phase = WarmUpPhase | OpenLoopPhase
-_KINDS: dict[str, type[WarmUpPhase] | type[OpenLoopPhase]] = {"warm-up": WarmUpPhase, "open-loop": OpenLoopPhase}
+@dataclass(frozen=True)
+class ClosedLoopPhase:
+    """`concurrency` requests in flight for `duration_s` seconds, after `lead_in_s` that are not counted. A request is
+    due when it is sent, so its latency says nothing of waiting before that: for single-stream and offline only."""
+
+    id: str
+    folder: Path
+    protocol: str
+    seed: int
+    scenario: str
+    duration_s: float
+    concurrency: int = 1
+    lead_in_s: float = 1.0
+    timeout_s: float = 10.0
+    check_share: float = 0.05
+    repetition: int = 1
+    batch: int = 1
+    warm_up: str | None = None
+
+
+@dataclass(frozen=True)
+class SearchPhase:
+    """A search for the highest rate that meets `p99_ms` and `error_ratio`, by trials like `trial` at other rates.
+
+    trials     the folder in which each trial gets its own
+    growth, precision, repeats   see `capacity_search.look`; it starts at the trial's rate
+    before     [rate, met] of an earlier repetition's tries, from which this one goes on
+    budget_s   no trial starts that would end later than this after the search began
+    """
+
+    id: str
+    folder: Path
+    trials: Path
+    trial: OpenLoopPhase
+    p99_ms: float
+    error_ratio: float
+    growth: float
+    precision: float
+    repeats: int
+    budget_s: float
+    before: Sequence[tuple[float, bool]] = ()
+
+    @property
+    def protocol(self) -> str:
+        """The protocol of its trials."""
+        return self.trial.protocol
+
+
+Phase = WarmUpPhase | OpenLoopPhase | ClosedLoopPhase | SearchPhase
+_KINDS: dict[str, type[Phase]] = {
+    "warm-up": WarmUpPhase,
+    "open-loop": OpenLoopPhase,
+    "closed-loop": ClosedLoopPhase,
+    "search": SearchPhase,
+}
 
 
 @dataclass(frozen=True)
@@ -78,7 +135,7 @@ def load(path: Path) -> Plan:
         return Plan(
             target=target,
             reference=Path(values["reference"]),
-            phases=[_phase(phase, f"phases[{number}]") for number, phase in enumerate(values["phases"])],
+            phases=[build(phase, f"phases[{number}]") for number, phase in enumerate(values["phases"])],
             payloads=int(values.get("payloads", 256)),
             exporter_port=int(values.get("exporter_port") or 0),
             cores=[int(core) for core in values.get("cores") or ()],
@@ -93,31 +150,48 @@ def load(path: Path) -> Plan:
         raise Problem(f"{path}: {problem}") from problem
 
 
-def _phase(values: dict[str, Any], where: str) -> Phase:
+def to_values(phase: Phase) -> dict[str, Any]:
+    """A phase as plain values; `build` reads them back."""
+    kind = next(name for name, known in _KINDS.items() if isinstance(phase, known))
+    return {"kind": kind, **asdict(phase), "folder": str(phase.folder)}
+
+
+def build(values: dict[str, Any], where: str) -> Phase:
+    """A phase from plain values. Raises `Problem` naming the key that is wrong, below `where`."""
     kind = values.get("kind")
     if kind not in _KINDS:
         raise Problem(f"{where}.kind = {kind!r}: use one of {', '.join(_KINDS)}")
     phase = _build(_KINDS[kind], {key: value for key, value in values.items() if key != "kind"}, where)
     if phase.protocol not in PROTOCOLS:
         raise Problem(f"{where}.protocol = {phase.protocol!r}: use one of {', '.join(PROTOCOLS)}")
-    if isinstance(phase, OpenLoopPhase):
-        if phase.arrival not in PROCESSES:
-            raise Problem(f"{where}.arrival = {phase.arrival!r}: use one of {', '.join(PROCESSES)}")
-        _positive(phase, where, "rate", "duration_s", "max_in_flight", "timeout_s", "batch")
-    else:
-        _positive(phase, where, "concurrency", "window_s", "max_s", "tolerance", "timeout_s", "batch")
+    if isinstance(phase, OpenLoopPhase) and phase.arrival not in PROCESSES:
+        raise Problem(f"{where}.arrival = {phase.arrival!r}: use one of {', '.join(PROCESSES)}")
+    _positive(phase, where, *_POSITIVE[kind])
     return phase
 
 
-def _build(kind: type[WarmUpPhase] | type[OpenLoopPhase], values: dict[str, Any], where: str) -> Phase:
-    known = {field.name: field for field in fields(kind)}
+_POSITIVE = {
+    "warm-up": ("concurrency", "window_s", "max_s", "tolerance", "timeout_s", "batch"),
+    "open-loop": ("rate", "duration_s", "max_in_flight", "timeout_s", "batch"),
+    "closed-loop": ("concurrency", "duration_s", "timeout_s", "batch"),
+    "search": ("p99_ms", "growth", "precision", "repeats", "budget_s"),
+}
+
+
+def _build(kind: type[Phase], values: dict[str, Any], where: str) -> Phase:
+    known = {item.name: item for item in fields(kind)}
     for key in values:
         if key not in known:
             raise Problem(f"{where}.{key}: unknown key; use one of {', '.join(known)}")
-    for key, field in known.items():
-        if key not in values and field.default is MISSING:
+    for key, item in known.items():
+        if key not in values and item.default is MISSING and item.default_factory is MISSING:
             raise Problem(f"{where}.{key}: missing")
-    return kind(**{**values, "folder": Path(values["folder"])})
+    built: dict[str, Any] = {**values, **{key: Path(values[key]) for key in ("folder", "trials") if key in values}}
+    if "arrivals" in values:
+        built["arrivals"] = shape(values["arrivals"])
+    if "trial" in values:
+        built["trial"] = build({"kind": "open-loop", **values["trial"]}, f"{where}.trial")
+    return kind(**built)
 
 
 def _positive(phase: Phase, where: str, *keys: str) -> None:

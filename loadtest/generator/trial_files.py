@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,35 +14,34 @@ import numpy as np
 from hdrh.histogram import HdrHistogram
 from numpy.typing import NDArray
 
-from loadtest.generator.phases import OpenLoopPhase
-from loadtest.generator.recording import DROPPED, OK, Recording
+from loadtest.generator.part import Part
+from loadtest.generator.phases import ClosedLoopPhase, OpenLoopPhase
+from loadtest.generator.recording import DROPPED
 from serving.target import Target
 
 LOWEST_US, HIGHEST_US, DIGITS = 1, 60_000_000, 3
 _COLUMNS = ["second", "scheduled", "sent", "ok", "errors", "p50_ms", "p99_ms", "max_ms", "slip_p99_ms", "in_flight"]
+# Processes that a rate says all about.
+PLAIN = ("poisson", "constant")
 _NO_ANSWER = ("timeout", "connection", "bad_response")
 _PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p999": 99.9, "max": 100.0}
 
 
 class Measured:
-    """The measured part of a trial: requests due at or after `started` (seconds of `timer.clock`)."""
+    """A trial's measured part with what its files are made of; times in seconds since it began."""
 
-    def __init__(self, recording: Recording, started: float, duration_s: float) -> None:
-        due, sent, done, status = recording.arrays()
-        first = int(np.searchsorted(due, started))
-        self.due, self.sent, self.done, self.status = due[first:], sent[first:], done[first:], status[first:]
-        self.started, self.duration_s = started, duration_s
-        self.ok = self.status == OK
-        self.went = (self.status != DROPPED) & (self.sent > 0)
+    def __init__(self, part: Part, duration_s: float) -> None:
+        self.part, self.duration_s = part, duration_s
+        self.due, self.sent, self.done, self.status = part.due, part.sent, part.done, part.status
+        self.ok, self.went = part.ok, part.went
         self.latency_ms = (self.done - self.due) * 1e3
         self.slip_ms = (self.sent - self.due) * 1e3
-        self.second = np.floor(self.due - started).astype(np.int64)
-        kinds = recording.kinds()
+        self.second = np.floor(self.due).astype(np.int64)
         counts = Counter(self.status[self.status > DROPPED].tolist())
-        self.errors = {kinds[code]: count for code, count in sorted(counts.items())}
+        self.errors = {part.kinds[code - DROPPED - 1]: count for code, count in sorted(counts.items())}
 
     def in_flight(self, at: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Requests of the measured part in flight at each of these times (seconds of `timer.clock`)."""
+        """Requests of the measured part in flight at each of these times."""
         sent = np.sort(self.sent[self.went])
         done = np.sort(self.done[self.went])
         return np.searchsorted(sent, at, side="right") - np.searchsorted(done, at, side="right")
@@ -55,8 +55,19 @@ def percentiles(values: NDArray[np.float64], *names: str) -> dict[str, float | N
     return dict(zip(names, found.round(3).tolist(), strict=True))
 
 
-def trial_values(phase: OpenLoopPhase, target: Target, measured: Measured, extra: dict[str, Any]) -> dict[str, Any]:
-    """trial.json's values; `extra`: what the recording does not know (times, checks, generator's CPU share, notes)."""
+def trial_values(
+    phase: OpenLoopPhase | ClosedLoopPhase, target: Target, measured: Measured, extra: dict[str, Any]
+) -> dict[str, Any]:
+    """trial.json's values; `extra`: what the recording does not know (times, workers, notes).
+
+    A closed loop offers no rate: its `offered_rate` is 0, and `concurrency` says how many requests were in flight.
+    """
+    if isinstance(phase, OpenLoopPhase):
+        load = {"offered_rate": phase.rate, "arrival": phase.arrival, "max_in_flight": phase.max_in_flight}
+        if phase.arrival not in PLAIN:
+            load["arrivals"] = asdict(phase.arrivals)
+    else:
+        load = {"offered_rate": 0.0, "arrival": "closed loop", "concurrency": phase.concurrency}
     errors = measured.errors
     ok, sent = int(measured.ok.sum()), int(measured.went.sum())
     return {
@@ -66,10 +77,9 @@ def trial_values(phase: OpenLoopPhase, target: Target, measured: Measured, extra
         "engine_version": target.engine_version,
         "protocol": phase.protocol,
         "scenario": phase.scenario,
-        "offered_rate": phase.rate,
+        **load,
         "repetition": phase.repetition,
         "seed": phase.seed,
-        "arrival": phase.arrival,
         "batch": phase.batch,
         "duration_s": phase.duration_s,
         "lead_in_s": phase.lead_in_s,
@@ -84,7 +94,10 @@ def trial_values(phase: OpenLoopPhase, target: Target, measured: Measured, extra
         "latency_ms": percentiles(measured.latency_ms[measured.ok], *_PERCENTILES),
         "schedule_slip_ms": percentiles(measured.slip_ms[measured.went], "p50", "p99", "max"),
         "in_flight_max": int(measured.in_flight(np.sort(measured.sent[measured.went])).max()) if sent else 0,
-        "max_in_flight": phase.max_in_flight,
+        "checked": measured.part.checked,
+        "wrong": measured.part.wrong,
+        "generator_cpu": round(measured.part.busy, 3),
+        "cpu_stolen": round(measured.part.stolen, 4),
         "warm_up": phase.warm_up,
         **extra,
     }
@@ -122,7 +135,7 @@ def _write_histograms(path: Path, measured: Measured, started_at: float) -> None
 
 def _write_timeline(path: Path, measured: Measured) -> None:
     seconds = math.ceil(measured.duration_s)
-    ends = measured.started + np.minimum(np.arange(seconds) + 1.0, measured.duration_s)
+    ends = np.minimum(np.arange(seconds) + 1.0, measured.duration_s)
     in_flight = measured.in_flight(ends).tolist()
     with path.open("w", newline="", encoding="utf-8") as out:
         rows = csv.writer(out, lineterminator="\n")

@@ -1,8 +1,11 @@
-"""Builds the page: what the summary says, in words, tables and charts, through autoescaping templates."""
+"""The page: what the report says as one self-contained HTML file, through autoescaping templates."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -10,14 +13,17 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from loadtest.analysis import wording
-from loadtest.analysis.saved_run import SavedRun
 from loadtest.analysis.summary import DEFAULT_SLO
-from loadtest.report import charts, story
+from loadtest.report import samples
+from loadtest.report.charts.decomposition import PARTS, remainder
+from loadtest.report.charts.figure import Chart
+from loadtest.report.content import Content
 
-TEMPLATES = Path(__file__).parent / "templates"
+HERE = Path(__file__).parent
+TEMPLATES = HERE / "templates"
+PLOTLY = HERE / "vendor" / "plotly-basic.min.js"
 LABELS = {
     "cpu_model": "CPU",
     "cpu_count": "CPUs",
@@ -34,41 +40,56 @@ LABELS = {
 EXPORTS = {"pytorch": "PyTorch (eager)", "torchscript": "TorchScript", "onnx": "ONNX", "savedmodel": "SavedModel"}
 
 
-def render(run: SavedRun, figures: dict[str, Any]) -> str:
-    """The whole page as HTML. ``figures`` is the run's summary."""
-    protocols = list(dict.fromkeys(item["protocol"] for item in figures["measurements"]))
-    by_rate = [charts.latency_by_rate(figures, protocol) for protocol in protocols]
-    by_percentile = [charts.percentile_curves(run, figures, protocol) for protocol in protocols]
-    ratios = charts.ratios(figures)
-    drawn = [chart for chart in (ratios, *by_rate, *by_percentile) if chart]
+def render(content: Content) -> str:
+    """A run's page."""
+    figures = content.summary
+    return document(
+        "report.html.j2",
+        content.charts.all(),
+        scripts=("charts.js", "tables.js", "sizing.js"),
+        content=content,
+        run=content.run,
+        summary=figures,
+        targets={target["name"]: target for target in figures["targets"]},
+        loop_index=[target["name"] for target in figures["targets"]].index,
+        exports=EXPORTS,
+        parts=PARTS,
+        remainder=remainder,
+        class_name=lambda index: samples.class_name(content.class_names, index),
+        slo={**DEFAULT_SLO, **figures["experiment"].get("slo", {})},
+    )
+
+
+def document(template: str, charts: Sequence[Chart], scripts: Sequence[str], **values: Any) -> str:
+    """A whole page from a template, with the charts' data, the scripts that it needs, and a content security policy
+    that lets nothing else run or load."""
+    code = [_inline_script(PLOTLY.read_text(encoding="utf-8"))] if charts else []
+    code += [_inline_script((TEMPLATES / name).read_text(encoding="utf-8")) for name in scripts]
     return (
         _environment()
-        .get_template("report.html.j2")
+        .get_template(template)
         .render(
-            run=run,
-            summary=figures,
-            targets={target["name"]: target for target in figures["targets"]},
-            loop_index=[target["name"] for target in figures["targets"]].index,
-            exports=EXPORTS,
-            story=story.tell(figures),
-            conditions=story.conditions(figures, run.manifest),
-            badges=story.badges(figures),
-            facts=[fact for target in figures["targets"] if (fact := story.FACTS.get(target["engine"]))],
-            slo={**DEFAULT_SLO, **figures["experiment"].get("slo", {})},
-            ratios=ratios,
-            by_rate=[chart for chart in by_rate if chart],
-            by_percentile=[chart for chart in by_percentile if chart],
-            figures=[{"id": chart.id, "data": chart.data, "layout": chart.layout} for chart in drawn],
-            plotly=_inline_script(get_plotlyjs()),
-            script=_inline_script((TEMPLATES / "charts.js").read_text(encoding="utf-8")),
+            figures=[{"id": chart.id, "data": chart.data, "layout": chart.layout} for chart in charts],
+            scripts=code,
+            policy=_policy(code),
             style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+            **values,
         )
+    )
+
+
+def _policy(code: Sequence[str]) -> Markup:
+    """Nothing from any network, and no script but ours, by hash. Plotly sets styles, so inline styles stay allowed."""
+    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in code)
+    return Markup(
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; "
+        "form-action 'none'"
     )
 
 
 def _inline_script(code: str) -> Markup:
     """Code of ours, fit to stand inside a script element."""
-    return Markup(code.replace("</script", "<\\/script").replace("<!--", "<\\!--"))
+    return Markup(code.replace("\r\n", "\n").replace("</script", "<\\/script").replace("<!--", "<\\!--"))
 
 
 @cache
@@ -85,26 +106,31 @@ def _environment() -> Environment:
         count=wording.count,
         ms=wording.milliseconds,
         rate=wording.rate,
+        images=wording.images,
+        money=wording.money,
+        plural=wording.plural,
         share=wording.share,
         interval=wording.interval,
         protocol=wording.protocol,
         stack=wording.stack,
         engine=wording.engine,
+        product=wording.product,
         target=wording.target,
         shorten=wording.shorten,
         gibibytes=wording.gibibytes,
-        share_of=_share_of,
+        share_of=wording.precise_share,
         setting=wording.setting,
         tight=_tight,
         label=lambda key: LABELS.get(key, str(key).replace("_", " ")),
-        when=_when,
+        when=when,
         scientific=wording.scientific,
     )
     environment.globals.update(percentiles=wording.PERCENTILES)
     return environment
 
 
-def _when(moment: float | str | None) -> str:
+def when(moment: float | str | None) -> str:
+    """A Unix time as people write it."""
     if isinstance(moment, int | float):
         return datetime.fromtimestamp(moment, UTC).strftime("%d %B %Y, %H:%M UTC")
     return moment or wording.NOTHING
@@ -113,8 +139,3 @@ def _when(moment: float | str | None) -> str:
 def _tight(text: str) -> str:
     """Text in which a figure is never parted from its unit at the end of a line."""
     return re.sub(r"(?<=\d) (?=(?:ms|s|%|GiB|×|10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹])(?:\W|$))|(?<=×) (?=10)", "\u00a0", text)
-
-
-def _share_of(value: float | None) -> str:
-    """A share near one, in which the last digits matter: 89.34 %."""
-    return wording.NOTHING if value is None else f"{wording.number(value * 100, 4)} %"

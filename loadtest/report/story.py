@@ -18,9 +18,11 @@ FACTS = {
 
 @dataclass(frozen=True)
 class Story:
-    """``headline`` is one short sentence; ``sentences`` give the evidence, (topic, sentence) for each question."""
+    """``headline`` is one short sentence; ``lede`` says it in two or three, with ratios, intervals and conditions;
+    ``sentences`` give the evidence, (topic, sentence) for each question."""
 
     headline: str
+    lede: list[str]
     sentences: list[tuple[str, str]]
 
 
@@ -40,20 +42,99 @@ def tell(figures: dict[str, Any]) -> Story:
     if not verdicts:
         measured = [names[target["name"]] for target in figures["targets"] if target["measured"]]
         headline = f"Only {measured[0]} was measured." if measured else "Nothing was measured."
-        return Story(headline, [("", "There is no second target to compare it with.")] if measured else [])
-    return Story(_headline(verdicts, names), [_sentence(figures, verdict, names) for verdict in verdicts])
+        alone = "There is no second target to compare it with."
+        return Story(headline, [alone, _holds(figures)] if measured else [], [("", alone)] if measured else [])
+    return Story(
+        headline=_headline(verdicts, names),
+        lede=[*_lede(figures, verdicts), _holds(figures)],
+        sentences=[_sentence(figures, verdict, names) for verdict in verdicts],
+    )
+
+
+LEDE_PROTOCOLS = 2
+
+
+def _lede(figures: dict[str, Any], verdicts: list[dict[str, Any]]) -> list[str]:
+    """A sentence for the latency and the capacity of each of the first protocols."""
+    found = []
+    for verdict in [verdict for verdict in verdicts if verdict["metric"] == "p99"][:LEDE_PROTOCOLS]:
+        searched = [
+            item for item in verdicts if (item["metric"], item["protocol"]) == ("capacity", verdict["protocol"])
+        ]
+        sentence = _latency_sentence(figures, verdict)
+        found.append(f"{sentence}{_capacity_clause(figures, searched[0]) if searched else ''}.")
+    return found
+
+
+def _latency_sentence(figures: dict[str, Any], verdict: dict[str, Any]) -> str:
+    over, winner, ratio = wording.protocol(verdict["protocol"]), verdict["winner"], verdict["ratio"]
+    if ratio is None:
+        return f"Over {over} there is no verdict on latency; the reason stands below"
+    at = wording.rate(verdict["offered_rate"])
+    if winner is None:
+        shown = f"{wording.number(ratio)} (95 % interval {wording.interval(verdict['ci95'])})"
+        verb = "no difference is shown" if verdict["why"].startswith("No difference") else "no winner is named"
+        return f"Over {over} at {at} {verb}: the ratio of the p99 latencies is {shown}"
+    loser = next(name for name in verdict["compared"] if name != winner)
+    p99 = [wording.milliseconds(_measured(figures, name, verdict)["latency_ms"]["p99"]) for name in (winner, loser)]
+    return (
+        f"Over {over} at {at}, {wording.shorten(wording.stack(winner), 30)}’s p99 latency is "
+        f"{_factor(verdict, ' times lower')}: {p99[0]} against {p99[1]}"
+    )
+
+
+def _capacity_clause(figures: dict[str, Any], verdict: dict[str, Any]) -> str:
+    winner, ratio = verdict["winner"], verdict["ratio"]
+    if ratio is None:
+        return "; there is no verdict on capacity"
+    if winner is None:
+        shown = f"{wording.number(ratio)} (95 % interval {wording.interval(verdict['ci95'])})"
+        verb = "no difference in capacity is shown" if "No difference" in verdict["why"] else "capacity names no winner"
+        return f"; {verb}, ratio {shown}"
+    loser = next(name for name in verdict["compared"] if name != winner)
+    rates = {
+        item["target"]: wording.rate(item["max_rate"])
+        for item in figures["capacity"]
+        if item["protocol"] == verdict["protocol"]
+    }
+    return (
+        f"; {wording.shorten(wording.stack(winner), 30)}’s capacity within the SLO is "
+        f"{_factor(verdict, ' times higher')}: {rates[winner]} against {rates[loser]}"
+    )
+
+
+def _factor(verdict: dict[str, Any], unit: str = "") -> str:
+    """How many times better the winner is, above 1, with its interval."""
+    factor, ends = verdict["ratio"], verdict["ci95"]
+    if factor < 1:
+        factor, ends = 1 / factor, [1 / end if end else None for end in reversed(ends)]
+    return f"{wording.number(factor)}{unit} (95 % interval {wording.interval(ends)})"
+
+
+def _holds(figures: dict[str, Any]) -> str:
+    """The conditions in one sentence."""
+    known = dict(conditions(figures, None))
+    device = figures["experiment"].get("profile", {}).get("device")
+    parts = [
+        f"for {wording.shorten(known['Model'], 80)}",
+        f"with an SLO of {known['SLO'].replace(', ', ' and ')}" if "SLO" in known else "",
+        f"on {wording.shorten(known['Machine'], 80)}" if "Machine" in known else "",
+        f"computing on the {str(device).upper()}" if device else "",
+    ]
+    return f"Measured {', '.join(part for part in parts if part)}."
 
 
 def _headline(verdicts: list[dict[str, Any]], names: dict[str, str]) -> str:
     latency = [verdict for verdict in verdicts if verdict["metric"] == "p99"]
     winners = {verdict["winner"] for verdict in latency}
     if winners == {None}:
-        goodput = [verdict for verdict in verdicts if verdict["metric"] == "goodput"]
-        ahead = {verdict["winner"] for verdict in goodput} - {None}
-        if len(ahead) == 1:
-            where = " and ".join(wording.protocol(verdict["protocol"]) for verdict in goodput if verdict["winner"])
-            only = "" if all(verdict["winner"] for verdict in goodput) else " only"
-            return f"{names[ahead.pop()]} answered more requests within the SLO over {where}{only}."
+        for metric, says in (("capacity", "has the higher capacity"), ("goodput", "answered more requests")):
+            asked = [verdict for verdict in verdicts if verdict["metric"] == metric]
+            ahead = {verdict["winner"] for verdict in asked} - {None}
+            if len(ahead) == 1:
+                where = " and ".join(wording.protocol(verdict["protocol"]) for verdict in asked if verdict["winner"])
+                only = "" if all(verdict["winner"] for verdict in asked) else " only"
+                return f"{names[ahead.pop()]} {says} within the SLO over {where}{only}."
         if all(verdict["ratio"] is None for verdict in latency):
             return "No verdict: the measurements do not allow a comparison."
         if any(verdict["why"].startswith("No difference shown") for verdict in latency):
@@ -62,19 +143,19 @@ def _headline(verdicts: list[dict[str, Any]], names: dict[str, str]) -> str:
     over = [wording.protocol(verdict["protocol"]) for verdict in latency if verdict["winner"]]
     if len(winners - {None}) > 1:
         return "It depends on the protocol: each target has the lower p99 on one."
-    winner = names[(winners - {None}).pop()]
-    return f"{winner} has the lower p99 latency over {' and '.join(over)}{' only' if None in winners else ''}."
+    winner = (winners - {None}).pop()
+    capacity = [verdict for verdict in verdicts if verdict["metric"] == "capacity" and verdict["winner"] == winner]
+    both = [wording.protocol(verdict["protocol"]) for verdict in capacity] == over
+    what = "the lower p99 latency and the higher capacity" if both else "the lower p99 latency"
+    return f"{names[winner]} has {what} over {' and '.join(over)}{' only' if None in winners else ''}."
 
 
 def _sentence(figures: dict[str, Any], verdict: dict[str, Any], names: dict[str, str]) -> tuple[str, str]:
     winner = verdict["winner"]
-    if winner is None:
+    if winner is None or verdict["metric"] == "capacity":
         return verdict["question"], verdict["why"]
     loser = next(name for name in verdict["compared"] if name != winner)
-    factor, ends = verdict["ratio"], verdict["ci95"]
-    if factor < 1:
-        factor, ends = 1 / factor, [1 / end if end else None for end in reversed(ends)]
-    sure = f"{wording.number(factor)} (95 % interval {wording.interval(ends)})"
+    sure = f"{_factor(verdict)}{_adjusted(verdict)}"
     ours, theirs = (_measured(figures, name, verdict) for name in (winner, loser))
     if verdict["metric"] == "p99":
         evidence = (
@@ -88,6 +169,14 @@ def _sentence(figures: dict[str, Any], verdict: dict[str, Any], names: dict[str,
             f"That is a factor of {sure}."
         )
     return verdict["question"], evidence
+
+
+def _adjusted(verdict: dict[str, Any]) -> str:
+    """The p-value after Holm's correction for all questions of the run, where the summary has one."""
+    p = verdict.get("p_adjusted")
+    if p is None:
+        return ""
+    return f", adjusted p {'below 0.001' if p < 0.001 else wording.number(p, 2)}"
 
 
 def _measured(figures: dict[str, Any], target: str, verdict: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loadtest.analysis import wording
+from loadtest.report import story
 
 WIDTH = 100
 SHOWN_REASONS = 4
@@ -25,6 +27,11 @@ def show(summary: dict[str, Any], report: Path | None = None, console: Console |
             console = Console(highlight=False, width=WIDTH)
     console.print()
     console.print(_table(summary))
+    told = story.tell(summary)
+    console.print(Text(told.headline, style="bold"))
+    for sentence in told.lede:
+        console.print(Text(sentence))
+    console.print()
     for verdict in summary["verdicts"]:
         winner = verdict["winner"]
         answer = wording.stack(winner) if winner else ("no difference shown" if verdict["ratio"] else "no verdict")
@@ -45,6 +52,14 @@ def show(summary: dict[str, Any], report: Path | None = None, console: Console |
         console.print(Text(f"Same model on both sides: largest difference of a probability {largest}."))
     if report:
         console.print(Text(f"Report: {os.path.relpath(report)}"), soft_wrap=True)
+
+
+def show_comparison(headlines: Sequence[str], report: Path) -> None:
+    """Print what the comparison of two runs found, a line for each target, and where its report is."""
+    console = Console(highlight=False)
+    for line in headlines:
+        console.print(Text(line, style="bold"), soft_wrap=True)
+    console.print(Text(f"Report: {os.path.relpath(report)}"), soft_wrap=True)
 
 
 def _table(summary: dict[str, Any]) -> Table:

@@ -171,12 +171,19 @@ ts_metrics:
 # The handler's own histograms: counters to TorchServe, because its histograms have fixed buckets.
 model_metrics:
   counter:
-    - {name: tandem_batch_latency_seconds_bucket, unit: seconds, dimensions: [ModelName, le]}
-    - {name: tandem_batch_latency_seconds_sum, unit: seconds, dimensions: [ModelName]}
-    - {name: tandem_batch_latency_seconds_count, unit: count, dimensions: [ModelName]}
-    - {name: tandem_batch_images_bucket, unit: count, dimensions: [ModelName, le]}
-    - {name: tandem_batch_images_sum, unit: count, dimensions: [ModelName]}
-    - {name: tandem_batch_images_count, unit: count, dimensions: [ModelName]}
+    - {name: tandem_handler_seconds_bucket, unit: seconds, dimensions: [model, version, protocol, le]}
+    - {name: tandem_handler_seconds_sum, unit: seconds, dimensions: [model, version, protocol]}
+    - {name: tandem_handler_seconds_count, unit: seconds, dimensions: [model, version, protocol]}
+    - {name: tandem_compute_seconds_bucket, unit: seconds, dimensions: [model, version, le]}
+    - {name: tandem_compute_seconds_sum, unit: seconds, dimensions: [model, version]}
+    - {name: tandem_compute_seconds_count, unit: seconds, dimensions: [model, version]}
+    - {name: tandem_batch_images_bucket, unit: count, dimensions: [model, version, le]}
+    - {name: tandem_batch_images_sum, unit: count, dimensions: [model, version]}
+    - {name: tandem_batch_images_count, unit: count, dimensions: [model, version]}
+    - {name: tandem_bad_requests_total, unit: count, dimensions: [model, version, protocol]}
+    - {name: tandem_busy_seconds_total, unit: seconds, dimensions: [model, version]}
+    - {name: tandem_worker_starts_total, unit: count, dimensions: [model, version, worker]}
+    - {name: tandem_worker_heartbeats_total, unit: count, dimensions: [model, version, worker]}
 """
 
 # Access and metric logging cost throughput. A worker's own output (a traceback, say) comes through MODEL_LOG.

@@ -8,9 +8,14 @@ Answers   float32 little-endian bytes [N, classes] for raw bytes; ``{"prediction
 Errors    a bad request gets its own 400 and a JSON ``{"code", "type", "message"}``; the others of its batch are
           answered. TorchServe sends a handler's status on REST only: over gRPC the call succeeds and this JSON is the
           prediction, so the JSON is padded to a length that no float32 array has.
-Metrics   ``tandem_batch_latency_seconds`` (one handler call), ``tandem_batch_images`` (images in it): see `Histogram`.
+Metrics   One observation a request: ``tandem_handler_seconds{protocol}`` (the handler's call that answered it) and
+          ``tandem_compute_seconds`` (the model in that call); a batch: ``tandem_batch_images``; counters:
+          ``tandem_bad_requests_total{protocol}``, ``tandem_busy_seconds_total`` and, by worker,
+          ``tandem_worker_starts_total`` and ``tandem_worker_heartbeats_total`` (one a second).
 Settings  ``handler.input_shape`` ([H, W, C]) in the archive's model-config.yaml; environment variable
-          ``TANDEM_TORCH_THREADS`` (threads of one computation), else ``handler.threads``, else 1.
+          ``TANDEM_TORCH_THREADS`` (threads of one computation), else ``handler.threads``, else 1. While the file that
+          ``TANDEM_REFUSING`` names is there, REST requests get a 503: TorchServe closes their connections when it
+          stops, answered or not, whereas it waits for gRPC's.
 """
 
 from __future__ import annotations
@@ -19,11 +24,13 @@ import json
 import logging
 import math
 import os
+import re
+import sys
 import threading
 import time
 from bisect import bisect_left
 from collections.abc import Sequence
-from itertools import accumulate, chain
+from itertools import accumulate, chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -40,12 +47,14 @@ JSON_TYPE = "application/json"
 BINARY_TYPE = "application/octet-stream"
 DEFAULT_SHAPE = (32, 32, 3)
 WARM_UP_BATCHES = (1, 2, 8, 32)
-LATENCY_BUCKETS = (
-    *(0.0002, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075),
-    *(0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0),
-)
+# TensorFlow Serving's own latency buckets, 10 µs x 1.8^n, so that both servers' quantiles are equally coarse.
+LATENCY_BUCKETS = tuple(float(f"{10e-6 * 1.8**n:g}") for n in range(5, 22))
 SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 FLUSH_SECONDS = 0.25
+HEARTBEAT_SECONDS = 1.0
+# How a request came in: TorchServe calls a REST request's only input "body".
+STOPPING = "this server is stopping: send the request to another"
+GRPC, REST = PROTOCOLS = ("grpc", "rest")
 
 
 def handle(data: list[dict[str, Any]] | None, context: Any) -> list[bytes] | None:
@@ -63,45 +72,106 @@ class Histogram:
 
     TorchServe's histograms have fixed buckets (0.005 to 10) and cost a log line for every value, written and parsed on
     the way of the answer. So this one is made of TorchServe counters and sends sums, some times a second and off that
-    way.
+    way. It is not locked: `Metrics` does that.
     """
 
-    def __init__(self, metrics: Any, name: str, unit: str, model: str, bounds: Sequence[float]) -> None:
-        def counter(suffix: str, *labels: str) -> Any:
-            try:  # declared in the server's metrics file
-                return metrics.get_metric(name + suffix, MetricTypes.COUNTER)
-            except MetricsCacheKeyError:
-                return metrics.add_metric_to_cache(name + suffix, unit, ["ModelName", *labels], MetricTypes.COUNTER)
-
-        self.bucket, self.sum, self.count = counter("_bucket", "le"), counter("_sum"), counter("_count")
-        self.model = model
+    def __init__(self, metrics: Any, name: str, unit: str, labels: dict[str, str], bounds: Sequence[float]) -> None:
+        self.bucket = _counter(metrics, name + "_bucket", unit, [*labels, "le"])
+        self.sum = _counter(metrics, name + "_sum", unit, list(labels))
+        self.count = _counter(metrics, name + "_count", unit, list(labels))
+        self.values = list(labels.values())
         self.bounds = list(bounds)
         self.labels = [f"{bound:g}" for bound in bounds] + ["+Inf"]
-        self.lock = threading.Lock()
         self.counts = [0] * len(self.labels)
         self.total = 0.0
-        self._send([0] * len(self.labels), 0.0)  # the series exist before the first value, so that rates miss none
+        self.send((self.counts, 0.0))  # the series exist before the first value, so that rates miss none
 
-    def observe(self, value: float) -> None:
-        """Count ``value``."""
-        with self.lock:
-            self.counts[bisect_left(self.bounds, value)] += 1
-            self.total += value
+    def observe(self, value: float, times: int = 1) -> None:
+        """Count ``value`` so many times."""
+        self.counts[bisect_left(self.bounds, value)] += times
+        self.total += value * times
 
-    def flush(self) -> None:
-        """Send what was observed since the last flush."""
-        with self.lock:
-            counts, total = self.counts, self.total
-            self.counts, self.total = [0] * len(counts), 0.0
-        if any(counts):
-            self._send(counts, total)
+    def take(self) -> tuple[list[int], float]:
+        """What was observed since the last call, for `send`."""
+        taken = self.counts, self.total
+        self.counts, self.total = [0] * len(self.counts), 0.0
+        return taken
 
-    def _send(self, counts: list[int], total: float) -> None:
+    def send(self, taken: tuple[list[int], float]) -> None:
+        """Add what was taken to TorchServe's counters."""
+        counts, total = taken
         for label, upto in zip(self.labels, accumulate(counts), strict=True):
             if upto or not any(counts):
-                self.bucket.add_or_update(upto, [self.model, label])
-        self.sum.add_or_update(round(total, 6), [self.model])
-        self.count.add_or_update(sum(counts), [self.model])
+                self.bucket.add_or_update(upto, [*self.values, label])
+        self.sum.add_or_update(round(total, 6), self.values)
+        self.count.add_or_update(sum(counts), self.values)
+
+
+class Metrics:
+    """What this worker tells of itself: recorded in microseconds after each batch, sent by a thread of its own."""
+
+    def __init__(self, metrics: Any, model: str, version: str, worker: str) -> None:
+        labels = {"model": model, "version": version}
+        self.lock = threading.Lock()
+        self.handler = {
+            protocol: Histogram(
+                metrics, "tandem_handler_seconds", "seconds", {**labels, "protocol": protocol}, LATENCY_BUCKETS
+            )
+            for protocol in PROTOCOLS
+        }
+        self.compute = Histogram(metrics, "tandem_compute_seconds", "seconds", labels, LATENCY_BUCKETS)
+        self.images = Histogram(metrics, "tandem_batch_images", "count", labels, SIZE_BUCKETS)
+        self.histograms = [*self.handler.values(), self.compute, self.images]
+        self.busy = _counter(metrics, "tandem_busy_seconds_total", "seconds", list(labels))
+        self.bad = _counter(metrics, "tandem_bad_requests_total", "count", [*labels, "protocol"])
+        self.heartbeats = _counter(metrics, "tandem_worker_heartbeats_total", "count", [*labels, "worker"])
+        self.labels, self.worker = list(labels.values()), worker
+        self.busy_s = 0.0
+        self.bad_requests = dict.fromkeys(PROTOCOLS, 0)
+        self.next_beat = 0.0
+        self.busy.add_or_update(0, self.labels)
+        for protocol in PROTOCOLS:
+            self.bad.add_or_update(0, [*self.labels, protocol])
+        starts = _counter(metrics, "tandem_worker_starts_total", "count", [*labels, "worker"])
+        starts.add_or_update(1, [*self.labels, worker])
+
+    def batch(self, took: float, computed: float, images: int, good: dict[str, int], bad: dict[str, int]) -> None:
+        """Record a batch: seconds in the handler and in the model, images, and requests by protocol."""
+        with self.lock:
+            self.busy_s += took
+            for protocol in PROTOCOLS:
+                if good[protocol]:
+                    self.handler[protocol].observe(took, good[protocol])
+                self.bad_requests[protocol] += bad[protocol]
+            if images:
+                self.compute.observe(computed, sum(good.values()))
+                self.images.observe(images)
+
+    def flush(self) -> None:
+        """Send what was recorded since the last flush, and once a second that this worker is alive."""
+        now = time.monotonic()
+        if now >= self.next_beat:
+            self.next_beat = now + HEARTBEAT_SECONDS
+            self.heartbeats.add_or_update(1, [*self.labels, self.worker])
+        with self.lock:
+            taken = [histogram.take() for histogram in self.histograms]
+            busy, self.busy_s = self.busy_s, 0.0
+            bad, self.bad_requests = self.bad_requests, dict.fromkeys(PROTOCOLS, 0)
+        for histogram, one in zip(self.histograms, taken, strict=True):
+            if any(one[0]):
+                histogram.send(one)
+        if busy:
+            self.busy.add_or_update(round(busy, 6), self.labels)
+        for protocol, count in bad.items():
+            if count:
+                self.bad.add_or_update(count, [*self.labels, protocol])
+
+
+def _counter(metrics: Any, name: str, unit: str, labels: list[str]) -> Any:
+    try:  # declared in the server's metrics file
+        return metrics.get_metric(name, MetricTypes.COUNTER)
+    except MetricsCacheKeyError:
+        return metrics.add_metric_to_cache(name, unit, labels, MetricTypes.COUNTER)
 
 
 class ImageClassifier:
@@ -122,11 +192,9 @@ class ImageClassifier:
         for images in WARM_UP_BATCHES * 2:  # TorchScript specialises itself in the first runs
             self._predict(bytearray(images * self.image_bytes))
 
-        def histogram(name: str, unit: str, bounds: Sequence[float]) -> Histogram:
-            return Histogram(context.metrics, name, unit, context.model_name, bounds)
-
-        self.latency = histogram("tandem_batch_latency_seconds", "seconds", LATENCY_BUCKETS)
-        self.size = histogram("tandem_batch_images", "count", SIZE_BUCKETS)
+        version = str(context.manifest["model"].get("modelVersion", "unknown"))
+        self.metrics = Metrics(context.metrics, context.model_name, version, _worker(sys.argv))
+        self.refusing = os.environ.get("TANDEM_REFUSING")
         threading.Thread(target=self._flush, name="tandem-metrics", daemon=True).start()
         _quiet_worker()
 
@@ -136,33 +204,43 @@ class ImageClassifier:
         payloads: list[bytes | bytearray] = []
         spans: list[tuple[int, int, bool] | str] = []  # first image, end, whether JSON; or what is wrong
         images = 0
+        good, bad = dict.fromkeys(PROTOCOLS, 0), dict.fromkeys(PROTOCOLS, 0)
+        stopping = self.refusing is not None and os.path.exists(self.refusing)
         for index, request in enumerate(data):
+            protocol = REST if "body" in request else GRPC
+            if stopping and protocol == REST:
+                spans.append(STOPPING)
+                continue
             try:
                 payload, is_json = self._payload(request, context, index)
             except ValueError as error:
                 spans.append(str(error))
+                bad[protocol] += 1
                 continue
+            good[protocol] += 1
             count = len(payload) // self.image_bytes
             payloads.append(payload)
             spans.append((images, images + count, is_json))
             images += count
 
-        probabilities = self._predict(bytearray().join(payloads)) if images else np.empty((0, 0), np.float32)
+        pixels = bytearray().join(payloads)
+        began = time.perf_counter()
+        probabilities = self._predict(pixels) if images else np.empty((0, 0), np.float32)
+        computed = time.perf_counter() - began
         answers = []
         for index, span in enumerate(spans):
             if isinstance(span, str):
-                context.set_response_status(code=400, phrase="Bad Request", idx=index)
+                code, phrase = (503, "Service Unavailable") if span is STOPPING else (400, "Bad Request")
+                context.set_response_status(code=code, phrase=phrase, idx=index)
                 context.set_response_content_type(index, JSON_TYPE)
-                answers.append(_error(span))
+                answers.append(_error(span, code, phrase))
             else:
                 first, end, is_json = span
                 rows = probabilities[first:end]
                 context.set_response_status(code=200, phrase="OK", idx=index)
                 context.set_response_content_type(index, JSON_TYPE if is_json else BINARY_TYPE)
                 answers.append(_json_answer(rows) if is_json else rows.tobytes())
-        if images:
-            self.latency.observe(time.perf_counter() - start)
-            self.size.observe(images)
+        self.metrics.batch(time.perf_counter() - start, computed, images, good, bad)
         return answers
 
     def _payload(self, request: dict[str, Any], context: Any, index: int) -> tuple[bytes | bytearray, bool]:
@@ -186,8 +264,7 @@ class ImageClassifier:
     def _flush(self) -> None:
         while True:
             time.sleep(FLUSH_SECONDS)
-            self.latency.flush()
-            self.size.flush()
+            self.metrics.flush()
 
     @torch.inference_mode()
     def _predict(self, pixels: bytearray) -> np.ndarray:
@@ -203,6 +280,15 @@ def _quiet_worker() -> None:
     metrics = logging.getLogger("ts.metrics.caching_metric")
     metrics.setLevel(logging.INFO)
     metrics.addFilter(lambda record: "PredictionTime" not in str(record.msg))
+
+
+def _worker(arguments: Sequence[str]) -> str:
+    """The number that TorchServe gave this worker: it is in the worker's socket or port, and a restart keeps it."""
+    for option, value in pairwise(arguments):
+        number = re.search(r"\d+$", value)
+        if option in ("--sock-name", "--port") and number:
+            return number[0]
+    return "0"
 
 
 _classifier: ImageClassifier | None = None
@@ -234,6 +320,6 @@ def _json_answer(rows: np.ndarray) -> bytes:
     return json.dumps({"predictions": rows.tolist()}).encode()
 
 
-def _error(message: str) -> bytes:
-    answer = json.dumps({"code": 400, "type": "BadRequest", "message": message}).encode()
+def _error(message: str, code: int, phrase: str) -> bytes:
+    answer = json.dumps({"code": code, "type": phrase.replace(" ", ""), "message": message}).encode()
     return answer if len(answer) % 4 else answer + b"\n"

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from tests.components import require
+from tests.loadtest.report.page_checks import assert_shows, assert_sound
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 280
@@ -151,6 +152,26 @@ def test_the_report_is_rebuilt_from_saved_data_alone(resumed_run):
     assert process.returncode == 0, output
     assert (run / "summary.json").read_bytes() == before
     assert (run / "report.html").exists()
+
+
+def test_its_report_is_sound_in_a_browser(resumed_run, browser):
+    run, _, _ = resumed_run
+    charts = {chart["id"] for chart in assert_sound(browser, run / "report.html")}
+    assert {"latency-grpc", "latency-rest", "percentiles-grpc", "percentiles-rest"} <= charts
+    assert sum(name.startswith("timeline-") for name in charts) >= 8  # two targets, two protocols, twice each
+    assert_shows(browser, json.loads((run / "summary.json").read_text())["measurements"])
+    text = browser.execute_script("return document.querySelector('main').textContent")
+    for really_rendered in ("job_queue_size=1024", "max_enqueued_batches { value: 32 }"):
+        assert really_rendered in text
+    assert browser.execute_script("return document.querySelectorAll('.sample').length") == 10
+
+
+def test_the_terminal_and_the_files_carry_the_reports_verdict(resumed_run):
+    run, output, _ = resumed_run
+    headline = json.loads((run / "report.json").read_text())["verdict"]["headline"]
+    assert headline in " ".join(output.split())
+    assert (run / "report.md").read_text().splitlines()[0].startswith("# ")
+    assert headline in (run / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.timeout(LIMIT_S)

@@ -1,6 +1,12 @@
 """The run's own Prometheus, with a real one and a real metrics page."""
 
+import csv
+import os
+import re
+import subprocess
+import sys
 import time
+import urllib.request
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
@@ -8,10 +14,11 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_
 from loadtest import observation
 from models.problem import Problem
 from serving import ports
+from serving.process_metrics import ProcessMetrics
 from serving.target import Target
 from tests.components import require
 
-ENGINES = {"torchserve": "pytorch", "embedded-tfserving": "tensorflow"}
+ENGINES = ("torchserve", "tensorflow-serving", "embedded-tfserving")
 
 
 @pytest.fixture(scope="module")
@@ -46,27 +53,78 @@ def await_value(prometheus, expression):
     return value
 
 
+def busy_for(seconds: float) -> None:
+    """Keep this process' CPU busy."""
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
 def test_what_a_server_counts_becomes_figures_of_the_trial(prometheus, page):
     registry, url = page
-    latency = Histogram("tandem_batch_latency_seconds", "", buckets=[0.001, 0.002, 0.004], registry=registry)
-    images = Histogram("tandem_batch_images", "", buckets=[1, 2, 4, 8], registry=registry)
+    labels = {"model": "m", "version": "1"}
+    of = {"labelnames": list(labels), "registry": registry}
+    buckets = [0.001, 0.002, 0.004]
+    handler = Histogram(
+        "tandem_handler_seconds", "", buckets=buckets, labelnames=[*labels, "protocol"], registry=registry
+    )
+    rest, idle = handler.labels(**labels, protocol="rest"), handler.labels(**labels, protocol="grpc")
+    compute = Histogram("tandem_compute_seconds", "", buckets=buckets, **of).labels(**labels)
+    images = Histogram("tandem_batch_images", "", buckets=[1, 2, 4, 8], **of).labels(**labels)
     queue = Histogram("QueueTime", "", registry=registry)
-    prometheus.watch_server(target(url))
+    prometheus.watch_server(target(url), os.getpid())
     await_value(prometheus, "tandem_batch_images_count")
+    await_value(prometheus, "tandem_process_memory_bytes")
     started = time.time()
-    while (elapsed := time.time() - started) < 4:  # 50 batches of 4 images a second, 1 to 2 ms each
+    while (elapsed := time.time() - started) < 4:  # 50 batches of 4 requests a second
         while images._sum.get() < 4 * 50 * elapsed:
-            latency.observe(0.0015)
+            for _ in range(4):
+                rest.observe(0.0015)
+                compute.observe(0.001)
+                queue.observe(3.0)
             images.observe(4)
-            queue.observe(3.0)
-        time.sleep(0.01)
+        busy_for(0.01)
     trial = {"engine": "torchserve", "started_at": started, "ended_at": time.time()}
+    time.sleep(observation.SETTLE_S)
     figures = observation.server_figures(prometheus, trial)
+    assert idle._sum.get() == 0
     assert figures["throughput"] == pytest.approx(200, rel=0.15)
-    assert 1.0 <= figures["latency_ms"]["p50"] <= 2.0
+    # waits of 3 ms, rounded down, lie between 3 and 6 ms, as TorchServe's buckets have it; 1 to 2 ms in the handler
+    assert 4.0 <= figures["latency_ms"]["p50"] <= 8.0
+    assert figures["latency_ms_mean"] == pytest.approx(3.5 + 1.5, abs=0.1)
+    assert figures["compute_ms_mean"] == pytest.approx(1, abs=0.1)
     assert figures["batch_size_mean"] == pytest.approx(4)
-    assert figures["queue_ms_mean"] == pytest.approx(3)
+    assert figures["queue_ms_mean"] == pytest.approx(3.5)
     assert figures["source"].startswith("prometheus 2.")
+
+    header, *rows = csv.reader(observation.server_timeline(prometheus, trial).splitlines())
+    assert header == ["t", "rate", "p50_ms", "p99_ms", "batch_size", "cpu_cores", "memory_bytes"]
+    assert [row[0] for row in rows] == [str(t + 1) for t in range(len(rows))]
+    assert len(rows) in (4, 5)
+    _, rate, p50, p99, batch, cpu, memory = map(float, rows[3])
+    assert rate == pytest.approx(200, rel=0.3)
+    assert 4.0 <= p50 <= p99 <= 8.0
+    assert batch == pytest.approx(4)
+    assert 0.1 < cpu < 2
+    assert memory > 10e6
+
+
+def test_the_whole_tree_of_a_server_counts():
+    worker = "x = bytearray(80_000_000); print(flush=True); input()"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}])"
+    with subprocess.Popen([sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as tree:
+        assert tree.stdout is not None
+        tree.stdout.readline()  # the worker has its memory
+        metrics = ProcessMetrics()
+        metrics.watch({"torchserve": tree.pid, "gone": 2**22 + 1})
+        with urllib.request.urlopen(f"http://127.0.0.1:{metrics.port}/metrics", timeout=10) as answer:
+            page = answer.read().decode()
+        metrics.stop()
+        tree.communicate(b"\n")
+    [memory] = re.findall(r'^tandem_process_memory_bytes\{server="torchserve"\} (\S+)$', page, re.MULTILINE)
+    assert 80e6 < float(memory) < 200e6
+    assert re.search(r'^tandem_process_cpu_seconds_total\{server="torchserve"\} 0\.', page, re.MULTILINE)
+    assert "gone" not in page
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -75,6 +133,8 @@ def test_every_query_parses_and_says_nothing_where_nothing_was_scraped(prometheu
     assert figures["throughput"] is None
     assert figures["latency_ms"] == {"p50": None, "p99": None}
     assert figures["latency_meaning"]
+    timeline = observation.server_timeline(prometheus, {"engine": engine, "started_at": 0.0, "ended_at": 2.0})
+    assert timeline.splitlines()[1:] == ["1,,,,,,", "2,,,,,,"]
 
 
 def test_only_the_server_in_use_is_scraped(prometheus, page):
@@ -84,7 +144,7 @@ def test_only_the_server_in_use_is_scraped(prometheus, page):
     await_value(prometheus, "first_page_total")
     prometheus.watch_server(target("http://127.0.0.1:9/metrics"))
     deadline = time.monotonic() + 20
-    while prometheus.query('count(up{job="serving", instance!="127.0.0.1:9"})', time.time()) is not None:
+    while prometheus.query('count(up{server!="", instance!="127.0.0.1:9"})', time.time()) is not None:
         assert time.monotonic() < deadline
         time.sleep(0.1)
 

@@ -57,6 +57,8 @@ def test_smoke_is_the_small_one():
         ("[ladder.rates]\ngrpc = [-1]\nrest = [5]\n", "mine.toml:2: ladder.rates.grpc = [-1.0]: use requests/s"),
         ("[ladder]\narrival = 'bursty'\n", "mine.toml:2: ladder.arrival = 'bursty': use "),
         ("[warm_up]\nmin_s = 9\nmax_s = 3\n", "mine.toml:3: warm_up.max_s = 3.0: use at least warm_up.min_s (9.0)"),
+        ("[cost]\nprice_per_hour = -1\n", "mine.toml:2: cost.price_per_hour = -1.0: use money for an hour"),
+        ("[cost]\ncurrency = 'US $'\n", "mine.toml:2: cost.currency = 'US $': use a short word, such as USD"),
         ("a = = 1\n", "mine.toml: not valid TOML"),
     ],
 )

@@ -1,7 +1,7 @@
 from loadtest import plan
 from loadtest.experiment import Experiment
 
-FIXED = Experiment().with_rates({"grpc": (100.0, 200.0, 300.0), "rest": (50.0, 75.0)})
+FIXED = Experiment(scenarios=("ladder",)).with_rates({"grpc": (100.0, 200.0, 300.0), "rest": (50.0, 75.0)})
 
 
 def test_targets_alternate_a_b_b_a():
@@ -35,11 +35,11 @@ def test_the_plan_depends_on_the_seed_alone():
 
 def test_ladder_is_set_by_the_slower_target_and_rounded_for_people():
     throughput = {"pytorch": {"grpc": 2345.0, "rest": 800.0}, "tensorflow": {"grpc": 1987.0, "rest": 1200.0}}
-    assert plan.ladder_rates(throughput, ("grpc", "rest"), (0.25, 0.5)) == {
+    assert plan.rates_of(throughput, ("grpc", "rest"), (0.25, 0.5)) == {
         "grpc": (500.0, 990.0),
         "rest": (200.0, 400.0),
     }
 
 
 def test_a_very_slow_target_still_gets_a_rate():
-    assert plan.ladder_rates({"pytorch": {"grpc": 0.5}}, ("grpc",), (0.2, 0.4)) == {"grpc": (1.0,)}
+    assert plan.rates_of({"pytorch": {"grpc": 0.5}}, ("grpc",), (0.2, 0.4)) == {"grpc": (1.0,)}

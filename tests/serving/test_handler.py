@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from ts.context import Context, RequestProcessor
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 
+from serving.tfserving.metrics import LATENCY_BOUNDS
 from serving.torchserve import config, handler
 
 IMAGES = np.random.default_rng(3).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
@@ -37,7 +40,7 @@ def context(tmp_path, monkeypatch):
     (tmp_path / "metrics.yaml").write_text(config.METRICS_YAML)
     metrics = MetricsCacheYamlImpl(str(tmp_path / "metrics.yaml"))
     metrics.initialize_cache()
-    manifest = {"model": {"serializedFile": "model.pt"}}
+    manifest = {"model": {"serializedFile": "model.pt", "modelVersion": "7"}}
     return Context("convnet", str(tmp_path), manifest, 8, None, "0.12.0", metrics=metrics, model_yaml_config={})
 
 
@@ -177,26 +180,77 @@ def emitted(caplog) -> dict[str, float]:
     return sums
 
 
-def test_histograms_count_what_was_observed(context, caplog):
+def test_metrics_count_what_was_observed(context, caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(sys, "argv", ["worker", "--sock-type", "unix", "--sock-name", "/tmp/.ts.sock.9003"])
+    classifier = handler.ImageClassifier(context)
+    of = "model:convnet,version:7"
+    zero = emitted(caplog)
+    assert zero[f"tandem_batch_images_bucket {of},le:1"] == 0  # there before the first request
+    assert zero[f"tandem_handler_seconds_count {of},protocol:rest"] == 0
+    assert zero[f"tandem_bad_requests_total {of},protocol:grpc"] == 0
+    assert zero[f"tandem_worker_starts_total {of},worker:9003"] == 1
+    run(classifier, context, raw(IMAGES[:1]))
+    run(
+        classifier,
+        context,
+        raw(IMAGES[:3]),
+        raw(IMAGES[3:5]),
+        BAD["no bytes"],
+        as_json({"instances": IMAGES[:1].tolist()}),
+    )
+    run(classifier, context, BAD["one byte short"])  # computes nothing
+    assert emitted(caplog) == zero  # not on the way of an answer
+    classifier.metrics.flush()
+    counted = emitted(caplog)
+    buckets = [counted[f"tandem_batch_images_bucket {of},le:{le}"] for le in (1, 2, 4, 8, "+Inf")]
+    assert buckets == [1, 1, 1, 2, 2]
+    assert counted[f"tandem_batch_images_sum {of}"] == 7
+    assert counted[f"tandem_batch_images_count {of}"] == 2
+    requests = {
+        protocol: counted[f"tandem_handler_seconds_count {of},protocol:{protocol}"] for protocol in ("grpc", "rest")
+    }
+    assert requests == {"grpc": 3, "rest": 1}
+    assert counted[f"tandem_compute_seconds_count {of}"] == 4
+    assert 0 < counted[f"tandem_compute_seconds_sum {of}"] < 5
+    bad = {protocol: counted[f"tandem_bad_requests_total {of},protocol:{protocol}"] for protocol in ("grpc", "rest")}
+    assert bad == {"grpc": 1, "rest": 1}
+    assert 0 < counted[f"tandem_busy_seconds_total {of}"] < 5
+    assert counted[f"tandem_worker_heartbeats_total {of},worker:9003"] == 1
+    classifier.metrics.flush()
+    assert emitted(caplog) == counted  # an idle server sends nothing but a heartbeat a second
+
+
+def test_both_servers_have_the_same_latency_buckets():
+    seconds = [f"{bound / 1e6:g}" for bound in LATENCY_BOUNDS]
+    assert [f"{bound:g}" for bound in handler.LATENCY_BUCKETS] == seconds[5:22]
+
+
+def test_the_handler_sends_what_the_metrics_file_declares(context, caplog):
     caplog.set_level(logging.INFO)
     classifier = handler.ImageClassifier(context)
-    zero = emitted(caplog)
-    assert zero["tandem_batch_images_bucket ModelName:convnet,le:1"] == 0  # there before the first request
-    run(classifier, context, raw(IMAGES[:1]))
-    run(classifier, context, raw(IMAGES[:3]), raw(IMAGES[3:5]), BAD["no bytes"])
-    run(classifier, context, BAD["no bytes"])  # computes nothing
-    assert emitted(caplog) == zero  # not on the way of an answer
-    classifier.size.flush()
-    classifier.latency.flush()
-    counted = emitted(caplog)
-    buckets = [counted[f"tandem_batch_images_bucket ModelName:convnet,le:{le}"] for le in (1, 2, 4, 8, "+Inf")]
-    assert buckets == [1, 1, 1, 2, 2]
-    assert counted["tandem_batch_images_sum ModelName:convnet"] == 6
-    assert counted["tandem_batch_images_count ModelName:convnet"] == 2
-    assert counted["tandem_batch_latency_seconds_count ModelName:convnet"] == 2
-    assert 0 < counted["tandem_batch_latency_seconds_sum ModelName:convnet"] < 5
-    classifier.size.flush()
-    assert emitted(caplog) == counted  # an idle server sends nothing
+    run(classifier, context, raw(IMAGES[:1]), BAD["no bytes"])
+    classifier.metrics.flush()
+    declared = {
+        one["name"]: one["dimensions"] for one in yaml.safe_load(config.METRICS_YAML)["model_metrics"]["counter"]
+    }
+    sent = {
+        name: [pair.split(":")[0] for pair in labels.split(",")]
+        for name, _, labels in (key.partition(" ") for key in emitted(caplog))
+    }
+    assert sent == declared
+
+
+@pytest.mark.parametrize(
+    ("arguments", "worker"),
+    [
+        (["--sock-name", "/tmp/a.1/.ts.sock.9000"], "9000"),
+        (["--host", "10.0.0.1", "--port", "9001"], "9001"),
+        ([], "0"),
+    ],
+)
+def test_a_worker_keeps_its_number(arguments, worker):
+    assert handler._worker(["model_service_worker.py", *arguments]) == worker
 
 
 def test_entry_point(context):

@@ -76,9 +76,9 @@ def test_a_path_is_escaped_for_java():
 def test_metrics_file_declares_the_handlers_histograms():
     declared = yaml.safe_load(config.METRICS_YAML)["model_metrics"]["counter"]
     names = {metric["name"]: metric["dimensions"] for metric in declared}
-    for histogram in ("tandem_batch_latency_seconds", "tandem_batch_images"):
-        assert names[f"{histogram}_bucket"] == ["ModelName", "le"]
-        assert names[f"{histogram}_sum"] == names[f"{histogram}_count"] == ["ModelName"]
+    for histogram in ("tandem_compute_seconds", "tandem_batch_images"):
+        assert names[f"{histogram}_bucket"] == ["model", "version", "le"]
+        assert names[f"{histogram}_sum"] == names[f"{histogram}_count"] == ["model", "version"]
 
 
 def test_archive_version(tmp_path):

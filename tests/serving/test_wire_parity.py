@@ -69,7 +69,9 @@ def reference(tmp_path):
 
 def test_every_sample_is_sent_once_in_batches_that_the_server_takes(server, reference):
     figures = wire_parity.check(to(server, settings={"max_batch_size": 16}), reference, protocols=["rest-binary"])
-    assert figures == {"rest-binary": {"max_abs_diff": 0.0, "top1_agreement": 1.0, "samples": 70}}
+    found = figures["rest-binary"]
+    assert (found["max_abs_diff"], found["top1_agreement"], found["samples"]) == (0.0, 1.0, 70)
+    assert found["disagreements"] == []
     assert server.seen == [16, 16, 16, 16, 6]
 
 
@@ -128,3 +130,25 @@ def test_saved_file(tmp_path):
     saved = json.loads((tmp_path / "wire-parity.json").read_text())
     assert saved == {"samples": 70, "tolerance": 1e-4, "targets": {"pytorch": {"grpc": figures}}}
     assert [path.name for path in tmp_path.iterdir()] == ["wire-parity.json"]
+
+
+def test_classes_that_differ_are_counted_by_pair():
+    """A tie may be broken either way: within tolerance, but worth showing."""
+    expected = np.array([[0.5, 0.5 - 1e-6, 0], [0.5, 0.5 - 1e-6, 0], [0.1, 0.9, 0]], np.float32)
+    answers = expected.copy()
+    answers[:2, 1] = 0.5 + 1e-6
+    assert wire_parity.compare(expected, answers, "here")["disagreements"] == [[0, 1, 2]]
+
+
+def test_examples_are_the_closest_calls_and_some_of_all_and_keep_their_images(reference, tmp_path):
+    expected = probabilities(IMAGES)
+    chosen = wire_parity.examples(expected)
+    gap = np.diff(np.sort(expected, axis=1)[:, -2:]).ravel()
+    assert set(np.argsort(gap)[:5]) == set(chosen[:5])
+    assert len(set(chosen)) == 10
+    wire_parity.save_examples(reference, tmp_path / "wire-samples.npz")
+    with np.load(tmp_path / "wire-samples.npz") as saved:
+        assert saved["indices"].tolist() == chosen
+        assert np.array_equal(saved["images"], IMAGES[chosen])
+    answered = wire_parity.compare(expected, expected, "here")["examples"]
+    assert answered[str(chosen[0])] == [int(expected[chosen[0]].argmax()), pytest.approx(expected[chosen[0]].max())]

@@ -30,12 +30,26 @@
     Promise.all(
       figures.map((figure) => {
         const layout = { ...common, ...figure.layout };
-        layout.xaxis = { ...axis, ...layout.xaxis };
-        layout.yaxis = { ...axis, ...layout.yaxis };
+        for (const name of new Set(["xaxis", "yaxis", ...Object.keys(layout).filter((key) => /^[xy]axis\d*$/.test(key))])) {
+          layout[name] = { ...axis, ...layout[name] };
+        }
         const config = { responsive: true, displayModeBar: false, displaylogo: false };
         return Plotly.react(figure.id, resolve(structuredClone(figure.data)), resolve(layout), config);
       }),
     );
   const ready = draw().then(() => document.documentElement.setAttribute("data-drawn", "yes"));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => ready.then(draw));
+  // Paper is light, narrower than a screen, and has nothing to click on.
+  let closed = [];
+  addEventListener("beforeprint", () => {
+    document.documentElement.setAttribute("data-print", "");
+    closed = [...document.querySelectorAll("details:not([open])")];
+    for (const item of closed) item.open = true;
+    draw();
+  });
+  addEventListener("afterprint", () => {
+    document.documentElement.removeAttribute("data-print");
+    for (const item of closed) item.open = false;
+    draw();
+  });
 })();

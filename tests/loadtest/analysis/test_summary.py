@@ -167,15 +167,39 @@ def test_slip_may_grow_with_latency_up_to_a_twentieth_of_p50(tmp_path):
     assert item["why_not_valid"][0].startswith("repetition 2: the generator sent late")
 
 
-def test_an_unsteady_warm_up_is_reported(tmp_path):
-    run = write_run(tmp_path / "run", {"pytorch": TORCHSERVE}, rates={"grpc": [100.0]}, duration_s=2)
-    for path in (run / "warm-ups").glob("*-r2/warm-up.json"):
+def test_an_unsteady_warm_up_makes_a_measurement_invalid_and_never_a_winner(tmp_path):
+    servers = {"pytorch": TORCHSERVE, "tensorflow": TF_SERVING}
+    run = write_run(tmp_path / "run", servers, rates={"grpc": [600.0]}, duration_s=4)
+    assert {found["winner"] for found in summary.build(run)["verdicts"]} == {"tensorflow", None}
+    for path in (run / "warm-ups").glob("tensorflow-*-r2/warm-up.json"):
         path.write_text(
             json.dumps({**json.loads(path.read_text()), "steady": False, "reached_cap": True, "seconds": 15})
         )
+    figures = summary.build(run)
+    item = measurement(figures, "tensorflow", "grpc", 600.0)
+    assert item["why_not_valid"] == [
+        "repetition 2: the warm-up was not steady when it reached its cap of 15.0 s, so a warming server was measured"
+    ]
+    assert measurement(figures, "pytorch", "grpc", 600.0)["valid"]
+    assert {found["winner"] for found in figures["verdicts"]} == {None}
+    assert next(one for one in figures["capacity"] if one["target"] == "tensorflow")["max_rate"] is None
+
+
+def test_a_trial_that_was_repeated_counts_once_and_says_so(tmp_path):
+    aside = {"folder": "001-1", "schedule_slip_ms": {"p50": 0.1, "p99": 7.25, "max": 30.0}}
+    run = write_run(
+        tmp_path / "run",
+        {"pytorch": TORCHSERVE},
+        rates={"grpc": [100.0]},
+        duration_s=2,
+        spoil=lambda *where: {"spoiled": [aside]} if where[-1] == 1 else {},
+    )
     (item,) = summary.build(run)["measurements"]
     assert item["valid"]
-    assert item["warnings"] == ["repetition 2: the warm-up was not steady when it reached its cap of 15.0 s"]
+    assert (item["repetitions"], item["spoiled"]) == (2, ["001-1"])
+    assert item["warnings"] == [
+        "repetition 1: repeated, because the generator sent late before (slip p99 7.25 ms); those are kept in spoiled/"
+    ]
 
 
 def test_a_server_that_fails_requests_wins_nothing(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 
+from loadtest.generator.part import Part
 from loadtest.generator.phases import OpenLoopPhase
 from loadtest.generator.recording import Recording
 from loadtest.generator.trial_files import Measured, trial_values, write_trial
@@ -34,7 +35,7 @@ def measured():
         recording.sent[request] = recording.due[request] + 0.001 * request
         kind = {5: "http_503", 9: "timeout"}.get(request)
         recording.finish(request, kind, recording.due[request] + 0.010 * (request + 1))
-    return Measured(recording, START, 2.5)
+    return Measured(Part.of(recording, START), 2.5)
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def folder(measured, tmp_path):
     phase = OpenLoopPhase(
         id="t", folder=tmp_path / "t", protocol="rest", seed=1, rate=4.0, duration_s=2.5, max_in_flight=8, warm_up="w"
     )
-    extra = {"started_at": STARTED_AT, "ended_at": STARTED_AT + 2.5, "checked": 0, "wrong": 0, "notes": []}
+    extra = {"started_at": STARTED_AT, "ended_at": STARTED_AT + 2.5, "notes": []}
     write_trial(tmp_path, trial_values(phase, target("127.0.0.1:1"), measured, extra), measured)
     return tmp_path
 
@@ -92,7 +93,7 @@ def test_a_trial_without_a_right_answer_has_no_latency(tmp_path):
         recording.offered += 1
         recording.sent[request] = recording.due[request]
         recording.finish(request, "connection", recording.due[request] + 0.1)
-    measured = Measured(recording, START, 1.0)
+    measured = Measured(Part.of(recording, START), 1.0)
     phase = OpenLoopPhase(id="t", folder=tmp_path, protocol="grpc", seed=1, rate=2.0, duration_s=1.0)
     values = trial_values(phase, target("127.0.0.1:1"), measured, {"started_at": STARTED_AT})
     assert values["latency_ms"] == dict.fromkeys(["p50", "p90", "p95", "p99", "p999", "max"])
@@ -106,6 +107,6 @@ def test_kinds_of_error_beyond_the_status_byte_become_other():
     for request in range(400):
         recording.in_flight += 1
         recording.finish(request, f"http_{request}", 1.0)
-    measured = Measured(recording, 0.0, 1.0)
+    measured = Measured(Part.of(recording, 0.0), 1.0)
     assert sum(measured.errors.values()) == 400
     assert measured.errors["other"] == 150

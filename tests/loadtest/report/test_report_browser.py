@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from loadtest import report
 from loadtest.analysis import summary
-from tests.components import require
-from tests.loadtest.runs.build import EMBEDDED, SAME, TF_SERVING, TORCHSERVE, Server, write_run
+from loadtest.report import against
+from tests import browser as chromium
+from tests.loadtest.analysis.test_scenarios import searched
+from tests.loadtest.report.page_checks import assert_shows, assert_sound
+from tests.loadtest.runs.build import EMBEDDED, SAME, TF_SERVING, TORCHSERVE, Server, decompose, write_run
 
 RATES = {"grpc": [250.0, 500.0], "rest": [200.0, 400.0]}
 HOSTILE = '"><script>window.hacked=1</script><img src=x onerror="window.hacked=2">' + "W" * 300 + "\u202eمرحبا بالعالم"
@@ -26,7 +31,7 @@ def slips(target: str, protocol: str, rate: float, repetition: int) -> dict[str,
 
 BOTH = {"pytorch": TORCHSERVE, "tensorflow": TF_SERVING}
 RUNS: dict[str, dict[str, Any]] = {
-    "clear winner": {"servers": BOTH},
+    "clear winner": {"servers": BOTH, "price_per_hour": 0.4},
     "no difference": {"servers": {"pytorch": TORCHSERVE, "tensorflow": SAME}, "seed": 4},
     "invalid generator": {"servers": BOTH, "spoil": slips},
     "embedded engine": {"servers": {"pytorch": TORCHSERVE, "tensorflow": EMBEDDED}},
@@ -41,138 +46,150 @@ RUNS: dict[str, dict[str, Any]] = {
         "rates": {"grpc": [200.0, 300.0]},
         "model": HOSTILE,
         "dataset": HOSTILE,
+        "classes": [HOSTILE] * 10,
         "environment": {"cpu_model": HOSTILE, "order": [HOSTILE], "warnings": [HOSTILE]},
     },
 }
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory) -> Iterator[webdriver.Chrome]:
-    require("chromium", "chromedriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = "/usr/bin/chromium"
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService("/usr/bin/chromedriver"))
-    yield driver
-    driver.quit()
-
-
-def view(browser: webdriver.Chrome, page: Path, width: int, scheme: str) -> None:
-    """Open the page at a width, in a colour scheme, and wait until its charts are drawn."""
-    resize(browser, width, scheme)
-    browser.get(page.as_uri())
-    WebDriverWait(browser, 30, poll_frequency=0.05).until(
-        lambda driver: driver.execute_script("return document.documentElement.dataset.drawn")
-    )
-
-
-def resize(browser: webdriver.Chrome, width: int, scheme: str) -> None:
-    """Set the window's width and the preferred colour scheme."""
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-
-
-def requests(browser: webdriver.Chrome) -> list[str]:
-    """Addresses that pages asked for since the last call, data: URLs left out."""
-    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    sent = [
-        message["params"]["request"]["url"] for message in messages if message["method"] == "Network.requestWillBeSent"
-    ]
-    return [url for url in sent if not url.startswith("data:")]
+SAYS = {
+    "clear winner": "TensorFlow (TensorFlow Serving 2.20.0) has the lower p99 latency over gRPC and REST.",
+    "no difference": "No difference shown.",
+    "invalid generator": "2 of 8 measurements not valid",
+    "embedded engine": "Embedded stand-in",
+    "failed target": "TensorFlow not measured",
+    "one target only": "Only PyTorch (TorchServe 0.12.0) was measured.",
+    "no Prometheus": "No server-side metrics",
+}
 
 
 @pytest.mark.parametrize("kind", RUNS)
 def test_the_report_in_a_browser(browser, tmp_path, kind):
     options = {"rates": RATES, "duration_s": 2, **RUNS[kind]}
     run = write_run(tmp_path / "run", options.pop("servers"), **options)
-    figures = summary.write(run)
-    page = report.write(run)
-    requests(browser)
-    browser.get_log("browser")
+    figures = summary.build(run)
+    if options.get("prometheus", True):
+        figures["decomposition"] = decompose(figures)
+    (run / "summary.json").write_text(json.dumps(figures))
+    charts = [chart["id"] for chart in assert_sound(browser, report.write(run))]
 
-    view(browser, page, 390, "dark")
-    assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
-    resize(browser, 1280, "light")
-    WebDriverWait(browser, 10, poll_frequency=0.05).until(lambda driver: driver.execute_script(WIDE))
-    assert browser.execute_script("return document.documentElement.scrollWidth") <= 1280
-
-    assert set(requests(browser)) == {page.as_uri()}
-    assert browser.get_log("browser") == []
     assert browser.execute_script("return window.hacked") is None
-    drawn = browser.execute_script(DRAWN)
-    latency = [chart for chart in drawn if chart["id"].startswith("latency-")]
-    assert len(latency) == len(options["rates"])
-    for chart in drawn:
-        assert chart["marks"] >= chart["traces"] > 0, chart
-        assert chart["height"] > 100
-    shown = browser.execute_script(FIGURES)
-    assert len(shown) == len(figures["measurements"])
-    for cells, item in zip(shown, figures["measurements"], strict=True):
-        for name, value in {
-            **item["latency_ms"],
-            "achieved_rate": item["achieved_rate"],
-            "goodput": item["goodput"],
-            "error_ratio": item["error_ratio"],
-            "offered_rate": item["offered_rate"],
-        }.items():
-            exact, text = cells[name]
-            assert float(exact) == value, name
-            people = float(text.replace(",", "").rstrip("/s %").replace("–", "nan"))
-            assert people == pytest.approx(value * (100 if name == "error_ratio" else 1), rel=0.02, abs=0.005), name
-        assert cells["valid"] == ("yes" if item["valid"] else "no")
+    assert sum(name.startswith("latency-") for name in charts) == len(options["rates"])
+    assert sum(name.startswith("percentiles-") for name in charts) == len(options["rates"])
+    blocks = len(RUNS[kind]["servers"]) * len(options["rates"]) * 2
+    assert sum(name.startswith("timeline-") for name in charts) == blocks
+    assert ("decomposition-grpc" in charts) == options.get("prometheus", True)
+    assert_shows(browser, figures["measurements"])
+    assert SAYS.get(kind, "") in browser.find_element(By.TAG_NAME, "main").text
+    assert len(browser.find_elements(By.CSS_SELECTOR, ".sample img")) == 10
+    assert browser.execute_script(
+        "return [...document.querySelectorAll('.sample img')].every((image) => image.complete && image.naturalWidth)"
+    )
 
 
-def test_dark_and_light_are_drawn_in_their_own_colours(browser, tmp_path):
-    page = report.write(write_run(tmp_path / "run", {"pytorch": TORCHSERVE}, rates={"grpc": [100.0]}, duration_s=2))
+def test_a_search_for_capacity_is_told_and_drawn(browser, tmp_path):
+    run = searched(tmp_path, {"pytorch": 300.0, "tensorflow": 500.0})
+    page = report.write(run)
+    assert_sound(browser, page)
+    figures = json.loads((run / "summary.json").read_text())
+    assert_shows(browser, figures["measurements"])
+    text = browser.find_element(By.TAG_NAME, "main").text
+    verdict = next(item for item in figures["verdicts"] if item["metric"] == "capacity")
+    assert f"TensorFlow’s capacity within the SLO is {1 / verdict['ratio']:.2f} times higher" in text
+    assert "a search for it, confirmed by a repetition" in text
+    stars = [trace for trace in browser.execute_script(STARS) if trace["marker"]["symbol"] == "star"]
+    assert sorted(trace["x"][0] for trace in stars) == sorted(item["max_rate"] for item in figures["capacity"])
+
+
+STARS = "return document.getElementById('latency-grpc').data.filter((trace) => trace.mode === 'markers')"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> Path:
+    """The report of a run with a clear winner and a price."""
+    run = tmp_path_factory.mktemp("runs") / "run"
+    return report.write(write_run(run, BOTH, rates=RATES, duration_s=2, price_per_hour=0.4))
+
+
+COLUMN = "return [...document.querySelectorAll('#all-measurements [data-key=p99]')].map((cell) => Number(cell.value))"
+
+
+def test_the_table_of_measurements_is_sorted_by_keyboard(browser, page):
+    chromium.view(browser, page, 1280)
+    heading = browser.find_element(By.XPATH, "//table[@id='all-measurements']//th[contains(., 'p99, ms')]")
+    button = heading.find_element(By.TAG_NAME, "button")
+    unsorted = browser.execute_script(COLUMN)
+    for key, order, expected in (
+        (Keys.ENTER, "ascending", sorted(unsorted)),
+        (Keys.SPACE, "descending", sorted(unsorted, reverse=True)),
+    ):
+        button.send_keys(key)
+        assert heading.get_attribute("aria-sort") == order
+        assert browser.execute_script(COLUMN) == expected
+    assert unsorted != sorted(unsorted)
+
+
+def test_a_reader_can_put_in_a_price_and_a_peak(browser, page):
+    chromium.view(browser, page, 1280)
+    figures = json.loads((page.parent / "summary.json").read_text())
+    price, peak = (browser.find_element(By.ID, name) for name in ("price", "peak"))
+    price.clear()
+    price.send_keys("3.6")
+    peak.send_keys("2000")
+    row = browser.find_element(By.CSS_SELECTOR, "[data-sizing='0']")
+    capacity = figures["capacity"][0]["max_rate"]
+    assert row.find_element(By.CSS_SELECTOR, "[data-replicas]").text == str(-(-2000 // int(capacity)) + 1)
+    cost = float(row.find_element(By.CSS_SELECTOR, ".cost-cell").text.removesuffix(" EUR"))
+    assert cost == pytest.approx(3.6 / (capacity * 3600) * 1e6, rel=0.005)
+
+
+def test_dark_and_light_are_drawn_in_their_own_colours(browser, page):
     looks = {}
     for scheme in ("light", "dark"):
-        view(browser, page, 800, scheme)
+        chromium.view(browser, page, 800, scheme)
         looks[scheme] = browser.execute_script(COLOURS)
     assert all(looks["light"][part] != looks["dark"][part] for part in ("page", "ink", "line"))
-    resize(browser, 800, "light")  # switched while the page is open
+    chromium.resize(browser, 800, "light")  # switched while the page is open
     WebDriverWait(browser, 10, poll_frequency=0.05).until(
         lambda driver: driver.execute_script(COLOURS) == looks["light"]
     )
 
 
-WIDE = (
-    'return document.querySelector("#all-measurements").scrollWidth > 700 && document.documentElement.scrollWidth > 700'
-)
-# For each chart: its traces that have points, and the marks (lines, points, fills) that Plotly drew for them.
-DRAWN = """
-return [...document.querySelectorAll(".plot")].map((plot) => ({
-  id: plot.id,
-  height: plot.getBoundingClientRect().height,
-  traces: plot.data.filter((trace) => trace.x.length > 0).length,
-  marks: [...plot.querySelectorAll(".trace path")].filter((path) => path.getAttribute("d")).length,
-}));
-"""
-FIGURES = """
-const figure = (cell) => [cell.dataset.key, [cell.value, cell.textContent]];
-return [...document.querySelectorAll("[data-measurement]")].map((row) => ({
-  ...Object.fromEntries([...row.querySelectorAll("data[data-key]")].map(figure)),
-  valid: row.lastElementChild.textContent.trim(),
-}));
-"""
 COLOURS = """
-const trace = document.querySelector("#latency-grpc .js-line") || document.querySelector("#latency-grpc .point");
-return {
-  page: getComputedStyle(document.body).backgroundColor,
-  ink: getComputedStyle(document.body).color,
-  line: getComputedStyle(trace).stroke + getComputedStyle(trace).fill,
-};
+const style = (element) => getComputedStyle(element);
+const line = style(document.querySelector("#latency-grpc .js-line")).stroke;
+return { page: style(document.body).backgroundColor, ink: style(document.body).color, line };
 """
+
+
+def test_it_prints_every_detail_in_light_colours_and_inside_the_paper(browser, page):
+    chromium.view(browser, page, 1280, "dark")
+    browser.execute_script(
+        """
+        window.printed = {};
+        addEventListener("beforeprint", () => {
+          window.printed.closed = document.querySelectorAll("details:not([open])").length;
+          window.printed.ink = getComputedStyle(document.body).color;
+        });
+        addEventListener("afterprint", () => { window.printed.ink_after = getComputedStyle(document.body).color; });
+        """
+    )
+    answer = browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": True, "preferCSSPageSize": True})
+    assert base64.b64decode(answer["data"]).startswith(b"%PDF-")
+    printed = chromium.until(browser, "return window.printed.ink_after && window.printed")
+    assert printed["closed"] == 0
+    assert printed["ink"] == "rgb(22, 32, 43)"
+    assert printed["ink_after"] != printed["ink"]
+
+
+def test_two_runs_compared_in_a_browser(browser, tmp_path):
+    rates = {"grpc": [250.0, 500.0]}
+    faster = {**BOTH, "pytorch": replace(TORCHSERVE, base_ms=2.0, capacity=1200)}
+    before = write_run(tmp_path / "before", BOTH, rates=rates, duration_s=3)
+    after = write_run(tmp_path / "after", faster, rates=rates, duration_s=3, seed=2)
+    written, _ = against.write(after, before)
+    charts = [chart["id"] for chart in assert_sound(browser, written)]
+    assert charts == ["ratios-0", "latency-0-grpc", "ratios-1", "latency-1-grpc"]
+    values = json.loads(written.with_suffix(".json").read_text())
+    assert_shows(browser, [item for one in values["comparisons"].values() for item in one["measurements"]])
+    headlines = [item.text for item in browser.find_elements(By.CSS_SELECTOR, "[data-headline]")]
+    assert "this run (TorchServe 0.12.0) has the lower p99 latency over gRPC." in headlines[0]
+    assert "No difference shown." in headlines[1]

@@ -44,6 +44,8 @@ def test_figures_stand_with_their_interval_and_engine(capsys, figures):
 
 def test_the_verdict_the_faults_and_the_report_are_said(capsys, figures):
     text = " ".join(shown(capsys, figures).split())
+    assert "TensorFlow (embedded-tfserving 2.21.0) has the lower p99 latency over gRPC." in text
+    assert "times lower (95 % interval" in text
     assert "Lower p99 at 250/s over gRPC? TensorFlow." in text
     assert "not valid: TensorFlow over gRPC at 500/s: repetitions 1 and 2: 5 arrivals were dropped" in text
     assert "warning: TensorFlow (embedded-tfserving 2.21.0) is a stand-in" in text

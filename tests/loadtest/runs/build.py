@@ -17,6 +17,7 @@ from hdrh.log import HistogramLogWriter
 
 START = 1_760_000_000.0
 TIMELINE = ["second", "scheduled", "sent", "ok", "errors", "p50_ms", "p99_ms", "max_ms", "slip_p99_ms", "in_flight"]
+SERVER_TIMELINE = ["t", "rate", "p50_ms", "p99_ms", "batch_size", "cpu_cores", "memory_bytes"]
 PROFILE = {
     "max_batch_size": 32,
     "batch_timeout_ms": 1.0,
@@ -50,7 +51,15 @@ class Server:
 TORCHSERVE = Server(
     base_ms=3.0,
     capacity=900,
-    settings={"batchSize": 32, "maxBatchDelay": "1 ms", "minWorkers": 1, "maxWorkers": 1, "job_queue_size": 1024},
+    settings={
+        **PROFILE,
+        "minWorkers": 1,
+        "maxWorkers": 1,
+        "batchSize": 32,
+        "maxBatchDelay": 1,
+        "job_queue_size": 1024,
+        "number_of_netty_threads": 1,
+    },
     notes=("maxBatchDelay is waited for even by a lone request; TensorFlow Serving's timeout is not.",),
 )
 TF_SERVING = Server(
@@ -58,7 +67,14 @@ TF_SERVING = Server(
     version="2.20.0",
     base_ms=1.9,
     capacity=1300,
-    settings={"max_batch_size": 32, "batch_timeout_micros": 1000, "num_batch_threads": 1, "grpc_max_threads": 1040},
+    settings={
+        **PROFILE,
+        "batch_timeout_micros": 1000,
+        "num_batch_threads": 1,
+        "max_enqueued_batches": 32,
+        "grpc_max_threads": 1072,
+        "tensorflow_intra_op_parallelism": 1,
+    },
     notes=("queue_capacity has no exact counterpart: max_enqueued_batches = 32 batches of up to 32.",),
 )
 SAME = Server(engine="tensorflow-serving", version="2.20.0", base_ms=3.0, capacity=900)
@@ -66,9 +82,14 @@ EMBEDDED = Server(engine="embedded-tfserving", version="2.21.0", base_ms=1.9, ca
 
 
 def write_trial(
-    folder: Path, record: dict[str, Any], seconds: Sequence[np.ndarray], server: dict[str, Any] | None = None
+    folder: Path,
+    record: dict[str, Any],
+    seconds: Sequence[np.ndarray],
+    server: dict[str, Any] | None = None,
+    load: float | None = None,
 ) -> None:
-    """Save one trial: ``seconds`` holds the ok latencies (ms) of each scheduled second; ``record`` overrides."""
+    """Save one trial: ``seconds`` holds the ok latencies (ms) of each scheduled second; ``record`` overrides; ``load``
+    (a share of the server's capacity) gives it a server-side time line."""
     folder.mkdir(parents=True)
     start = record.get("started_at", START)
     merged = HdrHistogram(1, 60_000_000, 3)
@@ -131,6 +152,17 @@ def write_trial(
         table.writerows(rows)
     if server is not None:
         (folder / "server.json").write_text(json.dumps(server))
+    if load is not None:
+        with (folder / "server-timeline.csv").open("w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(SERVER_TIMELINE)
+            for second, row in enumerate(rows):
+                p50, p99 = (float(value) * 0.8 if value else "" for value in row[5:7])
+                cores, memory = min(1.0, load) * 0.97, (410 + 3 * second) * 2**20
+                table.writerow([second + 1, row[3], p50, p99, 1 + 6 * load, cores, memory])
+
+
+CLASSES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
 
 def write_run(
@@ -146,6 +178,8 @@ def write_run(
     dataset: str = "fashion-mnist",
     prometheus: bool = True,
     parity: bool = True,
+    price_per_hour: float = 0.0,
+    classes: Sequence[str] = CLASSES,
     environment: Mapping[str, Any] | None = None,
     spoil: Callable[[str, str, float, int], dict[str, Any]] = lambda *_: {},
 ) -> Path:
@@ -171,18 +205,24 @@ def write_run(
             "arrival": "poisson",
             "batch": 1,
         },
+        "cost": {"price_per_hour": price_per_hour, "currency": "EUR", "expected_rate": 0.0},
     }
     (folder / "experiment.toml").write_text(tomli_w.dumps(experiment))
     _save(folder / "environment.json", _environment(prometheus) if environment is None else dict(environment))
     _save(folder / "targets.json", [_target(stack, server, model) for stack, server in servers.items()])
     if parity:
-        _save(folder / "bundle-manifest.json", _manifest(model, dataset))
+        _save(folder / "bundle-manifest.json", _manifest(model, dataset, classes))
+        expected = _samples(folder / "wire-samples.npz")
         wire = {
             stack: {
                 protocol: {
                     "max_abs_diff": 4.1e-7 if stack == "pytorch" else 5.6e-7,
                     "top1_agreement": 1.0,
                     "samples": 10000,
+                    "disagreements": [[6, 0, 1]] if (stack, protocol) == ("tensorflow", "rest") else [],
+                    "examples": {
+                        str(sample): [int(values.argmax()), float(values.max())] for sample, values in expected.items()
+                    },
                 }
                 for protocol in rates
             }
@@ -195,12 +235,14 @@ def write_run(
             for repetition in range(1, repetitions + 1):
                 _warm_up(folder, _slug(stack), protocol, repetition, server)
     order = 0
-    for stack, server in servers.items():
-        for protocol, values in rates.items():
+    for place, (stack, server) in enumerate(servers.items()):
+        for over, (protocol, values) in enumerate(rates.items()):
             slower = replace_base(server, 1.0 if protocol == "grpc" else 1.3)
-            for rate in values:
+            for step, rate in enumerate(values):
                 for repetition in range(1, repetitions + 1):
                     order += 1
+                    block = ((repetition - 1) * len(servers) + place) * len(rates) + over
+                    started_at = START + block * 120 + 10 + step * (duration_s + 2)
                     rng = np.random.default_rng([seed, order])
                     # Both targets see the same arrivals, as in a real run.
                     arrivals = np.random.default_rng([seed, round(rate), repetition, len(protocol)])
@@ -216,7 +258,7 @@ def write_run(
                         "offered_rate": rate,
                         "repetition": repetition,
                         "warm_up": f"{_slug(stack)}-{protocol}-r{repetition}",
-                        "started_at": START + order * 10,
+                        "started_at": started_at,
                         "errors": {"status 503": failed} if failed else {},
                         **spoil(stack, protocol, rate, repetition),
                     }
@@ -225,6 +267,7 @@ def write_run(
                         record,
                         seconds,
                         _server_figures(server, rate, seconds) if prometheus else None,
+                        rate / slower.capacity if prometheus else None,
                     )
     return folder
 
@@ -284,7 +327,37 @@ def _target(stack: str, server: Server, model: str) -> dict[str, Any]:
     }
 
 
-def _manifest(model: str, dataset: str) -> dict[str, Any]:
+def _samples(path: Path) -> dict[int, np.ndarray]:
+    """Save ten small images; [classes] probabilities of each by its index."""
+    rng = np.random.default_rng(7)
+    indices = np.array([3, 17, 256, 1024, 2048, 4096, 5000, 6001, 7777, 9999])
+    images = rng.integers(0, 256, (10, 28, 28, 3), dtype=np.uint8)
+    logits = rng.normal(0, 2, (10, 10))
+    probabilities = (np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)).astype(np.float32)
+    np.savez(path, indices=indices, images=images, labels=probabilities.argmax(axis=1), probabilities=probabilities)
+    return dict(zip(indices.tolist(), probabilities, strict=True))
+
+
+def decompose(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A decomposition for a summary's measurements; TorchServe's front end reports no work of its own."""
+    found = []
+    for item in figures["measurements"]:
+        total = item["latency_ms"]["p50"] * 1.15
+        torch = item["engine"] == "torchserve"
+        parts = {"model": total * 0.3, "queue": total * 0.25, "runtime": None if torch else total * 0.2}
+        found.append(
+            {
+                **{key: item[key] for key in ("target", "protocol", "scenario", "offered_rate")},
+                "parts_ms": {**parts, "transport": total * 0.2},
+                "total_ms": total,
+                "sources": {"model": "the handler’s batch time" if torch else "request latency of the runtime"},
+                "cannot_report": ["TorchServe does not time its front end"] if torch else [],
+            }
+        )
+    return found
+
+
+def _manifest(model: str, dataset: str, classes: Sequence[str]) -> dict[str, Any]:
     exports = {
         "pytorch": {"accuracy": 0.8934},
         "torchscript": {"accuracy": 0.8934, "max_abs_diff": 0.0, "top1_agreement": 1.0},
@@ -295,7 +368,7 @@ def _manifest(model: str, dataset: str) -> dict[str, Any]:
         "format": 1,
         "model": model,
         "version": 1,
-        "dataset": {"name": dataset, "class_names": ["a", "b"], "train_samples": 60000, "test_samples": 10000},
+        "dataset": {"name": dataset, "class_names": list(classes), "train_samples": 60000, "test_samples": 10000},
         "training": {"seed": 0, "epochs": 4, "seconds": 71.0, "test_accuracy": 0.8934},
         "parity": {"samples": 10000, "tolerance": 1e-4, "exports": exports},
         "libraries": {},

@@ -1,0 +1,87 @@
+"""The closed loop: so many requests in flight, each answer followed by the next request."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import gevent
+
+from loadtest.generator.expiry import Client, Expiry
+from loadtest.generator.recording import Recording
+from loadtest.generator.timer import clock
+
+_REFILL_S = 0.01
+
+
+class ClosedLoop:
+    """`concurrency` requests in flight: each success is followed by the next request at once, each failure by one at
+    the next `refill`, so that a server that refuses everything is not hammered.
+
+    Payloads are sent in the order of `choice`, over and over; `keep[i]` (of as many) says whether to keep the answer.
+    """
+
+    def __init__(
+        self,
+        payloads: Sequence[bytes],
+        concurrency: int,
+        choice: Sequence[int] | None = None,
+        keep: Sequence[bool] | None = None,
+    ) -> None:
+        self.recording = Recording()
+        self.choice = list(choice if choice is not None else range(len(payloads)))
+        self._payloads = payloads
+        self._next = itertools.cycle(zip(self.choice, keep or [False] * len(self.choice), strict=True))
+        self._concurrency = concurrency
+        self._client: Client | None = None
+
+    def run(self, client: Client, timeout_s: float, tick_s: float, tick: Callable[[float], bool]) -> None:
+        """Send until `tick(now)`, called every `tick_s` seconds, returns False. Requests in flight then stay so."""
+        expiry = Expiry(self.recording, client, timeout_s)
+        self._client = client
+        try:
+            self.refill()
+            edge = clock() + tick_s
+            while True:
+                while (now := clock()) < edge:
+                    gevent.sleep(min(_REFILL_S, edge - now))
+                    expiry.sweep(clock())
+                    self.refill()
+                edge += tick_s
+                if not tick(now):
+                    return
+        finally:
+            self._client = None
+
+    def drain(self, client: Client, timeout_s: float) -> None:
+        """Wait for what is in flight, up to its time-out."""
+        expiry = Expiry(self.recording, client, timeout_s)
+        while self.recording.in_flight:
+            gevent.sleep(_REFILL_S)
+            expiry.sweep(clock())
+
+    def payload_of(self, request: int) -> int:
+        """Which payload a request carried."""
+        return self.choice[request % len(self.choice)]
+
+    def finish(self, request: int, kind: str | None, when: float, body: bytes | None) -> None:
+        """A request has ended (called by the client)."""
+        self.recording.finish(request, kind, when, body)
+        if kind is None and self._client is not None:
+            self._send(self._client)
+
+    def refill(self) -> None:
+        """Replace the requests that failed."""
+        if self._client is not None:
+            for _ in range(self._concurrency - self.recording.in_flight):
+                self._send(self._client)
+
+    def _send(self, client: Client) -> None:
+        recording = self.recording
+        now = clock()
+        request = recording.offer(now)
+        recording.offered = request + 1
+        recording.sent[request] = now
+        recording.in_flight += 1
+        payload, keep = next(self._next)
+        client.send(request, self._payloads[payload], keep)

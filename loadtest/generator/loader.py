@@ -1,0 +1,172 @@
+"""Puts a worker's share of a phase's load on the target: what the generator does, alone or as one of several."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from loadtest.generator.answers import Payloads, Reference
+from loadtest.generator.arrivals import schedule, share
+from loadtest.generator.closed_loop import ClosedLoop
+from loadtest.generator.expiry import Client
+from loadtest.generator.http1 import HttpClient
+from loadtest.generator.http2 import GrpcClient
+from loadtest.generator.live import Reader, Slice
+from loadtest.generator.locust_stats import LocustStats
+from loadtest.generator.open_loop import TICK_S, OpenLoop
+from loadtest.generator.part import Part
+from loadtest.generator.phases import ClosedLoopPhase, OpenLoopPhase, WarmUpPhase
+from loadtest.generator.punctuality import stolen_share
+from loadtest.generator.recording import Finish
+from loadtest.generator.timer import clock
+from serving.requests import grpc_method
+from serving.target import Target
+
+# Connections opened before the clock; more are opened when more requests are in flight.
+_CONNECTIONS = 64
+# How often a warm-up's window is looked at before it closes.
+_LOOKS = 5
+
+# Learns what happened: (slice, until when in seconds of `timer.clock`, what to call between pieces of its own work);
+# returns whether a warm-up should go on.
+Report = Callable[[Slice, float, Callable[[], None]], bool]
+
+
+@dataclass(frozen=True)
+class Loader:
+    """One of `workers` that share each phase's load. `stats`: Locust's statistics; `payloads`: distinct images."""
+
+    target: Target
+    reference: Reference
+    payloads: int
+    stats: Any
+    worker: int = 0
+    workers: int = 1
+
+    def warm_up(self, phase: WarmUpPhase, report: Report, ready: Callable[[], float | None]) -> Part:
+        """A closed loop until `report` has seen enough. `ready`: see `open_loop`."""
+        payloads = self._payloads(phase, np.random.default_rng([phase.seed, self.worker]))
+        loop = ClosedLoop(payloads.encoded, self._concurrency(phase.concurrency))
+        reader, row = Reader(loop.recording), self._row(phase.protocol, "warm-up")
+
+        def tick(now: float) -> bool:
+            piece = reader.read()
+            row.add(piece)
+            return report(piece, now, _nothing)
+
+        with self._client(phase.protocol, loop.finish, _nothing) as client:
+            client.open(min(_CONNECTIONS, self._concurrency(phase.concurrency)))
+            started = ready() or clock()
+            loop.run(client, phase.timeout_s, phase.window_s / _LOOKS, tick)
+        return Part.of(loop.recording, started)
+
+    def open_loop(self, phase: OpenLoopPhase, ready: Callable[[], float | None], report: Report) -> Part:
+        """This worker's share of a schedule. `ready` is called when all is prepared, and says when (seconds of
+        `timer.clock`) the measured part starts; None: at once, after the lead-in."""
+        due = schedule(phase.arrival, phase.rate, phase.duration_s, phase.seed, phase.lead_in_s, phase.arrivals)
+        # The same draws in every worker, which keeps its share of them: not the arrivals' own stream.
+        draw = np.random.default_rng([phase.seed, 1])
+        payloads = self._payloads(phase, draw)
+        mine = share(len(due), self.worker, self.workers)
+        choice = draw.integers(0, len(payloads), len(due))[mine]
+        keep = (draw.random(len(due)) < phase.check_share)[mine] & (due[mine] >= 0)
+        loop = OpenLoop(
+            due[mine],
+            payloads.encoded,
+            choice,
+            keep,
+            lead_in_s=phase.lead_in_s,
+            max_in_flight=self._concurrency(phase.max_in_flight),
+            timeout_s=phase.timeout_s,
+        )
+        recording = loop.recording
+        reader, row = Reader(recording), self._row(phase.protocol, f"{phase.scenario} {phase.rate:g}/s")
+
+        def tick(now: float) -> None:
+            piece = reader.read()
+            loop.between()
+            row.add(piece)
+            loop.between()
+            report(piece, now, loop.between)
+
+        with self._client(phase.protocol, recording.finish, loop.between) as client:
+            client.open(min(_CONNECTIONS, self._concurrency(phase.max_in_flight)))
+            started = ready()
+            before, _ = stolen_share()
+            busy = loop.run(client, tick, started)
+            _, stolen = stolen_share(before)
+            tick(clock())
+        wrong = payloads.wrong(recording.bodies, choice)
+        for request in wrong:
+            recording.status[request] = recording.code("wrong_answer")
+        counts = {"checked": len(recording.bodies), "wrong": len(wrong)}
+        return Part.of(recording, loop.started, busy=busy, stolen=stolen, **counts)
+
+    def closed_loop(self, phase: ClosedLoopPhase, ready: Callable[[], float | None], report: Report) -> Part:
+        """This worker's share of a closed loop's concurrency."""
+        draw = np.random.default_rng([phase.seed, 1, self.worker])
+        payloads = self._payloads(phase, draw)
+        choice = draw.integers(0, len(payloads), 8191)  # not a multiple of the payloads: keep goes round all of them
+        keep = draw.random(len(choice)) < phase.check_share
+        loop = ClosedLoop(payloads.encoded, self._concurrency(phase.concurrency), choice.tolist(), keep.tolist())
+        reader, row = Reader(loop.recording), self._row(phase.protocol, f"{phase.scenario}")
+        with self._client(phase.protocol, loop.finish, _nothing) as client:
+            client.open(min(_CONNECTIONS, self._concurrency(phase.concurrency)))
+            started = ready() or clock() + phase.lead_in_s
+
+            def tick(now: float) -> bool:
+                piece = reader.read()
+                row.add(piece)
+                report(piece, now, _nothing)
+                return now < started + phase.duration_s
+
+            before, _ = stolen_share()
+            began, cpu = clock(), _cpu_seconds()
+            loop.run(client, phase.timeout_s, TICK_S, tick)
+            busy = (_cpu_seconds() - cpu) / (clock() - began)
+            loop.drain(client, phase.timeout_s)
+            _, stolen = stolen_share(before)
+            report(reader.read(), clock(), _nothing)
+        recording = loop.recording
+        wrong = [
+            request for request, body in recording.bodies.items() if not payloads.right(loop.payload_of(request), body)
+        ]
+        for request in wrong:
+            recording.status[request] = recording.code("wrong_answer")
+        counts = {"checked": len(recording.bodies), "wrong": len(wrong)}
+        return Part.of(recording, started, started + phase.duration_s, busy=busy, stolen=stolen, **counts)
+
+    def _concurrency(self, total: int) -> int:
+        """This worker's share of a bound, at least 1."""
+        return max(1, total // self.workers + (self.worker < total % self.workers))
+
+    def _payloads(self, phase: WarmUpPhase | OpenLoopPhase | ClosedLoopPhase, draw: np.random.Generator) -> Payloads:
+        return Payloads(self.reference, self.target, phase.protocol, phase.batch, self.payloads, draw)
+
+    def _row(self, protocol: str, what: str) -> LocustStats:
+        return LocustStats(self.stats, protocol, f"{self.target.stack} {what}")
+
+    @contextmanager
+    def _client(self, protocol: str, finish: Finish, between: Callable[[], None]) -> Iterator[Client]:
+        client: HttpClient | GrpcClient
+        if protocol == "grpc":
+            client = GrpcClient(self.target.grpc, grpc_method(self.target), finish, between)
+        else:
+            client = HttpClient(self.target.rest, finish, between)
+        try:
+            yield client
+        finally:
+            client.close()
+
+
+def _cpu_seconds() -> float:
+    return time.process_time()
+
+
+def _nothing() -> None:
+    """For loops that have nothing to send between two pieces of work."""

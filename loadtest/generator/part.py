@@ -1,0 +1,104 @@
+"""What one worker measured of a trial, as arrays that can be sent and merged: exactly, nothing is summarised before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadtest.generator.recording import DROPPED, OK, Recording
+
+_FIRST_KIND = DROPPED + 1
+
+
+@dataclass(frozen=True)
+class Part:
+    """The requests of a trial's measured part that one worker (or, merged, all of them) sent.
+
+    due, sent, done  seconds since the measured part began, sorted by `due`; NaN for what never happened
+    status           a code each: OK, DROPPED or a place in `kinds`, counted from 3 on
+    kinds            the kinds of error seen
+    checked, wrong   how many answers were compared with the reference, and how many differed
+    busy             the largest share of a core that a worker used; stolen: the largest share of CPU time stolen
+    """
+
+    due: NDArray[np.float64]
+    sent: NDArray[np.float64]
+    done: NDArray[np.float64]
+    status: NDArray[np.uint8]
+    kinds: tuple[str, ...]
+    checked: int = 0
+    wrong: int = 0
+    busy: float = 0.0
+    stolen: float = 0.0
+
+    @classmethod
+    def of(cls, recording: Recording, started: float, ended: float = np.inf, **values: Any) -> Part:
+        """The measured part of a recording: requests due in [started, ended), seconds of `timer.clock`."""
+        due, sent, done, status = recording.arrays()
+        first, last = np.searchsorted(due, (started, ended))
+        chosen = slice(int(first), int(last))
+        known = recording.kinds()
+        places = np.arange(256)
+        for place, code in enumerate(sorted(known)):
+            places[code] = _FIRST_KIND + place
+        return cls(
+            due=due[chosen] - started,
+            sent=np.where(sent[chosen] > 0, sent[chosen] - started, np.nan),
+            done=np.where(done[chosen] > 0, done[chosen] - started, np.nan),
+            status=places[status[chosen]].astype(np.uint8),
+            kinds=tuple(known[code] for code in sorted(known)),
+            **values,
+        )
+
+    @property
+    def ok(self) -> NDArray[np.bool_]:
+        """Which requests were answered rightly."""
+        return np.asarray(self.status == OK)
+
+    @property
+    def went(self) -> NDArray[np.bool_]:
+        """Which requests were sent."""
+        return np.isfinite(self.sent)
+
+    def pack(self) -> dict[str, Any]:
+        """Plain values and bytes, for a message."""
+        values = asdict(self)
+        arrays = {key: getattr(self, key).tobytes() for key in ("due", "sent", "done", "status")}
+        return {**values, **arrays, "kinds": list(self.kinds)}
+
+    @classmethod
+    def unpack(cls, values: dict[str, Any]) -> Part:
+        """The inverse of `pack`."""
+        times = {key: np.frombuffer(values[key], dtype=np.float64) for key in ("due", "sent", "done")}
+        status = np.frombuffer(values["status"], dtype=np.uint8)
+        return cls(**{**values, **times, "status": status, "kinds": tuple(values["kinds"])})
+
+
+def merge(parts: Sequence[Part]) -> Part:
+    """The workers' parts as the one trial that they are."""
+    if len(parts) == 1:
+        return parts[0]
+    kinds = tuple(dict.fromkeys(kind for part in parts for kind in part.kinds))
+    statuses = []
+    for part in parts:
+        places = np.arange(256)
+        for place, kind in enumerate(part.kinds):
+            places[_FIRST_KIND + place] = _FIRST_KIND + kinds.index(kind)
+        statuses.append(places[part.status].astype(np.uint8))
+    due = np.concatenate([part.due for part in parts])
+    order = np.argsort(due, kind="stable")
+    return Part(
+        due=due[order],
+        sent=np.concatenate([part.sent for part in parts])[order],
+        done=np.concatenate([part.done for part in parts])[order],
+        status=np.concatenate(statuses)[order],
+        kinds=kinds,
+        checked=sum(part.checked for part in parts),
+        wrong=sum(part.wrong for part in parts),
+        busy=max(part.busy for part in parts),
+        stolen=max(part.stolen for part in parts),
+    )

@@ -1,0 +1,124 @@
+"""Two runs side by side, as a page, Markdown and JSON: what changed from the baseline to this run, and how surely."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loadtest.analysis import saved_run, two_runs, wording
+from loadtest.analysis.saved_run import SavedRun
+from loadtest.analysis.two_runs import BASELINE, THIS
+from loadtest.report import configurations, files, markdown, page, sizing, story
+from loadtest.report.charts.figure import Chart
+from loadtest.report.charts.latency import latency_by_rate
+from loadtest.report.charts.ratios import ratios
+from loadtest.run_folder import write_json
+from models.problem import Problem
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """The highest rate within the SLO over a protocol, requests/s, in both runs; ``says``: what may be said of them."""
+
+    protocol: str
+    baseline: dict[str, Any] | None
+    this: dict[str, Any] | None
+    says: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One target in both runs. ``figures``: a summary in which the runs stand as targets."""
+
+    target: str
+    name: str
+    figures: dict[str, Any]
+    story: story.Story
+    capacities: list[Capacity]
+    ratios: Chart | None
+    latency: list[Chart]
+
+
+@dataclass(frozen=True)
+class File:
+    """A configuration file of both runs, line by line; only files that differ are kept."""
+
+    name: str
+    lines: list[configurations.Line]
+
+
+def write(run_folder: Path, baseline_folder: Path) -> tuple[Path, list[str]]:
+    """Write report-against-BASELINE.html, .md and .json into ``run_folder``, each whole or not at all.
+
+    Returns the page's path and a headline for each target. Raises `Problem` for a folder that is no run, and for runs
+    without a target in common.
+    """
+    if run_folder.resolve() == baseline_folder.resolve():
+        raise Problem(f"{run_folder}: RUN and AGAINST are the same run; name another to compare it with")
+    run, baseline = saved_run.load(run_folder), saved_run.load(baseline_folder)
+    values = two_runs.compare(run, baseline)
+    comparisons = [_compare(number, *item) for number, item in enumerate(values["comparisons"].items())]
+    stem = f"report-against-{baseline_folder.name}"
+    charts = [chart for item in comparisons for chart in (item.ratios, *item.latency) if chart]
+    shown: dict[str, Any] = {
+        **values,
+        "comparisons": comparisons,
+        "conditions": story.conditions(next(iter(values["comparisons"].values())), run.manifest),
+        "files": _files(run, baseline),
+        "this_name": THIS,
+        "baseline_name": BASELINE,
+        "command": f"make report RUN=results/{run_folder.name} AGAINST=results/{baseline_folder.name}",
+    }
+    headlines = [f"{item.name}: {item.story.headline}" for item in comparisons]
+    write_json(run_folder / f"{stem}.json", {**values, "headlines": headlines})
+    files.write_text(run_folder / f"{stem}.md", markdown.document("against.md.j2", **shown))
+    html = page.document("against.html.j2", charts, scripts=("charts.js", "tables.js"), **shown)
+    return files.write_text(run_folder / f"{stem}.html", html), headlines
+
+
+def _compare(number: int, target: str, figures: dict[str, Any]) -> Comparison:
+    protocols = list(dict.fromkeys(item["protocol"] for item in figures["measurements"]))
+    return Comparison(
+        target=target,
+        name=wording.shorten(wording.stack(target), 40),
+        figures=figures,
+        story=story.tell(figures),
+        capacities=[_capacity(figures, protocol) for protocol in protocols],
+        ratios=ratios(figures, f"ratios-{number}"),
+        latency=[chart for name in protocols if (chart := latency_by_rate(figures, name, f"latency-{number}"))],
+    )
+
+
+def _capacity(figures: dict[str, Any], protocol: str) -> Capacity:
+    before, after = (sizing.capacity(figures, label, protocol) for label in (BASELINE, THIS))
+    return Capacity(protocol, before, after, compare_capacity(before, after))
+
+
+def compare_capacity(before: dict[str, Any] | None, after: dict[str, Any] | None) -> str:
+    """Higher or lower only where the intervals of the two do not meet."""
+    if not before or not after or None in (before["max_rate"], after["max_rate"]):
+        return "cannot be compared: no tested rate met the SLO in both"
+    for name, one, other in (("higher", after, before), ("lower", before, after)):
+        if one["ci95"][0] is not None and other["ci95"][1] is not None and one["ci95"][0] >= other["ci95"][1]:
+            ratio = after["max_rate"] / before["max_rate"]
+            return f"{name}: {wording.number(ratio)} times the baseline’s"
+    return "no difference shown: the intervals meet"
+
+
+def _files(run: SavedRun, baseline: SavedRun) -> list[File]:
+    ours, theirs = (_by_name(one) for one in (run, baseline))
+    return [
+        File(name, configurations.side_by_side(theirs.get(name, ""), ours.get(name, "")))
+        for name in dict.fromkeys([*theirs, *ours])
+        if theirs.get(name) != ours.get(name)
+    ]
+
+
+def _by_name(run: SavedRun) -> dict[str, str]:
+    """Rendered files by stack and name: the number of the server's start says nothing."""
+    found = {}
+    for path, text in run.servers():
+        _, server, *rest = path.split("/")
+        found["/".join([server.rpartition("-")[0], *rest])] = text
+    return found

@@ -1,0 +1,60 @@
+"""What all charts share: a figure with its words, colours as CSS variables that the page resolves (so that one figure
+serves light and dark), axes and marks. A figure's values are plain: what Plotly takes as JSON."""
+
+from __future__ import annotations
+
+import html
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from loadtest.analysis import wording
+
+# Told apart without colour too: each target has its own marker and its own dash.
+MARKERS = ("circle", "square", "diamond", "cross")
+DASHES = ("solid", "dash", "dot", "dashdot")
+AXIS_FONT = {"size": 12, "color": "var(--muted)"}
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure with its words: ``caption`` says how to read it, ``alternative`` says what it shows."""
+
+    id: str
+    title: str
+    caption: str
+    alternative: str
+    data: list[dict[str, Any]]
+    layout: dict[str, Any]
+
+
+def plain(text: str) -> str:
+    """Text for Plotly, which reads a small HTML dialect and ``%{...}`` in it."""
+    return html.escape(wording.shorten(text, 48)).replace("%", "&#37;").replace("$", "&#36;")
+
+
+def color(index: int, band: bool = False) -> str:
+    """The CSS variable of a target's colour."""
+    return f"var(--target-{index % len(MARKERS)}{'-band' if band else ''})"
+
+
+def log_ticks(low: float, high: float) -> dict[str, Any]:
+    """Ticks at round numbers, as many as a range has room for."""
+    steps: tuple[float, ...] = (1, 2, 5) if high / low < 300 else (1,)
+    if high / low < 4:
+        steps = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    if high / low > 1e4:
+        decades = range(decades.start + decades.start % 2, decades.stop, 2)
+    ticks = [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
+    return {"tickvals": ticks, "ticktext": [f"{tick:,.10g}" for tick in ticks]}
+
+
+def line(*, color: str, dash: str = "solid", **where: Any) -> dict[str, Any]:
+    """A straight line behind the data."""
+    return {"type": "line", "line": {"color": color, "width": 1.4, "dash": dash}, "layer": "below", **where}
+
+
+def note(text: str, *, color: str = "var(--muted)", size: int = 12, **where: Any) -> dict[str, Any]:
+    """A short text inside the plot."""
+    return {"text": text, "showarrow": False, "font": {"color": color, "size": size}, **where}

@@ -1,0 +1,205 @@
+"""Latency against offered rate, with intervals, the SLO, and the highest rates that meet it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from loadtest.analysis import summary, wording
+from loadtest.report import sizing
+from loadtest.report.charts.figure import AXIS_FONT, MARKERS, Chart, color, line, log_ticks, note, plain
+
+
+def latency_by_rate(figures: dict[str, Any], protocol: str, identity: str = "latency") -> Chart | None:
+    """p99 and p50 against offered rate for each target over a protocol, the p99 with its interval, and the SLO."""
+    data: list[dict[str, Any]] = []
+    spoken: list[str] = []
+    values: list[float] = []
+    slo = _slo(figures)
+    furthest: list[float] = []
+    for index, target in enumerate(figures["targets"]):
+        items = ladder(figures, target["name"], protocol)
+        sound = [item for item in items if item["valid"]]
+        name = wording.stack(target["name"])
+        if not items:
+            continue
+        values += [item["latency_ms"][key] for item in items for key in ("p50", "p99")]
+        values += [end for item in sound for end in item["ci95"]["p99"] or []]
+        data += _band(sound, index) + _percentile_lines(sound, index, name)
+        data += _crosses([item for item in items if not item["valid"]], index, name)
+        if star := _star(figures, target["name"], protocol, index, slo):
+            data.append(star)
+            values += star["y"]
+            furthest += star["x"]
+        told = ", ".join(
+            f"{wording.milliseconds(item['latency_ms']['p99'])} at {wording.rate(item['offered_rate'])}"
+            for item in sound
+        )
+        spoken.append(f"{wording.target(target)}: {told or 'no valid measurement'}")
+    if not data:
+        return None
+    over = wording.protocol(protocol)
+    low, high = min([*values, slo]) / 1.3, max([*values, slo]) * 1.4
+    top = max([item["offered_rate"] for item in figures["measurements"] if _on(item, protocol)] + furthest)
+    return Chart(
+        id=f"{identity}-{protocol}",
+        title=f"Latency versus offered rate, {over}",
+        caption="Solid: p99 with its 95 % interval as a band. Dotted: p50. Lower and further right is better. A star "
+        "marks the highest tested rate that meets the SLO, its bar the 95 % interval; a cross is a measurement that is "
+        "not valid.",
+        alternative=f"p99 latency against offered rate over {over}; the SLO is {wording.setting(slo, 'ms')}. "
+        + "; ".join(spoken)
+        + ".",
+        data=data,
+        layout={
+            "height": 400,
+            "xaxis": {
+                "title": {"text": "offered rate, requests/s", "font": AXIS_FONT},
+                "tickformat": ",d",
+                "range": [0, top * 1.06],
+            },
+            "yaxis": {
+                "title": {"text": "latency, ms (log scale)", "font": AXIS_FONT},
+                "type": "log",
+                "range": [math.log10(low), math.log10(high)],
+                **log_ticks(low, high),
+            },
+            "shapes": [line(x0=0, x1=1, xref="paper", y0=slo, y1=slo, color="var(--slo)", dash="dash")],
+            "annotations": [
+                note(
+                    f"SLO {wording.setting(slo, 'ms')}",
+                    x=0.01,
+                    y=math.log10(slo),
+                    xref="paper",
+                    xanchor="left",
+                    yanchor="bottom",
+                    color="var(--slo)",
+                )
+            ],
+        },
+    )
+
+
+def ladder(figures: dict[str, Any], target: str, protocol: str) -> list[dict[str, Any]]:
+    return sorted(
+        (
+            item
+            for item in figures["measurements"]
+            if (item["target"], item["protocol"], item["scenario"]) == (target, protocol, "ladder")
+            and item["latency_ms"]["p99"] is not None
+        ),
+        key=lambda item: item["offered_rate"],
+    )
+
+
+def _slo(figures: dict[str, Any]) -> float:
+    return float({**summary.DEFAULT_SLO, **figures["experiment"].get("slo", {})}["p99_ms"])
+
+
+def _band(items: Sequence[dict[str, Any]], index: int) -> list[dict[str, Any]]:
+    known = [item for item in items if item["ci95"]["p99"]]
+    rates = [item["offered_rate"] for item in known]
+    return [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "x": rates + rates[::-1],
+            "y": [item["ci95"]["p99"][1] for item in known] + [item["ci95"]["p99"][0] for item in known][::-1],
+            "fill": "toself",
+            "fillcolor": color(index, band=True),
+            "line": {"width": 0, "color": color(index, band=True)},
+            "hoverinfo": "skip",
+            "showlegend": False,
+        }
+    ]
+
+
+def _percentile_lines(items: Sequence[dict[str, Any]], index: int, name: str) -> list[dict[str, Any]]:
+    lines = []
+    for percentile, dash, width in (("p99", "solid", 2.4), ("p50", "dot", 1.6)):
+        texts = [
+            f"{wording.milliseconds(item['latency_ms'][percentile])} ({wording.interval(item['ci95'][percentile])})"
+            f" at {wording.rate(item['offered_rate'])}"
+            for item in items
+        ]
+        lines.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "name": f"{plain(name)} {percentile}",
+                "x": [item["offered_rate"] for item in items],
+                "y": [item["latency_ms"][percentile] for item in items],
+                "line": {"color": color(index), "dash": dash, "width": width},
+                "marker": {
+                    "symbol": MARKERS[index % len(MARKERS)] + ("" if percentile == "p99" else "-open"),
+                    "size": 8,
+                    "color": color(index),
+                },
+                "text": texts,
+                "hovertemplate": f"{plain(name)} {percentile}: %{{text}}<extra></extra>",
+            }
+        )
+    return lines
+
+
+def _on(item: dict[str, Any], protocol: str) -> bool:
+    return (item["protocol"], item["scenario"]) == (protocol, "ladder")
+
+
+def _crosses(broken: Sequence[dict[str, Any]], index: int, name: str) -> list[dict[str, Any]]:
+    if not broken:
+        return []
+    return [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "x": [item["offered_rate"] for item in broken],
+            "y": [item["latency_ms"]["p99"] for item in broken],
+            "marker": {"symbol": "x-thin-open", "size": 10, "color": color(index), "line": _outline(index)},
+            "hovertemplate": f"{plain(name)}: not valid<extra></extra>",
+            "showlegend": False,
+        }
+    ]
+
+
+def _outline(index: int) -> dict[str, Any]:
+    return {"width": 2.5, "color": color(index)}
+
+
+def _star(figures: dict[str, Any], target: str, protocol: str, index: int, slo: float) -> dict[str, Any] | None:
+    """The capacity: at the p99 measured there, else on the line of the SLO; with its interval along the axis."""
+    found = sizing.capacity(figures, target, protocol)
+    if not found or found["max_rate"] is None:
+        return None
+    top, (low, high) = found["max_rate"], found["ci95"]
+    measured = [
+        item["latency_ms"]["p99"]
+        for item in figures["measurements"]
+        if (item["target"], item["protocol"], item["offered_rate"]) == (target, protocol, top)
+        and item["scenario"] == found.get("scenario", "ladder")
+    ]
+    says = f"{wording.rate(top)} ({wording.interval([low, high], plain_rate=True)}) within the SLO"
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [top],
+        "y": [measured[0] if measured and measured[0] else slo],
+        "error_x": {
+            "type": "data",
+            "array": [max(0.0, (high or top) - top)],
+            "arrayminus": [max(0.0, top - (low or top))],
+            "color": color(index),
+            "thickness": 1.6,
+            "width": 5,
+        },
+        "marker": {
+            "symbol": "star",
+            "size": 17,
+            "color": color(index),
+            "line": {"width": 1.5, "color": "var(--surface)"},
+        },
+        "text": [says],
+        "hovertemplate": f"{plain(wording.stack(target))}: %{{text}}<extra></extra>",
+        "showlegend": False,
+    }

@@ -1,0 +1,269 @@
+"""What happened second by second: for each block of trials on one server, small panels over one time axis. What the
+client saw stands above what Prometheus saw of the server; the warm-up and each trial's lead-in are shaded."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from loadtest.analysis import validity, wording
+from loadtest.analysis.saved_run import SavedRun, SavedTrial
+from loadtest.report.charts.figure import AXIS_FONT, Chart, color, log_ticks, note, plain
+
+MOST_POINTS = 1200  # of one line in one trial; of more seconds, the largest of several stands for them
+LABELS = 6  # rates written above a figure at most
+GAP = 0.062  # between panels, as a share of the height
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class _Series:
+    """One line in a panel: ``column`` of timeline.csv (or, if ``of_server``, of server-timeline.csv) divided by
+    ``scale``."""
+
+    column: str
+    name: str
+    style: str = "solid"
+    of_server: bool = False
+    scale: float = 1.0
+    muted: bool = False
+
+
+@dataclass(frozen=True)
+class _Panel:
+    label: str
+    series: tuple[_Series, ...]
+    weight: float = 1.0
+    log: bool = False
+    bars: bool = False
+
+
+PANELS = (
+    _Panel("requests/s", (_Series("scheduled", "offered", "dot", muted=True), _Series("ok", "answered")), 1.3),
+    _Panel("latency, ms (log)", (_Series("p50_ms", "p50", "dot"), _Series("p99_ms", "p99")), 1.5, log=True),
+    _Panel("errors/s", (_Series("errors", "errors"),), 0.6, bars=True),
+    _Panel("images in a batch", (_Series("batch_size", "batch", of_server=True),)),
+    _Panel("server’s CPU, cores", (_Series("cpu_cores", "CPU", of_server=True),)),
+    _Panel("server’s memory, MiB", (_Series("memory_bytes", "memory", of_server=True, scale=MIB),)),
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """The trials that followed one warm-up, in the order in which they ran."""
+
+    target: str
+    protocol: str
+    repetition: int
+    trials: list[SavedTrial]
+
+    @property
+    def warm_up_s(self) -> float:
+        """Seconds of warm-up before the first trial; 0 where none was saved."""
+        return float((self.trials[0].warm_up or {}).get("seconds") or 0)
+
+    @property
+    def began(self) -> float:
+        """Unix time at which the block's warm-up began (as if it ended with the first lead-in)."""
+        first = self.trials[0].record
+        return float(first.get("started_at", 0)) - float(first.get("lead_in_s", 0)) - self.warm_up_s
+
+
+def blocks(run: SavedRun) -> list[Block]:
+    """The run's trials by warm-up: a protocol's blocks together, by repetition, the targets in the run's order."""
+    grouped: dict[tuple[Any, ...], list[SavedTrial]] = {}
+    for trial in run.trials:
+        target, protocol, _, _ = trial.key
+        repetition = int(trial.record.get("repetition", 1))
+        warm_up = str(trial.record.get("warm_up", ""))
+        grouped.setdefault((protocol, repetition, run.stacks.index(target), warm_up), []).append(trial)
+    protocols = [str(name) for name in run.experiment.get("protocols", [])]
+    order = sorted(grouped, key=lambda key: (protocols.index(key[0]) if key[0] in protocols else 99, *key))
+    return [
+        Block(
+            target=run.stacks[key[2]],
+            protocol=key[0],
+            repetition=key[1],
+            trials=sorted(grouped[key], key=lambda trial: float(trial.record.get("started_at", 0))),
+        )
+        for key in order
+    ]
+
+
+def timelines(run: SavedRun, figures: dict[str, Any]) -> list[Chart]:
+    """A chart for each block that has a time line; those of one protocol share their axes."""
+    names = [target["name"] for target in figures["targets"]]
+    known = [(block, _points(block)) for block in blocks(run)]
+    charts = []
+    for number, (block, points) in enumerate(known):
+        if any(points.values()):
+            shared = [other for peer, other in known if peer.protocol == block.protocol]
+            identity = re.sub(r"[^a-z0-9-]", "", f"{block.protocol}-{block.repetition}")
+            charts.append(
+                _chart(f"timeline-{identity}-{number}", block, points, shared, names.index(block.target), figures)
+            )
+    return charts
+
+
+Points = dict[str, list[tuple[float, float | None]]]  # a column's (second of the block, value); None parts two trials
+
+
+def _points(block: Block) -> Points:
+    found: Points = {series.column: [] for panel in PANELS for series in panel.series}
+    for trial in block.trials:
+        start = float(trial.record.get("started_at", 0))
+        ours = [(float(row.get("second") or 0) + 0.5, row) for row in trial.timeline()]
+        theirs = [(float(row["t"] or 0) - 0.5, row) for row in trial.server_timeline() if "t" in row]
+        for panel in PANELS:
+            for series in panel.series:
+                rows = theirs if series.of_server else ours
+                values = [
+                    (start - block.began + at, value / series.scale)
+                    for at, row in rows
+                    if (value := row.get(series.column)) is not None
+                ]
+                if values:
+                    thin = _largest_of(values, -(-len(values) // MOST_POINTS))
+                    found[series.column] += [*thin, (values[-1][0], None)]
+    return found
+
+
+def _largest_of(values: list[tuple[float, float]], several: int) -> list[tuple[float, float]]:
+    """Of every so many points, the one with the largest value."""
+    return [max(values[at : at + several], key=lambda point: point[1]) for at in range(0, len(values), several)]
+
+
+def _chart(
+    identity: str, block: Block, points: Points, shared: Sequence[Points], index: int, figures: dict[str, Any]
+) -> Chart:
+    panels = [panel for panel in PANELS if any(points[series.column] for series in panel.series)]
+    target = figures["targets"][index]
+    over = wording.protocol(block.protocol)
+    end = max(at for series in points.values() for at, _ in series)
+    layout: dict[str, Any] = {
+        "height": 70 + round(82 * sum(panel.weight for panel in panels)),
+        "margin": {"l": 46, "r": 10, "t": 46, "b": 38},
+        "showlegend": False,
+        "bargap": 0,
+        "shapes": _shades(block),
+        "annotations": _rates(block),
+    }
+    data: list[dict[str, Any]] = []
+    top = 1.0
+    room = (1 - GAP * (len(panels) - 1)) / sum(panel.weight for panel in panels)
+    for number, panel in enumerate(panels, start=1):
+        bottom = max(0.0, top - room * panel.weight)
+        suffix = "" if number == 1 else str(number)
+        last = number == len(panels)
+        layout[f"yaxis{suffix}"] = {"domain": [bottom, top], "anchor": f"x{suffix}", **_range(panel, shared)}
+        layout[f"xaxis{suffix}"] = {
+            "anchor": f"y{suffix}",
+            "range": [0, end + 0.5],
+            "tickfont": {"size": 10},
+            "showticklabels": last,
+            "title": {"text": "seconds since the warm-up began", "font": AXIS_FONT} if last else None,
+        }
+        layout["annotations"].append(
+            note(panel.label, x=0, y=top, xref="paper", yref="paper", xanchor="left", yanchor="bottom", size=10)
+        )
+        data += [_trace(panel, series, points[series.column], index, suffix) for series in panel.series]
+        top = bottom - GAP
+    seen = {series.column for panel in panels for series in panel.series}
+    missing = "" if "cpu_cores" in seen else " Of the server’s batches, CPU and memory this run saved no time line."
+    return Chart(
+        id=identity,
+        title=f"{wording.shorten(wording.stack(target['name']), 30)}, {over}, repetition {block.repetition}",
+        caption=f"Dotted: offered rate and p50. Solid: answered, p99 and the server’s own.{missing}",
+        alternative=f"Time line of {wording.shorten(wording.target(target))} over {over}, repetition "
+        f"{block.repetition}, by the second. {_spoken(block)}",
+        data=data,
+        layout=layout,
+    )
+
+
+def _trace(
+    panel: _Panel, series: _Series, points: list[tuple[float, float | None]], index: int, suffix: str
+) -> dict[str, Any]:
+    trace: dict[str, Any] = {
+        "name": series.name,
+        "x": [round(at, 2) for at, _ in points],
+        "y": [None if value is None else round(value, 4) for _, value in points],
+        "xaxis": f"x{suffix}",
+        "yaxis": f"y{suffix}",
+        "hovertemplate": f"{series.name} %{{y:.4~g}} at %{{x:.0f}} s<extra></extra>",
+    }
+    if panel.bars:
+        return {**trace, "type": "bar", "marker": {"color": "var(--bad)"}}
+    shade = "var(--muted)" if series.muted else color(index)
+    return {
+        **trace,
+        "type": "scatter",
+        "mode": "lines+markers" if len(points) < 120 else "lines",
+        "line": {"color": shade, "dash": series.style, "width": 1.6},
+        "marker": {"color": shade, "size": 3.5},
+    }
+
+
+def _range(panel: _Panel, shared: Sequence[Points]) -> dict[str, Any]:
+    values = [
+        value
+        for points in shared
+        for series in panel.series
+        for _, value in points[series.column]
+        if value is not None and (value > 0 or not panel.log)
+    ]
+    top = max(values, default=1.0)
+    if panel.log:
+        low, high = min(values, default=1.0) / 1.5, top * 1.5
+        ticks = log_ticks(low, high)
+        return {"type": "log", "range": [math.log10(low), math.log10(high)], **ticks, "tickfont": {"size": 10}}
+    return {"range": [0, (top or 1) * 1.15], "nticks": 3, "tickfont": {"size": 10}}
+
+
+def _shades(block: Block) -> list[dict[str, Any]]:
+    shade = {"type": "rect", "yref": "paper", "y0": 0, "y1": 1, "layer": "below", "line": {"width": 0}}
+    spans = [(0.0, block.warm_up_s)]
+    for trial in block.trials:
+        start = float(trial.record.get("started_at", 0)) - block.began
+        spans.append((start - float(trial.record.get("lead_in_s", 0)), start))
+    return [
+        {**shade, "x0": round(start, 2), "x1": round(end, 2), "fillcolor": "var(--shade)"}
+        for start, end in spans
+        if end > start
+    ]
+
+
+def _rates(block: Block) -> list[dict[str, Any]]:
+    """The offered rate above each trial, one that is not valid crossed out; of many trials, some."""
+    step = -(-len(block.trials) // LABELS)
+    found = []
+    for trial in block.trials[::step]:
+        broken = bool(validity.faults(trial))
+        text = f"{'✕ ' if broken else ''}{_load(trial)}"
+        at = float(trial.record.get("started_at", 0)) - block.began + trial.seconds / 2
+        shade = "var(--bad)" if broken else "var(--ink)"
+        found.append(
+            note(plain(text), x=round(at, 2), y=1, yref="paper", yanchor="bottom", color=shade, size=10, yshift=13)
+        )
+    if block.warm_up_s:
+        found.append(note("warm-up", x=0, y=1.0, yref="paper", xanchor="left", yanchor="bottom", size=10, yshift=26))
+    return found
+
+
+def _load(trial: SavedTrial) -> str:
+    """A trial's offered rate; a closed loop has none, so its scenario."""
+    return wording.rate(trial.key[3]) if trial.key[3] else wording.shorten(trial.key[2], 14)
+
+
+def _spoken(block: Block) -> str:
+    told = []
+    for trial in block.trials:
+        rows = trial.timeline()
+        worst = [value for row in rows if (value := row.get("p99_ms")) is not None]
+        errors = sum(row.get("errors") or 0 for row in rows)
+        span = f"p99 {wording.interval([min(worst), max(worst)])} ms" if worst else "no answer"
+        told.append(f"at {_load(trial)}: {span}, {wording.plural(int(errors), 'error')}")
+    return "; ".join(told) + "."

@@ -1,0 +1,97 @@
+"""report.md: what the report says, for pull requests and terminals. Every value is escaped, as Markdown and as HTML."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from loadtest.analysis import wording
+from loadtest.analysis.summary import DEFAULT_SLO
+from loadtest.report.charts.decomposition import PARTS
+from loadtest.report.content import Content
+from loadtest.report.page import EXPORTS, when
+
+TEMPLATES = Path(__file__).parent / "templates"
+LONGEST = 400  # characters of one value
+SPECIAL = re.compile(r"[\\`*_\[\]|~]")
+
+
+def render(content: Content) -> str:
+    """A run's report.md."""
+    figures = content.summary
+    return document(
+        "report.md.j2",
+        content=content,
+        summary=figures,
+        targets={target["name"]: target for target in figures["targets"]},
+        exports=EXPORTS,
+        parts=PARTS,
+        slo={**DEFAULT_SLO, **figures["experiment"].get("slo", {})},
+    )
+
+
+def document(template: str, **values: Any) -> str:
+    """A Markdown text from a template; no more than one empty line in a row."""
+    text = _environment().get_template(template).render(**values)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+class Code(str):
+    """Text for an indented code block, where nothing is read as Markdown."""
+
+
+def code(value: str) -> Code:
+    """A value as one line of an indented code block."""
+    return Code(" ".join(value.split()))
+
+
+def escape(value: Any) -> Any:
+    """Text that Markdown and HTML show as it is, on one line, without characters that turn its direction, and short."""
+    if isinstance(value, Code) or not isinstance(value, str):
+        return value
+    escaped = visible(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return SPECIAL.sub(r"\\\g<0>", escaped).replace("@", "&#64;")
+
+
+def visible(text: str) -> str:
+    """What is shown of a text: one line without control and formatting characters, cut where it is too long."""
+    line = " ".join(text.split())
+    shown = "".join(character for character in line if unicodedata.category(character) not in ("Cf", "Cc"))
+    return wording.shorten(shown, LONGEST)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=False,  # Markdown has rules of its own: `finalize` escapes every value
+        finalize=escape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        code=code,
+        number=wording.number,
+        count=wording.count,
+        ms=wording.milliseconds,
+        rate=wording.rate,
+        images=wording.images,
+        money=wording.money,
+        share=wording.share,
+        interval=wording.interval,
+        protocol=wording.protocol,
+        stack=wording.stack,
+        target=wording.target,
+        shorten=wording.shorten,
+        setting=wording.setting,
+        scientific=wording.scientific,
+        share_of=wording.precise_share,
+        when=when,
+    )
+    return environment

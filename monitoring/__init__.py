@@ -1,0 +1,1 @@
+"""One vocabulary for two servers that speak different dialects: schema, rules, alerts, dashboards."""

@@ -1,0 +1,63 @@
+"""What must hold for every page of a report, whatever run it is of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import browser as chromium
+
+# For each chart: its traces that have points, and the marks (lines, points, bars, fills) that Plotly drew for them.
+CHARTS = """
+return [...document.querySelectorAll(".plot")].map((plot) => ({
+  id: plot.id,
+  height: plot.getBoundingClientRect().height,
+  words: document.getElementById(plot.getAttribute("aria-describedby")).textContent.trim().length,
+  traces: (plot.data ?? []).filter((trace) => trace.y.some((value) => value !== null && value !== 0)).length,
+  marks: [...plot.querySelectorAll(".trace path, .points path")].filter((path) => path.getAttribute("d")).length,
+}));
+"""
+FIGURES = """
+const figure = (cell) => [cell.dataset.key, [cell.value, cell.textContent]];
+return [...document.querySelectorAll("[data-measurement]")].map((row) => ({
+  ...Object.fromEntries([...row.querySelectorAll("data[data-key]")].map(figure)),
+  valid: row.lastElementChild.textContent.trim(),
+}));
+"""
+WIDTH = "return document.documentElement.scrollWidth"
+
+
+def assert_sound(browser: chromium.Browser, page: Path) -> list[dict[str, Any]]:
+    """The page fits a phone (dark) and a desk (light), draws all charts, loads nothing, logs nothing; its charts."""
+    chromium.forget(browser)
+    chromium.view(browser, page, 390, "dark")
+    assert browser.execute_script(WIDTH) <= 390
+    chromium.resize(browser, 1280, "light")
+    chromium.until(browser, 'return document.querySelector("main").clientWidth > 900')
+    assert browser.execute_script(WIDTH) <= 1280
+    assert set(chromium.requests(browser)) == {page.as_uri()}
+    assert browser.get_log("browser") == []
+    charts = browser.execute_script(CHARTS)
+    for chart in charts:
+        assert chart["traces"] > 0, chart
+        assert chart["marks"] >= chart["traces"], chart
+        assert chart["height"] > 100, chart
+        assert chart["words"] > 40, chart
+    return charts
+
+
+def assert_shows(browser: chromium.Browser, measurements: list[dict[str, Any]]) -> None:
+    """The table of measurements shows these, to the digit for machines and rounded for people."""
+    shown = browser.execute_script(FIGURES)
+    assert len(shown) == len(measurements)
+    for cells, item in zip(shown, measurements, strict=True):
+        values = {name: value for name, value in item["latency_ms"].items() if name in cells}
+        rates = {name: item[name] for name in ("achieved_rate", "goodput", "error_ratio", "offered_rate")}
+        for name, value in {**values, **rates}.items():
+            exact, text = cells[name]
+            assert float(exact) == value, name
+            people = float(text.replace(",", "").rstrip("/s %").replace("–", "nan"))
+            assert people == pytest.approx(value * (100 if name == "error_ratio" else 1), rel=0.02, abs=0.005), name
+        assert cells["valid"] == ("yes" if item["valid"] else "no")

@@ -1,0 +1,78 @@
+"""report.md, read back by a Markdown parser."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from loadtest import report
+from loadtest.analysis import wording
+from loadtest.report import markdown
+from tests.loadtest.runs.build import TF_SERVING, TORCHSERVE, Server, write_run
+
+HOSTILE = "](x) | <script>alert(1)</script> `a` **b** @everyone\n# c\u202eمرحبا" + "W" * 300
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """The cells of every table, by row."""
+    found: list[list[list[str]]] = []
+    for token in MarkdownIt("commonmark").enable("table").parse(text):
+        if token.type == "table_open":
+            found.append([])
+        elif token.type == "tr_open":
+            found[-1].append([])
+        elif token.type == "inline" and found and found[-1] and token.level >= 4:
+            found[-1][-1].append(token.content)
+    return found
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    servers = {"pytorch": TORCHSERVE, "tensorflow": TF_SERVING}
+    folder = tmp_path_factory.mktemp("runs") / "my_run"
+    report.write(write_run(folder, servers, rates={"grpc": [250.0, 500.0]}, duration_s=3, price_per_hour=0.4))
+    return folder
+
+
+def test_it_carries_the_verdict_and_every_measurement(run):
+    text = (run / "report.md").read_text()
+    figures = json.loads((run / "summary.json").read_text())
+    values = json.loads((run / "report.json").read_text())
+    assert text.startswith(f"# {values['verdict']['headline']}\n")
+    rows = next(table for table in tables(text) if "offered" in table[0])
+    assert len(rows) == 1 + len(figures["measurements"])
+    for row, item in zip(rows[1:], figures["measurements"], strict=True):
+        assert len(row) == len(rows[0])
+        p99 = f"{wording.number(item['latency_ms']['p99'])} ({wording.interval(item['ci95']['p99'])})"
+        assert row[rows[0].index("p99, ms (95 %)")] == p99
+
+
+def test_commands_are_not_escaped(run):
+    assert "    make compare EXPERIMENT=results/my_run/experiment.toml\n" in (run / "report.md").read_text()
+
+
+def test_hostile_names_stay_text_and_keep_the_tables_whole(tmp_path):
+    servers = {"pytorch": Server(engine=HOSTILE, version=HOSTILE, notes=(HOSTILE,)), HOSTILE: TF_SERVING}
+    folder = write_run(tmp_path / "run", servers, rates={"grpc": [100.0]}, duration_s=1, model=HOSTILE, dataset=HOSTILE)
+    report.write(folder)
+    text = (folder / "report.md").read_text()
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    kinds = {token.type for token in tokens} | {child.type for token in tokens for child in token.children or []}
+    assert "html_block" not in kinds
+    assert "html_inline" not in kinds
+    assert "@everyone" not in text
+    assert "\u202e" not in text
+    for table in tables(text):
+        assert len({len(row) for row in table}) == 1
+
+
+@given(st.text(max_size=60))
+def test_an_escaped_value_is_shown_as_it_was_written(text):
+    escaped = markdown.escape("x" + text)
+    (paragraph,) = [token for token in MarkdownIt("commonmark").parse(escaped) if token.type == "inline"]
+    shown = "".join(child.content for child in paragraph.children or [])
+    assert shown.split() == markdown.visible("x" + text).split()
