@@ -11,7 +11,7 @@ from pathlib import Path
 from models import bundle as bundles
 from models.bundle import Bundle
 from models.problem import Problem, run
-from serving.kubernetes import deploy, images, plan, preflight, server_config
+from serving.kubernetes import deploy, images, operator_rules, plan, preflight, server_config
 from serving.kubernetes.kubectl import NAMESPACE, Cluster
 from serving.kubernetes.progress import Steps
 from serving.kubernetes.settings import K8S, Record, Settings
@@ -189,9 +189,9 @@ def _undeploy(options: argparse.Namespace) -> int:
 
 
 def _manifests(_: argparse.Namespace) -> int:
-    for path, text in server_config.checked_in().items():
+    for path, content in {**server_config.checked_in(), **operator_rules.checked_in()}.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(text.encode())
+        path.write_bytes(content)
         print(path.relative_to(K8S.parent))
     return 0
 

@@ -2,8 +2,8 @@
 """The real kubectl, but for port-forward, which the stand-in of the API server cannot do: that one is relayed here.
 
 TANDEM_TEST_KUBECTL names the real one, TANDEM_TEST_FORWARD a JSON file:
-{"deployment/torchserve": {"7070": "127.0.0.1:40001", ...}, ...}. While the file beside it with the suffix .cut exists, it
-loses its connection as the real one does when its pod goes.
+{"deployment/torchserve": {"7070": "127.0.0.1:40001", ...}, ...}. While the file beside it with the suffix .cut is
+there, it loses its connection as the real one does when its pod goes.
 """
 
 from __future__ import annotations
