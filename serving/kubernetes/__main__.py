@@ -131,7 +131,7 @@ def _deploy(options: argparse.Namespace) -> int:
         objects = plan.render(settings, RENDERED / settings.overlay)
         preflight.check(cluster, objects)
         if not options.no_images:
-            images.publish(cluster, settings, bundle, steps.say)
+            images.publish(cluster.context, settings, bundle, options.artifacts, steps.say)
         deploy.deploy(cluster, settings, objects, timeout_s=options.timeout, say=steps.now)
         deploy.prove(cluster, settings, bundle, steps.say)
     if "prometheus-operator" not in settings.components:
@@ -162,7 +162,7 @@ def _rollout(options: argparse.Namespace) -> int:
             bundle = _bundle(options.artifacts, settings.model, version)
             _same_signature(record.settings, bundle)
             if not options.no_images and not options.back:
-                images.publish(cluster, settings, bundle, steps.say)
+                images.publish(cluster.context, settings, bundle, options.artifacts, steps.say)
         deploy.roll(cluster, record, settings, RENDERED / settings.overlay, timeout_s=options.timeout, say=steps.now)
         if have_bundle:
             deploy.prove(cluster, settings, bundle, steps.say)

@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from serving.kubernetes import kubectl, server_config
+from serving.containers import images as containers
+from serving.kubernetes import images, kubectl, server_config
 from serving.kubernetes.kubectl import NAMESPACE, Object
 from serving.kubernetes.settings import K8S, Settings
 from serving.profile import ServingProfile
@@ -43,16 +44,11 @@ def render(settings: Settings, folder: Path) -> list[Object]:
 
 
 def image(settings: Settings, name: str) -> str:
-    """The reference of one of our images."""
-    prefix = f"{settings.registry.rstrip('/')}/" if settings.registry else ""
+    """The reference of one of our images: as it is built and pushed."""
+    known = {one.name: one for one in containers.IMAGES}
     if name == "tensorflow-serving" and settings.embedded:
         name = "embedded-tfserving"
-    return f"{prefix}tandem/{name}:{_tag(settings, name)}"
-
-
-def _tag(settings: Settings, name: str) -> str:
-    has_variant = name in ("torchserve", "tensorflow-serving")
-    return f"{settings.version}-gpu" if settings.gpu and has_variant else str(settings.version)
+    return images.how(settings).tag(known[name], settings.version)
 
 
 def cpu_limit(objects: list[Object]) -> float:
