@@ -10,36 +10,70 @@ DATASET    ?=
 RUN        ?= results/latest
 AGAINST    ?=
 ARGS       ?=
+OVERLAY    ?= local
+COMPONENTS ?=
+REGISTRY   ?=
+MODEL_VERSION ?=
+BACK       ?=
 
-PY      := .venv/bin/python
-RUNTIME := .venv/.installed-runtime
-DEV     := .venv/.installed-dev
+PY        := .venv/bin/python
+INSTALLED := .venv/.installed-runtime
+DEV       := .venv/.installed-dev
+RUNTIME   ?=
+deployment := --overlay '$(OVERLAY)' --components '$(COMPONENTS)' --registry '$(REGISTRY)' $(if $(MODEL),--model $(MODEL)) $(if $(MODEL_VERSION),--model-version $(MODEL_VERSION))
 what := $(if $(MODEL),--model $(MODEL)) $(if $(DATASET),--dataset $(DATASET))
 
-.PHONY: help compare train export serve loadtest report test lint format bench-loadgen bench-embedded dashboards watch clean distclean lock ci-tools packages
+.PHONY: help compare train export serve loadtest loadtest-worker report images up down deploy deploy-plan rollout undeploy manifests test lint format bench-loadgen bench-embedded dashboards watch clean distclean lock ci-tools packages
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  variables: EXPERIMENT=default|smoke|FILE.toml  DATASET=fashion-mnist|cifar10|digits  MODEL=convnet  RUN=FOLDER  ARGS='--help'"
+	@echo "  variables: EXPERIMENT=default|smoke|FILE.toml  DATASET=fashion-mnist|cifar10|digits  MODEL=convnet  RUNTIME=process|container  RUN=FOLDER  ARGS='--help'"
 
-compare: $(RUNTIME) packages ## train, export, prove, serve, load, report: the whole comparison
-	@$(PY) -m loadtest compare --experiment $(EXPERIMENT) $(what) $(ARGS)
+compare: $(INSTALLED) packages ## train, export, prove, serve, load, report: the whole comparison
+	@$(PY) -m loadtest compare --experiment $(EXPERIMENT) $(what) $(if $(RUNTIME),--set runtime=$(RUNTIME)) $(ARGS)
 
-train: $(RUNTIME) packages ## train the model only
+train: $(INSTALLED) packages ## train the model only
 	@$(PY) -m models train $(what) $(ARGS)
 
-export: $(RUNTIME) packages ## train if needed, export to both worlds, prove parity
+export: $(INSTALLED) packages ## train if needed, export to both worlds, prove parity
 	@$(PY) -m models export $(what) $(ARGS)
 
-serve: $(RUNTIME) ## both servers up until Ctrl-C
+serve: $(INSTALLED) ## both servers up until Ctrl-C
 	@$(PY) -m serving serve $(ARGS)
 
-loadtest: $(RUNTIME) packages ## load the servers that `make serve` keeps up in another terminal
+images: $(INSTALLED) ## build the container images of the newest bundle and print their sizes
+	@$(PY) -m serving images $(if $(MODEL),--model $(MODEL)) $(ARGS)
+
+up: $(INSTALLED) ## the whole stack on Docker Compose: servers, Prometheus, Alertmanager, Grafana
+	@$(PY) -m serving up $(if $(MODEL),--model $(MODEL)) $(ARGS)
+
+down: $(INSTALLED) ## stop the stack; no container, network or volume stays
+	@$(PY) -m serving down $(ARGS)
+
+loadtest: $(INSTALLED) packages ## load the servers that `make serve` keeps up in another terminal
 	@$(PY) -m loadtest run --experiment $(EXPERIMENT) $(ARGS)
 
-report: $(RUNTIME) ## build a run's report again from its saved data (RUN=FOLDER), or compare it with AGAINST=FOLDER
+loadtest-worker: $(INSTALLED) ## put load on servers for a run on another machine (MASTER=HOST)
+	@$(PY) -m loadtest worker --master $(MASTER) $(ARGS)
+
+report: $(INSTALLED) ## build a run's report again from its saved data (RUN=FOLDER), or compare it with AGAINST=FOLDER
 	@$(PY) -m loadtest report $(RUN) $(if $(AGAINST),--against $(AGAINST)) $(ARGS)
+
+deploy: $(INSTALLED) ## both servers, load generator and monitoring on Kubernetes (OVERLAY=local|cpu|gpu REGISTRY=... COMPONENTS=...)
+	@$(PY) -m serving.kubernetes deploy $(deployment) $(ARGS)
+
+deploy-plan: $(INSTALLED) ## what make deploy would change; touches nothing
+	@$(PY) -m serving.kubernetes plan $(deployment) $(ARGS)
+
+rollout: $(INSTALLED) ## bring both servers on Kubernetes to MODEL_VERSION=N, or BACK=1 to the version before
+	@$(PY) -m serving.kubernetes rollout $(if $(MODEL_VERSION),--model-version $(MODEL_VERSION)) $(if $(BACK),--back) $(ARGS)
+
+undeploy: $(INSTALLED) ## remove all of it from Kubernetes
+	@$(PY) -m serving.kubernetes undeploy $(ARGS)
+
+manifests: $(DEV) ## write the files in k8s/ that are rendered from the serving profile and from monitoring/
+	@$(PY) -m serving.kubernetes manifests
 
 test: $(DEV) packages lint ## lint and the whole test suite
 	@$(PY) -m pytest $(ARGS)
@@ -54,16 +88,16 @@ format: $(DEV) ## let ruff format and mend
 	@$(PY) -m ruff check --quiet --fix .
 	@$(PY) -m ruff format --quiet .
 
-bench-loadgen: $(RUNTIME) ## the load generator against a trivial server, beside other tools
+bench-loadgen: $(INSTALLED) ## the load generator against a trivial server, beside other tools
 	@$(PY) -m loadtest bench-loadgen $(ARGS)
 
-bench-embedded: $(RUNTIME) ## the embedded server on a core of its own, beside TensorFlow Serving's figures
+bench-embedded: $(INSTALLED) ## the embedded server on a core of its own, beside TensorFlow Serving's figures
 	@$(PY) -m loadtest bench-embedded $(ARGS)
 
 dashboards: $(DEV) ## write Grafana's dashboards again from the code in monitoring/grafana/
 	@$(PY) -m monitoring.grafana
 
-watch: $(RUNTIME) ## both servers' figures live, while a run is going or `make serve` is up
+watch: $(INSTALLED) ## both servers' figures live, while a run is going or `make serve` is up
 	@$(PY) -m monitoring.watch $(ARGS)
 
 lock: $(DEV) ## compile the lock files from pyproject.toml
@@ -81,8 +115,8 @@ distclean: clean ## delete .venv and caches as well
 packages:
 	@setup/debian-packages prometheus dataset-fashion-mnist
 
-$(RUNTIME): requirements.lock
+$(INSTALLED): requirements.lock
 	@setup/venv $(PYTHON) $< $@
 
-$(DEV): requirements-dev.lock $(RUNTIME)
+$(DEV): requirements-dev.lock $(INSTALLED)
 	@setup/venv $(PYTHON) $< $@

@@ -1,4 +1,4 @@
-"""Command line of the load test: compare, run, report, bench-loadgen, bench-embedded."""
+"""Command line of the load test: compare, run, report, dashboards-check, bench-loadgen, bench-embedded."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from loadtest import experiment as experiments
 from models import problem
+from serving.containers.command_line import build_arguments, build_of
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,6 +26,8 @@ def main(argv: list[str] | None = None) -> int:
         "--tensorflow-model-server", type=Path, help="a real tensorflow_model_server (default: the one on the PATH)"
     )
 
+    build_arguments(compare.add_argument_group("with runtime = container"))
+
     run = verbs.add_parser("run", help="the same experiment against servers that are up already (make serve)")
     _experiment_arguments(run)
     run.add_argument(
@@ -37,13 +40,19 @@ def main(argv: list[str] | None = None) -> int:
     report.add_argument("run", nargs="?", default="results/latest", help="the run's folder")
     report.add_argument("--against", metavar="RUN", help="compare the run with this one, the baseline, instead")
 
+    worker = verbs.add_parser("worker", help="put load on servers for a run on another machine, until Ctrl-C")
+    worker.add_argument("--master", required=True, metavar="HOST", help="the machine that runs the experiment")
+    worker.add_argument("--port", type=int, default=5557, help="its generator.port")
+    worker.add_argument("--processes", type=int, default=1, help="how many workers to be")
+
     verbs.add_parser("bench-loadgen", help="the generator against a trivial server, beside other tools")
+    verbs.add_parser("dashboards-check", help="every query of every Grafana dashboard, asked of a real Prometheus")
     verbs.add_parser("bench-embedded", help="the embedded server beside TensorFlow Serving's figures")
 
     arguments = sys.argv[1:] if argv is None else argv
     signal.signal(signal.SIGTERM, _interrupt)
-    if arguments and arguments[0] in _BENCHMARKS:  # they have command lines of their own
-        return _BENCHMARKS[arguments[0]](arguments[1:])
+    if arguments and arguments[0] in _PROGRAMS:  # they have command lines of their own
+        return _PROGRAMS[arguments[0]](arguments[1:])
     options = parser.parse_args(arguments)
     return problem.run(lambda: _VERBS[options.verb](options))
 
@@ -72,6 +81,7 @@ def _overrides(options: argparse.Namespace) -> dict[str, Any]:
 
 def _compare(options: argparse.Namespace) -> int:
     from loadtest.compare import compare
+    from serving.containers.stack import Choice
 
     compare(
         options.experiment,
@@ -80,6 +90,7 @@ def _compare(options: argparse.Namespace) -> int:
         results=options.results,
         fresh=options.fresh,
         tensorflow_model_server=options.tensorflow_model_server,
+        containers=Choice(embedded=options.embedded, gpu=options.gpu, build=build_of(options)),
     )
     return 0
 
@@ -115,6 +126,13 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
+def _worker(options: argparse.Namespace) -> int:
+    from loadtest.generator_process import serve_master
+
+    serve_master(options.master, options.port, options.processes)
+    return 0
+
+
 def _bench_loadgen(arguments: Sequence[str]) -> int:
     from loadtest.bench import load_generator
 
@@ -127,8 +145,18 @@ def _bench_embedded(arguments: Sequence[str]) -> int:
     return embedded.main(arguments)
 
 
-_VERBS = {"compare": _compare, "run": _run, "report": _report}
-_BENCHMARKS = {"bench-loadgen": _bench_loadgen, "bench-embedded": _bench_embedded}
+def _dashboards_check(arguments: Sequence[str]) -> int:
+    from loadtest import dashboards_check
+
+    return dashboards_check.main(arguments)
+
+
+_VERBS = {"compare": _compare, "run": _run, "worker": _worker, "report": _report}
+_PROGRAMS = {
+    "bench-loadgen": _bench_loadgen,
+    "bench-embedded": _bench_embedded,
+    "dashboards-check": _dashboards_check,
+}
 
 
 def _interrupt(signum: int, frame: object) -> None:

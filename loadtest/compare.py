@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from loadtest import environment
 from loadtest import experiment as experiments
+from loadtest.container_targets import ContainerTargets
 from loadtest.experiment import Experiment
 from loadtest.progress import RunProgress
 from loadtest.run import run
@@ -20,6 +20,9 @@ from models import bundle as bundles
 from models.bundle import Bundle
 from models.problem import Problem
 from serving import serve
+from serving.containers import docker_cli
+from serving.containers.stack import Choice, Stack
+from serving.cores import split_cores
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,19 +35,28 @@ def compare(
     results: Path,
     fresh: bool = False,
     tensorflow_model_server: Path | None = None,
+    containers: Choice | None = None,
 ) -> Path:
-    """Train, export, prove, serve, load and report the named experiment; returns the report's path."""
+    """Train, export, prove, serve, load and report the named experiment; returns the report's path.
+
+    `containers`: what its stack is made of, where the experiment's runtime is "container".
+    """
     experiment = experiments.load(name, overrides)
-    if experiment.runtime != "process":
+    if experiment.runtime not in ("process", "container"):
         raise Problem(
             f"runtime = {experiment.runtime!r}: compare starts servers itself; for running ones use make loadtest"
         )
     if tensorflow_model_server and not os.access(tensorflow_model_server, os.X_OK):
         raise Problem(f"--tensorflow-model-server {tensorflow_model_server}: no executable file there")
-    bundle = _export(experiment, artifacts)
+    if experiment.runtime == "container":
+        docker_cli.require_engine()  # before minutes of training
+    bundle = export(experiment, artifacts)
 
     def servers(folder: RunFolder) -> Targets:
-        cores = environment.split_cores(sorted(os.sched_getaffinity(0)))
+        if experiment.runtime == "container":
+            stack = Stack(bundle, containers or Choice(), artifacts)
+            return ContainerTargets(folder, bundle, experiment.profile, experiment.protocols, stack)
+        cores = split_cores(sorted(os.sched_getaffinity(0)))
         return LocalTargets(folder, bundle, experiment.profile, experiment.protocols, cores, tensorflow_model_server)
 
     return _run(experiment, bundle, results, fresh, servers)
@@ -87,8 +99,11 @@ def _run(experiment: Experiment, bundle: Bundle, results: Path, fresh: bool, ser
         return run(folder.experiment(), bundle, servers(folder), folder, progress)
 
 
-def _export(experiment: Experiment, artifacts: Path) -> Bundle:
-    """Have the bundle made by the models package in its own process: this one never imports torch or tensorflow."""
+def export(experiment: Experiment, artifacts: Path) -> Bundle:
+    """Have the bundle made by the models package in its own process: this one never imports torch or tensorflow.
+
+    Raises `Problem`.
+    """
     command = [sys.executable, "-m", "models", "export", "--model", experiment.model, "--dataset", experiment.dataset]
     command += ["--seed", str(experiment.seed), "--artifacts", str(artifacts)]
     # In a session of its own: Ctrl-C reaches it as SIGTERM from here, which is clean even while its interpreter starts.

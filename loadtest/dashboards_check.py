@@ -10,6 +10,8 @@ import argparse
 import shutil
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,8 +30,9 @@ from models.problem import Problem, run
 from monitoring.grafana import queries
 from monitoring.grafana.queries import DashboardQuery
 from monitoring.prometheus_api import PrometheusApi, QueryRefused
-from serving import ports, serve
+from serving import ports, requests, serve
 from serving.profile import ServingProfile
+from serving.prometheus import Prometheus, start
 from serving.target import STACKS, Target
 
 PASSED, ALLOWED, EMPTY, REFUSED = "data", "may be empty", "NO DATA", "REFUSED"
@@ -68,9 +71,9 @@ def check(api: PrometheusApi, dashboards: Iterable[Mapping[str, Any]], start: fl
                 if narrowed in FAILURES:
                     values = ", ".join(f"{name} = {chosen[name]}" for name in queries.variables(dashboard))
                     verdict, detail = narrowed, f"with {values}: {reason}"
-            reason = reasons.get((query.uid, query.name)) or reasons.get((query.uid, "*"))
-            if reason and verdict == EMPTY:
-                verdict, detail = ALLOWED, reason
+            excuse = reasons.get((query.uid, query.name)) or reasons.get((query.uid, "*"))
+            if excuse and verdict == EMPTY:
+                verdict, detail = ALLOWED, excuse
             outcomes.append(Outcome(query, verdict, detail))
     return outcomes
 
@@ -101,7 +104,7 @@ def _chosen(
     api: PrometheusApi, dashboard: Mapping[str, Any], values: Mapping[str, str], start: float, end: float
 ) -> dict[str, str]:
     """One value of each variable that has any."""
-    chosen = {}
+    chosen: dict[str, str] = {}
     for query in queries.of(dashboard):
         if query.place == "variable":
             selector, label = queries.label_values(queries.filled(query.expression, {**values, **chosen}))
@@ -117,7 +120,8 @@ def _main(arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="tandem-dashboards-") as name, ExitStack() as running:
         folder = Path(name)
         bundle = bundles.load(options.bundle) if options.bundle else _export(folder / "artifacts")
-        prometheus = running.enter_context(observation.required(folder / "prometheus"))
+        prometheus = _prometheus(folder / "prometheus")
+        running.callback(prometheus.stop)
         servers = serve.started(
             bundle,
             ServingProfile(),
@@ -125,26 +129,26 @@ def _main(arguments: Sequence[str]) -> int:
             stacks=STACKS,
             tensorflow_model_server=options.tensorflow_model_server,
         )
-        targets = [one.target for one in running.enter_context(servers)]
-        start = time.time()
-        for target in targets:
-            console.print(f"loading {target.stack}: {target.engine} {target.engine_version}", markup=False)
-            prometheus.watch_server(target)
-            load(target, bundle, folder, options.seconds, prometheus)
+        up = running.enter_context(servers)
+        prometheus.watch_servers([(one.target, one.process.pid) for one in up])
+        began = time.time()
+        for one in up:
+            console.print(f"loading {one.target.stack}: {one.target.engine} {one.target.engine_version}", markup=False)
+            load(one.target, bundle, folder, options.seconds, prometheus)
         time.sleep(SETTLE_S)
-        outcomes = check(PrometheusApi(prometheus.url), queries.load(), start, time.time())
+        outcomes = check(PrometheusApi(prometheus.url), queries.load(), began, time.time())
     _show(outcomes, console)
     failed = sum(outcome.verdict in FAILURES for outcome in outcomes)
     console.print(f"{len(outcomes)} queries, {failed} failed")
     return 1 if failed else 0
 
 
-def load(target: Target, bundle: Bundle, folder: Path, seconds: float, prometheus: Any) -> None:
+def load(target: Target, bundle: Bundle, folder: Path, seconds: float, prometheus: Prometheus) -> None:
     """Load a target over each protocol, then once beyond what the generator may have in flight, so that the panels of
     failures have something to show, and send it a request that it must refuse."""
     (port,) = ports.free(1)
     prometheus.watch_generator(port)
-    common = {"kind": "open-loop", "seed": 0, "rate": RATE, "lead_in_s": 0.0, "check_share": 0.0}
+    common = {"kind": "open-loop", "seed": 0, "rate": RATE, "lead_in_s": 0.0, "timeout_s": 5.0}
     phases: list[dict[str, Any]] = [
         {**common, "id": f"{target.stack}-{protocol}", "protocol": protocol, "duration_s": seconds}
         for protocol in ("grpc", "rest")
@@ -159,12 +163,31 @@ def load(target: Target, bundle: Bundle, folder: Path, seconds: float, prometheu
         bundle.reference,
         phases,
         folder=folder / "generator" / target.stack,
-        payloads=16,
+        generator=experiments.Generator(payloads=16),
         exporter_port=port,
         cores=(),
         on_event=lambda event: None,
         check=lambda: None,
     )
+    _ask_nonsense(target)
+
+
+def _ask_nonsense(target: Target) -> None:
+    """One request that the server must refuse."""
+    address = f"http://{target.rest}{requests.rest_path(target)}"
+    nonsense = urllib.request.Request(address, b'{"instances": 1}', {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(nonsense, timeout=10):
+            raise Problem(f"{address}: the server answered a request that makes no sense")
+    except urllib.error.HTTPError:
+        pass
+
+
+def _prometheus(folder: Path) -> Prometheus:
+    started = start(folder, ())
+    if started is None:
+        raise Problem("Prometheus is not installed: apt-get install prometheus")
+    return started
 
 
 def _show(outcomes: Sequence[Outcome], console: Console) -> None:

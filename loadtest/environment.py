@@ -27,18 +27,6 @@ LIBRARIES = (
 )
 
 
-def split_cores(available: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Divide CPUs between the server under test and everything else (generator, Prometheus, this program).
-
-    Returns (server cores, generator cores): disjoint, the generator's at most two and at most half; on one CPU both
-    are empty, which means not pinned.
-    """
-    if len(available) < 2:
-        return (), ()
-    generator = min(2, len(available) // 2)
-    return tuple(available[:-generator]), tuple(available[-generator:])
-
-
 def punctuality(cores: Sequence[int], seconds: float = 1.0) -> dict[str, Any]:
     """How late this machine wakes the load generator when it has asked to be woken every millisecond.
 

@@ -32,7 +32,7 @@ from serving.profile import ServingProfile
 from serving.target import PROTOCOLS, STACKS
 
 BUILT_IN = Path(__file__).resolve().parent.parent / "experiments"
-RUNTIMES = ("process", "remote")
+RUNTIMES = ("process", "container", "remote")
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,21 @@ class WarmUp:
 class Generator:
     """The load generator: most requests in flight before arrivals are dropped (and the measurement invalid), the
     time-out of one request, the share of answers compared with the reference, the number of distinct payloads, how
-    often a trial is repeated that the generator spoiled by sending late."""
+    often a trial is repeated that the generator spoiled by sending late.
+
+    processes       Locust processes on this machine that share each schedule
+    remote_workers  instead of them: Locust workers on other machines, which find this one at `port` (there:
+                    make loadtest-worker MASTER=HOST)
+    """
 
     max_in_flight: int = 4096
     timeout_s: float = 10.0
     check_share: float = 0.05
     payloads: int = 256
     retries: int = 2
+    processes: int = 1
+    remote_workers: int = 0
+    port: int = 5557
 
     def __post_init__(self) -> None:
         between(
@@ -94,7 +102,14 @@ class Generator:
             check_share=(0, 1, "a share"),
             payloads=(1, 10_000, "images"),
             retries=(0, 10, "repeats"),
+            processes=(1, 256, "processes"),
+            remote_workers=(0, 4096, "workers"),
+            port=(1, 65_535, "a TCP port"),
         )
+        if self.remote_workers and self.processes > 1:
+            raise Problem(
+                f"generator.remote_workers = {self.remote_workers}: workers are here (generator.processes) or there"
+            )
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from loadtest.experiment import Generator
 from loadtest.phase_plan import longest_s
 from loadtest.run_folder import write_json
 from models.problem import Problem
+from serving import ports
 from serving.process import ServerProcess
 from serving.target import Target
 
@@ -25,7 +28,7 @@ def run_phases(
     phases: Sequence[dict[str, Any]],
     *,
     folder: Path,
-    payloads: int,
+    generator: Generator,
     exporter_port: int,
     cores: tuple[int, ...],
     on_event: Callable[[dict[str, Any]], None],
@@ -44,21 +47,21 @@ def run_phases(
         {
             "target": target.to_dict(),
             "reference": str(reference),
-            "payloads": payloads,
+            "payloads": generator.payloads,
             "exporter_port": exporter_port,
             "cores": list(cores),
             "phases": list(phases),
         },
     )
     command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "-u", "1", "-r", "1"]
-    command += ["--only-summary", "--plan", str(plan)]
+    command += ["--only-summary", "--plan", str(plan), *workers(generator)]
     log = folder / "locust.log"
-    generator = ServerProcess("the load generator", command, log, folder=ROOT, cores=cores)
+    process = ServerProcess("the load generator", command, log, folder=ROOT, cores=cores)
     deadline = time.monotonic() + 60 + sum(map(longest_s, phases))
     try:
         with log.open(errors="replace") as lines:
             tail = _Tail(lines, on_event)
-            while (status := generator.status) is None:
+            while (status := process.status) is None:
                 check()
                 tail.read()
                 if time.monotonic() > deadline:
@@ -67,9 +70,23 @@ def run_phases(
             tail.read()
         check()
         if status:
-            generator.check()
+            process.check()
     finally:
-        generator.stop()
+        process.stop()
+
+
+def workers(generator: Generator) -> list[str]:
+    """Locust's arguments for its distributed mode; none where one process is the whole generator."""
+    count = generator.remote_workers or generator.processes
+    if generator.remote_workers:
+        role = ["--master", "--expect-workers", str(count), "--master-bind-port", str(generator.port)]
+    elif generator.processes > 1:
+        (port,) = ports.free(1)
+        role = ["--processes", str(count), "--master-port", str(port), "--master-bind-port", str(port)]
+        role += ["--master-bind-host", ports.LOOPBACK]
+    else:
+        return []
+    return [*role, "-u", str(count), "-r", str(count)]
 
 
 class _Tail:
@@ -85,3 +102,20 @@ class _Tail:
                 text, self._partial = self._partial, ""
                 if text.startswith("{"):
                     self._on_event(json.loads(text))
+
+
+def serve_master(host: str, port: int, processes: int) -> None:
+    """Be `processes` workers for the master at host:port, run after run, until interrupted."""
+    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--worker"]
+    command += ["--master-host", host, "--master-port", str(port)]
+    while True:
+        members: list[subprocess.Popen[bytes]] = []
+        try:
+            members += [subprocess.Popen(command, cwd=ROOT) for _ in range(processes)]
+            for member in members:
+                member.wait()
+        finally:
+            for member in members:
+                member.terminate()
+                member.wait()
+        time.sleep(1)  # Locust ends where it finds no master for a while, and after each of a master's runs

@@ -2,6 +2,9 @@
 
     python -m locust -f loadtest/locustfile.py --headless -u 1 -r 1 --only-summary --plan plan.json
 
+With --processes N (and -u N -r N) Locust forks N workers that share the load; with --master and --worker they run on
+several machines, and only the master needs the plan.
+
 Progress goes to stdout, one JSON object a line; Locust's own log and summary go to stderr. Exit status: 0 when all
 phases ended, 130 when stopped before that, 1 with one line on stderr otherwise.
 """
@@ -16,13 +19,15 @@ from typing import Any
 
 import gevent
 from locust import User, events, task
+from locust.runners import MasterRunner, WorkerRunner
 
 _FOLDER = Path(__file__).resolve().parent
 # Locust puts this file's folder first on the path, where our modules would hide others of the same name.
 sys.path[:] = [str(_FOLDER.parent), *(entry for entry in sys.path if Path(entry or ".").resolve() != _FOLDER)]
 
 from loadtest.generator import phases  # noqa: E402
-from loadtest.generator.crew import Alone  # noqa: E402
+from loadtest.generator.crew import Alone, Crew  # noqa: E402
+from loadtest.generator.distributed import Member, Workers  # noqa: E402
 from loadtest.generator.phase_runner import Generator  # noqa: E402
 from models.problem import Problem  # noqa: E402
 
@@ -36,38 +41,58 @@ def add_arguments(parser: Any) -> None:
 
 
 @events.init.add_listener
-def handle_signals(environment: Any, **_: Any) -> None:
-    """Make Ctrl-C end the run like SIGTERM does: through Locust's shutdown, not through an exception somewhere."""
-    environment.process_exit_code = STOPPED
+def prepare(environment: Any, **_: Any) -> None:
+    """Make Ctrl-C end the run like SIGTERM does: through Locust's shutdown, not through an exception somewhere; and in
+    Locust's distributed mode, have the master run the plan."""
+    # A worker's status would only hide the master's.
+    environment.process_exit_code = 0 if isinstance(environment.runner, WorkerRunner) else STOPPED
     gevent.signal_handler(signal.SIGINT, environment.runner.quit)
+    if isinstance(environment.runner, MasterRunner):
+        environment.events.test_start.add_listener(lambda **_: gevent.spawn(_run, environment))
 
 
 class Tandem(User):
-    """Runs the plan once."""
+    """Runs the plan once; in Locust's distributed mode, a worker's share of each phase."""
 
-    fixed_count = 1
+    busy = False
 
     @task
     def run_plan(self) -> None:
         """Run all phases, then end Locust."""
-        environment = self.environment
-        try:
-            if not environment.parsed_options.plan:
-                raise Problem("no plan: give --plan FILE or set TANDEM_PLAN")
-            plan = phases.load(Path(environment.parsed_options.plan))
-            Generator(plan, Alone(plan, environment.stats), sys.stdout).run()
-            environment.process_exit_code = 0
-        except Problem as problem:
-            self.fail(str(problem))
-        except Exception as failure:  # Locust would log it and run the plan again
-            logging.getLogger(__name__).exception("the plan failed")
-            self.fail(f"{type(failure).__name__}: {failure}")
-        gevent.spawn(environment.runner.quit).join()
+        if Tandem.busy:  # more users than one: the generator is one for each process
+            gevent.get_hub().join()
+        Tandem.busy = True
+        if isinstance(self.environment.runner, WorkerRunner):
+            Member(self.environment.runner, self.environment.stats).serve()
+            gevent.sleep(60)  # the master ends this process
+        else:
+            _run(self.environment)
 
-    def fail(self, message: str) -> None:
-        """Let Locust end with status 1 and say why on the last line, below its summary."""
-        self.environment.process_exit_code = 1
 
-        @self.environment.events.quit.add_listener
-        def say(**_: Any) -> None:
-            print(f"error: {message}", file=sys.stderr, flush=True)
+def _run(environment: Any) -> None:
+    try:
+        options, runner = environment.parsed_options, environment.runner
+        if not options.plan:
+            raise Problem("no plan: give --plan FILE or set TANDEM_PLAN")
+        plan = phases.load(Path(options.plan))
+        if isinstance(runner, MasterRunner):
+            crew: Crew = Workers(plan, runner, runner.worker_count)
+        else:
+            crew = Alone(plan, environment.stats)
+        Generator(plan, crew, sys.stdout).run()
+        environment.process_exit_code = 0
+    except Problem as problem:
+        _fail(environment, str(problem))
+    except Exception as failure:  # Locust would log it and run the plan again
+        logging.getLogger(__name__).exception("the plan failed")
+        _fail(environment, f"{type(failure).__name__}: {failure}")
+    gevent.spawn(environment.runner.quit).join()
+
+
+def _fail(environment: Any, message: str) -> None:
+    """Let Locust end with status 1 and say why on the last line, below its summary."""
+    environment.process_exit_code = 1
+
+    @environment.events.quit.add_listener
+    def say(**_: Any) -> None:
+        print(f"error: {message}", file=sys.stderr, flush=True)

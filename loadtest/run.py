@@ -164,7 +164,7 @@ class _Job:
             self.bundle.reference,
             phases,
             folder=self.folder.new_folder("generator", f"{block.stack}-r{block.repetition}"),
-            payloads=generator.payloads,
+            generator=generator,
             exporter_port=self.exporter_port,
             cores=self.targets.generator_cores,
             on_event=lambda event: self._on_event(block, event, {phase["id"]: phase for phase in phases}),

@@ -37,7 +37,7 @@ class Targets(Protocol):
         """Stop whatever runs."""
 
 
-class _Proven:
+class Proven:
     """Wire parity once for each stack, and the list of targets, both kept in the run's folder."""
 
     def __init__(self, folder: RunFolder, bundle: Bundle, protocols: Sequence[str]) -> None:
@@ -75,7 +75,7 @@ class LocalTargets:
         self.server_cores, self.generator_cores = cores
         self._folder, self._bundle, self._profile = folder, bundle, profile
         self._model_server = tensorflow_model_server
-        self._proven = _Proven(folder, bundle, protocols)
+        self._proven = Proven(folder, bundle, protocols)
         self._prometheus: Prometheus | None = None
         self._running: launch.RunningTarget | None = None
 
@@ -119,7 +119,7 @@ class RemoteTargets:
         self.server_cores: tuple[int, ...] = ()
         self.generator_cores: tuple[int, ...] = ()
         self._targets = {target.stack: target for target in targets}
-        self._proven = _Proven(folder, bundle, protocols)
+        self._proven = Proven(folder, bundle, protocols)
         self._prometheus: Prometheus | None = None
 
     def observe(self, prometheus: Prometheus | None) -> None:

@@ -57,15 +57,10 @@ def _process() -> list[dict[str, Any]]:
 
 
 def _compose() -> list[dict[str, Any]]:
-    """Services by name. What is always there is listed, so that it counts as down when it is not; the rest is asked of
-    DNS and is simply absent where its service does not run."""
-    tensorflow = {"server": "tensorflow-serving", "__metrics_path__": TENSORFLOW_PATH}
-    static = [
-        {"targets": [f"torchserve:{TORCHSERVE_PORT}"], "labels": {"server": "torchserve"}},
-        {"targets": [f"tensorflow-serving:{TENSORFLOW_PORT}"], "labels": tensorflow},
-    ]
+    """The servers stand in the file that `make up` writes, which chooses the one of TensorFlow's side; a server that is
+    not there counts as down. The rest is asked of DNS and is simply absent where its service does not run."""
     return [
-        _server({"static_configs": static}),
+        _server({"file_sd_configs": [{"files": ["/targets/serving.json"]}]}),
         _named("loadtest", LOADTEST_PORT),
         _named("cadvisor", CADVISOR_PORT),
         _named("dcgm-exporter", DCGM_PORT),

@@ -1,4 +1,4 @@
-"""``python -m serving serve|parity|tfserving``: heavy imports happen inside the verbs, so that --help is instant."""
+"""``python -m serving serve|parity|images|up|down|tfserving``; heavy imports lie inside the verbs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from models import problem
+from serving.containers import command_line as container_verbs
 from serving.profile import DEVICES, ServingProfile
 from serving.target import STACKS, Target
 
@@ -43,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parity.add_argument("--folder", type=Path, default=Path("results/parity"), help="configs and logs (%(default)s)")
     parity.set_defaults(run=_parity)
 
+    container_verbs.add_verbs(verbs)
     verbs.add_parser("tfserving", help="the embedded TensorFlow Serving, with TensorFlow Serving's flags")
     return parser
 

@@ -92,7 +92,7 @@ def start(
     else:
         running = _start_tensorflow(bundle, profile, folder, cores, tensorflow_model_server, fixed_ports, common)
     try:
-        running.process.wait_until(lambda: _answers(running.target), deadline - time.monotonic())
+        running.process.wait_until(lambda: answers(running.target), deadline - time.monotonic())
         running.process.watch_workers()
         running.target.save(folder / "target.json")
     except BaseException:
@@ -186,11 +186,11 @@ def _port(fixed: int, spare: int, purpose: str) -> int:
     return ports.require_free(fixed, purpose) if fixed else spare
 
 
-def _answers(target: Target) -> bool:
-    """Whether the model answers one blank image over REST and gRPC."""
+def answers(target: Target, timeout_s: float = 5.0) -> bool:
+    """Whether the model answers one blank image over REST and gRPC, each in ``timeout_s`` seconds."""
     image = np.zeros((1, *target.input_shape), np.uint8)
     try:
-        with Client(target, timeout_s=5.0) as client:
+        with Client(target, timeout_s=timeout_s) as client:
             return all(len(client.predict(protocol, image)) == 1 for protocol in ("rest", "grpc"))
     except RequestFailed:
         return False

@@ -28,3 +28,12 @@ def require_free(port: int, purpose: str) -> int:
         except OSError:
             raise Problem(f"port {port} for {purpose} is taken: stop what uses it, or choose another port") from None
     return port
+
+
+def answers(host: str, port: int, timeout_s: float = 1.0) -> bool:
+    """Whether something accepts connections at ``host``:``port``."""
+    try:
+        with socket.create_connection((host, port), timeout_s):
+            return True
+    except OSError:
+        return False

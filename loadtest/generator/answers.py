@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,10 +20,11 @@ TOLERANCE = 1e-3
 class Reference:
     """The test images of a bundle with the probabilities that eager PyTorch gives them."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises `Problem` where the file is missing or not a reference."""
+    def __init__(self, source: Path | bytes) -> None:
+        """`source`: the file, or its content. Raises `Problem` where it is missing or not a reference."""
+        path = source if isinstance(source, Path) else "the master's reference"
         try:
-            with np.load(path) as values:
+            with np.load(source if isinstance(source, Path) else io.BytesIO(source)) as values:
                 self.images: NDArray[np.uint8] = values["images"]
                 self.probabilities: NDArray[np.float32] = values["probabilities"]
         except (OSError, KeyError, ValueError) as error:

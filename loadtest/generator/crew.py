@@ -51,7 +51,7 @@ class Alone:
 
     def warm_up(self, phase: WarmUpPhase, report: Report) -> None:
         """See `Crew`."""
-        self._loader.warm_up(phase, report)
+        self._loader.warm_up(phase, report, clock)
 
     def load(self, phase: OpenLoopPhase | ClosedLoopPhase, report: Report) -> tuple[float, Part]:
         """See `Crew`."""

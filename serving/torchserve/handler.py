@@ -13,7 +13,9 @@ Metrics   One observation a request: ``tandem_handler_seconds{protocol}`` (the h
           ``tandem_bad_requests_total{protocol}``, ``tandem_busy_seconds_total`` and, by worker,
           ``tandem_worker_starts_total`` and ``tandem_worker_heartbeats_total`` (one a second).
 Settings  ``handler.input_shape`` ([H, W, C]) in the archive's model-config.yaml; environment variable
-          ``TANDEM_TORCH_THREADS`` (threads of one computation), else ``handler.threads``, else 1.
+          ``TANDEM_TORCH_THREADS`` (threads of one computation), else ``handler.threads``, else 1. While the file that
+          ``TANDEM_REFUSING`` names is there, REST requests get a 503: TorchServe closes their connections when it
+          stops, answered or not, whereas it waits for gRPC's.
 """
 
 from __future__ import annotations
@@ -51,6 +53,7 @@ SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 FLUSH_SECONDS = 0.25
 HEARTBEAT_SECONDS = 1.0
 # How a request came in: TorchServe calls a REST request's only input "body".
+STOPPING = "this server is stopping: send the request to another"
 GRPC, REST = PROTOCOLS = ("grpc", "rest")
 
 
@@ -191,6 +194,7 @@ class ImageClassifier:
 
         version = str(context.manifest["model"].get("modelVersion", "unknown"))
         self.metrics = Metrics(context.metrics, context.model_name, version, _worker(sys.argv))
+        self.refusing = os.environ.get("TANDEM_REFUSING")
         threading.Thread(target=self._flush, name="tandem-metrics", daemon=True).start()
         _quiet_worker()
 
@@ -201,8 +205,12 @@ class ImageClassifier:
         spans: list[tuple[int, int, bool] | str] = []  # first image, end, whether JSON; or what is wrong
         images = 0
         good, bad = dict.fromkeys(PROTOCOLS, 0), dict.fromkeys(PROTOCOLS, 0)
+        stopping = self.refusing is not None and os.path.exists(self.refusing)
         for index, request in enumerate(data):
             protocol = REST if "body" in request else GRPC
+            if stopping and protocol == REST:
+                spans.append(STOPPING)
+                continue
             try:
                 payload, is_json = self._payload(request, context, index)
             except ValueError as error:
@@ -222,9 +230,10 @@ class ImageClassifier:
         answers = []
         for index, span in enumerate(spans):
             if isinstance(span, str):
-                context.set_response_status(code=400, phrase="Bad Request", idx=index)
+                code, phrase = (503, "Service Unavailable") if span is STOPPING else (400, "Bad Request")
+                context.set_response_status(code=code, phrase=phrase, idx=index)
                 context.set_response_content_type(index, JSON_TYPE)
-                answers.append(_error(span))
+                answers.append(_error(span, code, phrase))
             else:
                 first, end, is_json = span
                 rows = probabilities[first:end]
@@ -311,6 +320,6 @@ def _json_answer(rows: np.ndarray) -> bytes:
     return json.dumps({"predictions": rows.tolist()}).encode()
 
 
-def _error(message: str) -> bytes:
-    answer = json.dumps({"code": 400, "type": "BadRequest", "message": message}).encode()
+def _error(message: str, code: int, phrase: str) -> bytes:
+    answer = json.dumps({"code": code, "type": phrase.replace(" ", ""), "message": message}).encode()
     return answer if len(answer) % 4 else answer + b"\n"

@@ -49,27 +49,10 @@ class TorchServe:
             cores=available_cores,
         )
         self.rendering.write(folder)
-        home = _home()
         # Not below `folder`: a worker's Unix socket lies here, and its path may have no more than 107 characters.
         self._scratch = Path(tempfile.mkdtemp(prefix="tandem-"))
-        command = [
-            str(runtime.executable),
-            f"-Dmodel_server_home={home}",
-            f"-Dlog4j.configurationFile={(folder / 'log4j2.xml').resolve().as_uri()}",
-            f"-Djava.io.tmpdir={self._scratch}",
-            *("-cp", str(home / "ts" / "frontend" / "*")),
-            "org.pytorch.serve.ModelServer",
-            *("--python", sys.executable),
-            *("-f", str((folder / "config.properties").resolve())),
-            *("-s", str(archive.parent.resolve())),
-            "-ncs",
-        ]
-        environment = {
-            "TANDEM_TORCH_THREADS": str(profile.threads),
-            "OMP_NUM_THREADS": str(profile.threads),
-            "LOG_LOCATION": str(self._scratch),
-            "METRICS_LOCATION": str(self._scratch),
-        }
+        command = command_line(runtime, folder.resolve(), archive.parent.resolve(), self._scratch)
+        environment = {**thread_settings(profile), **scratch_settings(self._scratch)}
         self.version = f"{version('torchserve')} (torch {version('torch')}, Java {runtime.version})"
         try:
             self.process = ServerProcess(
@@ -99,6 +82,37 @@ class TorchServe:
         """Stop the server and its workers and delete the temporary folder. Idempotent."""
         self.process.stop()
         shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def command_line(runtime: java.Java, configuration: Path, model_store: Path, scratch: Path) -> list[str]:
+    """The command that starts TorchServe with the files that `config.Rendering.write` wrote into ``configuration``.
+
+    ``scratch``: a writable folder with a short path, for the unpacked model and the workers' sockets. Raises `Problem`
+    where TorchServe is not installed.
+    """
+    home = _home()
+    return [
+        str(runtime.executable),
+        f"-Dmodel_server_home={home}",
+        f"-Dlog4j.configurationFile={(configuration / 'log4j2.xml').as_uri()}",
+        f"-Djava.io.tmpdir={scratch}",
+        *("-cp", str(home / "ts" / "frontend" / "*")),
+        "org.pytorch.serve.ModelServer",
+        *("--python", sys.executable),
+        *("-f", str(configuration / "config.properties")),
+        *("-s", str(model_store)),
+        "-ncs",
+    ]
+
+
+def thread_settings(profile: ServingProfile) -> dict[str, str]:
+    """The profile's part that TorchServe's workers take from environment variables."""
+    return {"TANDEM_TORCH_THREADS": str(profile.threads), "OMP_NUM_THREADS": str(profile.threads)}
+
+
+def scratch_settings(scratch: Path) -> dict[str, str]:
+    """Where TorchServe may write: environment variables for `scratch`."""
+    return {"LOG_LOCATION": str(scratch), "METRICS_LOCATION": str(scratch)}
 
 
 def _home() -> Path:

@@ -4,11 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtest import environment
+from serving.cores import split_cores
 
 
 @given(st.sets(st.integers(0, 255), min_size=2).map(sorted))
 def test_server_and_generator_never_share_a_core(available):
-    server, generator = environment.split_cores(available)
+    server, generator = split_cores(available)
     assert server
     assert 1 <= len(generator) <= 2
     assert not set(server) & set(generator)
@@ -17,7 +18,7 @@ def test_server_and_generator_never_share_a_core(available):
 
 
 def test_one_cpu_is_not_pinned():
-    assert environment.split_cores([3]) == ((), ())
+    assert split_cores([3]) == ((), ())
 
 
 def test_how_late_a_process_is_woken_is_measured_where_the_generator_will_run():

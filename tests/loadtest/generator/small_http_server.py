@@ -1,7 +1,8 @@
 """A small real HTTP/1.1 server that behaves well or badly: `python small_http_server.py MODE`. Prints its port.
 
 ok, wrong (another answer), chunked, 503, garbage (not HTTP), close (hangs up unread), last (Connection: close),
-silent (never answers), delay:SECONDS, die:COUNT (the process exits after that many answers)
+silent (never answers), delay:SECONDS, serial:SECONDS (one request after the other, each takes so long), tiring:SECONDS
+(serial, each answer takes 0.3 % longer than the last), die:COUNT (the process exits after that many answers)
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ WRONG = json.dumps({"predictions": [[0.9] + [0.1 / 9] * 9]}).encode()
 
 mode, _, value = sys.argv[1].partition(":")
 answered: list[bytes] = []
+turn = asyncio.Lock()
 
 
 async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -30,6 +32,9 @@ async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
                 break
             if mode == "delay":
                 await asyncio.sleep(float(value))
+            if mode in ("serial", "tiring"):
+                async with turn:
+                    await asyncio.sleep(float(value) * (1.003 ** len(answered) if mode == "tiring" else 1))
             if mode == "die" and len(answered) >= int(value):
                 os._exit(1)
             writer.write(answer())

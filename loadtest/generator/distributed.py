@@ -1,0 +1,288 @@
+"""The generator as Locust's master and workers: one schedule, shared exactly, started at one moment, merged at the end.
+
+The master has the plan and writes all results; a worker needs no file: plan and reference images come to it over
+Locust's own connection. Times cross machines as the master's clock; a worker on the master's machine has the same one,
+any other measures how far apart theirs are (Cristian's algorithm: the quickest of several questions).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gevent
+from gevent.queue import Empty, Queue
+
+from loadtest.generator import phases
+from loadtest.generator.answers import Reference
+from loadtest.generator.crew import START_MARGIN_S
+from loadtest.generator.live import Slice, join
+from loadtest.generator.loader import Loader, Report
+from loadtest.generator.part import Part, merge
+from loadtest.generator.phases import ClosedLoopPhase, OpenLoopPhase, Plan, WarmUpPhase
+from loadtest.generator.punctuality import punctual
+from loadtest.generator.timer import clock
+from models.problem import Problem
+from serving.target import Target
+
+_TO_WORKER = ("tandem-begin", "tandem-pong", "tandem-phase", "tandem-go", "tandem-stop", "tandem-end")
+_TO_MASTER = (
+    "tandem-hello",
+    "tandem-ping",
+    "tandem-begun",
+    "tandem-ready",
+    "tandem-slice",
+    "tandem-part",
+    "tandem-problem",
+)
+_PINGS = 11
+_CONNECT_S = 60.0
+_PREPARE_S = 60.0
+# From "go" to the first request of the lead-in: the message must be there before.
+_GO_MARGIN_S = 0.25 + START_MARGIN_S
+
+
+class Workers:
+    """The master's side: Locust's workers as a `Crew`. `expected`: how many there are to be."""
+
+    def __init__(self, plan: Plan, runner: Any, expected: int) -> None:
+        self.workers = expected
+        self._plan, self._runner = plan, runner
+        self._inbox: Queue = Queue()
+        self._members: list[str] = []
+        self._number = 0
+        for kind in _TO_MASTER:
+            runner.register_message(kind, self._receive)
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Wait for the workers and give each its place; in the end, tell them that it is over."""
+        plan = self._plan
+        machines = dict(self._gather("tandem-hello", _CONNECT_S, "name -u as many users as there are workers"))
+        self._members = sorted(machines)
+        reference = plan.reference.read_bytes()
+        for index, member in enumerate(self._members):
+            here = machines[member]["machine"] == _machine()
+            data = {
+                "worker": index,
+                "workers": self.workers,
+                "target": plan.target.to_dict(),
+                "payloads": plan.payloads,
+                "reference": reference,
+                "cores": _cores(plan.cores, index, self.workers) if here else [],
+            }
+            self._runner.send_message("tandem-begin", data, member)
+        self._gather("tandem-begun", _PREPARE_S)
+        try:
+            yield
+        finally:
+            self._runner.send_message("tandem-end", {})
+
+    def warm_up(self, phase: WarmUpPhase, report: Report) -> None:
+        """See `Crew`."""
+        self._run(phase, report)
+
+    def load(self, phase: OpenLoopPhase | ClosedLoopPhase, report: Report) -> tuple[float, Part]:
+        """See `Crew`."""
+        return self._run(phase, report)
+
+    def _run(self, phase: WarmUpPhase | OpenLoopPhase | ClosedLoopPhase, report: Report) -> tuple[float, Part]:
+        self._number += 1
+        self._runner.send_message("tandem-phase", {"number": self._number, "phase": phases.to_values(phase)})
+        self._gather("tandem-ready", _PREPARE_S)
+        lead_in_s = 0.0 if isinstance(phase, WarmUpPhase) else phase.lead_in_s
+        started = clock() + _GO_MARGIN_S + lead_in_s
+        started_at = time.time() + started - clock()
+        self._runner.send_message("tandem-go", {"number": self._number, "at": started})
+        together = _Together(self._members)
+        parts: dict[str, Part] = {}
+        patience = _patience_s(phase)
+        while len(parts) < self.workers:
+            kind, member, data = self._next(patience)
+            if kind == "tandem-slice":
+                together.add(member, Slice.unpack(data["piece"]), data["now"])
+            elif kind == "tandem-part":
+                parts[member] = Part.unpack(data["part"])
+                together.ended(member)
+            for piece, now in together.ready():
+                if not report(piece, now, _nothing):
+                    self._runner.send_message("tandem-stop", {"number": self._number})
+        return started_at, merge([parts[member] for member in self._members])
+
+    def _gather(self, kind: str, timeout_s: float, fix: str = "see the log") -> list[tuple[str, Any]]:
+        """One message of a kind from every worker. Raises `Problem` where one does not come."""
+        found: dict[str, Any] = {}
+        deadline = clock() + timeout_s
+        while len(found) < self.workers:
+            try:
+                got, member, data = self._next(max(0.1, deadline - clock()))
+            except TimeoutError:
+                raise Problem(f"{len(found)} of {self.workers} workers answered in {timeout_s:g} s: {fix}") from None
+            if got == kind:
+                found[member] = data
+        return list(found.items())
+
+    def _next(self, timeout_s: float) -> tuple[str, str, Any]:
+        deadline = clock() + timeout_s
+        while True:
+            lost = [node.id for node in self._runner.clients.missing if node.id in self._members]
+            if lost:
+                raise Problem(f"the load generator's worker {lost[0]} is lost: did its process die?")
+            try:
+                kind, member, data = self._inbox.get(timeout=min(1.0, max(0.0, deadline - clock())))
+            except Empty:
+                if clock() >= deadline:
+                    raise TimeoutError from None
+                continue
+            if kind == "tandem-problem":
+                raise Problem(data["text"])
+            return kind, member, data
+
+    def _receive(self, environment: Any, msg: Any) -> None:
+        if msg.type == "tandem-ping":
+            self._runner.send_message("tandem-pong", {"asked": msg.data["asked"], "now": clock()}, msg.node_id)
+        else:
+            self._inbox.put((msg.type, msg.node_id, msg.data))
+
+
+class _Together:
+    """Puts the n-th slices of all workers together, which are of the same stretch of time."""
+
+    def __init__(self, members: Sequence[str]) -> None:
+        self._waiting: dict[str, list[tuple[Slice, float]]] = {member: [] for member in members}
+        self._going = set(members)
+
+    def add(self, member: str, piece: Slice, now: float) -> None:
+        self._waiting[member].append((piece, now))
+
+    def ended(self, member: str) -> None:
+        self._going.discard(member)
+
+    def ready(self) -> Iterator[tuple[Slice, float]]:
+        """The slices to which no worker has anything to add; (all of them together, until when)."""
+        while any(self._waiting.values()) and all(self._waiting[member] for member in self._going):
+            pieces = [waiting.pop(0) for waiting in self._waiting.values() if waiting]
+            yield join([piece for piece, _ in pieces]), max(now for _, now in pieces)
+
+
+class Member:
+    """A worker's side. It serves phases until the master says that it is over."""
+
+    def __init__(self, runner: Any, stats: Any) -> None:
+        self._runner, self._stats = runner, stats
+        self._inbox: Queue = Queue()
+        self._stopped = 0  # the number of the latest phase that is to stop
+        self._ahead_s = 0.0  # the master's clock minus ours
+        for kind in _TO_WORKER:
+            runner.register_message(kind, self._receive)
+
+    def serve(self) -> None:
+        """Announce this worker and do what the master says."""
+        self._tell("tandem-hello", {"machine": _machine()})
+        begin = self._await("tandem-begin")
+        if begin is None:
+            return
+        try:
+            # The master reports the trouble; this process then only has to end.
+            self._serve(begin)
+        except Problem as problem:
+            self._tell("tandem-problem", {"text": str(problem)})
+        except Exception as failure:
+            logging.getLogger(__name__).exception("the worker failed")
+            self._tell("tandem-problem", {"text": f"a worker failed: {type(failure).__name__}: {failure}"})
+
+    def _serve(self, begin: dict[str, Any]) -> None:
+        loader = Loader(
+            target=Target.from_dict(begin["target"]),
+            reference=Reference(begin["reference"]),
+            payloads=begin["payloads"],
+            stats=self._stats,
+            worker=begin["worker"],
+            workers=begin["workers"],
+        )
+        with punctual(begin["cores"]):
+            self._ahead_s = self._measure_clock()
+            self._tell("tandem-begun", {})
+            while (order := self._await("tandem-phase")) is not None:
+                self._run(loader, order["number"], phases.build(order["phase"], "phase"))
+
+    def _run(self, loader: Loader, number: int, phase: Any) -> None:
+        def ready() -> float:
+            self._tell("tandem-ready", {"number": number})
+            go = self._await("tandem-go")
+            if go is None:
+                raise Problem("the master ended the run")
+            at = float(go["at"]) - self._ahead_s
+            lead_in_s = 0.0 if isinstance(phase, WarmUpPhase) else phase.lead_in_s
+            gevent.sleep(max(0.0, at - lead_in_s - START_MARGIN_S - clock()))
+            return at
+
+        def report(piece: Slice, now: float, between: Callable[[], None]) -> bool:
+            between()
+            self._tell("tandem-slice", {"piece": piece.pack(), "now": now + self._ahead_s})
+            return self._stopped != number
+
+        if isinstance(phase, WarmUpPhase):
+            part = loader.warm_up(replace(phase, folder=Path()), report, ready)
+        elif isinstance(phase, OpenLoopPhase):
+            part = loader.open_loop(phase, ready, report)
+        else:
+            part = loader.closed_loop(phase, ready, report)
+        self._tell("tandem-part", {"number": number, "part": part.pack()})
+
+    def _measure_clock(self) -> float:
+        """How far the master's clock is ahead of ours, in seconds: from the question that was answered most quickly."""
+        best = (float("inf"), 0.0)
+        for _ in range(_PINGS):
+            self._tell("tandem-ping", {"asked": clock()})
+            answer = self._await("tandem-pong")
+            if answer is None:
+                break
+            took = clock() - answer["asked"]
+            best = min(best, (took, answer["now"] - answer["asked"] - took / 2))
+        return best[1]
+
+    def _await(self, kind: str) -> Any:
+        """The next message of a kind; None when it is over."""
+        while True:
+            got, data = self._inbox.get()
+            if got == "tandem-end":
+                return None
+            if got == kind:
+                return data
+
+    def _tell(self, kind: str, data: dict[str, Any]) -> None:
+        self._runner.send_message(kind, data)
+
+    def _receive(self, environment: Any, msg: Any) -> None:
+        if msg.type == "tandem-stop":
+            self._stopped = msg.data["number"]
+        else:
+            self._inbox.put((msg.type, msg.data))
+
+
+def _cores(cores: Sequence[int], worker: int, workers: int) -> list[int]:
+    """A worker's cores: its share where there are enough for all, else all of them."""
+    return list(cores[worker::workers] if len(cores) >= workers else cores)
+
+
+def _machine() -> str:
+    """What tells this machine from others until it is booted again."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _patience_s(phase: WarmUpPhase | OpenLoopPhase | ClosedLoopPhase) -> float:
+    """Seconds without any message after which a phase has failed."""
+    return phase.timeout_s + 30.0
+
+
+def _nothing() -> None:
+    """The master sends no requests: nothing is due between two pieces of its work."""

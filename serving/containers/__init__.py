@@ -1,0 +1,1 @@
+"""Servers in containers: what runs inside the images, and how images are built and stacks brought up."""

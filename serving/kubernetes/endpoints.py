@@ -1,0 +1,65 @@
+"""The deployed servers as clients see them: through a port-forward from here, and by name inside the cluster."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+
+from models.problem import Problem
+from serving import tensorflow_serving
+from serving.kubernetes import server_config
+from serving.kubernetes.kubectl import NAMESPACE, Cluster
+from serving.kubernetes.port_forward import PortForward
+from serving.kubernetes.settings import Settings
+from serving.profile import ServingProfile
+from serving.target import Target
+from serving.torchserve import config as torchserve
+
+PORTS = {
+    "pytorch": (server_config.TORCHSERVE_PORTS.grpc, server_config.TORCHSERVE_PORTS.rest),
+    "tensorflow": (server_config.TENSORFLOW_GRPC, server_config.TENSORFLOW_REST),
+}
+
+
+def inside(cluster: Cluster, settings: Settings, stack: str) -> Target:
+    """The target of ``stack`` as the cluster's own pods reach it: its headless Service's name. Raises `Problem`."""
+    name = server_config.SERVERS[stack]
+    deployment = cluster.find("deployment", name)
+    if deployment is None:
+        raise Problem(f"{name} is not deployed on {cluster.context}: make deploy")
+    grpc, rest = PORTS[stack]
+    host = f"{name}.{NAMESPACE}.svc"
+    metrics = (
+        f"http://{host}:{server_config.TORCHSERVE_PORTS.metrics}{torchserve.METRICS_PATH}"
+        if stack == "pytorch"
+        else f"http://{host}:{rest}{tensorflow_serving.METRICS_PATH}"
+    )
+    profile = ServingProfile.from_dict(settings.profile)
+    engine = "torchserve" if stack == "pytorch" else "tensorflow-serving"
+    if stack == "tensorflow" and settings.embedded:
+        engine = "embedded-tfserving"
+    image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
+    return Target(
+        stack=stack,
+        engine=engine,
+        engine_version=f"image {image}",
+        runtime="kubernetes",
+        model=settings.model,
+        version=settings.version,
+        input_shape=settings.input_shape,
+        classes=settings.classes,
+        grpc=f"{host}:{grpc}",
+        rest=f"{host}:{rest}",
+        metrics=metrics,
+        settings=profile.to_dict(),
+    )
+
+
+@contextlib.contextmanager
+def forwarded(cluster: Cluster, target: Target) -> Iterator[tuple[Target, PortForward]]:
+    """``target`` (as `inside` gives it) on local ports for the length of a ``with`` block. Raises `Problem`."""
+    name = server_config.SERVERS[target.stack]
+    grpc, rest = PORTS[target.stack]
+    with PortForward(cluster, f"deployment/{name}", (grpc, rest)) as forward:
+        yield replace(target, grpc=forward.address(grpc), rest=forward.address(rest), metrics=None), forward

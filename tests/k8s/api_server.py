@@ -1,0 +1,425 @@
+"""The part of a Kubernetes API server that the verbs talk to, for the real kubectl: discovery, applies, reads, deletes,
+access reviews, pods' logs; and the controllers' part, with the faults that a test asks for.
+
+It stands in where no cluster is there (KUBECONFIG): it checks no schema and merges nothing, an apply replaces.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import yaml
+
+Object = dict[str, Any]
+# group/version -> (kind, plural, namespaced)
+KINDS: dict[str, list[tuple[str, str, bool]]] = {
+    "v1": [
+        ("Namespace", "namespaces", False),
+        ("Node", "nodes", False),
+        ("Pod", "pods", True),
+        ("Service", "services", True),
+        ("ServiceAccount", "serviceaccounts", True),
+        ("ConfigMap", "configmaps", True),
+        ("Event", "events", True),
+        ("ResourceQuota", "resourcequotas", True),
+        ("LimitRange", "limitranges", True),
+        ("PersistentVolumeClaim", "persistentvolumeclaims", True),
+    ],
+    "apps/v1": [
+        ("Deployment", "deployments", True),
+        ("ReplicaSet", "replicasets", True),
+        ("DaemonSet", "daemonsets", True),
+    ],
+    "policy/v1": [("PodDisruptionBudget", "poddisruptionbudgets", True)],
+    "autoscaling/v2": [("HorizontalPodAutoscaler", "horizontalpodautoscalers", True)],
+    "networking.k8s.io/v1": [("NetworkPolicy", "networkpolicies", True)],
+    "authorization.k8s.io/v1": [("SelfSubjectAccessReview", "selfsubjectaccessreviews", False)],
+}
+
+
+def node(name: str, *, cpu: str = "16", memory: str = "64Gi", gpus: int = 0, **labels: str) -> Object:
+    """A node that is ready."""
+    gpu: Object = {"nvidia.com/gpu": str(gpus)} if gpus else {}
+    known = {"nvidia.com/gpu.present": "true", "nvidia.com/gpu.product": "Tesla-T4"} if gpus else {}
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": {**known, **labels}},
+        "spec": {"taints": [{"key": "nvidia.com/gpu", "effect": "NoSchedule"}]} if gpus else {},
+        "status": {
+            "allocatable": {"cpu": cpu, "memory": memory, "ephemeral-storage": "100Gi", **gpu},
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
+    }
+
+
+class ApiServer:
+    """The state: objects by (plural, namespace, name), and what goes wrong."""
+
+    def __init__(self) -> None:
+        self.objects: dict[tuple[str, str, str], Object] = {}
+        self.version = "v1.36.2"
+        self.writes: list[str] = []
+        self.refused: set[tuple[str, str]] = set()  # (verb, resource) that the user may not
+        self.logs: dict[str, str] = {}  # of a Deployment's pods
+        # What a Deployment's pods come to: a function of the Deployment gives the container's status, or None: it runs.
+        self.fate: Callable[[Object], Object | None] = lambda deployment: None
+        self.replica_failure: dict[str, str] = {}  # Deployment to the message why no pod can be made
+        self.unauthorized = False
+        self.pod_security: str = ""  # a warning that an apply of a Deployment gets
+        self.crds: set[str] = set()
+        self._lock = threading.Lock()
+        for one in (node("node-1"), node("node-2")):
+            self.add(one)
+
+    def kinds(self) -> dict[str, list[tuple[str, str, bool]]]:
+        known = dict(KINDS)
+        if "monitoring.coreos.com" in self.crds:
+            known["monitoring.coreos.com/v1"] = [("ServiceMonitor", "servicemonitors", True)]
+        if "gateway.networking.k8s.io" in self.crds:
+            known["gateway.networking.k8s.io/v1"] = [
+                ("HTTPRoute", "httproutes", True),
+                ("GRPCRoute", "grpcroutes", True),
+            ]
+        return known
+
+    def plural(self, kind: str) -> str:
+        return next(plural for kinds in self.kinds().values() for name, plural, _ in kinds if name == kind)
+
+    def add(self, one: Object) -> None:
+        """Put an object into the cluster, as it is."""
+        metadata = one["metadata"]
+        metadata.setdefault("uid", str(uuid.uuid4()))
+        self.objects[self.plural(one["kind"]), metadata.get("namespace", ""), metadata["name"]] = one
+
+    def remove(self, plural: str, name: str) -> None:
+        for key in [key for key in self.objects if key[0] == plural and key[2] == name]:
+            del self.objects[key]
+
+    def find(self, plural: str, name: str) -> Object:
+        """One object, whatever its namespace."""
+        (found,) = [one for key, one in self.objects.items() if key[0] == plural and key[2] == name]
+        return found
+
+    def names(self, plural: str) -> set[str]:
+        return {name for kind, _, name in self.objects if kind == plural}
+
+    def put(self, plural: str, one: Object, *, dry_run: bool) -> Object:
+        """What an apply does."""
+        key = (plural, one["metadata"].get("namespace", ""), one["metadata"]["name"])
+        with self._lock:
+            before = self.objects.get(key)
+            stored = copy.deepcopy(one)
+            metadata = stored["metadata"]
+            metadata["uid"] = before["metadata"]["uid"] if before else str(uuid.uuid4())
+            generation = before["metadata"].get("generation", 1) if before else 0
+            metadata["generation"] = generation + (not before or before.get("spec") != stored.get("spec"))
+            if before and "status" in before:
+                stored["status"] = before["status"]
+            metadata["resourceVersion"] = "1"
+            metadata["creationTimestamp"] = "2026-01-01T00:00:00Z"
+            if dry_run:
+                return stored
+            self.writes.append(f"{plural}/{key[2]}")
+            self.objects[key] = stored
+            if plural == "deployments":
+                self._control(stored)
+            return stored
+
+    def _control(self, deployment: Object) -> None:
+        """The Deployment's and ReplicaSet's controllers, the scheduler and the kubelet, all at once."""
+        metadata, spec = deployment["metadata"], deployment["spec"]
+        name, space, wanted = metadata["name"], metadata["namespace"], spec.get("replicas", 1)
+        for key in [key for key in self.objects if key[0] in ("pods", "replicasets") and key[2].startswith(f"{name}-")]:
+            del self.objects[key]
+        status = self.fate(deployment)
+        failure = self.replica_failure.get(name)
+        ready = 0 if status or failure else wanted
+        owner = {"kind": "ReplicaSet", "name": f"{name}-abc", "uid": str(uuid.uuid4())}
+        conditions = [{"type": "ReplicaFailure", "status": "True", "message": failure}] if failure else []
+        deployment["status"] = {
+            "observedGeneration": metadata["generation"],
+            "replicas": wanted,
+            "updatedReplicas": wanted,
+            "availableReplicas": ready,
+            "conditions": conditions,
+        }
+        self.add(
+            {
+                "apiVersion": "apps/v1",
+                "kind": "ReplicaSet",
+                "metadata": {
+                    "name": owner["name"],
+                    "namespace": space,
+                    "uid": owner["uid"],
+                    "ownerReferences": [{"uid": metadata["uid"], "kind": "Deployment", "name": name}],
+                },
+                "status": {"conditions": conditions},
+            }
+        )
+        for number in range(0 if failure else wanted):
+            self.add(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Pod",
+                    "metadata": {
+                        "name": f"{name}-abc-{number}",
+                        "namespace": space,
+                        "labels": spec["template"]["metadata"]["labels"],
+                        "ownerReferences": [owner],
+                    },
+                    "spec": {"nodeName": "node-1", "containers": spec["template"]["spec"]["containers"]},
+                    "status": {
+                        "phase": "Pending" if status else "Running",
+                        "conditions": [
+                            *(status or {}).get("conditions", []),
+                            {"type": "Ready", "status": "False" if status else "True"},
+                        ],
+                        "containerStatuses": (status or {}).get("containerStatuses", []),
+                    },
+                }
+            )
+            if status and "event" in status:
+                self.add(
+                    {
+                        "apiVersion": "v1",
+                        "kind": "Event",
+                        "metadata": {"name": f"{name}-abc-{number}.1", "namespace": space},
+                        "involvedObject": {"kind": "Pod", "name": f"{name}-abc-{number}"},
+                        "reason": "Failed",
+                        "message": status["event"],
+                        "lastTimestamp": "2026-01-01T00:00:00Z",
+                    }
+                )
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    api: ApiServer
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        query = {key: values[0] for key, values in parse_qs(url.query).items()}
+        if self.api.unauthorized:
+            return self._status(401, "Unauthorized", "Unauthorized")
+        discovered = self._discovery(url.path)
+        if discovered is not None:
+            return self._json(discovered)
+        return self._read(url.path, query)
+
+    def _discovery(self, path: str) -> Object | None:  # noqa: PLR0911
+        """What a path of the discovery API says; None for any other path."""
+        if path == "/version":
+            major, minor = re.findall(r"\d+", self.api.version)[:2]
+            return {"major": major, "minor": minor, "gitVersion": self.api.version}
+        if path == "/api":
+            return {"kind": "APIVersions", "versions": ["v1"]}
+        if path == "/apis":
+            groups = [version for version in self.api.kinds() if "/" in version]
+            listed = [
+                {
+                    "name": version.split("/")[0],
+                    "versions": [{"groupVersion": version, "version": version.split("/")[1]}],
+                    "preferredVersion": {"groupVersion": version, "version": version.split("/")[1]},
+                }
+                for version in groups
+            ]
+            return {"kind": "APIGroupList", "apiVersion": "v1", "groups": listed}
+        if path == "/openapi/v3":
+            urls = {self._base(version): f"/openapi/v3{self._base(version)}" for version in self.api.kinds()}
+            return {"paths": {base.lstrip("/"): {"serverRelativeURL": url} for base, url in urls.items()}}
+        if path.startswith("/openapi/v3/"):
+            return self._openapi(path.removeprefix("/openapi/v3"))
+        found = re.fullmatch(r"/apis?/(v1|[\w.-]+/v\d\w*)", path)
+        if found and found[1] in self.api.kinds():
+            resources = [
+                {
+                    "name": plural,
+                    "singularName": kind.lower(),
+                    "kind": kind,
+                    "namespaced": namespaced,
+                    "verbs": ["create", "delete", "get", "list", "patch", "update", "watch"],
+                }
+                for kind, plural, namespaced in self.api.kinds()[found[1]]
+            ]
+            return {"kind": "APIResourceList", "groupVersion": found[1], "resources": resources}
+        return None
+
+    @staticmethod
+    def _base(version: str) -> str:
+        return f"/apis/{version}" if "/" in version else f"/api/{version}"
+
+    def _openapi(self, base: str) -> Object:
+        """As much of a version's document as kubectl looks at: that the server validates fields itself."""
+        parameters = [
+            {"name": name, "in": "query", "schema": {"type": "string"}} for name in ("dryRun", "fieldValidation")
+        ]
+        group, _, version = base.removeprefix("/api").removeprefix("s").lstrip("/").rpartition("/")
+        kinds = self.api.kinds()[f"{group}/{version}" if group else version]
+        paths = {}
+        for kind, plural, _ in kinds:
+            operation = {
+                "parameters": parameters,
+                "responses": {},
+                "x-kubernetes-group-version-kind": {"group": group, "version": version, "kind": kind},
+            }
+            paths[f"{base}/{plural}/{{name}}"] = {"patch": operation}
+            paths[f"{base}/{plural}"] = {"post": operation}
+        return {"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": self.api.version}, "paths": paths}
+
+    def _read(self, path: str, query: dict[str, str]) -> None:
+        version, plural, namespace, name, rest = self._split(path)
+        if rest == "log":
+            pod = re.sub(r"-abc-\d+$", "", name)
+            if query.get("previous") == "true":
+                return self._status(400, "BadRequest", "previous terminated container not found")
+            return self._send(200, self.api.logs.get(pod, "").encode(), "text/plain")
+        if ("list", plural) in self.api.refused:
+            return self._forbidden("list", plural)
+        if name:
+            one = self.api.objects.get((plural, namespace, name))
+            return self._json(one) if one else self._missing(plural, name)
+        selector = query.get("fieldSelector", "")
+        wanted = dict(part.split("=", 1) for part in selector.split(",") if part)
+        items = [
+            one
+            for (kind, space, _), one in list(self.api.objects.items())
+            if kind == plural
+            and namespace in ("", space)
+            and wanted.get("involvedObject.name") in (None, one.get("involvedObject", {}).get("name"))
+        ]
+        listed = next(kind for kind, known, _ in self.api.kinds()[version] if known == plural)
+        return self._json({"kind": f"{listed}List", "apiVersion": version, "metadata": {}, "items": items})
+
+    def do_PATCH(self) -> None:
+        url = urlsplit(self.path)
+        query = parse_qs(url.query)
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        _, plural, namespace, name, rest = self._split(url.path)
+        if ("patch", plural) in self.api.refused:
+            return self._forbidden("patch", plural)
+        if namespace and ("namespaces", "", namespace) not in self.api.objects:
+            return self._missing("namespaces", namespace)
+        if self.headers["Content-Type"] == "application/apply-patch+yaml":
+            one = yaml.safe_load(body)
+        else:  # a merge patch, such as `kubectl scale` sends
+            one = copy.deepcopy(self.api.objects[plural, namespace, name])
+            _merge(one, json.loads(body))
+        if rest == "scale":
+            return self._json(self._scaled(namespace, name))
+        warning = self.api.pod_security if plural == "deployments" else ""
+        return self._json(self.api.put(plural, one, dry_run="dryRun" in query), warning=warning)
+
+    def _scaled(self, namespace: str, name: str) -> Object:
+        return self.api.objects["deployments", namespace, name]
+
+    def do_POST(self) -> None:
+        text = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if not text:  # a port-forward
+            return self._status(501, "NotImplemented", "this server forwards no ports")
+        body = json.loads(text)
+        if body["kind"] == "SelfSubjectAccessReview":
+            asked = body["spec"]["resourceAttributes"]
+            resource = "/".join(filter(None, (asked["resource"], asked.get("subresource"))))
+            body["status"] = {"allowed": (asked["verb"], resource) not in self.api.refused}
+            return self._json(body, 201)
+        _, plural, _, _, _ = self._split(urlsplit(self.path).path)
+        return self._json(self.api.put(plural, body, dry_run=False), 201)
+
+    def do_DELETE(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        _, plural, namespace, name, _ = self._split(urlsplit(self.path).path)
+        one = self.api.objects.pop((plural, namespace, name), None)
+        if one is None:
+            return self._missing(plural, name)
+        self.api.writes.append(f"delete {plural}/{name}")
+        if plural == "namespaces":
+            for key in [key for key in self.api.objects if key[1] == name]:
+                del self.api.objects[key]
+        return self._json({"kind": "Status", "apiVersion": "v1", "status": "Success"})
+
+    def _split(self, path: str) -> tuple[str, str, str, str, str]:
+        """(version, plural, namespace, name, subresource) of a path."""
+        found = re.fullmatch(
+            r"/apis?/(?P<version>v1|[\w.-]+/v\d\w*)(?:/namespaces/(?P<space>[\w.-]+)(?=/))?/(?P<plural>\w+)"
+            r"(?:/(?P<name>[\w.-]+))?(?:/(?P<rest>\w+))?",
+            path,
+        )
+        assert found, path
+        return found["version"], found["plural"], found["space"] or "", found["name"] or "", found["rest"] or ""
+
+    def _forbidden(self, verb: str, plural: str) -> None:
+        message = (
+            f'{plural} is forbidden: User "dev" cannot {verb} resource "{plural}" in API group "" at the cluster scope'
+        )
+        self._status(403, "Forbidden", message)
+
+    def _missing(self, plural: str, name: str) -> None:
+        self._status(404, "NotFound", f'{plural} "{name}" not found', {"name": name, "kind": plural})
+
+    def _status(self, code: int, reason: str, message: str, details: Object | None = None) -> None:
+        body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "reason": reason}
+        self._json({**body, "code": code, "details": details or {}}, code)
+
+    def _json(self, body: Object, code: int = 200, warning: str = "") -> None:
+        self._send(code, json.dumps(body).encode(), "application/json", warning)
+
+    def _send(self, code: int, body: bytes, kind: str, warning: str = "") -> None:
+        self.send_response(code)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        if warning:
+            escaped = warning.replace('"', '\\"')
+            self.send_header("Warning", f'299 - "{escaped}"')
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def _merge(one: Object, patch: Object) -> None:
+    for key, value in patch.items():
+        if isinstance(value, dict) and isinstance(one.get(key), dict):
+            _merge(one[key], value)
+        else:
+            one[key] = value
+
+
+@contextmanager
+def serving(api: ApiServer, kubeconfig: Path) -> Iterator[str]:
+    """Serve it on a free port for the length of a ``with`` block, and write a kubeconfig for it; yields its URL."""
+    handler = type("Handler", (_Handler,), {"api": api})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+    write_kubeconfig(kubeconfig, url)
+    try:
+        yield url
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def write_kubeconfig(path: Path, url: str) -> None:
+    content = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "test",
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        "clusters": [{"name": "test", "cluster": {"server": url}}],
+        "users": [{"name": "test", "user": {"token": "none"}}],
+    }
+    path.write_text(yaml.safe_dump(content))

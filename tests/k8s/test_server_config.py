@@ -1,0 +1,135 @@
+"""What pods find at /config, and the probes that use it, against real servers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from serving import launch
+from serving.kubernetes import server_config
+from serving.profile import ServingProfile
+from tests.k8s.rendered import K8S
+
+PROBE = K8S / "base" / "probe.sh"
+
+
+def render(**changes):
+    arguments = {"model": "convnet", "version": 1, "input_shape": (32, 32, 3), "cores": 4}
+    return server_config.render(ServingProfile(), **{**arguments, **changes})
+
+
+@pytest.mark.parametrize("path", server_config.checked_in(), ids=lambda path: path.name)
+def test_what_is_checked_in_is_what_is_rendered(path):
+    assert path.read_bytes() == server_config.checked_in()[path].encode(), "run make manifests"
+
+
+def test_servers_listen_where_services_lead_and_management_stays_inside():
+    properties = render()["torchserve"]["config.properties"].splitlines()
+    assert "inference_address=http://0.0.0.0:8080" in properties
+    assert "grpc_inference_port=7070" in properties
+    assert "management_address=http://127.0.0.1:8081" in properties
+    assert "--rest_api_port=8501" in render()["tensorflow-serving"]["flags.txt"].splitlines()
+
+
+def test_both_servers_close_connections_after_the_same_time():
+    files = render()
+    assert "grpc_inference_max_connection_age_ms=20000" in files["torchserve"]["config.properties"]
+    assert "--grpc_channel_arguments=grpc.max_connection_age_ms=20000" in files["tensorflow-serving"]["flags.txt"]
+
+
+def test_the_probes_request_is_a_whole_http_request_of_one_image():
+    for files in render(version=7, input_shape=(2, 3, 1)).values():
+        head, body = files["predict.http"].split("\r\n\r\n")
+        assert int(head.rpartition(" ")[2]) == len(body)
+        assert json.loads(body) == {"instances": [[[[0], [0], [0]], [[0], [0], [0]]]]}
+        assert "/7" in head.splitlines()[0]
+
+
+def probe(folder: Path, port: int, word: str) -> subprocess.CompletedProcess[str]:
+    variables = {
+        **os.environ,
+        "PORT": str(port),
+        "PREDICT": str(folder / "predict.http"),
+        "HEALTH": str(folder / "health.http"),
+    }
+    return subprocess.run(
+        ["bash", str(PROBE), word], env=variables, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize("stack", ["pytorch", "tensorflow"])
+def test_ready_means_that_this_version_answers(stack, bundle, tmp_path):
+    name = server_config.SERVERS[stack]
+    for version in (bundle.version, bundle.version + 1):
+        files = render(version=version, input_shape=bundle.input_shape)[name]
+        server_config.write(files, tmp_path / str(version))
+    with launch.start(stack, bundle, ServingProfile(), tmp_path / "server") as running:
+        port = int(running.target.rest.rpartition(":")[2])
+        for word in ("startup", "ready"):
+            done = probe(tmp_path / str(bundle.version), port, word)
+            assert done.returncode == 0, done.stdout + done.stderr
+        other = probe(tmp_path / str(bundle.version + 1), port, "ready")
+        assert other.returncode == 1
+        assert "404" in other.stdout
+    gone = probe(tmp_path / str(bundle.version), port, "ready")
+    assert gone.returncode == 1
+    assert "answered with nothing" in gone.stdout
+
+
+@contextmanager
+def answering(predict: int, health: int) -> Iterator[int]:
+    """A server that answers POST and GET with these statuses."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_error(predict)
+
+        def do_GET(self) -> None:
+            self.send_response(health)
+            self.end_headers()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("word", "predict", "health", "expected"),
+    [
+        ("ready", 503, 200, 0),  # its queue is full: taking it away would only overload the others
+        ("startup", 503, 200, 1),  # it has never answered yet
+        ("ready", 503, 500, 1),  # its workers are dead
+        ("ready", 500, 200, 1),
+        ("ready", 404, 200, 1),
+    ],
+)
+def test_an_overloaded_server_stays_ready_and_a_broken_one_does_not(word, predict, health, expected, tmp_path):
+    server_config.write(render()["torchserve"], tmp_path)
+    with answering(predict, health) as port:
+        assert probe(tmp_path, port, word).returncode == expected
+
+
+def test_a_gpu_profile_uses_the_gpu():
+    gpu = dataclasses.replace(ServingProfile(), device="gpu")
+    files = server_config.render(gpu, model="convnet", version=1, input_shape=(32, 32, 3), cores=4)
+    assert "number_of_gpu=0" not in files["torchserve"]["config.properties"]
+    assert "number_of_gpu=0" in render()["torchserve"]["config.properties"]
