@@ -23,12 +23,12 @@ RUNTIME   ?=
 deployment := --overlay '$(OVERLAY)' --components '$(COMPONENTS)' --registry '$(REGISTRY)' $(if $(MODEL),--model $(MODEL)) $(if $(MODEL_VERSION),--model-version $(MODEL_VERSION))
 what := $(if $(MODEL),--model $(MODEL)) $(if $(DATASET),--dataset $(DATASET))
 
-.PHONY: help compare train export serve loadtest loadtest-worker report images up down deploy deploy-plan rollout undeploy manifests test lint format bench-loadgen bench-embedded dashboards dashboards-check watch clean distclean lock ci-tools packages locust collect
+.PHONY: help compare train export serve loadtest loadtest-worker report images up down deploy deploy-plan rollout undeploy manifests test lint format bench-loadgen bench-embedded dashboards dashboards-check watch clean distclean lock ci-tools packages locust collect screenshot
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  variables: EXPERIMENT=default|smoke|FILE.toml  DATASET=fashion-mnist|cifar10|digits  MODEL=convnet  RUNTIME=process|container|kubernetes  RUN=FOLDER  ARGS='--help'"
+	@echo "  variables: EXPERIMENT=default|smoke|FILE.toml  DATASET=fashion-mnist|cifar10|digits  MODEL=convnet  RUNTIME=process|container|kubernetes  RUN=FOLDER  AGAINST=FOLDER  ARGS='--help'"
 
 compare: $(INSTALLED) packages ## train, export, prove, serve, load, report: the whole comparison
 	@$(PY) -m loadtest compare --experiment $(EXPERIMENT) $(what) $(if $(RUNTIME),--set runtime=$(RUNTIME)) $(ARGS)
@@ -96,6 +96,9 @@ format: $(DEV) ## let ruff format and mend
 
 bench-loadgen: $(INSTALLED) ## the load generator against a trivial server, beside other tools
 	@$(PY) -m loadtest bench-loadgen $(ARGS)
+
+screenshot: $(DEV) ## docs/report.png: the verdict of a run's report (RUN=FOLDER)
+	@$(PY) -m tests.loadtest.report.screenshot $(RUN) docs/report.png $(ARGS)
 
 bench-embedded: $(INSTALLED) ## the embedded server on a core of its own, beside TensorFlow Serving's figures
 	@$(PY) -m loadtest bench-embedded $(ARGS)
