@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_
 
 from loadtest import observation
 from models.problem import Problem
+from monitoring import prometheus_api
 from serving import ports
 from serving.process_metrics import ProcessMetrics
 from serving.target import Target
@@ -152,3 +153,15 @@ def test_only_the_server_in_use_is_scraped(prometheus, page):
 def test_a_query_that_prometheus_refuses_is_named(prometheus):
     with pytest.raises(Problem, match="refused the query rate"):
         prometheus.query("rate(", time.time())
+
+
+def test_its_address_stands_in_its_folder_for_as_long_as_it_is_up(tmp_path):
+    require("prometheus")
+    running = observation.start(tmp_path, ())
+    assert running is not None
+    try:
+        assert prometheus_api.running_at(tmp_path) == running.url
+    finally:
+        running.stop()
+    assert prometheus_api.running_at(tmp_path) is None
+    assert not (tmp_path / "url").exists()
