@@ -187,7 +187,6 @@ class _Job:
             generator=generator,
             exporter_port=self.exporter_port,
             cores=self.targets.generator_cores,
-            name=block.stack,
             on_event=lambda event: self._on_event(block, event, {phase["id"]: phase for phase in phases}),
             check=self.targets.check,
         )

@@ -15,8 +15,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from loadtest import generator_process
 from loadtest.experiment import Experiment
 from loadtest.observation import Prometheus
+from loadtest.place import Here
 from loadtest.progress import RunProgress
 from loadtest.run import run
 from loadtest.run_folder import RunFolder
@@ -53,21 +55,21 @@ class Twins:
         self.server_cores: tuple[int, ...] = ()  # no model of its own is measured
         self._folder, self._engine, self._bundles, self._protocols = folder, engine, bundles, protocols
         self._running: launch.RunningTarget | None = None
-        self._side = ""
+        self.side = ""
 
     def observe(self, prometheus: Prometheus | None) -> None:
         """Servers' own figures have no part in it."""
 
     def use(self, stack: str, now: Callable[[str], None]) -> None:
         """Start that side's server."""
-        if self._running and self._side == stack:
+        if self._running and self.side == stack:
             return
         self.stop()
         place = self._folder.new_folder("servers", stack)
         self._running = launch.start(
             self._engine, self._bundles[stack], ServingProfile(), place, cores=self._server_cores
         )
-        self._side = stack
+        self.side = stack
         known = self._folder.read("wire-parity.json", {"targets": {}})
         if stack not in known["targets"]:
             now(f"{stack}: wire parity")
@@ -93,13 +95,25 @@ class Twins:
             self._running = None
 
 
+class _Named(Here):
+    """This machine, where results are named after the side that is up, not after its engine."""
+
+    def __init__(self, targets: Twins) -> None:
+        self._targets = targets
+
+    def run_phases(self, *arguments: Any, **options: Any) -> None:  # type: ignore[override]
+        """See `Place`."""
+        generator_process.run_phases(*arguments, **options, name=self._targets.side)
+
+
 def compare(
     experiment: Experiment, engine: str, sides: Mapping[str, Bundle], results: Path, progress: RunProgress
 ) -> dict[str, Any]:
     """Run an experiment on two servers of one engine; the summary."""
     first = sides[A]
     folder = RunFolder.open(results, experiment, first.digest, fresh=True)
-    run(experiment, first, Twins(folder, engine, sides, experiment.protocols), folder, progress)
+    targets = Twins(folder, engine, sides, experiment.protocols)
+    run(experiment, first, targets, folder, progress, _Named(targets))
     summary: dict[str, Any] = json.loads((folder.path / "summary.json").read_text())
     return summary
 
