@@ -116,6 +116,9 @@ def _plan(options: argparse.Namespace) -> int:
         cluster = None
     if cluster:
         preflight.check_version(cluster)
+    need = plan.demand(objects)
+    gpus = f", {need['nvidia.com/gpu']:g} GPUs" if "nvidia.com/gpu" in need else ""
+    print(f"asks for {need['cpu']:.1f} CPUs, {need['memory'] / 2**30:.1f} GiB of memory{gpus}", file=sys.stderr)
     differs = deploy.show_plan(cluster, objects, print)
     where = f"kubectl kustomize {os.path.relpath(folder)}"
     print(f"{'to apply this: make deploy' if differs else 'nothing would change'}; all of it: {where}", file=sys.stderr)
