@@ -12,6 +12,7 @@ from typing import Any
 from loadtest import experiment as experiments
 from models import problem
 from serving.containers.command_line import build_arguments, build_of
+from serving.target import STACKS
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,6 +38,15 @@ def main(argv: list[str] | None = None) -> int:
     )
     run.add_argument("--bundle", type=Path, help="the bundle that they serve (default: found in --artifacts)")
     run.add_argument("--artifacts", type=Path, default=Path("artifacts"), help="folder of the bundles")
+
+    web = verbs.add_parser("web", help="Locust's web page beside the stack that make up keeps running")
+    web.add_argument("stack", choices=STACKS, help="the server to load")
+    web.add_argument("--rate", type=float, default=50.0, help="requests/s on each protocol (%(default)s)")
+    web.add_argument("--seconds", type=float, default=60.0, help="seconds of load on each protocol (%(default)s)")
+    web.add_argument("--bundle", type=Path, help="the bundle that it serves; default: the newest of --model")
+    web.add_argument("--model", default="convnet", help="model name (%(default)s)")
+    web.add_argument("--artifacts", type=Path, default=Path("artifacts"), help="folder of the bundles")
+    build_arguments(web)
 
     report = verbs.add_parser("report", help="build summary.json and report.html again from a run's saved data")
     report.add_argument("run", nargs="?", default="results/latest", help="the run's folder")
@@ -169,6 +179,18 @@ def _worker(options: argparse.Namespace) -> int:
     return 0
 
 
+def _web(options: argparse.Namespace) -> int:
+    from loadtest import container_web
+    from serving import serve
+    from serving.containers.stack import Choice
+
+    bundle = serve.choose_bundle(options.bundle, options.artifacts, options.model)
+    choice = Choice(embedded=options.embedded, gpu=options.gpu, build=build_of(options))
+    url = container_web.start(bundle, choice, options.artifacts, options.stack, options.rate, options.seconds)
+    print(f"{url}: start the load there; it ends by itself, and so does the container")
+    return 0
+
+
 def _bench_loadgen(arguments: Sequence[str]) -> int:
     from loadtest.bench import load_generator
 
@@ -194,6 +216,7 @@ _VERBS = {
     "agent": _agent,
     "worker": _worker,
     "report": _report,
+    "web": _web,
 }
 _PROGRAMS = {
     "bench-loadgen": _bench_loadgen,

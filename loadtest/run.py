@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from loadtest import observation, phase_plan, plan, report
+from loadtest import model_time, observation, phase_plan, plan, report
 from loadtest.analysis import summary
 from loadtest.experiment import Experiment
 from loadtest.generator.slip import SLIP_FLOOR_MS
@@ -54,6 +54,7 @@ def run(
         resources.callback(targets.stop)
         job = _Job(experiment, bundle, targets, folder, prometheus, say_progress, place)
         job.record_environment()
+        job.time_models()
         job.probe()
         job.measure()
         folder.write("environment.json", {**folder.read("environment.json"), "finished_at": time.time()})
@@ -109,6 +110,18 @@ class _Job:
         if text not in known["warnings"]:
             known["warnings"].append(text)
             self.progress.say(f"note: {text}")
+
+    def time_models(self) -> None:
+        """Measure the model alone, where the servers' cores are this machine's."""
+        cores = self.targets.server_cores
+        if not cores:
+            return
+        known: dict[str, Any] = self.folder.read("model-time.json", {})
+        for stack in self.experiment.targets:
+            if stack not in known:
+                self.progress.now(f"{stack}: the model alone, without a server")
+                known[stack] = model_time.measure(self.bundle, stack, self.experiment.profile, cores)
+                self.folder.write("model-time.json", known)
 
     def probe(self) -> None:
         """Find each target's throughput and choose the scenarios' rates, unless the experiment fixes them."""

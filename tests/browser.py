@@ -27,6 +27,7 @@ def start(profile: Path) -> Browser:
         "--disable-component-update",
         "--disable-sync",
         f"--user-data-dir={profile}",
+        "about:blank",
     ):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
@@ -54,7 +55,8 @@ def resize(browser: Browser, width: int, scheme: str) -> None:
 
 
 def forget(browser: Browser) -> None:
-    """Drop what was logged so far."""
+    """Leave whatever page is open (at first, the browser's own) and drop what was logged so far."""
+    browser.get("about:blank")
     browser.get_log("performance")
     browser.get_log("browser")
 

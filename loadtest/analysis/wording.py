@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,9 @@ PROTOCOLS = {"grpc": "gRPC", "rest": "REST", "rest-binary": "REST (binary)"}
 STACKS = {"pytorch": "PyTorch", "tensorflow": "TensorFlow"}
 ENGINES = {"torchserve": "TorchServe", "tensorflow-serving": "TensorFlow Serving"}
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+ISOLATE, END_ISOLATE = "\u2068", "\u2069"
+CONTROLS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+TURNING = {"R", "AL", "AN", *CONTROLS}
 PERCENTILES = {"p50": "p50", "p90": "p90", "p95": "p95", "p99": "p99", "p999": "p99.9", "max": "max"}
 
 
@@ -117,18 +121,18 @@ def protocol(name: str) -> str:
 
 def stack(name: str) -> str:
     """A target's name without its engine."""
-    return STACKS.get(name, name)
+    return STACKS.get(name) or isolated(name)
 
 
 def engine(target: Mapping[str, Any]) -> str:
     """Engine and version. An embedded stand-in keeps its own name: it is not TensorFlow Serving."""
-    return f"{product(target)} {target.get('engine_version') or ''}".strip()
+    return f"{product(target)} {isolated(str(target.get('engine_version') or ''))}".strip()
 
 
 def product(target: Mapping[str, Any]) -> str:
     """An engine's name without its version."""
     name = str(target.get("engine") or "engine unknown")
-    return ENGINES.get(name, name)
+    return ENGINES.get(name) or isolated(name)
 
 
 def target(values: Mapping[str, Any]) -> str:
@@ -142,5 +146,18 @@ def is_embedded(values: Mapping[str, Any]) -> bool:
 
 
 def shorten(text: str, limit: int = 60) -> str:
-    """Text cut to so many characters, with an ellipsis."""
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    """Text cut to so many characters, with an ellipsis; what `isolated` opened is closed."""
+    if len(text) <= limit:
+        return text
+    cut = text[: limit - 1] + "…"
+    return cut + END_ISOLATE * (cut.count(ISOLATE) - cut.count(END_ISOLATE))
+
+
+def isolated(text: str) -> str:
+    """Text that leaves the direction of its surroundings alone (UAX #9): without characters that override or embed a
+    direction, and between isolates where some of it runs from right to left."""
+    kinds = {unicodedata.bidirectional(character) for character in text}
+    if not kinds & TURNING:
+        return text
+    kept = "".join(character for character in text if unicodedata.bidirectional(character) not in CONTROLS)
+    return f"{ISOLATE}{kept}{END_ISOLATE}"

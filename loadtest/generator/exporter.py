@@ -134,7 +134,7 @@ class Exporter:
             self.between()
 
     def start(self, port: int) -> None:
-        """Serve on loopback. Raises `Problem` where the port is taken."""
+        """Serve on loopback, or on `HOST` (in a container). Raises `Problem` where the port is taken."""
         self._server = StreamServer((os.environ.get(HOST, "127.0.0.1"), port), self._answer)
         try:
             self._server.start()

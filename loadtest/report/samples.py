@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from loadtest.analysis import wording
 from loadtest.analysis.saved_run import SavedRun
 
 SMALLEST = 64  # pixels; smaller images are enlarged without smoothing, as the model sees them
@@ -83,7 +84,7 @@ def data_uri(image: np.ndarray) -> str:
 
 def class_name(names: list[Any], index: int) -> str:
     """A class' name, or its number where the bundle has no names."""
-    return str(names[index]) if 0 <= index < len(names) else f"class {index}"
+    return wording.isolated(str(names[index])) if 0 <= index < len(names) else f"class {index}"
 
 
 @dataclass(frozen=True)

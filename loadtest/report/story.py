@@ -121,7 +121,8 @@ def _holds(figures: dict[str, Any]) -> str:
         f"on {wording.shorten(known['Machine'], 80)}" if "Machine" in known else "",
         f"computing on the {str(device).upper()}" if device else "",
     ]
-    return f"Measured {', '.join(part for part in parts if part)}."
+    done = "Measured" if figures["measurements"] else "Planned"
+    return f"{done} {', '.join(part for part in parts if part)}."
 
 
 def _headline(verdicts: list[dict[str, Any]], names: dict[str, str]) -> str:
@@ -247,7 +248,7 @@ def conditions(figures: dict[str, Any], manifest: dict[str, Any] | None) -> list
     profile, ladder = experiment.get("profile", {}), experiment.get("ladder", {})
     slo = {**DEFAULT_SLO, **experiment.get("slo", {})} if experiment.get("ladder") else {}
     accuracy = ((manifest or {}).get("training") or {}).get("test_accuracy")
-    model = f"{experiment.get('model', wording.NOTHING)} on {experiment.get('dataset', wording.NOTHING)}"
+    model = " on ".join(wording.isolated(str(experiment.get(key, wording.NOTHING))) for key in ("model", "dataset"))
     images = ladder.get("batch", 1)
     found = [
         ("Model", model + (f", test accuracy {wording.number(accuracy * 100)} %" if accuracy else "")),
@@ -270,7 +271,7 @@ def conditions(figures: dict[str, Any], manifest: dict[str, Any] | None) -> list
                 f"{wording.plural(profile.get('threads'), 'thread')}, {profile.get('device')}",
             )
         )
-    cpu, cores = environment.get("cpu_model"), environment.get("cpu_count")
+    cpu, cores = wording.isolated(str(environment.get("cpu_model") or "")), environment.get("cpu_count")
     if cpu or cores:
         found.append(("Machine", ", ".join(part for part in (cpu, f"{cores} CPUs" if cores else None) if part)))
     server, generator = environment.get("server_cores"), environment.get("generator_cores")

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
 
 from serving import launch
+from serving.client import Client
 from serving.kubernetes import operator_rules, server_config
 from serving.profile import ServingProfile
+from serving.torchserve import config as torchserve_config
 from tests.components import require
 from tests.k8s.rendered import K8S, ROOT, Combination, everything, pod_specs, the
 
@@ -109,6 +115,23 @@ def test_ready_means_that_this_version_answers(stack, bundle, tmp_path):
     gone = probe(tmp_path / str(bundle.version) / name, port, "ready")
     assert gone.returncode == 1
     assert "answered with nothing" in gone.stdout
+
+
+def test_a_grpc_client_is_asked_to_connect_anew_and_loses_nothing(bundle, tmp_path, monkeypatch):
+    """The real TorchServe: what lets clients leave a pod before it stops, and find a new one."""
+    render = torchserve_config.render
+    monkeypatch.setattr(torchserve_config, "render", functools.partial(render, connection_age_s=0.5))
+    image = np.zeros((1, *bundle.input_shape), np.uint8)
+    with launch.start("pytorch", bundle, ServingProfile(), tmp_path / "server") as running:
+        port = int(running.target.grpc.rpartition(":")[2])
+        connections: set[int] = set()
+        with Client(running.target, timeout_s=10) as client:
+            deadline = time.monotonic() + 30
+            while len(connections) < 4 and time.monotonic() < deadline:
+                assert client.predict("grpc", image).shape == (1, bundle.classes)
+                known = psutil.Process().net_connections("tcp")
+                connections |= {one.laddr.port for one in known if one.raddr and one.raddr.port == port}
+    assert len(connections) >= 4
 
 
 @contextmanager

@@ -30,7 +30,7 @@ class Chart:
 
 def plain(text: str) -> str:
     """Text for Plotly, which reads a small HTML dialect and ``%{...}`` in it."""
-    return html.escape(wording.shorten(text, 48)).replace("%", "&#37;").replace("$", "&#36;")
+    return html.escape(wording.shorten(text, 48), quote=False).replace("%", "&#37;").replace("$", "&#36;")
 
 
 def color(index: int, band: bool = False) -> str:

@@ -53,6 +53,21 @@ def test_settings_are_exact_and_rates_whole():
     assert wording.seconds(412) == "6 min 52 s"
 
 
+@given(st.text(), st.integers(2, 30))
+def test_no_name_turns_what_follows_it(name, limit):
+    """The classic attack: an override in a name mirrors the figures behind it."""
+    for text in (wording.stack(name), wording.shorten(wording.stack(name), limit)):
+        assert not any(character in text for character in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067")
+        assert text.count("\u2068") == text.count("\u2069")
+    if name.isascii():
+        assert wording.stack(name) in (name, *wording.STACKS.values())
+
+
+def test_a_name_from_right_to_left_stays_whole_and_apart():
+    assert wording.stack("مرحبا") == "\u2068مرحبا\u2069"
+    assert wording.stack("a\u202eb") == "\u2068ab\u2069"
+
+
 def test_an_embedded_engine_is_never_called_tensorflow_serving():
     embedded = {"name": "tensorflow", "engine": "embedded-tfserving", "engine_version": "2.21"}
     assert wording.target(embedded) == "TensorFlow (embedded-tfserving 2.21)"

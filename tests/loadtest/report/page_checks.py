@@ -37,8 +37,9 @@ def assert_sound(browser: chromium.Browser, page: Path) -> list[dict[str, Any]]:
     chromium.resize(browser, 1280, "light")
     chromium.until(browser, 'return document.querySelector("main").clientWidth > 900')
     assert browser.execute_script(WIDTH) <= 1280
-    assert set(chromium.requests(browser)) == {page.as_uri()}
-    assert browser.get_log("browser") == []
+    asked, logged = set(chromium.requests(browser)), browser.get_log("browser")
+    assert asked == {page.as_uri()}, asked
+    assert logged == [], logged
     charts = browser.execute_script(CHARTS)
     for chart in charts:
         assert chart["traces"] > 0, chart

@@ -158,6 +158,13 @@ def test_every_landmark_table_and_chart_has_words(embedded):
         assert "<th scope=" in table
 
 
+def test_every_landmark_has_a_name_of_its_own(embedded):
+    html = report.write(embedded).read_text(encoding="utf-8")
+    names = re.findall(r'role="region" aria-label="([^"]+)"', html) + re.findall(r'<h2 id="[^"]+">([^<]+)</h2>', html)
+    assert len(names) > 12
+    assert len(set(names)) == len(names)
+
+
 def test_charts_hold_the_figures_of_the_summary(embedded):
     figures = summary.write(embedded)
     chart = latency_by_rate(figures, "grpc")

@@ -72,6 +72,8 @@ def test_the_report_in_a_browser(browser, tmp_path, kind):
     charts = [chart["id"] for chart in assert_sound(browser, report.write(run))]
 
     assert browser.execute_script("return window.hacked") is None
+    sentences = browser.execute_script("return document.querySelector('#verdict').textContent")
+    assert "\u202e" not in sentences.split("Read with this in mind")[0]  # it would mirror the figures behind a name
     assert sum(name.startswith("latency-") for name in charts) == len(options["rates"])
     assert sum(name.startswith("percentiles-") for name in charts) == len(options["rates"])
     blocks = len(RUNS[kind]["servers"]) * len(options["rates"]) * 2
