@@ -23,12 +23,12 @@ RUNTIME   ?=
 deployment := --overlay '$(OVERLAY)' --components '$(COMPONENTS)' --registry '$(REGISTRY)' $(if $(MODEL),--model $(MODEL)) $(if $(MODEL_VERSION),--model-version $(MODEL_VERSION))
 what := $(if $(MODEL),--model $(MODEL)) $(if $(DATASET),--dataset $(DATASET))
 
-.PHONY: help compare train export serve loadtest loadtest-worker report images up down deploy deploy-plan rollout undeploy manifests test lint format bench-loadgen bench-embedded screenshot dashboards watch clean distclean lock ci-tools packages
+.PHONY: help compare train export serve loadtest loadtest-worker report images up down deploy deploy-plan rollout undeploy manifests test lint format bench-loadgen bench-embedded dashboards dashboards-check watch clean distclean lock ci-tools packages locust collect screenshot
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  variables: EXPERIMENT=default|smoke|FILE.toml  DATASET=fashion-mnist|cifar10|digits  MODEL=convnet  RUNTIME=process|container  RUN=FOLDER  AGAINST=FOLDER  ARGS='--help'"
+	@echo "  variables: EXPERIMENT=default|smoke|FILE.toml  DATASET=fashion-mnist|cifar10|digits  MODEL=convnet  RUNTIME=process|container|kubernetes  RUN=FOLDER  AGAINST=FOLDER  ARGS='--help'"
 
 compare: $(INSTALLED) packages ## train, export, prove, serve, load, report: the whole comparison
 	@$(PY) -m loadtest compare --experiment $(EXPERIMENT) $(what) $(if $(RUNTIME),--set runtime=$(RUNTIME)) $(ARGS)
@@ -51,6 +51,9 @@ up: $(INSTALLED) ## the whole stack on Docker Compose: servers, Prometheus, Aler
 down: $(INSTALLED) ## stop the stack; no container, network or volume stays
 	@$(PY) -m serving down $(ARGS)
 
+locust: $(INSTALLED) ## Locust's web page beside `make up`, for one server (STACK=pytorch|tensorflow)
+	@$(PY) -m loadtest web $(or $(STACK),pytorch) $(if $(MODEL),--model $(MODEL)) $(ARGS)
+
 loadtest: $(INSTALLED) packages ## load the servers that `make serve` keeps up in another terminal
 	@$(PY) -m loadtest run --experiment $(EXPERIMENT) $(ARGS)
 
@@ -68,6 +71,9 @@ deploy-plan: $(INSTALLED) ## what make deploy would change; touches nothing
 
 rollout: $(INSTALLED) ## bring both servers on Kubernetes to MODEL_VERSION=N, or BACK=1 to the version before
 	@$(PY) -m serving.kubernetes rollout $(if $(MODEL_VERSION),--model-version $(MODEL_VERSION)) $(if $(BACK),--back) $(ARGS)
+
+collect: $(INSTALLED) ## bring home what a run (RUN=FOLDER) measured on Kubernetes after its client was gone
+	@$(PY) -m loadtest collect $(RUN) $(ARGS)
 
 undeploy: $(INSTALLED) ## remove all of it from Kubernetes
 	@$(PY) -m serving.kubernetes undeploy $(ARGS)
@@ -100,6 +106,9 @@ bench-embedded: $(INSTALLED) ## the embedded server on a core of its own, beside
 dashboards: $(DEV) ## write Grafana's dashboards again from the code in monitoring/grafana/
 	@$(PY) -m monitoring.grafana
 
+dashboards-check: $(INSTALLED) packages ## ask every query of every dashboard of a Prometheus beside both loaded servers
+	@$(PY) -m loadtest dashboards-check $(ARGS)
+
 watch: $(INSTALLED) ## both servers' figures live, while a run is going or `make serve` is up
 	@$(PY) -m monitoring.watch $(ARGS)
 
@@ -107,7 +116,9 @@ lock: $(DEV) ## compile the lock files from pyproject.toml
 	@setup/lock
 
 ci-tools: ## what the full test suite needs beyond the README's promise (root or password-less sudo)
-	@setup/debian-packages --require prometheus prometheus-alertmanager dataset-fashion-mnist chromium chromium-driver wrk curl
+	@setup/debian-packages --require prometheus prometheus-alertmanager dataset-fashion-mnist chromium chromium-driver wrk curl docker.io docker-compose iptables debootstrap
+	@tests/docker/engine start
+	@tests/docker/base-images
 
 clean: ## delete artifacts/ and results/
 	@rm -rf artifacts results

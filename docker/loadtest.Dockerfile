@@ -33,7 +33,8 @@ LABEL org.opencontainers.image.title="tandem/loadtest" \
       dev.tandem.model="${MODEL}" \
       dev.tandem.model.version="${VERSION}" \
       dev.tandem.bundle.digest="sha256:${DIGEST}"
-ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
+ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp \
+    TANDEM_EXPORTER_HOST=0.0.0.0
 USER 10001:10001
 WORKDIR /tmp
 EXPOSE 8089 9646

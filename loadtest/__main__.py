@@ -12,6 +12,7 @@ from typing import Any
 from loadtest import experiment as experiments
 from models import problem
 from serving.containers.command_line import build_arguments, build_of
+from serving.target import STACKS
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,6 +28,8 @@ def main(argv: list[str] | None = None) -> int:
     )
 
     build_arguments(compare.add_argument_group("with runtime = container"))
+    cluster = compare.add_argument_group("with runtime = kubernetes")
+    cluster.add_argument("--context", help="the kubectl context (default: the current one)")
 
     run = verbs.add_parser("run", help="the same experiment against servers that are up already (make serve)")
     _experiment_arguments(run)
@@ -36,9 +39,29 @@ def main(argv: list[str] | None = None) -> int:
     run.add_argument("--bundle", type=Path, help="the bundle that they serve (default: found in --artifacts)")
     run.add_argument("--artifacts", type=Path, default=Path("artifacts"), help="folder of the bundles")
 
+    web = verbs.add_parser("web", help="Locust's web page beside the stack that make up keeps running")
+    web.add_argument("stack", choices=STACKS, help="the server to load")
+    web.add_argument("--rate", type=float, default=50.0, help="requests/s on each protocol (%(default)s)")
+    web.add_argument("--seconds", type=float, default=60.0, help="seconds of load on each protocol (%(default)s)")
+    web.add_argument("--bundle", type=Path, help="the bundle that it serves; default: the newest of --model")
+    web.add_argument("--model", default="convnet", help="model name (%(default)s)")
+    web.add_argument("--artifacts", type=Path, default=Path("artifacts"), help="folder of the bundles")
+    build_arguments(web)
+
     report = verbs.add_parser("report", help="build summary.json and report.html again from a run's saved data")
     report.add_argument("run", nargs="?", default="results/latest", help="the run's folder")
     report.add_argument("--against", metavar="RUN", help="compare the run with this one, the baseline, instead")
+
+    collect = verbs.add_parser("collect", help="bring home what a run measured in a cluster after its client was gone")
+    collect.add_argument("run", nargs="?", default="results/latest", help="the run's folder")
+    collect.add_argument("--context", help="the kubectl context (default: the current one)")
+
+    agent = verbs.add_parser("agent", help="be the load generator of a cluster: run what a client sends, keep results")
+    agent.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    agent.add_argument("--port", type=int, default=9647)
+    agent.add_argument("--results", type=Path, default=Path("results/agent"), help="where results wait for their owner")
+    agent.add_argument("--master-port", type=int, default=5557, help="where Locust's workers come to")
+    agent.add_argument("--exporter-port", type=int, default=9646, help="the load generator's metrics")
 
     worker = verbs.add_parser("worker", help="put load on servers for a run on another machine, until Ctrl-C")
     worker.add_argument("--master", required=True, metavar="HOST", help="the machine that runs the experiment")
@@ -91,6 +114,7 @@ def _compare(options: argparse.Namespace) -> int:
         fresh=options.fresh,
         tensorflow_model_server=options.tensorflow_model_server,
         containers=Choice(embedded=options.embedded, gpu=options.gpu, build=build_of(options)),
+        context=options.context,
     )
     return 0
 
@@ -126,10 +150,44 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
+def _collect(options: argparse.Namespace) -> int:
+    from loadtest.compare import collect
+
+    found = collect(options.run, options.context)
+    again = "; the same make compare goes on from there" if found else ""
+    print(f"{found} block{'' if found == 1 else 's'} of trials brought home{again}")
+    return 0
+
+
+def _agent(options: argparse.Namespace) -> int:
+    from loadtest.agent import serve
+
+    serve(
+        options.host,
+        options.port,
+        options.results,
+        master_port=options.master_port,
+        exporter_port=options.exporter_port,
+    )
+    return 0
+
+
 def _worker(options: argparse.Namespace) -> int:
     from loadtest.generator_process import serve_master
 
     serve_master(options.master, options.port, options.processes)
+    return 0
+
+
+def _web(options: argparse.Namespace) -> int:
+    from loadtest import container_web
+    from serving import serve
+    from serving.containers.stack import Choice
+
+    bundle = serve.choose_bundle(options.bundle, options.artifacts, options.model)
+    choice = Choice(embedded=options.embedded, gpu=options.gpu, build=build_of(options))
+    url = container_web.start(bundle, choice, options.artifacts, options.stack, options.rate, options.seconds)
+    print(f"{url}: start the load there; it ends by itself, and so does the container")
     return 0
 
 
@@ -151,7 +209,15 @@ def _dashboards_check(arguments: Sequence[str]) -> int:
     return dashboards_check.main(arguments)
 
 
-_VERBS = {"compare": _compare, "run": _run, "worker": _worker, "report": _report}
+_VERBS = {
+    "compare": _compare,
+    "run": _run,
+    "collect": _collect,
+    "agent": _agent,
+    "worker": _worker,
+    "report": _report,
+    "web": _web,
+}
 _PROGRAMS = {
     "bench-loadgen": _bench_loadgen,
     "bench-embedded": _bench_embedded,

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from loadtest import experiment as experiments
+from loadtest import kubernetes
+from loadtest import run_folder as run_folders
 from loadtest.container_targets import ContainerTargets
 from loadtest.experiment import Experiment
+from loadtest.kubernetes import InCluster, KubernetesTargets
 from loadtest.progress import RunProgress
 from loadtest.run import run
 from loadtest.run_folder import RunFolder
@@ -23,6 +26,7 @@ from serving import serve
 from serving.containers import docker_cli
 from serving.containers.stack import Choice, Stack
 from serving.cores import split_cores
+from serving.kubernetes.kubectl import Cluster
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -36,13 +40,15 @@ def compare(
     fresh: bool = False,
     tensorflow_model_server: Path | None = None,
     containers: Choice | None = None,
+    context: str | None = None,
 ) -> Path:
     """Train, export, prove, serve, load and report the named experiment; returns the report's path.
 
-    `containers`: what its stack is made of, where the experiment's runtime is "container".
+    `containers`: what its stack is made of, where the experiment's runtime is "container"; `context`: the kubectl
+    context (None: the current one), where it is "kubernetes".
     """
     experiment = experiments.load(name, overrides)
-    if experiment.runtime not in ("process", "container"):
+    if experiment.runtime == "remote":
         raise Problem(
             f"runtime = {experiment.runtime!r}: compare starts servers itself; for running ones use make loadtest"
         )
@@ -50,6 +56,8 @@ def compare(
         raise Problem(f"--tensorflow-model-server {tensorflow_model_server}: no executable file there")
     if experiment.runtime == "container":
         docker_cli.require_engine()  # before minutes of training
+    if experiment.runtime == "kubernetes":
+        return _in_cluster(experiment, Cluster(context), artifacts, results, fresh)
     bundle = export(experiment, artifacts)
 
     def servers(folder: RunFolder) -> Targets:
@@ -90,6 +98,27 @@ def load_running(
         return RemoteTargets(folder, bundle, experiment.protocols, targets)
 
     return _run(experiment, bundle, results, fresh, servers)
+
+
+def _in_cluster(experiment: Experiment, cluster: Cluster, artifacts: Path, results: Path, fresh: bool) -> Path:
+    """Measure what is deployed; what an earlier, interrupted command left in the cluster is brought home first."""
+    settings = kubernetes.deployed(cluster, experiment)
+    bundle = bundles.load(artifacts / settings.model / str(settings.version))
+    folder = RunFolder.open(results, experiment, bundle.digest, fresh)
+    with RunProgress() as progress, InCluster(cluster, folder) as place:
+        progress.say(f"run    {os.path.relpath(folder.path)} on {cluster.context}")
+        place.agent.collect(progress.say)
+        resolved = folder.experiment()
+        targets = KubernetesTargets(folder, bundle, resolved.profile, resolved.protocols, cluster, settings)
+        return run(resolved, bundle, targets, folder, progress, place)
+
+
+def collect(run_folder: str, context: str | None) -> int:
+    """Bring home what a run that lost its client has measured in the cluster; returns the number of blocks."""
+    folder = RunFolder(run_folders.resolve(run_folder))
+    cluster = Cluster(context)
+    with RunProgress() as progress, InCluster(cluster, folder) as place:
+        return place.agent.collect(progress.say)
 
 
 def _run(experiment: Experiment, bundle: Bundle, results: Path, fresh: bool, servers: Any) -> Path:

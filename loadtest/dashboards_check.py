@@ -71,7 +71,7 @@ def check(api: PrometheusApi, dashboards: Iterable[Mapping[str, Any]], start: fl
                 if narrowed in FAILURES:
                     values = ", ".join(f"{name} = {chosen[name]}" for name in queries.variables(dashboard))
                     verdict, detail = narrowed, f"with {values}: {reason}"
-            excuse = reasons.get((query.uid, query.name)) or reasons.get((query.uid, "*"))
+            excuse = reasons.get((query.uid, query.name)) or reasons.get(("*", query.name))
             if excuse and verdict == EMPTY:
                 verdict, detail = ALLOWED, excuse
             outcomes.append(Outcome(query, verdict, detail))
@@ -87,7 +87,7 @@ def _ask(
             selector, label = queries.label_values(expression)
             found = api.label_values(label, selector, start, end)
             return (PASSED, ", ".join(found)) if found else (EMPTY, expression)
-        series = [one for one in api.range(expression, start, end, STEP_S) if one.samples]
+        series = api.range(expression, start, end, STEP_S)
         return (PASSED, f"{len(series)} series") if series else (EMPTY, expression)
     except (QueryRefused, ValueError) as problem:
         return REFUSED, str(problem)
@@ -149,15 +149,13 @@ def load(target: Target, bundle: Bundle, folder: Path, seconds: float, prometheu
     (port,) = ports.free(1)
     prometheus.watch_generator(port)
     common = {"kind": "open-loop", "seed": 0, "rate": RATE, "lead_in_s": 0.0, "timeout_s": 5.0}
-    phases: list[dict[str, Any]] = [
-        {**common, "id": f"{target.stack}-{protocol}", "protocol": protocol, "duration_s": seconds}
-        for protocol in ("grpc", "rest")
-    ]
-    phases.append(
-        {**phases[-1], "id": f"{target.stack}-beyond", "duration_s": 2.0, "max_in_flight": 1, "timeout_s": 0.001}
-    )
-    for phase in phases:
-        phase["folder"] = str(folder / "trials" / phase["id"])
+    beyond = {"duration_s": 2.0, "max_in_flight": 1, "timeout_s": 0.001}
+    phases: list[dict[str, Any]] = []
+    for protocol in ("grpc", "rest"):
+        for name, particular in (("within", {"duration_s": seconds}), ("beyond", beyond)):
+            phase = f"{target.stack}-{protocol}-{name}"
+            place = str(folder / "trials" / phase)
+            phases.append({**common, "id": phase, "folder": place, "protocol": protocol, **particular})
     run_phases(
         target,
         bundle.reference,

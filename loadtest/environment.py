@@ -66,11 +66,19 @@ def describe() -> dict[str, Any]:
         "os": _first("/etc/os-release", "PRETTY_NAME", "=") or platform.system(),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "libraries": {name: metadata.version(name) for name in LIBRARIES},
+        "libraries": {name: version for name in LIBRARIES if (version := _version(name))},
         "git_commit": _git_commit(),
         "load_average_at_start": [round(value, 2) for value in os.getloadavg()],
         "started_at": time.time(),
     }
+
+
+def _version(library: str) -> str | None:
+    """A library's version; None where it is not installed (the load generator's image has no torch)."""
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _first(path: str, key: str, separator: str = ":") -> str | None:

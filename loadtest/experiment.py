@@ -32,7 +32,7 @@ from serving.profile import ServingProfile
 from serving.target import PROTOCOLS, STACKS
 
 BUILT_IN = Path(__file__).resolve().parent.parent / "experiments"
-RUNTIMES = ("process", "container", "remote")
+RUNTIMES = ("process", "container", "kubernetes", "remote")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from monitoring import schema
-from serving.prometheus import Prometheus, Series, start
+from monitoring.prometheus_api import Series
+from serving.prometheus import Prometheus, start
 
 __all__ = ["SETTLE_S", "Prometheus", "server_figures", "server_timeline", "start"]
 
@@ -74,7 +75,7 @@ def server_timeline(prometheus: Prometheus, trial: Mapping[str, Any]) -> str:
         first = started + 1 + (dialect.lag_s if source == dialect.name else 0)
         found = prometheus.range(expression, first, first + seconds - 1, 1)
         samples = found[0].samples if found else ()
-        cells[column] = {round(at - first) + 1: factor * value for at, value in samples if math.isfinite(value)}
+        cells[column] = {round(at - first) + 1: factor * value for at, value in samples}
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(TIMELINE)

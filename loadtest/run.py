@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from loadtest import environment, observation, phase_plan, plan, report
+from loadtest import model_time, observation, phase_plan, plan, report
 from loadtest.analysis import summary
 from loadtest.experiment import Experiment
 from loadtest.generator.slip import SLIP_FLOOR_MS
-from loadtest.generator_process import run_phases
 from loadtest.observation import Prometheus
 from loadtest.phase_plan import Phase
+from loadtest.place import HERE, Place
 from loadtest.plan import Block, Trial
 from loadtest.progress import RunProgress
 from loadtest.report import terminal
@@ -32,21 +32,29 @@ START_S = 8.0
 GENERATOR_START_S = 1.5
 
 
-def run(experiment: Experiment, bundle: Bundle, targets: Targets, folder: RunFolder, say_progress: RunProgress) -> Path:
-    """Run, or go on with, an experiment in its folder; returns the report's path.
+def run(
+    experiment: Experiment,
+    bundle: Bundle,
+    targets: Targets,
+    folder: RunFolder,
+    say_progress: RunProgress,
+    place: Place = HERE,
+) -> Path:
+    """Run, or go on with, an experiment in its folder, with the load from `place`; returns the report's path.
 
     Everything measured is on disk as it ends: a `Problem` or Ctrl-C keeps the finished trials and leaves no process
     behind, and the same command goes on from there.
     """
     shutil.copy(bundle.folder / "manifest.json", folder.path / "bundle-manifest.json")
     with contextlib.ExitStack() as resources:
-        prometheus = observation.start(folder.path / "prometheus", targets.generator_cores)
+        prometheus = place.prometheus(folder.path / "prometheus", targets.generator_cores)
         if prometheus:
             resources.callback(prometheus.stop)
         targets.observe(prometheus)
         resources.callback(targets.stop)
-        job = _Job(experiment, bundle, targets, folder, prometheus, say_progress)
+        job = _Job(experiment, bundle, targets, folder, prometheus, say_progress, place)
         job.record_environment()
+        job.time_models()
         job.probe()
         job.measure()
         folder.write("environment.json", {**folder.read("environment.json"), "finished_at": time.time()})
@@ -66,6 +74,7 @@ class _Job:
     folder: RunFolder
     prometheus: Prometheus | None
     progress: RunProgress
+    place: Place
     exporter_port: int = field(default_factory=lambda: ports.free(1)[0])
     done: int = 0
 
@@ -74,10 +83,9 @@ class _Job:
         known = self.folder.read("environment.json")
         if known is None:
             known = {
-                **environment.describe(),
+                **self.place.environment(self.targets.generator_cores),
                 "server_cores": list(self.targets.server_cores),
                 "generator_cores": list(self.targets.generator_cores),
-                **environment.punctuality(self.targets.generator_cores),
                 "prometheus": self.prometheus.version if self.prometheus else None,
                 "order": [],
                 "warnings": [],
@@ -102,6 +110,18 @@ class _Job:
         if text not in known["warnings"]:
             known["warnings"].append(text)
             self.progress.say(f"note: {text}")
+
+    def time_models(self) -> None:
+        """Measure the model alone, where the servers' cores are this machine's."""
+        cores = self.targets.server_cores
+        if not cores:
+            return
+        known: dict[str, Any] = self.folder.read("model-time.json", {})
+        for stack in self.experiment.targets:
+            if stack not in known:
+                self.progress.now(f"{stack}: the model alone, without a server")
+                known[stack] = model_time.measure(self.bundle, stack, self.experiment.profile, cores)
+                self.folder.write("model-time.json", known)
 
     def probe(self) -> None:
         """Find each target's throughput and choose the scenarios' rates, unless the experiment fixes them."""
@@ -159,7 +179,7 @@ class _Job:
         generator = self.experiment.generator
         if self.prometheus:
             self.prometheus.watch_generator(self.exporter_port)
-        run_phases(
+        self.place.run_phases(
             self.targets.target(block.stack),
             self.bundle.reference,
             phases,
@@ -209,7 +229,7 @@ class _Job:
         trials = {path: json.loads((path / "trial.json").read_text()) for path in unseen}
         if trials:
             last = max(trial["ended_at"] for trial in trials.values())
-            time.sleep(max(0.0, last + observation.SETTLE_S - time.time()))
+            time.sleep(max(0.0, last + self.place.settle_s - time.time()))
         for path, trial in trials.items():
             (path / "server-timeline.csv").write_text(observation.server_timeline(self.prometheus, trial))
             self.folder.write(f"trials/{path.name}/server.json", observation.server_figures(self.prometheus, trial))

@@ -1,4 +1,4 @@
-"""Prometheus' HTTP API, as far as the terminal view and the check of the dashboards need it."""
+"""Prometheus' HTTP API: instant and range queries, and the values of labels."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Unreachable(Exception):
 
 @dataclass(frozen=True)
 class Series:
-    """One series of an answer: its labels and its (Unix time, value) samples, of finite values only."""
+    """One series of an answer: its labels and its (Unix time, value) samples; at least one, all of finite values."""
 
     labels: dict[str, str]
     samples: list[tuple[float, float]]
@@ -39,14 +39,14 @@ class PrometheusApi:
         self._timeout_s = timeout_s
 
     def instant(self, expression: str, at: float | None = None) -> list[Series]:
-        """The series that an expression yields now, or at a Unix time."""
+        """The series that an expression yields now, or at a Unix time; a range such as `up[5s]`: all samples in it."""
         when = {} if at is None else {"time": f"{at:.3f}"}
-        return [_series(one) for one in self._get("query", query=expression, **when)["result"]]
+        return _series(self._get("query", query=expression, **when))
 
     def range(self, expression: str, start: float, end: float, step_s: float) -> list[Series]:
         """The series that an expression yields every `step_s` seconds from one Unix time to another."""
         times = {"start": f"{start:.3f}", "end": f"{end:.3f}", "step": f"{step_s:g}"}
-        return [_series(one) for one in self._get("query_range", query=expression, **times)["result"]]
+        return _series(self._get("query_range", query=expression, **times))
 
     def label_values(self, label: str, selector: str, start: float, end: float) -> list[str]:
         """The values of a label among the series that a selector matches between two Unix times."""
@@ -70,7 +70,7 @@ class PrometheusApi:
         except urllib.error.HTTPError as error:
             raise QueryRefused(_reason(error)) from error
         except (OSError, ValueError) as error:
-            raise Unreachable(f"{self.url}: {error}") from error
+            raise Unreachable(f"{self.url}: {getattr(error, 'reason', None) or error}") from error
 
 
 def running_at(folder: Path) -> str | None:
@@ -82,10 +82,14 @@ def running_at(folder: Path) -> str | None:
     return url if url.startswith("http") and PrometheusApi(url).ready() else None
 
 
-def _series(one: dict[str, Any]) -> Series:
-    pairs = one["values"] if "values" in one else [one["value"]]
-    samples = [(float(at), float(value)) for at, value in pairs]
-    return Series(one["metric"], [sample for sample in samples if math.isfinite(sample[1])])
+def _series(data: dict[str, Any]) -> list[Series]:
+    found = []
+    for one in data["result"]:
+        pairs = one.get("values") or [one["value"]]
+        samples = [(float(at), float(value)) for at, value in pairs if math.isfinite(float(value))]
+        if samples:
+            found.append(Series(one["metric"], samples))
+    return found
 
 
 def _reason(error: urllib.error.HTTPError) -> str:

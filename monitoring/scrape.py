@@ -57,8 +57,7 @@ def _process() -> list[dict[str, Any]]:
 
 
 def _compose() -> list[dict[str, Any]]:
-    """The servers stand in the file that `make up` writes, which chooses the one of TensorFlow's side; a server that is
-    not there counts as down. The rest is asked of DNS and is simply absent where its service does not run."""
+    """`make up` writes which servers there are. The rest is asked of DNS, and absent where its service does not run."""
     return [
         _server({"file_sd_configs": [{"files": ["/targets/serving.json"]}]}),
         _named("loadtest", LOADTEST_PORT),

@@ -71,9 +71,8 @@ def figures(prometheus: PrometheusApi, window: str = WINDOW) -> Figures:
     found: Figures = {}
     for column in COLUMNS:
         for series in prometheus.instant(expression(column, window)):
-            if series.samples:
-                key = (series.labels.get("server", ""), series.labels.get("protocol", ""))
-                found.setdefault(key, {})[column.heading] = series.samples[-1][1]
+            key = (series.labels.get("server", ""), series.labels.get("protocol", ""))
+            found.setdefault(key, {})[column.heading] = series.samples[-1][1]
     for server in {server for server, _ in found}:
         protocols = [values for (one, protocol), values in found.items() if one == server and protocol]
         if protocols:

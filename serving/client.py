@@ -17,6 +17,8 @@ GRPC_OPTIONS = [
     ("grpc.max_send_message_length", -1),
     # Otherwise a new channel inherits the reconnection pause of an older one to the same address.
     ("grpc.use_local_subchannel_pool", 1),
+    # Where the name has several addresses (a headless Service), calls go to all of them in turn.
+    ("grpc.lb_policy_name", "round_robin"),
 ]
 
 

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import shutil
 import subprocess
-import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from models.problem import Problem
+from monitoring.prometheus_api import ADDRESS_FILE, PrometheusApi, QueryRefused, Series, Unreachable
 from serving import ports
 from serving.process import ServerProcess
 from serving.process_metrics import ProcessMetrics
@@ -24,14 +20,6 @@ from serving.target import Target
 
 FOLDER = Path(__file__).resolve().parent.parent / "monitoring" / "prometheus"
 RECORDING_RULES = FOLDER / "rules" / "recording.yaml"
-
-
-@dataclass(frozen=True)
-class Series:
-    """One series of an answer: its labels, and its samples as (Unix time, value)."""
-
-    labels: Mapping[str, str]
-    samples: Sequence[tuple[float, float]]
 
 
 def start(folder: Path, cores: tuple[int, ...]) -> Prometheus | None:
@@ -53,12 +41,15 @@ class Prometheus:
         rules: Sequence[Path] = (RECORDING_RULES,),
         port: int = 0,
     ) -> None:
-        """Start Prometheus with its configuration, rules, data, log and scrape targets in `folder`.
+        """Start Prometheus with its configuration, rules, data, log and scrape targets in `folder`, where the file
+        `url` has its address for as long as it is up.
 
         `port` 0 picks a free one. Raises `Problem` if it does not come up.
         """
         self._targets = folder / "targets"
         self._targets.mkdir(parents=True, exist_ok=True)
+        for path in self._targets.glob("*.json"):  # an interrupted run's, which are gone
+            path.unlink()
         shutil.copy(config, folder / "prometheus.yaml")
         (folder / "rules").mkdir(exist_ok=True)
         for path in rules:
@@ -66,6 +57,7 @@ class Prometheus:
         self.version = _version(binary)
         port = ports.require_free(port, "Prometheus") if port else ports.free(1)[0]
         self.url = f"http://{ports.LOOPBACK}:{port}"
+        self._api = PrometheusApi(self.url)
         self._processes: ProcessMetrics | None = None
         self._process = ServerProcess(
             "Prometheus",
@@ -79,7 +71,13 @@ class Prometheus:
             folder / "prometheus.log",
             cores=cores,
         )
-        self._process.wait_until(self._ready, timeout_s=30)
+        try:
+            self._process.wait_until(self._api.ready, timeout_s=30)
+        except BaseException:
+            self._process.stop()
+            raise
+        self._address = folder / ADDRESS_FILE
+        self._address.write_text(f"{self.url}\n")
 
     def watch_servers(self, targets: Sequence[tuple[Target, int | None]]) -> None:
         """Scrape these servers from now on, instead of any earlier ones.
@@ -111,55 +109,39 @@ class Prometheus:
     def query(self, expression: str, at: float) -> float | None:
         """The value of a PromQL expression that yields one sample, at a Unix time; None where it yields nothing."""
         found = self.series(expression, at)
-        value = found[0].samples[-1][1] if found else math.nan
-        return value if math.isfinite(value) else None
+        return found[0].samples[-1][1] if found else None
 
     def series(self, expression: str, at: float) -> list[Series]:
         """All series of a PromQL expression at a Unix time; a range such as `up[5s]` yields all samples in it.
 
-        Empty where there is nothing, or no answer. Raises `Problem` where Prometheus refuses the expression.
+        Empty where there is no finite value, or no answer. Raises `Problem` where Prometheus refuses the expression.
         """
-        return self._ask("query", {"query": expression, "time": f"{at:.3f}"}, expression)
+        return self._ask(lambda: self._api.instant(expression, at), expression)
 
     def range(self, expression: str, start: float, end: float, step_s: float) -> list[Series]:
         """All series of a PromQL expression at `start`, and every `step_s` seconds up to `end`; like `series`."""
-        values = {"query": expression, "start": f"{start:.3f}", "end": f"{end:.3f}", "step": f"{step_s:g}"}
-        return self._ask("query_range", values, expression)
+        return self._ask(lambda: self._api.range(expression, start, end, step_s), expression)
 
     def stop(self) -> None:
         """Stop Prometheus; its data stay in the folder."""
+        self._address.unlink(missing_ok=True)
         self._process.stop()
         if self._processes is not None:
             self._processes.stop()
 
-    def _ask(self, what: str, values: Mapping[str, str], expression: str) -> list[Series]:
+    def _ask(self, ask: Callable[[], list[Series]], expression: str) -> list[Series]:
         try:
-            with urllib.request.urlopen(
-                f"{self.url}/api/v1/{what}?{urllib.parse.urlencode(values)}", timeout=10
-            ) as got:
-                result = json.load(got)["data"]["result"]
-        except urllib.error.HTTPError as error:
-            raise Problem(f"Prometheus refused the query {expression}: {error.read().decode()[:300]}") from error
-        except OSError:
+            return ask()
+        except QueryRefused as refusal:
+            raise Problem(f"Prometheus refused the query {expression}: {refusal}") from refusal
+        except Unreachable:
             return []
-        return [Series(one["metric"], _samples(one)) for one in result]
 
     def _write(self, name: str, content: Any) -> None:
         """Prometheus reads it when it likes: written beside, then renamed."""
         temporary = self._targets / f"{name}.tmp"
         temporary.write_text(json.dumps(content))
         temporary.replace(self._targets / name)
-
-    def _ready(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=2) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
-
-
-def _samples(one: Mapping[str, Any]) -> list[tuple[float, float]]:
-    return [(float(at), float(value)) for at, value in (one.get("values") or [one["value"]])]
 
 
 def _version(binary: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -16,7 +17,7 @@ import numpy as np
 import orjson
 
 from models.problem import Problem
-from serving import launch, requests
+from serving import launch, prometheus, requests
 from serving.profile import ServingProfile
 from serving.target import Target
 
@@ -91,7 +92,9 @@ def run(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     options = {"ports": ports, "cores": cores, "tensorflow_model_server": tensorflow_model_server}
     try:
-        with started(bundle, profile, folder, stacks=stacks, **options) as targets:  # type: ignore[arg-type]
+        with contextlib.ExitStack() as running:
+            targets = running.enter_context(started(bundle, profile, folder, stacks=stacks, **options))  # type: ignore[arg-type]
+            _watched(running, targets, folder / "prometheus")
             what = write_sample(bundle, folder / "sample.json")
             for one in targets:
                 print(describe(one.target, folder / "sample.json"))
@@ -108,6 +111,18 @@ def run(
         return 0
     finally:
         listing.unlink(missing_ok=True)
+
+
+def _watched(running: contextlib.ExitStack, targets: Sequence[launch.RunningTarget], folder: Path) -> None:
+    """A Prometheus that scrapes the servers, where it is installed: `make watch` shows what it knows."""
+    shutil.rmtree(folder, ignore_errors=True)  # an earlier session's data say nothing of this one
+    scraper = prometheus.start(folder, ())
+    if scraper is None:
+        print("Prometheus is not installed: make watch will have nothing to show", file=sys.stderr)
+        return
+    running.callback(scraper.stop)
+    scraper.watch_servers([(one.target, one.process.pid) for one in targets])
+    print(f"\nPrometheus {scraper.version}: {scraper.url}  (make watch shows both servers live)")
 
 
 def write_sample(bundle: Bundle, path: Path) -> str:

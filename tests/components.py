@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -18,7 +20,9 @@ COMPONENTS = {
     "chromedriver": ("chromedriver", "apt-get install chromium-driver"),
     "wrk": ("wrk", "apt-get install wrk"),
     "curl": ("curl", "apt-get install curl"),
+    "docker-compose": ("docker-compose", "apt-get install docker-compose"),
 }
+ENGINE = Path(__file__).resolve().parent / "docker" / "engine"
 
 
 def require(*names: str) -> None:
@@ -28,6 +32,19 @@ def require(*names: str) -> None:
         if shutil.which(command):
             continue
         missing(f"{name} is not installed ({fix}, or make ci-tools)")
+
+
+def require_docker_engine() -> None:
+    """Point DOCKER_HOST at the tests' own engine where it runs; else take the machine's; else skip or fail."""
+    require("docker-compose")
+    own = subprocess.run([ENGINE, "host"], capture_output=True, text=True, check=True).stdout.strip()
+    if "DOCKER_HOST" not in os.environ and Path(own.removeprefix("unix://")).exists():
+        os.environ["DOCKER_HOST"] = own
+    if not shutil.which("docker"):
+        missing("docker is not installed (apt-get install docker.io, or make ci-tools)")
+    done = subprocess.run(["docker", "version"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        missing("no Docker engine answers (make ci-tools starts one for the tests)")
 
 
 def missing(reason: str) -> NoReturn:

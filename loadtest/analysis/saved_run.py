@@ -71,6 +71,7 @@ class SavedRun:
     targets: list[Values]
     trials: list[SavedTrial]
     searches: list[Values]
+    model_times: Values
 
     @property
     def stacks(self) -> list[str]:
@@ -129,6 +130,7 @@ def load(folder: Path) -> SavedRun:
         targets=_json(folder / "targets.json") or [],
         trials=[_trial(folder, path) for path in sorted((folder / "trials").glob("[!.]*/trial.json"))],
         searches=[_json(path) for path in sorted((folder / "searches").glob("[!.]*/search.json"))],
+        model_times=_json(folder / "model-time.json") or {},
     )
 
 

@@ -61,6 +61,12 @@ class Measurement:
         return np.sum([counts.sum(axis=0) for counts in self.repetitions], axis=0, dtype=np.int64)
 
     @property
+    def mean_ms(self) -> float | None:
+        """The mean latency of everything, to the histogram's precision; None where nothing was answered."""
+        counts = self.merged
+        return float(counts @ self.values_ms / counts.sum()) if counts.sum() else None
+
+    @property
     def seconds(self) -> int:
         """Seconds measured, over all repetitions."""
         return sum(len(counts) for counts in self.repetitions)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from loadtest.analysis import capacity, over_time, saved_run, statistics, validity, verdicts, wording
+from loadtest.analysis import capacity, decomposition, over_time, saved_run, statistics, validity, verdicts, wording
 from loadtest.analysis.saved_run import SavedRun, SavedTrial
 from loadtest.analysis.statistics import Floats, Measurement, Resampled
 from loadtest.analysis.verdicts import Compared
@@ -41,6 +41,7 @@ def build(run_folder: Path) -> dict[str, Any]:
         "targets": [describe(run, stack) for stack in run.stacks],
         "measurements": figures,
         "capacity": limits,
+        "decomposition": decomposition.of(figures, [item.mean_ms for item in measured], run.model_times),
         "verdicts": verdicts.decide(run.stacks, _protocols(run), measured, limits, slo, parity),
         "warnings": _warnings(run, figures, parity),
     }
@@ -112,7 +113,7 @@ def measure(run: SavedRun, slo: dict[str, float]) -> list[Compared]:
         deviations = statistics.deviations(item.resampled, between[item.key[2]], item.seed)
         figures = _figures(item, deviations, slo)
         figures["engine"], figures["engine_version"] = _engine(run, item)
-        compared.append(Compared(item.key, figures, item.resampled, deviations))
+        compared.append(Compared(item.key, figures, item.resampled, deviations, item.measurement.mean_ms))
     return compared
 
 

@@ -23,12 +23,14 @@ class Compared:
     key         (target, protocol, scenario, offered rate)
     figures     its entry in summary.json
     resampled   its statistics; deviations [draws × statistics] their uncertainty
+    mean_ms     its mean latency, or None
     """
 
     key: tuple[str, str, str, float]
     figures: dict[str, Any]
     resampled: Resampled
     deviations: Floats
+    mean_ms: float | None = None
 
     def statistic(self, name: str) -> tuple[float, Floats]:
         """A statistic's estimate and its deviations, on the scale of `Resampled`."""

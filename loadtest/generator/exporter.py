@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -20,6 +21,9 @@ _PREFIX = "tandem_loadtest"
 _LABELS = ("target", "protocol", "phase")
 _LATENCY_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _SLIP_S = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 1.0)
+
+# Environment variable: the address to listen on, where Prometheus is on another machine (a pod, say).
+HOST = "TANDEM_EXPORTER_HOST"
 
 
 class _Histogram:
@@ -130,8 +134,8 @@ class Exporter:
             self.between()
 
     def start(self, port: int) -> None:
-        """Serve on loopback. Raises `Problem` where the port is taken."""
-        self._server = StreamServer(("127.0.0.1", port), self._answer)
+        """Serve on loopback, or on `HOST` (in a container). Raises `Problem` where the port is taken."""
+        self._server = StreamServer((os.environ.get(HOST, "127.0.0.1"), port), self._answer)
         try:
             self._server.start()
         except OSError as error:

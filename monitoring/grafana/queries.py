@@ -89,6 +89,6 @@ def label_values(expression: str) -> tuple[str, str]:
 
 
 def may_be_empty() -> dict[tuple[str, str], str]:
-    """(dashboard's uid, panel's title or variable's or annotation's name, or "*") to why it may yield nothing."""
+    """(dashboard's uid or "*", panel's title or variable's or annotation's name) to why it may yield nothing."""
     entries = tomllib.loads(MAY_BE_EMPTY.read_text()).get("empty", ())
     return {(one["dashboard"], name): one["why"] for one in entries for name in one["names"]}

@@ -15,10 +15,19 @@ ANYWHERE = "0.0.0.0"  # the container's own addresses; what is published is Comp
 Rendering = torchserve_config.Rendering | tensorflow_serving.Rendering
 
 
-def render(engine: str, profile: ServingProfile, *, model: str, model_version: str, cores: int) -> Rendering:
+def render(
+    engine: str,
+    profile: ServingProfile,
+    *,
+    model: str,
+    model_version: str,
+    cores: int,
+    connection_age_s: float | None = None,
+) -> Rendering:
     """The configuration of ``engine`` for a container that may use ``cores`` CPUs.
 
     ``model_version``: the version inside TorchServe's model archive (`torchserve_config.archive_version`).
+    ``connection_age_s``: gRPC clients are asked to connect anew after so many seconds (None: never).
     """
     ports = layout.PORTS[engine]
     if engine == "torchserve":
@@ -37,6 +46,7 @@ def render(engine: str, profile: ServingProfile, *, model: str, model_version: s
             ),
             host=ANYWHERE,
             cores=cores,
+            connection_age_s=connection_age_s,
         )
     return tensorflow_serving.render(
         profile,
@@ -45,6 +55,7 @@ def render(engine: str, profile: ServingProfile, *, model: str, model_version: s
         configuration=str(layout.CONFIG),
         grpc_port=ports.grpc,
         rest_port=ports.rest,
+        connection_age_s=connection_age_s,
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from models import bundle as bundles
 from models.bundle import Bundle
 from models.problem import Problem, run
-from serving.kubernetes import deploy, images, plan, preflight, server_config
+from serving.kubernetes import deploy, images, operator_rules, plan, preflight, server_config
 from serving.kubernetes.kubectl import NAMESPACE, Cluster
 from serving.kubernetes.progress import Steps
 from serving.kubernetes.settings import K8S, Record, Settings
@@ -131,7 +131,7 @@ def _deploy(options: argparse.Namespace) -> int:
         objects = plan.render(settings, RENDERED / settings.overlay)
         preflight.check(cluster, objects)
         if not options.no_images:
-            images.publish(cluster, settings, bundle, steps.say)
+            images.publish(cluster.context, settings, bundle, options.artifacts, steps.say)
         deploy.deploy(cluster, settings, objects, timeout_s=options.timeout, say=steps.now)
         deploy.prove(cluster, settings, bundle, steps.say)
     if "prometheus-operator" not in settings.components:
@@ -162,7 +162,7 @@ def _rollout(options: argparse.Namespace) -> int:
             bundle = _bundle(options.artifacts, settings.model, version)
             _same_signature(record.settings, bundle)
             if not options.no_images and not options.back:
-                images.publish(cluster, settings, bundle, steps.say)
+                images.publish(cluster.context, settings, bundle, options.artifacts, steps.say)
         deploy.roll(cluster, record, settings, RENDERED / settings.overlay, timeout_s=options.timeout, say=steps.now)
         if have_bundle:
             deploy.prove(cluster, settings, bundle, steps.say)
@@ -189,9 +189,9 @@ def _undeploy(options: argparse.Namespace) -> int:
 
 
 def _manifests(_: argparse.Namespace) -> int:
-    for path, text in server_config.checked_in().items():
+    for path, content in {**server_config.checked_in(), **operator_rules.checked_in()}.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(text.encode())
+        path.write_bytes(content)
         print(path.relative_to(K8S.parent))
     return 0
 

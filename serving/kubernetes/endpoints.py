@@ -16,11 +16,6 @@ from serving.profile import ServingProfile
 from serving.target import Target
 from serving.torchserve import config as torchserve
 
-PORTS = {
-    "pytorch": (server_config.TORCHSERVE_PORTS.grpc, server_config.TORCHSERVE_PORTS.rest),
-    "tensorflow": (server_config.TENSORFLOW_GRPC, server_config.TENSORFLOW_REST),
-}
-
 
 def inside(cluster: Cluster, settings: Settings, stack: str) -> Target:
     """The target of ``stack`` as the cluster's own pods reach it: its headless Service's name. Raises `Problem`."""
@@ -28,13 +23,9 @@ def inside(cluster: Cluster, settings: Settings, stack: str) -> Target:
     deployment = cluster.find("deployment", name)
     if deployment is None:
         raise Problem(f"{name} is not deployed on {cluster.context}: make deploy")
-    grpc, rest = PORTS[stack]
+    ports = server_config.ports(stack)
     host = f"{name}.{NAMESPACE}.svc"
-    metrics = (
-        f"http://{host}:{server_config.TORCHSERVE_PORTS.metrics}{torchserve.METRICS_PATH}"
-        if stack == "pytorch"
-        else f"http://{host}:{rest}{tensorflow_serving.METRICS_PATH}"
-    )
+    path = torchserve.METRICS_PATH if stack == "pytorch" else tensorflow_serving.METRICS_PATH
     profile = ServingProfile.from_dict(settings.profile)
     engine = "torchserve" if stack == "pytorch" else "tensorflow-serving"
     if stack == "tensorflow" and settings.embedded:
@@ -49,9 +40,9 @@ def inside(cluster: Cluster, settings: Settings, stack: str) -> Target:
         version=settings.version,
         input_shape=settings.input_shape,
         classes=settings.classes,
-        grpc=f"{host}:{grpc}",
-        rest=f"{host}:{rest}",
-        metrics=metrics,
+        grpc=f"{host}:{ports.grpc}",
+        rest=f"{host}:{ports.rest}",
+        metrics=f"http://{host}:{ports.metrics}{path}",
         settings=profile.to_dict(),
     )
 
@@ -60,6 +51,6 @@ def inside(cluster: Cluster, settings: Settings, stack: str) -> Target:
 def forwarded(cluster: Cluster, target: Target) -> Iterator[tuple[Target, PortForward]]:
     """``target`` (as `inside` gives it) on local ports for the length of a ``with`` block. Raises `Problem`."""
     name = server_config.SERVERS[target.stack]
-    grpc, rest = PORTS[target.stack]
-    with PortForward(cluster, f"deployment/{name}", (grpc, rest)) as forward:
-        yield replace(target, grpc=forward.address(grpc), rest=forward.address(rest), metrics=None), forward
+    ports = server_config.ports(target.stack)
+    with PortForward(cluster, f"deployment/{name}", (ports.grpc, ports.rest)) as forward:
+        yield replace(target, grpc=forward.address(ports.grpc), rest=forward.address(ports.rest), metrics=None), forward

@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from serving.kubernetes import kubectl, server_config
+from serving.containers import images as containers
+from serving.kubernetes import images, kubectl, server_config
 from serving.kubernetes.kubectl import NAMESPACE, Object
 from serving.kubernetes.settings import K8S, Settings
 from serving.profile import ServingProfile
@@ -30,30 +31,24 @@ def render(settings: Settings, folder: Path) -> list[Object]:
     folder.mkdir(parents=True)
     _write_kustomization(settings, folder, {})
     cores = math.floor(cpu_limit(kubectl.build(folder)))
-    files = server_config.render(
+    names = server_config.write(
         ServingProfile.from_dict({**settings.profile, "device": "gpu" if settings.gpu else "cpu"}),
+        folder,
         model=settings.model,
         version=settings.version,
         input_shape=settings.input_shape,
         cores=max(1, cores),
     )
-    for name, texts in files.items():
-        server_config.write(texts, folder / name)
-    _write_kustomization(settings, folder, files)
+    _write_kustomization(settings, folder, names)
     return sorted(kubectl.build(folder), key=lambda one: one["kind"] != "Namespace")
 
 
 def image(settings: Settings, name: str) -> str:
-    """The reference of one of our images."""
-    prefix = f"{settings.registry.rstrip('/')}/" if settings.registry else ""
+    """The reference of one of our images: as it is built and pushed."""
+    known = {one.name: one for one in containers.IMAGES}
     if name == "tensorflow-serving" and settings.embedded:
         name = "embedded-tfserving"
-    return f"{prefix}tandem/{name}:{_tag(settings, name)}"
-
-
-def _tag(settings: Settings, name: str) -> str:
-    has_variant = name in ("torchserve", "tensorflow-serving")
-    return f"{settings.version}-gpu" if settings.gpu and has_variant else str(settings.version)
+    return images.how(settings).tag(known[name], settings.version)
 
 
 def cpu_limit(objects: list[Object]) -> float:
@@ -96,7 +91,7 @@ def quantity(text: str) -> float:
     return float(found[1]) * scale[found[2]]
 
 
-def _write_kustomization(settings: Settings, folder: Path, files: dict[str, dict[str, str]]) -> None:
+def _write_kustomization(settings: Settings, folder: Path, names: dict[str, list[str]]) -> None:
     k8s = os.path.relpath(K8S, folder.resolve())
     content: dict[str, Any] = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
@@ -109,9 +104,9 @@ def _write_kustomization(settings: Settings, folder: Path, files: dict[str, dict
                 "name": f"{name}-config",
                 "namespace": NAMESPACE,
                 "behavior": "replace",
-                "files": [f"{name}/{file}" for file in texts],
+                "files": [f"{name}/{file}" for file in files],
             }
-            for name, texts in files.items()
+            for name, files in names.items()
         ],
         "patches": [_server_patch(settings)],
     }

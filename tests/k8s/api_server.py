@@ -292,6 +292,7 @@ class _Handler(BaseHTTPRequestHandler):
         if name:
             one = self.api.objects.get((plural, namespace, name))
             return self._json(one) if one else self._missing(plural, name)
+        labels = dict(part.split("=", 1) for part in query.get("labelSelector", "").split(",") if part)
         selector = query.get("fieldSelector", "")
         wanted = dict(part.split("=", 1) for part in selector.split(",") if part)
         items = [
@@ -299,6 +300,7 @@ class _Handler(BaseHTTPRequestHandler):
             for (kind, space, _), one in list(self.api.objects.items())
             if kind == plural
             and namespace in ("", space)
+            and labels.items() <= one["metadata"].get("labels", {}).items()
             and wanted.get("involvedObject.name") in (None, one.get("involvedObject", {}).get("name"))
         ]
         listed = next(kind for kind, known, _ in self.api.kinds()[version] if known == plural)

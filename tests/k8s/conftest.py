@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,10 +8,15 @@ from pathlib import Path
 import pytest
 
 from models.bundle import Bundle
+from serving import launch
 from serving.kubernetes import __main__ as command_line
-from serving.kubernetes import rollout
+from serving.kubernetes import plan, rollout
+from serving.kubernetes.kubectl import Cluster, program
+from serving.kubernetes.settings import Record, Settings, identity
+from serving.profile import ServingProfile
 from tests.k8s.api_server import ApiServer, serving
 
+KUBECTL = Path(__file__).parent / "kubectl_with_port_forward.py"
 Verb = Callable[..., int]
 
 
@@ -40,3 +46,47 @@ def run(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Verb
         return command_line.main([*arguments, *extra])
 
     return verb
+
+
+@pytest.fixture(scope="package")
+def running(bundle, tmp_path_factory):
+    """Both servers, as they would run in the cluster."""
+    folder = tmp_path_factory.mktemp("servers")
+    with (
+        launch.start("pytorch", bundle, ServingProfile(), folder / "pytorch") as pytorch,
+        launch.start("tensorflow", bundle, ServingProfile(), folder / "tensorflow") as tensorflow,
+    ):
+        yield {"torchserve": pytorch.target, "tensorflow-serving": tensorflow.target}
+
+
+@pytest.fixture
+def deployed(api, bundle, running, tmp_path, monkeypatch):
+    """A cluster with both Deployments, whose port-forwards lead to the real servers."""
+    settings = Settings(
+        overlay="local",
+        components=(),
+        registry="",
+        model=bundle.model,
+        version=bundle.version,
+        input_shape=bundle.input_shape,
+        classes=bundle.classes,
+        profile=ServingProfile().to_dict(),
+        embedded=True,
+    )
+    mapping = {
+        "deployment/torchserve": {"7070": running["torchserve"].grpc, "8080": running["torchserve"].rest},
+        "deployment/tensorflow-serving": {
+            "8500": running["tensorflow-serving"].grpc,
+            "8501": running["tensorflow-serving"].rest,
+        },
+    }
+    (tmp_path / "forward.json").write_text(json.dumps(mapping))
+    monkeypatch.setenv("TANDEM_TEST_FORWARD", str(tmp_path / "forward.json"))
+    monkeypatch.setenv("TANDEM_TEST_KUBECTL", program())
+    monkeypatch.setenv("KUBECTL", str(KUBECTL))
+    cluster = Cluster()
+    objects = plan.render(settings, tmp_path / "rendered")
+    record = Record(settings, None, tuple(map(identity, objects)))
+    cluster.apply([one for one in objects if one["kind"] == "Namespace"])
+    cluster.apply([*objects, record.to_object()])
+    return cluster, settings

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """The real kubectl, but for port-forward, which the stand-in of the API server cannot do: that one is relayed here.
 
-TANDEM_TEST_FORWARD names a JSON file: {"deployment/torchserve": {"7070": "127.0.0.1:40001", ...}, ...}. While the file
-beside it with the suffix .cut exists, it loses its connection as the real one does when its pod goes.
+TANDEM_TEST_KUBECTL names the real one, TANDEM_TEST_FORWARD a JSON file:
+{"deployment/torchserve": {"7070": "127.0.0.1:40001", ...}, ...}. While deployment-torchserve.cut is beside it, that one
+loses its connection as the real one does when its pod goes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import threading
 import time
 from pathlib import Path
 
-REAL = str(Path(sys.executable).parent / "kubectl")
+REAL = os.environ["TANDEM_TEST_KUBECTL"]
 
 
 def pump(source: socket.socket, sink: socket.socket) -> None:
@@ -50,7 +51,7 @@ def port_forward(arguments: list[str]) -> None:
         listener = socket.create_server(("127.0.0.1", int(local)))
         threading.Thread(target=relay, args=(listener, ports[remote]), daemon=True).start()
         print(f"Forwarding from 127.0.0.1:{local} -> {remote}", flush=True)
-    cut = mapping_file.with_suffix(".cut")
+    cut = mapping_file.with_name(f"{arguments[position].replace('/', '-')}.cut")
     while not cut.exists():
         time.sleep(0.05)
     cut.unlink()

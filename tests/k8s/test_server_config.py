@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,21 +16,47 @@ from pathlib import Path
 import pytest
 
 from serving import launch
-from serving.kubernetes import server_config
+from serving.kubernetes import operator_rules, server_config
 from serving.profile import ServingProfile
-from tests.k8s.rendered import K8S
+from tests.components import require
+from tests.k8s.rendered import K8S, ROOT, Combination, everything, pod_specs, the
 
+BASE_IMAGES = ROOT / "docker" / "base-images.env"
 PROBE = K8S / "base" / "probe.sh"
 
 
-def render(**changes):
+def write(folder: Path, **changes) -> None:
     arguments = {"model": "convnet", "version": 1, "input_shape": (32, 32, 3), "cores": 4}
-    return server_config.render(ServingProfile(), **{**arguments, **changes})
+    server_config.write(ServingProfile(), folder, **{**arguments, **changes})
 
 
-@pytest.mark.parametrize("path", server_config.checked_in(), ids=lambda path: path.name)
-def test_what_is_checked_in_is_what_is_rendered(path):
-    assert path.read_bytes() == server_config.checked_in()[path].encode(), "run make manifests"
+def render(**changes) -> dict[str, dict[str, str]]:
+    """Each server's files, by name."""
+    with tempfile.TemporaryDirectory() as name:
+        write(Path(name), **changes)
+        return {
+            engine: {path.name: path.read_bytes().decode() for path in (Path(name) / engine).iterdir()}
+            for engine in server_config.SERVERS.values()
+        }
+
+
+@pytest.mark.parametrize("rendered", [server_config.checked_in, operator_rules.checked_in])
+def test_what_is_checked_in_is_what_is_rendered(rendered):
+    for path, content in rendered().items():
+        assert path.read_bytes() == content, "run make manifests"
+
+
+def test_kustomize_is_given_every_file_of_its_folders():
+    """Kustomize knows no wildcards: a file that its list forgets would be missing in the cluster."""
+    for folder, pattern in (
+        ("k8s/base/torchserve", "config/*"),
+        ("k8s/base/tensorflow-serving", "config/*"),
+        ("monitoring/grafana", "dashboards/*.json"),
+        ("monitoring/prometheus", "rules/*.yaml"),
+    ):
+        listed = (ROOT / folder / "kustomization.yaml").read_text()
+        for path in (ROOT / folder).glob(pattern):
+            assert path.relative_to(ROOT / folder).as_posix() in listed
 
 
 def test_servers_listen_where_services_lead_and_management_stays_inside():
@@ -70,17 +97,16 @@ def probe(folder: Path, port: int, word: str) -> subprocess.CompletedProcess[str
 def test_ready_means_that_this_version_answers(stack, bundle, tmp_path):
     name = server_config.SERVERS[stack]
     for version in (bundle.version, bundle.version + 1):
-        files = render(version=version, input_shape=bundle.input_shape)[name]
-        server_config.write(files, tmp_path / str(version))
+        write(tmp_path / str(version), version=version, input_shape=bundle.input_shape)
     with launch.start(stack, bundle, ServingProfile(), tmp_path / "server") as running:
         port = int(running.target.rest.rpartition(":")[2])
         for word in ("startup", "ready"):
-            done = probe(tmp_path / str(bundle.version), port, word)
+            done = probe(tmp_path / str(bundle.version) / name, port, word)
             assert done.returncode == 0, done.stdout + done.stderr
-        other = probe(tmp_path / str(bundle.version + 1), port, "ready")
+        other = probe(tmp_path / str(bundle.version + 1) / name, port, "ready")
         assert other.returncode == 1
         assert "404" in other.stdout
-    gone = probe(tmp_path / str(bundle.version), port, "ready")
+    gone = probe(tmp_path / str(bundle.version) / name, port, "ready")
     assert gone.returncode == 1
     assert "answered with nothing" in gone.stdout
 
@@ -123,13 +149,44 @@ def answering(predict: int, health: int) -> Iterator[int]:
     ],
 )
 def test_an_overloaded_server_stays_ready_and_a_broken_one_does_not(word, predict, health, expected, tmp_path):
-    server_config.write(render()["torchserve"], tmp_path)
+    write(tmp_path)
     with answering(predict, health) as port:
-        assert probe(tmp_path, port, word).returncode == expected
+        assert probe(tmp_path / "torchserve", port, word).returncode == expected
 
 
-def test_a_gpu_profile_uses_the_gpu():
+def test_a_gpu_profile_uses_the_gpu(tmp_path):
     gpu = dataclasses.replace(ServingProfile(), device="gpu")
-    files = server_config.render(gpu, model="convnet", version=1, input_shape=(32, 32, 3), cores=4)
-    assert "number_of_gpu=0" not in files["torchserve"]["config.properties"]
+    server_config.write(gpu, tmp_path, model="convnet", version=1, input_shape=(32, 32, 3), cores=4)
+    assert "number_of_gpu=0" not in (tmp_path / "torchserve" / "config.properties").read_text()
     assert "number_of_gpu=0" in render()["torchserve"]["config.properties"]
+
+
+def test_prometheus_accepts_what_is_mounted(tmp_path):
+    """The real promtool on the files as the pod sees them: configuration and rules."""
+    require("promtool")
+    objects = everything()[Combination("cpu", ())]
+    volumes = the(objects, "Deployment", "prometheus")["spec"]["template"]["spec"]["volumes"]
+    source = next(volume["configMap"] for volume in volumes if volume["name"] == "config")
+    data = the(objects, "ConfigMap", source["name"])["data"]
+    for item in source["items"]:
+        path = tmp_path / item["path"]
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(data[item["key"]])
+    done = subprocess.run(
+        ["promtool", "check", "config", "prometheus.yml"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("SUCCESS") >= 3
+
+
+def test_images_of_others_are_those_that_compose_runs():
+    lines = [line for line in BASE_IMAGES.read_text().splitlines() if "_IMAGE=" in line and not line.startswith("#")]
+    pinned = {line.split("_IMAGE=")[1] for line in lines}
+    used = {
+        container["image"].removeprefix("docker.io/")
+        for spec in pod_specs(everything()[Combination("gpu", ())]).values()
+        for container in spec["containers"]
+        if not container["image"].startswith("tandem/")
+    }
+    assert used <= pinned
+    assert len(used) == 4

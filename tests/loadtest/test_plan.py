@@ -1,5 +1,14 @@
-from loadtest import plan
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadtest import phase_plan, plan
 from loadtest.experiment import Experiment
+from loadtest.generator import phases
+from loadtest.plan import Trial
+from loadtest.scenarios import SCENARIOS, Spike
 
 FIXED = Experiment(scenarios=("ladder",)).with_rates({"grpc": (100.0, 200.0, 300.0), "rest": (50.0, 75.0)})
 
@@ -43,3 +52,68 @@ def test_ladder_is_set_by_the_slower_target_and_rounded_for_people():
 
 def test_a_very_slow_target_still_gets_a_rate():
     assert plan.rates_of({"pytorch": {"grpc": 0.5}}, ("grpc",), (0.2, 0.4)) == {"grpc": (1.0,)}
+
+
+ALL = Experiment(scenarios=tuple(SCENARIOS))
+PROBED = {"pytorch": {"grpc": 1000.0, "rest": 500.0}, "tensorflow": {"grpc": 2000.0, "rest": 400.0}}
+
+
+def test_every_scenario_is_planned_as_often_as_it_asks_and_overload_comes_last():
+    resolved = plan.resolve(ALL, PROBED)
+    assert not resolved.unrated
+    first, *_ = plan.blocks(resolved)
+    grpc = [trial for trial in first.trials if trial.protocol == "grpc"]
+    counts = {name: sum(trial.scenario == name for trial in grpc) for name in SCENARIOS}
+    assert counts == {**dict.fromkeys(SCENARIOS, 1), "ladder": 5}
+    assert [trial.scenario for trial in grpc[-4:]] == ["capacity", "offline", "soak", "spike"]
+    assert {trial.scenario for trial in grpc[:7]} == {"ladder", "server", "single-stream"}
+    second = plan.blocks(resolved)[-1]
+    assert not [trial for trial in second.trials if trial.scenario == "soak"]  # one repetition
+    ids = [trial.id for block in plan.blocks(resolved) for trial in block.trials]
+    assert len(ids) == len(set(ids))
+
+
+def test_scenarios_that_are_not_named_are_not_planned():
+    assert {trial.scenario for block in plan.blocks(FIXED) for trial in block.trials} == {"ladder"}
+
+
+def test_a_scenario_s_rates_are_shares_of_the_slower_target():
+    resolved = plan.resolve(ALL, PROBED)
+    assert resolved.capacity.rates == {"grpc": (500.0,), "rest": (200.0,)}
+    assert resolved.server.rates == {"grpc": (500.0,), "rest": (200.0,)}
+    given = replace(ALL, spike=Spike(rates={"grpc": (70.0,), "rest": (30.0,)}))
+    assert plan.resolve(given, PROBED).spike.rates == {"grpc": (70.0,), "rest": (30.0,)}
+
+
+def phase(scenario: str, repetition: int = 1) -> dict[str, Any]:
+    trial = Trial("pytorch", "grpc", 200.0, repetition, 7, scenario)
+    return phase_plan.trial(plan.resolve(ALL, PROBED), trial, Path("trials"), Path("searches"), "w")
+
+
+def test_a_spike_is_three_times_the_rate_between_quiet_times():
+    values = phase("spike")
+    assert (values["rate"], values["arrival"], values["duration_s"]) == (200.0, "spike", 25.0)
+    assert {key: values["arrivals"][key] for key in ("spike_factor", "spike_start_s", "spike_s")} == {
+        "spike_factor": 3.0,
+        "spike_start_s": 5.0,
+        "spike_s": 5.0,
+    }
+
+
+def test_single_stream_has_one_request_in_flight_and_offline_keeps_batches_full():
+    assert phase("single-stream")["concurrency"] == 1
+    assert phase("offline")["concurrency"] == 4 * ALL.profile.max_batch_size
+
+
+def test_only_the_last_repetition_of_a_search_repeats_the_boundaries():
+    assert [phase("capacity", repetition)["repeats"] for repetition in (1, 2)] == [1, 2]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_the_generator_understands_every_phase(scenario, tmp_path):
+    values = phase(scenario)
+    built = phases.build(values, "phase")
+    assert built.protocol == "grpc"
+    if scenario != "capacity":
+        assert phases.build(phases.to_values(built), "phase") == built
+    assert 0 < phase_plan.expected_s(values) < phase_plan.longest_s(values)

@@ -112,3 +112,42 @@ def test_a_platform_without_timerfd_gets_the_spinning_timer(monkeypatch):
 def test_a_failure_while_sending_ends_the_trial_instead_of_hanging():
     with small_server("rest", "ok") as (where, _), pytest.raises(IndexError):
         Load(where, "rest", np.arange(10) / 100, choice=7)
+
+
+HANG_S = 2.0
+
+
+def test_two_seconds_in_which_the_server_hangs_show_in_p99_and_max_exactly_as_scheduled_time_accounting_predicts():
+    """A server process that is stopped for 2 s in a trial of 10 s at 100/s.
+
+    Each request due in the hang waits for the rest of it: of N in all, those beyond the 99th percentile are the first
+    1 % of N of them, so p99 is the hang less the time that these took to arrive, and the maximum is all of it.
+    """
+    rate, seconds = 100.0, 10.0
+    due = (np.arange(int(rate * seconds)) + 0.5) / rate
+    paused: list[float] = []
+    resumed: list[float] = []
+
+    def hang(loop):
+        now = clock() - loop.started
+        if now > 4.0 and not paused:
+            os.kill(process.pid, signal.SIGSTOP)
+            paused.append(clock() - loop.started)
+        elif paused and not resumed and now > paused[0] + HANG_S:
+            os.kill(process.pid, signal.SIGCONT)
+            resumed.append(clock() - loop.started)
+
+    with small_server("rest", "ok") as (where, process):
+        load = Load(where, "rest", due, tick=hang)
+    assert load.kinds() == {"ok": len(due)}
+    waits = np.maximum(resumed[0] - due[(due > paused[0]) & (due < resumed[0])], 0)
+    assert len(waits) == pytest.approx(rate * (resumed[0] - paused[0]), abs=2)
+    expected = np.concatenate([waits, np.zeros(len(due) - len(waits))])
+    found = np.percentile(load.latency, [99, 100], method="inverted_cdf")
+    predicted = np.percentile(expected, [99, 100], method="inverted_cdf")
+    assert predicted == pytest.approx([HANG_S - 0.01 * len(due) / rate, HANG_S], abs=0.15)
+    # Later than predicted only by what the backlog of 200 requests takes to be answered; never earlier.
+    assert np.all(found > predicted - 0.02)
+    assert np.all(found < predicted + 0.5)
+    # A closed loop with one connection, which waits before it sends the next, would have seen one slow request.
+    assert np.count_nonzero(load.latency > 0.5) > 100

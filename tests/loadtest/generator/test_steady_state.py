@@ -50,3 +50,37 @@ def test_a_jump_delays_agreement():
 def test_no_answers_are_not_steady():
     assert agreeing([0.0] * 10, 0.1) == 0
     assert agreeing([1000.0] * 3, 0.1) == 0
+
+
+# As recorded in warm-up.json: requests/s in successive windows at 32 in flight, on a machine that others used, too.
+RECORDED = {
+    # TorchServe over gRPC from a cold JVM: its first seconds are interpreted bytecode.
+    "JVM warm-up": [322, 558, 732, 584, 700, 866, 620, 615, 821, 773, 796, 804],
+    # The same after a pause of the whole machine, which shows as two windows without an answer.
+    "JVM, held up": [0, 0, 134, 599, 673, 724, 668, 650, 680, 703, 632, 697],
+    # The embedded TensorFlow server, which has nothing to warm up.
+    "flat": [2687, 2869, 2877, 3005],
+}
+# Modelled: a young collection every third window; a machine whose host takes ever more of the CPU away.
+COLLECTING = [1482, 1495, 1120, 1490, 1478, 1135, 1493, 1488, 1117, 1485, 1492, 1128, 1490, 1481, 1124]
+DRIFTING = [2000 * 0.93**window for window in range(24)]
+
+
+@pytest.mark.parametrize(
+    ("series", "plateau", "earliest"), [("flat", 2860, 4), ("JVM warm-up", 750, 5), ("JVM, held up", 675, 7)]
+)
+def test_recorded_series_are_steady_on_their_plateau_and_not_on_the_way_there(series, plateau, earliest):
+    rates = RECORDED[series]
+    seen, agreed = first_agreement(rates, tolerance=0.1) or (0, 0)
+    assert seen >= earliest
+    assert np.mean(rates[seen - agreed : seen]) == pytest.approx(plateau, rel=0.15)
+
+
+def test_periodic_collections_are_steady_and_the_mean_counts_them():
+    seen, agreed = first_agreement(COLLECTING, tolerance=0.1) or (0, 0)
+    assert 4 <= seen <= 8
+    assert np.mean(COLLECTING[seen - agreed : seen]) == pytest.approx(np.mean(COLLECTING), rel=0.1)
+
+
+def test_a_drift_is_never_steady():
+    assert first_agreement(DRIFTING, tolerance=0.1) is None

@@ -1,0 +1,94 @@
+"""How long the model itself takes, without any server around it: `python -m serving.bench.model_time BUNDLE STACK …`.
+
+Prints one JSON object: images in a batch → mean milliseconds of one call, on the cores that it is started on and with
+the threads of the profile. What a server adds to that is serving.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from models.bundle import Bundle, load
+
+WARM_UP_CALLS = 5
+LEAST_CALLS = 10
+Call = Callable[[np.ndarray], object]
+
+
+def measure(call: Call, images: np.ndarray, batches: list[int], seconds: float) -> dict[int, float]:
+    """Batch size → mean milliseconds of `call` on so many of `images` [N, H, W, C], each over `seconds` at least."""
+    found = {}
+    for batch in batches:
+        rows = np.ascontiguousarray(np.resize(images, (batch, *images.shape[1:])))
+        for _ in range(WARM_UP_CALLS):
+            call(rows)
+        calls, began = 0, time.perf_counter()
+        while calls < LEAST_CALLS or time.perf_counter() - began < seconds:
+            call(rows)
+            calls += 1
+        found[batch] = (time.perf_counter() - began) / calls * 1e3
+    return found
+
+
+def pytorch(bundle: Bundle, threads: int) -> Call:
+    """The TorchScript file as TorchServe's worker runs it."""
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.set_num_interop_threads(1)
+    model = torch.jit.load(str(bundle.torchscript)).eval()
+
+    def call(rows: np.ndarray) -> object:
+        with torch.inference_mode():
+            return model(torch.from_numpy(rows)).numpy()
+
+    return call
+
+
+def tensorflow(bundle: Bundle, threads: int) -> Call:
+    """The SavedModel's serving signature."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    model = tf.saved_model.load(str(bundle.savedmodel / str(bundle.version)))
+    signature = model.signatures["serving_default"]
+
+    def call(rows: np.ndarray) -> object:
+        (answer,) = signature(images=tf.constant(rows)).values()
+        return answer.numpy()
+
+    return call
+
+
+def main(arguments: list[str]) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m serving.bench.model_time", description=__doc__)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("stack", choices=("pytorch", "tensorflow"))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
+    parser.add_argument("--seconds", type=float, default=0.15, help="of each batch size")
+    parser.add_argument("--cores", type=int, nargs="*", default=[], help="CPUs to stay on")
+    options = parser.parse_args(arguments)
+    if options.cores:
+        os.sched_setaffinity(0, options.cores)
+    bundle = load(options.bundle)
+    with np.load(bundle.reference) as values:
+        images = values["images"][:64]
+    call = {"pytorch": pytorch, "tensorflow": tensorflow}[options.stack](bundle, options.threads)
+    print(json.dumps(measure(call, images, options.batches, options.seconds)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

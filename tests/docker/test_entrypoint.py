@@ -1,0 +1,191 @@
+"""What runs inside a serving container: the check of the model's files, the supervisor, the health check."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from models.problem import Problem
+from serving.containers import configuration, entrypoint, health, layout
+from serving.profile import ServingProfile
+from tests.docker.files import ROOT
+
+
+@pytest.fixture
+def inside(bundle, tmp_path) -> Path:
+    """A folder with bundle/manifest.json and models/, as an image of the embedded server has them at its root."""
+    (tmp_path / "bundle").mkdir()
+    shutil.copy(bundle.folder / "manifest.json", tmp_path / "bundle")
+    shutil.copytree(bundle.savedmodel, tmp_path / "models" / bundle.model)
+    return tmp_path
+
+
+def verify(folder: Path, engine: str = "embedded-tfserving") -> None:
+    entrypoint.verify(engine, folder / "bundle" / "manifest.json", folder / "models")
+
+
+def test_the_exported_model_passes(inside, capsys):
+    verify(inside)
+    assert "are as exported" in capsys.readouterr().out
+
+
+def test_torchserves_archive_passes(bundle, tmp_path):
+    shutil.copytree(bundle.archive.parent, tmp_path / "models")
+    entrypoint.verify("torchserve", bundle.folder / "manifest.json", tmp_path / "models")
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda file: file.write_bytes(file.read_bytes() + b" "), "saved_model.pb: changed since the export"),
+        (lambda file: file.unlink(), "saved_model.pb: missing"),
+        (lambda file: (file.parent / "extra.so").write_bytes(b""), "extra.so: not part of the bundle"),
+    ],
+)
+def test_another_model_is_refused_and_the_file_named(inside, damage, said):
+    (file,) = inside.glob("models/*/*/saved_model.pb")
+    damage(file)
+    with pytest.raises(Problem, match=said):
+        verify(inside)
+
+
+def test_an_unknown_engine_is_one_line():
+    command = [sys.executable, "-m", "serving.containers.entrypoint", "triton"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "error: triton: use one of torchserve, tensorflow-serving, embedded-tfserving\n"
+
+
+SUPERVISED = """
+import sys
+from serving.containers import layout
+from serving.containers.entrypoint import Supervisor
+from pathlib import Path
+from typing import ClassVar
+layout.DRAINING, layout.REFUSING = Path(sys.argv[2]) / "draining", Path(sys.argv[2]) / "refusing"
+sys.exit(Supervisor(sys.argv[1], sys.argv[3:], {}).run())
+"""
+
+
+def supervise(engine: str, folder: Path, *command: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", SUPERVISED, engine, str(folder), *command],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TANDEM_DRAIN_S": "0.2"},
+    )
+
+
+@pytest.mark.parametrize(("engine", "refused"), [("torchserve", True), ("embedded-tfserving", False)])
+def test_sigterm_drains_before_the_server_gets_it(engine, refused, tmp_path):
+    server = f"""
+import os, signal, sys
+def stop(*_):
+    print("server stops;", *sorted(os.listdir({str(tmp_path)!r})), flush=True)
+    sys.exit(5)
+signal.signal(signal.SIGTERM, stop)
+print("up", flush=True)
+signal.pause()
+"""
+    process = supervise(engine, tmp_path, sys.executable, "-c", server)
+    assert process.stdout
+    assert process.stdout.readline() == "up\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.readline() == "SIGTERM: unready, serving for 0.2 s more\n"
+    assert process.stdout.readline() == f"server stops; draining{' refusing' if refused else ''}\n"
+    assert process.wait(timeout=10) == 0
+
+
+def test_a_server_that_dies_takes_the_container_with_it_and_its_status(tmp_path):
+    assert supervise("torchserve", tmp_path, "false").wait(timeout=10) == 1
+    killed = supervise("torchserve", tmp_path, sys.executable, "-c", "import os; os.kill(os.getpid(), 9)")
+    assert killed.wait(timeout=10) == 137
+
+
+def test_the_configuration_of_a_container_is_complete(bundle, tmp_path):
+    profile = ServingProfile(threads=3)
+    for engine in layout.ENGINES:
+        folder = tmp_path / engine
+        rendering = configuration.render(engine, profile, model=bundle.model, model_version="1.0", cores=2)
+        configuration.write(engine, rendering, profile, folder)
+        assert entrypoint.environment(folder)["OMP_NUM_THREADS"] == "3"
+        command = entrypoint.command(engine, folder)
+        if engine == "torchserve":
+            properties = (folder / "config.properties").read_text()
+            assert "inference_address=http://0.0.0.0:8080" in properties
+            assert "management_address=http://127.0.0.1:8081" in properties
+            assert "model_store=/models" in properties
+        else:
+            assert f"--model_base_path=/models/{bundle.model}" in command
+            assert "--port=8500" in command
+            assert "--batching_parameters_file=/config/batching.txt" in command
+
+
+class _Answers(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    states: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        torchserve = [{"workers": [{"status": state} for state in self.states]}]
+        tensorflow = {"model_version_status": [{"state": state} for state in self.states]}
+        body = json.dumps(torchserve if self.path.startswith("/models/") else tensorflow).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(inside, monkeypatch) -> Iterator[None]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Answers) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        port = running.server_address[1]
+        ports = {engine: layout.Ports(port, port, port, port) for engine in layout.ENGINES}
+        monkeypatch.setattr(layout, "PORTS", ports)
+        monkeypatch.setattr(layout, "MANIFEST", inside / "bundle" / "manifest.json")
+        monkeypatch.setattr(layout, "DRAINING", inside / "draining")
+        yield
+        running.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("engine", "states", "ready"),
+    [
+        ("torchserve", ["READY", "READY"], True),
+        ("torchserve", ["READY", "LOADING"], False),
+        ("torchserve", [], False),
+        ("tensorflow-serving", ["AVAILABLE"], True),
+        ("tensorflow-serving", ["LOADING"], False),
+        ("embedded-tfserving", ["END", "AVAILABLE"], True),
+    ],
+)
+def test_healthy_means_that_the_model_answers(server, engine, states, ready):
+    _Answers.states = states
+    assert health.main(engine) == (0 if ready else 1)
+
+
+def test_a_container_on_its_way_out_is_unhealthy(server):
+    _Answers.states = ["READY"]
+    layout.DRAINING.touch()
+    assert health.main("torchserve") == 1
+
+
+def test_no_server_is_unhealthy(inside, monkeypatch):
+    monkeypatch.setattr(layout, "MANIFEST", inside / "bundle" / "manifest.json")
+    monkeypatch.setattr(layout, "PORTS", {"torchserve": layout.Ports(1, 1, 1, 1)})
+    assert health.main("torchserve") == 1

@@ -1,0 +1,325 @@
+"""The stack on a real Docker engine: up, healthy, locked down, compared, drained, killed, and gone without a trace.
+
+What no registry is needed for: the embedded server stands in for TensorFlow Serving, Grafana is left out, and the base
+images are made by tests/docker/base-images.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.bundle import Bundle
+from serving import ports
+from serving.client import Client, RequestFailed
+from serving.containers import base_images, docker_cli, images, stack
+from serving.containers.images import Build
+from serving.containers.stack import PORTS, Choice, Stack
+from serving.target import STACKS, Target
+from tests.components import require, require_docker_engine
+from tests.docker.files import ROOT
+
+PROJECT = f"tandem-test-{os.getpid()}"
+SERVERS = ("torchserve", "embedded-tfserving")
+OPTIONS = ("--embedded", "--no-digests")
+UP_S, RUN_S = 560, 280
+IMAGE_LIMIT_MB = 350
+
+pytestmark = pytest.mark.timeout(UP_S + 60)
+
+
+@pytest.fixture(scope="module")
+def running(bundle: Bundle, artifacts: Path) -> Iterator[Stack]:
+    """The stack, as `make up` leaves it; what is in it is removed in any case."""
+    require_docker_engine()
+    bases = base_images.variables()
+    needed = [bases[f"{name}_IMAGE"] for name in ("PYTHON", "PROMETHEUS", "ALERTMANAGER")]
+    if missing := set(needed) - set(docker_cli.images_present(*needed)):
+        pytest.fail(f"{', '.join(sorted(missing))}: run tests/docker/base-images (make ci-tools)")
+    variables = dict(zip(PORTS, map(str, ports.free(len(PORTS))), strict=True)) | {"COMPOSE_PROJECT_NAME": PROJECT}
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        done = make("serving", "up", "--artifacts", str(artifacts), *OPTIONS, "--without", "grafana", limit_s=UP_S)
+        assert done.returncode == 0, done.stderr
+        assert "is up and healthy" in done.stdout
+        yield Stack(bundle, Choice(embedded=True, without=("grafana",), build=Build(digests=False)), artifacts)
+    finally:
+        stack.down(artifacts, PROJECT)
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def make(package: str, *arguments: str, limit_s: float = RUN_S) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", package, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=limit_s,
+        check=False,
+    )
+
+
+def inspect(running: Stack, service: str) -> dict[str, Any]:
+    state = running.inspect(service)
+    assert state is not None, f"{service} has no container"
+    return state
+
+
+def execute(running: Stack, service: str, code: str) -> subprocess.CompletedProcess[str]:
+    return docker_cli.docker("exec", inspect(running, service)["Id"], "python3", "-c", code, check=False)
+
+
+def ask(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return json.load(answer)
+
+
+@pytest.mark.parametrize("service", [*SERVERS, "prometheus", "alertmanager"])
+def test_every_container_is_healthy_unprivileged_and_on_a_read_only_root(running, service):
+    state = inspect(running, service)
+    assert state["State"]["Health"]["Status"] == "healthy"
+    assert state["Config"]["User"].split(":")[0] == ("10001" if service in SERVERS else "65534")
+    host = state["HostConfig"]
+    assert host["ReadonlyRootfs"] is True
+    assert host["CapDrop"] == ["ALL"]
+    assert "no-new-privileges:true" in host["SecurityOpt"]
+    assert host["Memory"] > 0
+    assert host["RestartPolicy"]["Name"] == "unless-stopped"
+    for bindings in state["NetworkSettings"]["Ports"].values():
+        assert {binding["HostIp"] for binding in bindings or []} <= {"127.0.0.1"}
+
+
+@pytest.mark.parametrize("service", SERVERS)
+def test_a_server_can_write_its_temporary_folder_and_nothing_else(running, service):
+    done = execute(running, service, "import os; print(os.getuid()); open('/tmp/x', 'w'); open('/app/x', 'w')")
+    assert done.stdout == "10001\n"
+    assert "Read-only file system: '/app/x'" in done.stderr
+
+
+def test_both_servers_have_the_same_cores_and_no_one_else_has_them(running):
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("one CPU cannot be divided")
+    hosts = [inspect(running, service)["HostConfig"] for service in SERVERS]
+    keys = ("CpusetCpus", "NanoCpus", "Memory", "MemorySwap", "PidsLimit")
+    assert [hosts[0][key] for key in keys] == [hosts[1][key] for key in keys]
+    other = inspect(running, "prometheus")["HostConfig"]["CpusetCpus"]
+    assert not set(hosts[0]["CpusetCpus"].split(",")) & set(other.split(","))
+
+
+def test_management_answers_inside_torchserves_container_only(running):
+    address = running.address("torchserve")
+    assert address
+    assert not ports.answers(address, 8081)
+    inside = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8081/models').status)"
+    assert execute(running, "torchserve", inside).stdout == "200\n"
+    assert "8081/tcp" not in inspect(running, "torchserve")["NetworkSettings"]["Ports"]
+
+
+def test_prometheus_has_both_servers_up(running):
+    url = f"http://127.0.0.1:{running.ports['TANDEM_PROMETHEUS_PORT']}/api/v1/targets?state=active"
+    deadline = time.monotonic() + 60
+    health: dict[str, str] = {}
+    while set(health.values()) != {"up"} or set(health) != set(SERVERS):
+        assert time.monotonic() < deadline, health
+        targets = ask(url)["data"]["activeTargets"]
+        health = {one["labels"]["server"]: one["health"] for one in targets if one["labels"]["job"] == "serving"}
+        time.sleep(0.5)
+    alertmanagers = ask(url.replace("targets?state=active", "alertmanagers"))["data"]["activeAlertmanagers"]
+    assert [one["url"] for one in alertmanagers] == ["http://alertmanager:9093/api/v2/alerts"]
+
+
+def test_images_say_which_bundle_they_hold_and_what_they_weigh(running, bundle):
+    build = Build(digests=False)
+    names = [build.tag(image, bundle.version) for image in (images.TORCHSERVE, images.EMBEDDED)]
+    for name in names:
+        labels = json.loads(docker_cli.docker("image", "inspect", name).stdout)[0]["Config"]["Labels"]
+        assert labels["dev.tandem.bundle.digest"] == f"sha256:{bundle.digest}"
+        assert labels["org.opencontainers.image.version"] == str(bundle.version)
+    assert all(name in images.sizes(names) for name in names)
+
+
+def test_the_load_generators_image_is_small_and_generates_load(running, bundle, artifacts):
+    (name,) = images.build(bundle, [images.LOADTEST], Build(digests=False), artifacts)
+    size = json.loads(docker_cli.docker("image", "inspect", name).stdout)[0]["Size"]
+    assert size < IMAGE_LIMIT_MB * 1e6
+    locked = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--network", "none")
+    code = "import importlib.util as u; print([m for m in ('torch', 'tensorflow') if u.find_spec(m)])"
+    done = docker_cli.docker("run", "--rm", *locked, "--entrypoint", "python3", name, "-c", code)
+    assert done.stdout == "[]\n"
+    done = docker_cli.docker("run", "--rm", *locked, name, "--headless", "-u", "1", "--only-summary", check=False)
+    assert "no plan: give --plan FILE" in done.stderr  # the whole generator could be imported
+
+
+def test_a_changed_model_is_not_served(running, bundle, artifacts, tmp_path):
+    archive = tmp_path / bundle.archive.name
+    archive.write_bytes(bundle.archive.read_bytes() + b" ")
+    archive.chmod(0o644)
+    tmp_path.chmod(0o755)
+    name = Build(digests=False).tag(images.TORCHSERVE, bundle.version)
+    mount = f"{archive}:/models/{archive.name}:ro"
+    done = docker_cli.docker("run", "--rm", "--read-only", "--tmpfs", "/tmp", "-v", mount, name, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"error: /models/{archive.name}: changed since the export; build the image again"
+    ]
+
+
+class Load:
+    """Requests one after the other from a few threads on each protocol, with their times and outcomes."""
+
+    def __init__(self, target: Target, threads: int = 3) -> None:
+        self.outcomes: list[tuple[str, float, str]] = []
+        self._target, self._stop = target, threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(one,)) for one in ("grpc", "rest") * threads]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, protocol: str) -> None:
+        image = np.zeros((1, *self._target.input_shape), np.uint8)
+        with Client(self._target, timeout_s=10) as client:
+            while not self._stop.is_set():
+                sent = time.time()
+                try:
+                    client.predict(protocol, image)
+                    self.outcomes.append((protocol, sent, "ok"))
+                except RequestFailed as failure:
+                    self.outcomes.append((protocol, sent, str(failure)))
+                    time.sleep(0.02)
+
+
+# How a server says "not me": the request was never taken on, and may go to another. Not among them: a time-out, a reset
+# of a connection that had been answering, an error of the model.
+REFUSALS = {
+    "grpc": ("failed to connect", "Connection refused", "GOAWAY", "Socket closed", "the server is stopping"),
+    "rest": ("HTTP 503", "ConnectionRefusedError", "ConnectionResetError", "RemoteDisconnected", "BrokenPipeError"),
+}
+
+
+@pytest.mark.parametrize("which", STACKS)
+def test_sigterm_loses_no_request_that_was_accepted(running, which):
+    service = running.choice.engine(which)
+    target = running.target(which)
+    with Load(target) as load:
+        deadline = time.monotonic() + 60
+        while sum(outcome == "ok" for _, _, outcome in load.outcomes) < 50:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        container = inspect(running, service)["Id"]
+        asked = time.time()
+        docker_cli.docker("kill", "--signal", "TERM", container)
+        state = inspect(running, service)["State"]
+        while state["Running"]:
+            assert time.time() < asked + 30
+            time.sleep(0.05)
+            state = inspect(running, service)["State"]
+    assert state["ExitCode"] == 0
+    refused_since = {}
+    for protocol in ("grpc", "rest"):
+        mine = [(sent, outcome) for one, sent, outcome in load.outcomes if one == protocol]
+        failures = [(sent, outcome) for sent, outcome in mine if outcome != "ok"]
+        assert failures
+        refused_since[protocol] = min(sent for sent, _ in failures) - asked
+        before_the_end = [outcome for sent, outcome in failures if sent < asked + 3.5]
+        unexpected = [one for one in before_the_end if not any(known in one for known in REFUSALS[protocol])]
+        assert not unexpected, (protocol, unexpected[:3])
+        resets = [one for one in before_the_end if "Reset" in one or "Disconnected" in one or "Broken" in one]
+        assert len(resets) <= 3  # a keep-alive connection that closes under the next request, at most one a thread
+    # For two seconds after SIGTERM everything was still answered: the time for a load balancer to notice.
+    assert min(refused_since.values()) > 1.5
+    docker_cli.docker("start", container)
+    running.wait_until_healthy([service])
+
+
+def compare(artifacts: Path, results: Path, *arguments: str) -> list[str]:
+    command = ["compare", "--experiment", "smoke", "--artifacts", str(artifacts), "--results", str(results)]
+    return [*command, "--set", "runtime=container", *OPTIONS, *arguments]
+
+
+def test_the_same_experiment_gives_the_same_summary(running, artifacts, tmp_path):
+    require("prometheus")
+    done = make("loadtest", *compare(artifacts, tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = (tmp_path / "latest").resolve()
+    summary = json.loads((run / "summary.json").read_text())
+    assert {one["name"]: (one["engine"], one["runtime"]) for one in summary["targets"]} == {
+        "pytorch": ("torchserve", "container"),
+        "tensorflow": ("embedded-tfserving", "container"),
+    }
+    measured = {(one["target"], one["protocol"]) for one in summary["measurements"]}
+    assert measured == {(stack, protocol) for stack in STACKS for protocol in ("grpc", "rest")}
+    for one in summary["measurements"]:
+        assert one["requests"]["ok"] > 0
+        assert one["valid"] or one["why_not_valid"]
+    for stack_name in STACKS:
+        for figures in summary["parity"]["wire"][stack_name].values():
+            assert figures["max_abs_diff"] <= 1e-4
+        (log, *_) = run.glob(f"servers/{stack_name}-*/server.log")
+        assert "are as exported" in log.read_text()
+    assert list(run.glob("servers/pytorch-*/config.properties"))
+    assert list(run.glob("servers/tensorflow-*/batching.txt"))
+    assert any(json.loads(path.read_text())["throughput"] for path in run.glob("trials/*/server.json"))
+    running.wait_until_healthy(SERVERS)  # what was up before is up after
+
+
+def test_a_container_killed_under_load_comes_back_and_the_run_records_the_gap(running, artifacts, tmp_path):
+    settings: tuple[str, ...] = (
+        "targets=['tensorflow']",
+        "protocols=['grpc']",
+        "ladder.rates={grpc=[30]}",
+        "ladder.duration_s=25",
+    )
+    settings += ("ladder.repetitions=1", "generator.timeout_s=2")
+    changed = [word for setting in settings for word in ("--set", setting)]
+    command = [sys.executable, "-m", "loadtest", *compare(artifacts, tmp_path, *changed)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        deadline = time.monotonic() + 150
+        while not list(tmp_path.glob("*-smoke/warm-ups/*/warm-up.json")):
+            assert process.poll() is None, process.stdout.read() if process.stdout else ""
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        os.kill(inspect(running, "embedded-tfserving")["State"]["Pid"], signal.SIGKILL)
+        output, _ = process.communicate(timeout=RUN_S)
+    finally:
+        process.kill()
+    assert process.returncode == 0, output
+    run = (tmp_path / "latest").resolve()
+    (gap,) = json.loads((run / "gaps.json").read_text())
+    assert gap["engine"] == "embedded-tfserving"
+    assert gap["exit_status"] == 137
+    assert 0 < gap["gap_s"] < 60
+    warnings = json.loads((run / "environment.json").read_text())["warnings"]
+    assert any(f"answered again after {gap['gap_s']} s" in warning for warning in warnings)
+    (trial,) = (json.loads(path.read_text()) for path in run.glob("trials/*/trial.json"))
+    assert sum(trial["errors"].values()) > 0
+    assert trial["requests"]["ok"] > 0
+
+
+def test_down_leaves_nothing(running, artifacts):
+    assert {one.split()[0] for one in stack.left(PROJECT)} == {"container", "network", "volume"}
+    done = make("serving", "down", "--artifacts", str(artifacts))
+    assert done.returncode == 0, done.stderr
+    assert stack.left(PROJECT) == []
+    assert make("serving", "down", "--artifacts", str(artifacts)).stderr.endswith("nothing was up\n")

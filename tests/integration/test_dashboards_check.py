@@ -1,0 +1,111 @@
+"""The check of the dashboards: real servers, real load, a real Prometheus; and what it says where a query is wrong."""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, Gauge, start_http_server
+
+from loadtest import dashboards_check
+from monitoring.grafana import queries
+from monitoring.prometheus_api import PrometheusApi
+from serving import ports, prometheus
+from tests.components import require
+
+ROOT = Path(__file__).resolve().parents[2]
+GPU = {"gpu": "0", "UUID": "GPU-1", "device": "nvidia0", "modelName": "NVIDIA H100", "Hostname": "node-1"}
+
+
+def test_every_query_of_every_dashboard_has_data_or_a_reason(bundle):
+    require("prometheus")
+    done = subprocess.run(
+        [sys.executable, "-m", "loadtest", "dashboards-check", "--bundle", str(bundle.folder), "--seconds", "2"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    expected = sum(len(list(queries.of(one))) for one in queries.load())
+    assert done.stdout.splitlines()[-1] == f"{expected} queries, 0 failed"
+    for dashboard in queries.load():
+        assert len(re.findall(rf"{re.escape(dashboard['title'])} .* data ", done.stdout)) >= 5
+
+
+@pytest.fixture(scope="module")
+def gpu(tmp_path_factory):
+    """A Prometheus that scrapes a page with the names and labels of NVIDIA's DCGM exporter, and the Unix time from
+    which the recording rules have seen it."""
+    require("prometheus")
+    registry = CollectorRegistry()
+    for name, value in (
+        *(("GPU_UTIL", 93), ("MEM_COPY_UTIL", 40), ("FB_USED", 20480), ("FB_FREE", 61440), ("POWER_USAGE", 310.5)),
+        *(("GPU_TEMP", 61), ("SM_CLOCK", 1980), ("XID_ERRORS", 0), ("PCIE_REPLAY_COUNTER", 3)),
+    ):
+        Gauge(f"DCGM_FI_DEV_{name}", "", list(GPU), registry=registry).labels(**GPU).set(value)
+    (port,) = ports.free(1)
+    server, thread = start_http_server(port, ports.LOOPBACK, registry)
+    scraper = prometheus.start(tmp_path_factory.mktemp("prometheus"), ())
+    assert scraper is not None
+    scraper.watch_generator(port)
+    began = time.time()
+    deadline = began + 30
+    while not scraper.series("gpu:memory:ratio", time.time()):
+        assert time.time() < deadline
+        time.sleep(0.1)
+    yield PrometheusApi(scraper.url), began
+    scraper.stop()
+    server.shutdown()
+    thread.join()
+
+
+def test_gpu_panels_have_data_where_the_exporter_is_scraped(gpu):
+    api, began = gpu
+    (board,) = (one for one in queries.load() if one["uid"] == "tandem-gpu")
+    outcomes = dashboards_check.check(api, [board], began, time.time() + 2)  # seconds after the rules, as one who looks
+    shown = {one.query.name: one.verdict for one in outcomes if re.search("DCGM|gpu:", one.query.expression)}
+    assert len(shown) == 9
+    assert shown == dict.fromkeys(shown, dashboards_check.PASSED)
+    (used,) = api.instant('max by (gpu) (DCGM_FI_DEV_FB_USED{namespace=~".*|"}) * 1048576')
+    (share,) = api.instant("gpu:memory:ratio")
+    assert (used.samples[0][1], share.samples[0][1]) == (20 * 2**30, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("expression", "verdict", "detail"),
+    [
+        ("up", dashboards_check.PASSED, "1 series"),
+        ("rate(up[", dashboards_check.REFUSED, "parse error"),
+        ("nothing_of_that_name", dashboards_check.EMPTY, "nothing_of_that_name"),
+        ("up * $modle", dashboards_check.REFUSED, "modle"),
+    ],
+)
+def test_a_query_that_is_wrong_is_found(gpu, expression, verdict, detail):
+    api, began = gpu
+    (outcome,) = dashboards_check.check(api, [dashboard(expression)], began, time.time())
+    assert outcome.verdict == verdict
+    assert detail in outcome.detail
+
+
+def test_a_query_that_only_one_choice_empties_is_found(gpu):
+    api, began = gpu
+    job = {"name": "job", "type": "query", "query": {"query": "label_values(up, job)"}, "allValue": ".*"}
+    board = dashboard('up{instance=~"$job"}', job)
+    choice, panel = dashboards_check.check(api, [board], began, time.time())
+    assert (choice.verdict, choice.detail) == (dashboards_check.PASSED, "loadtest")
+    assert panel.verdict == dashboards_check.EMPTY
+    assert panel.detail.startswith("with job = loadtest: ")
+
+
+def dashboard(expression: str, *variables: dict) -> dict:
+    return {
+        "title": "Test",
+        "uid": "test",
+        "templating": {"list": list(variables)},
+        "annotations": {"list": []},
+        "panels": [{"type": "timeseries", "title": "Panel", "targets": [{"expr": expression}]}],
+    }

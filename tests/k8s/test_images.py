@@ -1,0 +1,79 @@
+"""Publishing images: what a registry or a machine without kind answers, in a user's words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from models.problem import Problem
+from serving.kubernetes import images, plan
+from serving.kubernetes.settings import Settings
+from serving.profile import ServingProfile
+
+
+def settings(**changes) -> Settings:
+    values = {
+        "overlay": "cpu",
+        "components": (),
+        "registry": "registry.example.com/team",
+        "model": "convnet",
+        "version": 4,
+        "input_shape": (32, 32, 3),
+        "classes": 10,
+        "profile": ServingProfile().to_dict(),
+    }
+    return Settings(**{**values, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "reference"),
+    [
+        ({}, "torchserve", "registry.example.com/team/tandem/torchserve:4"),
+        ({"registry": "registry.example.com/team/"}, "torchserve", "registry.example.com/team/tandem/torchserve:4"),
+        ({"registry": ""}, "torchserve", "tandem/torchserve:4"),
+        ({"overlay": "gpu", "registry": ""}, "tensorflow-serving", "tandem/tensorflow-serving:4-gpu"),
+        ({"overlay": "gpu", "registry": ""}, "loadtest", "tandem/loadtest:4"),
+        ({"embedded": True, "registry": ""}, "tensorflow-serving", "tandem/embedded-tfserving:4"),
+    ],
+)
+def test_images_are_called_as_they_are_built(changes, name, reference):
+    assert plan.image(settings(**changes), name) == reference
+
+
+@pytest.fixture
+def docker(tmp_path, monkeypatch):
+    """A docker whose push fails as a registry would make it fail: no registry can be reached from a test."""
+
+    def says(text: str) -> None:
+        program = tmp_path / "docker"
+        program.write_text(f"#!/bin/sh\ncat >&2 <<'END'\n{text}\nEND\nexit 1\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path))
+
+    (tmp_path / "cat").symlink_to("/bin/cat")
+    return says
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("denied: requested access to the resource is denied", "registry.example.com refuses"),
+        ("unauthorized: authentication required", "docker login registry.example.com"),
+        ("dial tcp: lookup registry.example.com: no such host", "registry.example.com cannot be reached"),
+        ("http: server gave HTTP response to HTTPS client", "is REGISTRY=registry.example.com/... right"),
+    ],
+)
+def test_a_registry_that_refuses(docker, output, message):
+    docker(output)
+    with pytest.raises(Problem, match=message) as raised:
+        images.push("registry.example.com/team/tandem/torchserve:4")
+    assert raised.value.details == (output,)
+
+
+def test_a_cluster_whose_nodes_cannot_be_given_images(monkeypatch):
+    with pytest.raises(Problem, match="prod is neither kind nor minikube: give REGISTRY="):
+        images.require_loadable("prod")
+    monkeypatch.setenv("PATH", str(Path(__file__).parent))
+    with pytest.raises(Problem, match="kind is not on the PATH"):
+        images.require_loadable("kind-tandem")

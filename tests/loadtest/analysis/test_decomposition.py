@@ -1,0 +1,96 @@
+"""Where the time goes: the parts add up to what the client saw, and what nobody knows stays unknown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtest import model_time
+from loadtest.analysis import decomposition, summary
+from models import bundle as bundles
+from serving.profile import ServingProfile
+from tests.loadtest.runs.build import write_run, write_trial
+
+MODEL_TIMES = {"pytorch": {"ms": {"1": 0.4, "2": 0.6, "4": 1.0, "8": 1.8}}}
+SERVER = {"latency_ms_mean": 4.0, "queue_ms_mean": 1.5, "batch_size_mean": 3.0, "compute_ms_mean": 0.9}
+
+
+def item(*servers: dict[str, Any], **values: Any) -> dict[str, Any]:
+    where = {"target": "pytorch", "protocol": "grpc", "scenario": "ladder", "offered_rate": 100.0}
+    return {**where, "valid": True, "server": list(servers), **values}
+
+
+def test_the_parts_are_model_queue_rest_of_the_server_and_the_way():
+    (found,) = decomposition.of([item(SERVER, SERVER)], [5.5], MODEL_TIMES)
+    # The model at 3 images lies between 0.6 ms at 2 and 1.0 ms at 4.
+    assert found["parts_ms"] == pytest.approx({"model": 0.8, "queue": 1.5, "runtime": 1.7, "transport": 1.5})
+    assert found["total_ms"] == 5.5
+    assert found["cannot_report"] == []
+    assert set(found["sources"]) == set(found["parts_ms"])
+
+
+times = st.floats(0.01, 100)
+
+
+@given(times, times, st.floats(1, 40), times)
+def test_known_parts_add_up_to_the_total_and_none_is_negative(inside, queue, batch, total):
+    server = {"latency_ms_mean": inside, "queue_ms_mean": queue, "batch_size_mean": batch}
+    (found,) = decomposition.of([item(server)], [total], MODEL_TIMES)
+    assert sum(found["parts_ms"].values()) == pytest.approx(total)
+    assert all(part >= 0 for part in found["parts_ms"].values())
+
+
+@pytest.mark.parametrize(
+    ("servers", "model_times", "unknown", "reason"),
+    [
+        ([], MODEL_TIMES, {"model", "queue", "runtime", "transport"}, "Prometheus did not watch this run"),
+        (
+            [{**SERVER, "queue_ms_mean": None}],
+            MODEL_TIMES,
+            {"queue", "runtime"},
+            "how long a request waits for its batch",
+        ),
+        ([SERVER], {}, {"model", "runtime"}, "the model's own time was not measured"),
+        ([SERVER], {"pytorch": {"problem": "no torch"}}, {"model", "runtime"}, "no torch"),
+    ],
+)
+def test_what_nobody_can_report_is_none_and_said(servers, model_times, unknown, reason):
+    (found,) = decomposition.of([item(*servers)], [5.5], model_times)
+    assert {part for part, value in found["parts_ms"].items() if value is None} == unknown
+    assert any(reason in sentence for sentence in found["cannot_report"])
+
+
+def test_invalid_and_overloaded_measurements_are_not_taken_apart():
+    assert decomposition.of([item(SERVER, valid=False), item(SERVER, scenario="capacity")], [5.0, 5.0], {}) == []
+
+
+def test_the_summary_takes_a_run_apart(tmp_path):
+    run = write_run(tmp_path / "run", {}, rates={"grpc": [50.0]}, asked=["pytorch"])
+    (run / "model-time.json").write_text(json.dumps(MODEL_TIMES))
+    for repetition in (1, 2):
+        record = {"target": "pytorch", "protocol": "grpc", "offered_rate": 50.0, "repetition": repetition}
+        write_trial(run / "trials" / f"t{repetition}", record, [np.full(50, 6.0)] * 3, SERVER)
+    (found,) = summary.build(run)["decomposition"]
+    assert found["total_ms"] == pytest.approx(6.0, rel=1e-3)
+    assert sum(found["parts_ms"].values()) == pytest.approx(found["total_ms"])
+
+
+@pytest.mark.parametrize("stack", ["pytorch", "tensorflow"])
+def test_the_model_alone_is_measured_in_a_process_of_its_own(artifacts: Path, stack):
+    bundle = bundles.load(next(artifacts.glob("*/*/manifest.json")).parent)
+    found = model_time.measure(bundle, stack, ServingProfile(max_batch_size=4), ())
+    assert sorted(found["ms"]) == ["1", "2", "4"]
+    assert 0 < found["ms"]["1"] < 1000
+    assert found["ms"]["4"] > 0.5 * found["ms"]["1"]
+
+
+def test_a_model_that_cannot_be_measured_is_a_reason_and_not_the_end(tmp_path):
+    broken = bundles.Bundle(tmp_path / "nothing", {})
+    found = model_time.measure(broken, "pytorch", ServingProfile(), ())
+    assert "could not be measured" in found["problem"]

@@ -1,0 +1,112 @@
+"""What makes a measurement invalid, from a real generator and real servers to the verdict: never a winner.
+
+Two servers that differ by 20 ms are told apart; then the faster one's measurement is spoiled, each time in another way.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadtest.analysis import summary
+from tests.loadtest.generator.small_servers import generator, small_server, write_plan
+from tests.loadtest.runs.build import write_run
+
+RATE = 100.0
+WARM_UP = {"kind": "warm-up", "protocol": "rest", "window_s": 0.2, "min_s": 0.4, "max_s": 3.0, "concurrency": 4}
+TRIAL = {"kind": "open-loop", "protocol": "rest", "rate": RATE, "duration_s": 3.0, "lead_in_s": 0.2, "check_share": 0.5}
+
+# Called with the generator's process while its first trial runs.
+Disturb = Callable[["subprocess.Popen[str]"], None]
+
+
+def measure(run: Path, stack: str, mode: str, disturb: Disturb | None = None, **warm_up: Any) -> None:
+    """Two repetitions against a small server, saved as a run saves them."""
+    work = run / "generator" / stack
+    work.mkdir(parents=True)
+    with small_server("rest", mode) as (where, _):
+        warm = {**WARM_UP, "tolerance": 0.5, **warm_up, "id": f"{stack}-rest", "folder": str(run / "warm-ups" / stack)}
+        phases = [warm]
+        for repetition in (1, 2):
+            name = f"{stack}-{repetition}"
+            trial = {**TRIAL, "id": name, "folder": str(run / "trials" / name), "seed": repetition}
+            phases.append({**trial, "repetition": repetition, "warm_up": stack})
+        with generator(write_plan(work, replace(where, stack=stack), phases)) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                event = json.loads(line)
+                if disturb and (event["event"], event["id"]) == ("second", f"{stack}-1"):
+                    disturb(process)
+                    disturb = None
+            _, log = process.communicate(timeout=60)
+    assert process.returncode == 0, log
+
+
+@contextmanager
+def comparison(folder: Path, slower: Path) -> Iterator[Path]:
+    """A run with the slower server's trials in it, proven to serve the same model as the other."""
+    run = write_run(folder / "run", {}, rates={"rest": [RATE]}, asked=["pytorch", "tensorflow"])
+    for part in ("trials", "warm-ups"):
+        for path in (slower / part).iterdir():
+            (run / part).mkdir(exist_ok=True)
+            (run / part / path.name).symlink_to(path)
+    figures = {"max_abs_diff": 0.0, "top1_agreement": 1.0, "samples": 64}
+    wire = {"tolerance": 1e-4, "targets": {stack: {"rest": figures} for stack in ("pytorch", "tensorflow")}}
+    (run / "wire-parity.json").write_text(json.dumps(wire))
+    yield run
+
+
+@pytest.fixture(scope="module")
+def slower(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("slower")
+    measure(folder, "tensorflow", "delay:0.02")
+    return folder
+
+
+def stutter(process: subprocess.Popen[str]) -> None:
+    """Take the CPU away from the generator every now and then, as a saturated machine does."""
+    for _ in range(4):
+        os.kill(process.pid, signal.SIGSTOP)
+        time.sleep(0.08)
+        os.kill(process.pid, signal.SIGCONT)
+        time.sleep(0.02)
+
+
+CASES: dict[str, tuple[str, Disturb | None, dict[str, Any], str]] = {
+    "a saturated generator": ("ok", stutter, {}, "the generator sent late"),
+    "a server that answers wrongly": ("wrong", None, {}, "checked answers were wrong"),
+    "an unsteady warm-up": ("ok", None, {"tolerance": 1e-9, "max_s": 0.9}, "the warm-up was not steady"),
+}
+
+
+def test_two_servers_that_differ_are_told_apart(tmp_path, slower):
+    with comparison(tmp_path, slower) as run:
+        measure(run, "pytorch", "ok")
+        figures = summary.build(run)
+    latency = next(verdict for verdict in figures["verdicts"] if verdict["metric"] == "p99")
+    if all(item["valid"] for item in figures["measurements"]):  # where the machine lets the generator keep its schedule
+        assert latency["winner"] == "pytorch"
+    assert latency["winner"] != "tensorflow"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_spoiled_measurement_is_invalid_and_never_wins(tmp_path, slower, case):
+    mode, disturb, warm_up, reason = CASES[case]
+    with comparison(tmp_path, slower) as run:
+        measure(run, "pytorch", mode, disturb, **warm_up)
+        figures = summary.build(run)
+    spoiled = next(item for item in figures["measurements"] if item["target"] == "pytorch")
+    assert not spoiled["valid"]
+    assert any(reason in why for why in spoiled["why_not_valid"])
+    assert {verdict["winner"] for verdict in figures["verdicts"]} == {None}
+    assert next(item for item in figures["capacity"] if item["target"] == "pytorch")["max_rate"] is None
