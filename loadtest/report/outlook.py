@@ -38,10 +38,8 @@ def _validity(figures: Figures) -> list[str]:
     broken = [item for item in figures["measurements"] if not item["valid"]]
     if not broken:
         return []
-    return [
-        f"What could not be used: {len(broken)} of {wording.plural(len(figures['measurements']), 'measurement')} are not "
-        "valid; the reasons stand in the table."
-    ]
+    of_all = wording.plural(len(figures["measurements"]), "measurement")
+    return [f"What could not be used: {len(broken)} of {of_all} are not valid; the reasons stand in the table."]
 
 
 def _precision(figures: Figures) -> list[str]:
