@@ -1,4 +1,4 @@
-"""Command line of the load test: compare, run, report, dashboards-check, bench-loadgen, bench-embedded."""
+"""Command line of the load test: compare, run, worker, report, dashboards-check, and the benchmarks."""
 
 from __future__ import annotations
 
@@ -70,6 +70,9 @@ def main(argv: list[str] | None = None) -> int:
 
     verbs.add_parser("bench-loadgen", help="the generator against a trivial server, beside other tools")
     verbs.add_parser("dashboards-check", help="every query of every Grafana dashboard, asked of a real Prometheus")
+    verbs.add_parser("bench-aa", help="the same server against itself: no difference may be shown")
+    verbs.add_parser("bench-ab", help="a server with a known delay against the same without")
+    verbs.add_parser("bench-crosscheck", help="the generator beside k6 and wrk: do they measure the same?")
     verbs.add_parser("bench-embedded", help="the embedded server beside TensorFlow Serving's figures")
 
     arguments = sys.argv[1:] if argv is None else argv
@@ -197,6 +200,24 @@ def _bench_loadgen(arguments: Sequence[str]) -> int:
     return load_generator.main(arguments)
 
 
+def _bench_aa(arguments: Sequence[str]) -> int:
+    from loadtest.bench import aa
+
+    return aa.main(arguments)
+
+
+def _bench_ab(arguments: Sequence[str]) -> int:
+    from loadtest.bench import ab
+
+    return ab.main(arguments)
+
+
+def _bench_crosscheck(arguments: Sequence[str]) -> int:
+    from loadtest.bench import crosscheck
+
+    return crosscheck.main(arguments)
+
+
 def _bench_embedded(arguments: Sequence[str]) -> int:
     from loadtest.bench import embedded
 
@@ -221,6 +242,9 @@ _VERBS = {
 _PROGRAMS = {
     "bench-loadgen": _bench_loadgen,
     "bench-embedded": _bench_embedded,
+    "bench-aa": _bench_aa,
+    "bench-ab": _bench_ab,
+    "bench-crosscheck": _bench_crosscheck,
     "dashboards-check": _dashboards_check,
 }
 

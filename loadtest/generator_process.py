@@ -31,6 +31,7 @@ def run_phases(
     generator: Generator,
     exporter_port: int,
     cores: tuple[int, ...],
+    name: str = "",
     on_event: Callable[[dict[str, Any]], None],
     check: Callable[[], None],
 ) -> None:
@@ -50,6 +51,7 @@ def run_phases(
             "payloads": generator.payloads,
             "exporter_port": exporter_port,
             "cores": list(cores),
+            "name": name,
             "phases": list(phases),
         },
     )
