@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from loadtest.experiment import Generator
 from loadtest.generator_process import run_phases, workers
@@ -10,7 +11,12 @@ from tests.loadtest.generator.small_servers import small_server, write_reference
 
 
 def test_two_processes_of_the_experiment_share_a_trial_and_its_results_bear_the_name_given(tmp_path):
-    trial = {"kind": "open-loop", "id": "trial", "folder": str(tmp_path / "trials" / "trial"), "protocol": "rest"}
+    trial: dict[str, Any] = {
+        "kind": "open-loop",
+        "id": "trial",
+        "folder": str(tmp_path / "trials" / "trial"),
+        "protocol": "rest",
+    }
     trial |= {"seed": 1, "rate": 100, "duration_s": 1.0, "lead_in_s": 0.2, "timeout_s": 5.0}
     events: list[str] = []
     with small_server("rest", "ok") as (where, _):
