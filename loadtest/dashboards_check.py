@@ -1,18 +1,20 @@
 """`make dashboards-check`: both real servers under load, a real Prometheus, and every query of every dashboard asked.
 
-A query passes where Prometheus accepts it and it yields data: with every variable at "All", and again with one value of
-each chosen. What may yield nothing, and why, stands in monitoring/grafana/may_be_empty.toml.
+A query passes where Prometheus accepts it and it yields data (of both servers, unless it asks for one): with every
+variable at "All", and again with one value of each chosen. What may yield nothing, and why, stands in
+monitoring/grafana/may_be_empty.toml.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +31,7 @@ from models.bundle import Bundle
 from models.problem import Problem, run
 from monitoring.grafana import queries
 from monitoring.grafana.queries import DashboardQuery
-from monitoring.prometheus_api import PrometheusApi, QueryRefused
+from monitoring.prometheus_api import PrometheusApi, QueryRefused, Unreachable
 from serving import ports, requests, serve
 from serving.profile import ServingProfile
 from serving.prometheus import Prometheus, start
@@ -37,6 +39,7 @@ from serving.target import STACKS, Target
 
 PASSED, ALLOWED, EMPTY, REFUSED = "data", "may be empty", "NO DATA", "REFUSED"
 FAILURES = (EMPTY, REFUSED)
+SERVER_CHOSEN = re.compile(r'server=~?"')
 RATE = 40.0
 STEP_S = 1.0
 # Recording rules run every few seconds over a minute: the last load is seen by then.
@@ -57,15 +60,24 @@ def main(arguments: Sequence[str]) -> int:
     return run(lambda: _main(arguments))
 
 
-def check(api: PrometheusApi, dashboards: Iterable[Mapping[str, Any]], start: float, end: float) -> list[Outcome]:
-    """Ask every query of the dashboards for the time between two Unix times; raises `Unreachable`."""
+def check(
+    api: PrometheusApi,
+    dashboards: Iterable[Mapping[str, Any]],
+    start: float,
+    end: float,
+    servers: Collection[str] = (),
+) -> list[Outcome]:
+    """Ask every query of the dashboards for the time between two Unix times; raises `Unreachable`.
+
+    `servers`: values of the label `server` that must all be there where a query asks for any server.
+    """
     reasons = queries.may_be_empty()
     outcomes = []
     for dashboard in dashboards:
         everything = {**_built_in(start, end), **queries.variables(dashboard)}
         chosen = {**everything, **_chosen(api, dashboard, everything, start, end)}
         for query in queries.of(dashboard):
-            verdict, detail = _ask(api, query, everything, start, end)
+            verdict, detail = _ask(api, query, everything, start, end, servers)
             if verdict == PASSED and query.place != "variable":
                 narrowed, reason = _ask(api, query, chosen, start, end)
                 if narrowed in FAILURES:
@@ -79,7 +91,12 @@ def check(api: PrometheusApi, dashboards: Iterable[Mapping[str, Any]], start: fl
 
 
 def _ask(
-    api: PrometheusApi, query: DashboardQuery, values: Mapping[str, str], start: float, end: float
+    api: PrometheusApi,
+    query: DashboardQuery,
+    values: Mapping[str, str],
+    start: float,
+    end: float,
+    servers: Collection[str] = (),
 ) -> tuple[str, str]:
     try:
         expression = queries.filled(query.expression, values)
@@ -88,7 +105,12 @@ def _ask(
             found = api.label_values(label, selector, start, end)
             return (PASSED, ", ".join(found)) if found else (EMPTY, expression)
         series = api.range(expression, start, end, STEP_S)
-        return (PASSED, f"{len(series)} series") if series else (EMPTY, expression)
+        if not series:
+            return EMPTY, expression
+        there = {one.labels["server"] for one in series if "server" in one.labels}
+        if there and not SERVER_CHOSEN.search(expression) and not there >= set(servers):
+            return EMPTY, f"of {', '.join(set(servers) - there)}: {expression}"
+        return PASSED, f"{len(series)} series"
     except (QueryRefused, ValueError) as problem:
         return REFUSED, str(problem)
     except KeyError as problem:
@@ -136,7 +158,11 @@ def _main(arguments: Sequence[str]) -> int:
             console.print(f"loading {one.target.stack}: {one.target.engine} {one.target.engine_version}", markup=False)
             load(one.target, bundle, folder, options.seconds, prometheus)
         time.sleep(SETTLE_S)
-        outcomes = check(PrometheusApi(prometheus.url), queries.load(), began, time.time())
+        engines = [one.target.engine for one in up]
+        try:
+            outcomes = check(PrometheusApi(prometheus.url), queries.load(), began, time.time(), engines)
+        except Unreachable as trouble:
+            raise Problem(f"Prometheus does not answer any more: {trouble}") from trouble
     _show(outcomes, console)
     failed = sum(outcome.verdict in FAILURES for outcome in outcomes)
     console.print(f"{len(outcomes)} queries, {failed} failed")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,8 +102,3 @@ def _shorter(duration: str, faster: float) -> str:
         return duration
     milliseconds = round(int(duration[:-1]) * _SECONDS[duration[-1]] * 1000 / faster)
     return f"{milliseconds}ms"
-
-
-def records(rules: Mapping[str, Any]) -> list[dict[str, str]]:
-    """All rules of all groups."""
-    return [rule for group in rules["groups"] for rule in group["rules"]]

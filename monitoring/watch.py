@@ -90,7 +90,7 @@ def table(now: Figures, source: str) -> Table:
     for (server, protocol), values in now.items():
         drawn.add_row("" if protocol else server, protocol or "all", *_cells(values))
     if not now:
-        drawn.add_row("no request yet", "", *("-" for _ in COLUMNS))
+        drawn.add_row("no figures yet", "", *("-" for _ in COLUMNS))
     return drawn
 
 
@@ -101,7 +101,7 @@ def lines(now: Figures) -> list[str]:
         f"{clock} {server} {protocol or 'all'}: "
         + ", ".join(f"{one.heading} {cell}" for one, cell in zip(COLUMNS, _cells(values), strict=True) if cell != "-")
         for (server, protocol), values in now.items()
-    ] or [f"{clock} no request yet"]
+    ] or [f"{clock} no figures yet"]
 
 
 def watch(

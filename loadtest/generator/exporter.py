@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -54,6 +55,7 @@ class Tally:
 
     def begin_trial(self) -> None:
         """From here on, `valid` is about a new trial."""
+        self.started_at = time.time()
         self._sent = self._late = self._dropped = 0
 
     @property
@@ -121,15 +123,19 @@ class Exporter:
         valid = GaugeMetricFamily(
             f"{_PREFIX}_valid", "1 while the trial under way keeps its schedule and drops nothing", labels=_LABELS
         )
+        started = GaugeMetricFamily(
+            f"{_PREFIX}_phase_start_time_seconds", "Unix time at which the latest phase began", labels=_LABELS
+        )
         for labels, tally in self._tallies.items():
             for kind, count in tally.failed.items():
                 failed.add_metric((*labels, kind), count)
             in_flight.add_metric(labels, tally.in_flight)
             valid.add_metric(labels, float(tally.valid))
+            started.add_metric(labels, tally.started_at)
             latency.add_metric(labels, tally.latency.buckets(), tally.latency.sum)
             slip.add_metric(labels, tally.slip.buckets(), tally.slip.sum)
             self.between()
-        for family in (failed, in_flight, valid, latency, slip):
+        for family in (failed, in_flight, valid, started, latency, slip):
             yield family
             self.between()
 

@@ -105,7 +105,7 @@ class Loader:
         for request in wrong:
             recording.status[request] = recording.code("wrong_answer")
         counts = {"checked": len(recording.bodies), "wrong": len(wrong)}
-        return Part.of(recording, loop.started, busy=busy, stolen=stolen, **counts)
+        return Part.of(recording, loop.started, busy=busy, cpus=busy, stolen=stolen, **counts)
 
     def closed_loop(self, phase: ClosedLoopPhase, ready: Callable[[], float | None], report: Report) -> Part:
         """This worker's share of a closed loop's concurrency."""
@@ -139,7 +139,7 @@ class Loader:
         for request in wrong:
             recording.status[request] = recording.code("wrong_answer")
         counts = {"checked": len(recording.bodies), "wrong": len(wrong)}
-        return Part.of(recording, started, started + phase.duration_s, busy=busy, stolen=stolen, **counts)
+        return Part.of(recording, started, started + phase.duration_s, busy=busy, cpus=busy, stolen=stolen, **counts)
 
     def _concurrency(self, total: int) -> int:
         """This worker's share of a bound, at least 1."""

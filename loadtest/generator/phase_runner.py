@@ -66,7 +66,7 @@ class Generator:
         while not attempts or not (attempts[-1]["steady"] or len(attempts) > phase.retries):
             attempts.append(self._warm_up_once(phase))
         with _whole_folder(phase.folder) as folder:
-            values = {**attempts[-1], "target": self._plan.target.stack}
+            values = {**attempts[-1], "target": self._plan.measured}
             if len(attempts) > 1:
                 values["unsteady_attempts"] = attempts[:-1]
             write_warm_up(folder, values)
@@ -98,6 +98,7 @@ class Generator:
             extra = {
                 "started_at": round(started_at, 3),
                 "ended_at": round(started_at + phase.duration_s, 3),
+                "target": self._plan.measured,
                 "workers": self._crew.workers,
                 "notes": _notes(measured),
                 "spoiled": aside,
@@ -145,7 +146,7 @@ class Generator:
         with _whole_folder(phase.folder) as folder:
             result = {
                 "id": phase.id,
-                "target": self._plan.target.stack,
+                "target": self._plan.measured,
                 "protocol": phase.protocol,
                 "repetition": phase.trial.repetition,
                 "low": found.low,
@@ -162,7 +163,7 @@ class Generator:
     def _watched(self, phase: WarmUpPhase | OpenLoopPhase | ClosedLoopPhase) -> Iterator[Callable[..., bool]]:
         """A function that passes on what is new to the exporter and the progress lines."""
         kind = {WarmUpPhase: "warm-up", OpenLoopPhase: "open-loop", ClosedLoopPhase: "closed-loop"}[type(phase)]
-        tally = self._exporter.tally(self._plan.target.stack, phase.protocol, kind)
+        tally = self._exporter.tally(self._plan.measured, phase.protocol, kind)
         tally.begin_trial()
         lines = SecondLines(phase.id, self._out, clock())
 

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from loadtest.analysis import wording
 from loadtest.analysis.summary import DEFAULT_SLO
-from loadtest.report.charts.decomposition import PARTS
+from loadtest.report.charts.decomposition import PARTS, load
 from loadtest.report.content import Content
 from loadtest.report.page import EXPORTS, when
 
@@ -31,6 +31,7 @@ def render(content: Content) -> str:
         targets={target["name"]: target for target in figures["targets"]},
         exports=EXPORTS,
         parts=PARTS,
+        load=load,
         slo={**DEFAULT_SLO, **figures["experiment"].get("slo", {})},
     )
 

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from loadtest.analysis import wording
 from loadtest.analysis.summary import DEFAULT_SLO
 from loadtest.report import samples
-from loadtest.report.charts.decomposition import PARTS, remainder
+from loadtest.report.charts.decomposition import PARTS, load, reasons, remainder
 from loadtest.report.charts.figure import Chart
 from loadtest.report.content import Content
 
@@ -55,6 +55,8 @@ def render(content: Content) -> str:
         exports=EXPORTS,
         parts=PARTS,
         remainder=remainder,
+        load=load,
+        reasons=reasons,
         class_name=lambda index: samples.class_name(content.class_names, index),
         slo={**DEFAULT_SLO, **figures["experiment"].get("slo", {})},
     )

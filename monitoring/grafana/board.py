@@ -16,7 +16,7 @@ from grafana_foundation_sdk.models.dashboard import (
 
 from monitoring.grafana.measures import native, recorded
 from monitoring.grafana.panels import DATA_SOURCE, Panel
-from monitoring.grafana.selection import FILTERS, legend, select
+from monitoring.grafana.selection import FILTERS, TRIALS, legend, select
 
 TAG = "tandem"
 # Where each variable's values come from, and what it means.
@@ -55,7 +55,7 @@ def build(uid: str, title: str, description: str, rows: Sequence[Row]) -> Dashbo
             .keep_time(True)
         )
         .variables([_data_source(), *(_choice(name) for name in FILTERS)])
-        .annotations([_trials(), _alerts()])
+        .annotations([_trials(), _trial_starts(), _alerts()])
     )
     number = 0
     for row in rows:
@@ -102,10 +102,19 @@ def _choice(name: str) -> dashboard.QueryVariable:
 
 
 def _trials() -> dashboard.AnnotationQuery:
-    """The times of trials: measured requests are due. Grafana joins neighbouring marks to one."""
-    offered = select(native("tandem_loadtest_offered_requests_total"), 'phase="open-loop"')
+    """The times at which requests of trials are due. Grafana joins neighbouring marks to one band."""
+    offered = select(native("tandem_loadtest_offered_requests_total"), TRIALS)
     expression = f"group by (target, protocol) (increase({offered}[15s]) > 0)"
-    return _mark("Trials", "blue", expression, "Trial", legend("target", "protocol"), "target,protocol")
+    return _mark("Trials", "blue", expression, "Trials", legend("target", "protocol"), "target,protocol")
+
+
+def _trial_starts() -> dashboard.AnnotationQuery:
+    """Each trial's start, to the millisecond: the series' value says when, so a scrape later marks the same time."""
+    started = select(native("tandem_loadtest_phase_start_time_seconds"), TRIALS)
+    expression = f"1000 * max by (target, protocol, phase) ({started})"
+    labels = ("target", "protocol", "phase")
+    mark = _mark("Trial starts", "purple", expression, "Trial begins", legend(*labels), ",".join(labels))
+    return mark.use_value_for_time(True)
 
 
 def _alerts() -> dashboard.AnnotationQuery:

@@ -8,7 +8,7 @@ from monitoring.grafana import board
 from monitoring.grafana.board import Row
 from monitoring.grafana.measures import Measure, native, recorded
 from monitoring.grafana.panels import Panel, graph, heat_map, number, states
-from monitoring.grafana.selection import SERVERS, Query, legend, rate, select, series
+from monitoring.grafana.selection import SERVERS, TRIALS, Query, legend, rate, select, series
 
 _BY = ("target", "protocol", "phase")
 _VALID = {"0": ("not valid", "red"), "1": ("valid", "green")}
@@ -91,5 +91,5 @@ def _servers() -> Row:
 
 
 def _heat_map(title: str, measure: Measure) -> Panel:
-    buckets = rate(select(measure, 'phase="open-loop"', suffix="_bucket"))
+    buckets = rate(select(measure, TRIALS, suffix="_bucket"))
     return heat_map(title, measure, Query(f"sum by (le) ({buckets})", "{{le}}"))

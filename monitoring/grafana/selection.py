@@ -9,6 +9,7 @@ from monitoring import schema
 from monitoring.grafana.measures import Measure
 
 FILTERS = ("namespace", "model", "version", "protocol")
+TRIALS = 'phase!="warm-up"'  # the load test's measured phases
 # A native label that says what one of the schema's labels says.
 _NATIVE_LABELS = {"model": "model_name"}
 

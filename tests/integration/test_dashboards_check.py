@@ -91,6 +91,18 @@ def test_a_query_that_is_wrong_is_found(gpu, expression, verdict, detail):
     assert detail in outcome.detail
 
 
+def test_a_query_that_shows_only_one_of_two_servers_is_found(gpu):
+    api, began = gpu
+    board = dashboard('label_replace(up, "server", "torchserve", "", "")')
+    for servers, verdict in (
+        (["torchserve"], dashboards_check.PASSED),
+        (["torchserve", "other"], dashboards_check.EMPTY),
+    ):
+        (outcome,) = dashboards_check.check(api, [board], began, time.time(), servers)
+        assert outcome.verdict == verdict
+    assert outcome.detail.startswith("of other: ")
+
+
 def test_a_query_that_only_one_choice_empties_is_found(gpu):
     api, began = gpu
     job = {"name": "job", "type": "query", "query": {"query": "label_values(up, job)"}, "allValue": ".*"}

@@ -138,7 +138,7 @@ def test_it_ends_when_the_run_does(results, bundle, tmp_path):
     assert scraper is not None
     with subprocess.Popen(command(tmp_path), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as watch:
         assert watch.stdout is not None
-        assert watch.stdout.readline().endswith(b"no request yet\n")
+        assert watch.stdout.readline().endswith(b"no figures yet\n")
         scraper.stop()
         rest, error = watch.communicate(timeout=20)
     assert (watch.returncode, error) == (0, b"")

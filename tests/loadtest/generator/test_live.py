@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import socket
+import time
 import urllib.request
 
 import gevent
@@ -101,6 +102,7 @@ def test_prometheus_reads_what_happened():
     assert samples[f"{prefix}dropped_requests_total", None, None] == 1
     assert samples[f"{prefix}failed_requests_total", None, "grpc_UNAVAILABLE"] == 1
     assert samples[f"{prefix}requests_in_flight", None, None] == 0
+    assert 0 <= time.time() - samples[f"{prefix}phase_start_time_seconds", None, None] < 60
     assert samples[f"{prefix}latency_seconds_bucket", "0.0025", None] == 0
     assert samples[f"{prefix}latency_seconds_bucket", "0.005", None] == 7
     assert samples[f"{prefix}latency_seconds_count", None, None] == 7

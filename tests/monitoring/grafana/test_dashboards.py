@@ -139,7 +139,9 @@ def test_a_click_on_a_servers_value_or_line_leads_to_its_dashboard():
 
 def test_trials_are_marked_on_every_dashboard():
     for dashboard in DASHBOARDS.values():
-        assert [one["name"] for one in dashboard["annotations"]["list"]] == ["Trials", "Alerts"]
+        marks = {one["name"]: one for one in dashboard["annotations"]["list"]}
+        assert set(marks) == {"Trials", "Trial starts", "Alerts"}
+        assert marks["Trial starts"]["useValueForTime"]
 
 
 def test_what_may_be_empty_is_there_and_explained():

@@ -30,6 +30,13 @@ def test_the_dashboards_find_their_data_source():
     assert sources["prometheus"]["jsonData"]["alertmanagerUid"] in sources
 
 
+@pytest.mark.parametrize("deployment", ["compose", "kubernetes"])
+def test_grafanas_scrape_interval_is_prometheus_own(deployment):
+    (source,) = (one for one in read("datasources/tandem.yaml")["datasources"] if one["type"] == "prometheus")
+    config = yaml.safe_load((FOLDER.parents[1] / "prometheus" / f"{deployment}.yaml").read_text())
+    assert source["jsonData"]["timeInterval"] == config["global"]["scrape_interval"]
+
+
 def test_grafana_looks_for_dashboards_where_they_are_mounted():
     (provider,) = read("dashboards/tandem.yaml")["providers"]
     assert provider["type"] == "file"
