@@ -360,6 +360,27 @@ def test_a_container_killed_under_load_comes_back_and_the_run_records_the_gap(ru
     assert trial["requests"]["ok"] > 0
 
 
+def test_locusts_page_starts_a_load_on_demand(running, artifacts):
+    options = ("--artifacts", str(artifacts), *OPTIONS, "--rate", "5", "--seconds", "2")
+    done = make("loadtest", "web", "pytorch", *options)
+    assert done.returncode == 0, done.stderr
+    page = done.stdout.partition(": start the load there")[0]
+    assert page == f"http://localhost:{running.ports['TANDEM_LOCUST_PORT']}"
+    state = inspect(running, "loadtest")
+    assert state["Config"]["User"].startswith("10001")
+    assert state["HostConfig"]["ReadonlyRootfs"] is True
+    start = urllib.request.Request(f"{page}/swarm", data=b"user_count=1&spawn_rate=1", method="POST")
+    with urllib.request.urlopen(start, timeout=10) as answer:
+        assert json.load(answer)["success"] is True
+    deadline = time.monotonic() + 60
+    while (state := inspect(running, "loadtest")["State"])["Running"]:
+        assert time.monotonic() < deadline, running.logs("loadtest")
+        time.sleep(0.2)
+    ended = [json.loads(line) for line in running.logs("loadtest").splitlines() if '"phase-ended"' in line]
+    assert [one["id"] for one in ended] == ["pytorch-grpc", "pytorch-rest"]
+    assert state["ExitCode"] == 0
+
+
 def test_down_leaves_nothing(running, artifacts):
     assert {one.split()[0] for one in stack.left(PROJECT)} == {"container", "network", "volume"}
     done = make("serving", "down", "--artifacts", str(artifacts))
