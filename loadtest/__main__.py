@@ -56,17 +56,8 @@ def main(argv: list[str] | None = None) -> int:
     collect.add_argument("run", nargs="?", default="results/latest", help="the run's folder")
     collect.add_argument("--context", help="the kubectl context (default: the current one)")
 
-    agent = verbs.add_parser("agent", help="be the load generator of a cluster: run what a client sends, keep results")
-    agent.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    agent.add_argument("--port", type=int, default=9647)
-    agent.add_argument("--results", type=Path, default=Path("results/agent"), help="where results wait for their owner")
-    agent.add_argument("--master-port", type=int, default=5557, help="where Locust's workers come to")
-    agent.add_argument("--exporter-port", type=int, default=9646, help="the load generator's metrics")
-
-    worker = verbs.add_parser("worker", help="put load on servers for a run on another machine, until Ctrl-C")
-    worker.add_argument("--master", required=True, metavar="HOST", help="the machine that runs the experiment")
-    worker.add_argument("--port", type=int, default=5557, help="its generator.port")
-    worker.add_argument("--processes", type=int, default=1, help="how many workers to be")
+    verbs.add_parser("agent", help="be the load generator of a cluster: run what a client sends, keep results")
+    verbs.add_parser("worker", help="put load on servers for a run on another machine, until Ctrl-C")
 
     verbs.add_parser("bench-loadgen", help="the generator against a trivial server, beside other tools")
     verbs.add_parser("dashboards-check", help="every query of every Grafana dashboard, asked of a real Prometheus")
@@ -162,24 +153,16 @@ def _collect(options: argparse.Namespace) -> int:
     return 0
 
 
-def _agent(options: argparse.Namespace) -> int:
-    from loadtest.agent import serve
+def _agent(arguments: Sequence[str]) -> int:
+    from loadtest import agent
 
-    serve(
-        options.host,
-        options.port,
-        options.results,
-        master_port=options.master_port,
-        exporter_port=options.exporter_port,
-    )
-    return 0
+    return agent.main(arguments)
 
 
-def _worker(options: argparse.Namespace) -> int:
-    from loadtest.generator_process import serve_master
+def _worker(arguments: Sequence[str]) -> int:
+    from loadtest import worker
 
-    serve_master(options.master, options.port, options.processes)
-    return 0
+    return worker.main(arguments)
 
 
 def _web(options: argparse.Namespace) -> int:
@@ -234,12 +217,12 @@ _VERBS = {
     "compare": _compare,
     "run": _run,
     "collect": _collect,
-    "agent": _agent,
-    "worker": _worker,
     "report": _report,
     "web": _web,
 }
 _PROGRAMS = {
+    "agent": _agent,
+    "worker": _worker,
     "bench-loadgen": _bench_loadgen,
     "bench-embedded": _bench_embedded,
     "bench-aa": _bench_aa,
