@@ -18,10 +18,10 @@ from typing import Any
 from loadtest import generator_process
 from loadtest.experiment import Experiment
 from loadtest.observation import Prometheus
-from loadtest.place import Here
 from loadtest.progress import RunProgress
 from loadtest.run import run
 from loadtest.run_folder import RunFolder
+from loadtest.runtimes.place import Here
 from models import bundle as bundles
 from models.bundle import Bundle
 from models.problem import Problem

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from loadtest.observation import Prometheus
 from loadtest.run_folder import RunFolder
-from loadtest.targets import Proven
+from loadtest.runtimes.proven import Proven
 from models.bundle import Bundle
 from models.problem import Problem
 from serving import launch
