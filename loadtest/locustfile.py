@@ -92,7 +92,13 @@ def _run(environment: Any) -> None:
     except Exception as failure:  # Locust would log it and run the plan again
         logging.getLogger(__name__).exception("the plan failed")
         _fail(environment, f"{type(failure).__name__}: {failure}")
-    gevent.spawn(environment.runner.quit).join()
+    gevent.spawn(_quit, environment).join()
+
+
+def _quit(environment: Any) -> None:
+    environment.runner.quit()
+    if environment.web_ui:  # it would keep Locust up
+        environment.web_ui.stop()
 
 
 def _fail(environment: Any, message: str) -> None:
