@@ -252,7 +252,7 @@ class _Job:
             earlier = self.folder.read(
                 f"searches/{replace(trial, repetition=repetition).id}/search.json", {"steps": []}
             )
-            found += [(step["rate"], step["met"]) for step in earlier["steps"]]
+            found += [(step["rate"], step["met"]) for step in earlier["steps"] if not step["spoiled"]]
         return found
 
     def _seconds(self, trials: Sequence[Trial]) -> float:
