@@ -23,7 +23,7 @@ RUNTIME   ?=
 deployment := --overlay '$(OVERLAY)' --components '$(COMPONENTS)' --registry '$(REGISTRY)' $(if $(MODEL),--model $(MODEL)) $(if $(MODEL_VERSION),--model-version $(MODEL_VERSION))
 what := $(if $(MODEL),--model $(MODEL)) $(if $(DATASET),--dataset $(DATASET))
 
-.PHONY: help compare train export serve loadtest loadtest-worker report images up down deploy deploy-plan rollout undeploy manifests test lint format bench-loadgen bench-embedded dashboards dashboards-check watch clean distclean lock ci-tools packages locust collect screenshot
+.PHONY: help compare train export serve loadtest loadtest-worker report images up down deploy deploy-plan rollout undeploy manifests test lint format bench-loadgen bench-aa bench-ab bench-crosscheck bench-embedded dashboards dashboards-check watch clean distclean lock ci-tools packages locust collect screenshot
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,6 +96,15 @@ format: $(DEV) ## let ruff format and mend
 
 bench-loadgen: $(INSTALLED) ## the load generator against a trivial server, beside other tools
 	@$(PY) -m loadtest bench-loadgen $(ARGS)
+
+bench-aa: $(INSTALLED) ## the same server against itself: no difference may be shown
+	@$(PY) -m loadtest bench-aa $(ARGS)
+
+bench-ab: $(INSTALLED) ## a server with 5 ms added to its handler: that must be found
+	@$(PY) -m loadtest bench-ab $(ARGS)
+
+bench-crosscheck: $(DEV) ## the generator beside k6 and wrk: do they measure the same?
+	@$(PY) -m loadtest bench-crosscheck $(ARGS)
 
 screenshot: $(DEV) ## docs/report.png: the verdict of a run's report (RUN=FOLDER)
 	@$(PY) -m tests.loadtest.report.screenshot $(RUN) docs/report.png $(ARGS)

@@ -1,4 +1,4 @@
-"""Command line of the load test: compare, run, report, dashboards-check, bench-loadgen, bench-embedded."""
+"""Command line of the load test: compare, run, worker, report, dashboards-check, and the benchmarks."""
 
 from __future__ import annotations
 
@@ -56,20 +56,14 @@ def main(argv: list[str] | None = None) -> int:
     collect.add_argument("run", nargs="?", default="results/latest", help="the run's folder")
     collect.add_argument("--context", help="the kubectl context (default: the current one)")
 
-    agent = verbs.add_parser("agent", help="be the load generator of a cluster: run what a client sends, keep results")
-    agent.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    agent.add_argument("--port", type=int, default=9647)
-    agent.add_argument("--results", type=Path, default=Path("results/agent"), help="where results wait for their owner")
-    agent.add_argument("--master-port", type=int, default=5557, help="where Locust's workers come to")
-    agent.add_argument("--exporter-port", type=int, default=9646, help="the load generator's metrics")
-
-    worker = verbs.add_parser("worker", help="put load on servers for a run on another machine, until Ctrl-C")
-    worker.add_argument("--master", required=True, metavar="HOST", help="the machine that runs the experiment")
-    worker.add_argument("--port", type=int, default=5557, help="its generator.port")
-    worker.add_argument("--processes", type=int, default=1, help="how many workers to be")
+    verbs.add_parser("agent", help="be the load generator of a cluster: run what a client sends, keep results")
+    verbs.add_parser("worker", help="put load on servers for a run on another machine, until Ctrl-C")
 
     verbs.add_parser("bench-loadgen", help="the generator against a trivial server, beside other tools")
     verbs.add_parser("dashboards-check", help="every query of every Grafana dashboard, asked of a real Prometheus")
+    verbs.add_parser("bench-aa", help="the same server against itself: no difference may be shown")
+    verbs.add_parser("bench-ab", help="a server with a known delay against the same without")
+    verbs.add_parser("bench-crosscheck", help="the generator beside k6 and wrk: do they measure the same?")
     verbs.add_parser("bench-embedded", help="the embedded server beside TensorFlow Serving's figures")
 
     arguments = sys.argv[1:] if argv is None else argv
@@ -159,24 +153,16 @@ def _collect(options: argparse.Namespace) -> int:
     return 0
 
 
-def _agent(options: argparse.Namespace) -> int:
-    from loadtest.agent import serve
+def _agent(arguments: Sequence[str]) -> int:
+    from loadtest import agent
 
-    serve(
-        options.host,
-        options.port,
-        options.results,
-        master_port=options.master_port,
-        exporter_port=options.exporter_port,
-    )
-    return 0
+    return agent.main(arguments)
 
 
-def _worker(options: argparse.Namespace) -> int:
-    from loadtest.generator_process import serve_master
+def _worker(arguments: Sequence[str]) -> int:
+    from loadtest import worker
 
-    serve_master(options.master, options.port, options.processes)
-    return 0
+    return worker.main(arguments)
 
 
 def _web(options: argparse.Namespace) -> int:
@@ -197,6 +183,24 @@ def _bench_loadgen(arguments: Sequence[str]) -> int:
     return load_generator.main(arguments)
 
 
+def _bench_aa(arguments: Sequence[str]) -> int:
+    from loadtest.bench import aa
+
+    return aa.main(arguments)
+
+
+def _bench_ab(arguments: Sequence[str]) -> int:
+    from loadtest.bench import ab
+
+    return ab.main(arguments)
+
+
+def _bench_crosscheck(arguments: Sequence[str]) -> int:
+    from loadtest.bench import crosscheck
+
+    return crosscheck.main(arguments)
+
+
 def _bench_embedded(arguments: Sequence[str]) -> int:
     from loadtest.bench import embedded
 
@@ -213,14 +217,17 @@ _VERBS = {
     "compare": _compare,
     "run": _run,
     "collect": _collect,
-    "agent": _agent,
-    "worker": _worker,
     "report": _report,
     "web": _web,
 }
 _PROGRAMS = {
+    "agent": _agent,
+    "worker": _worker,
     "bench-loadgen": _bench_loadgen,
     "bench-embedded": _bench_embedded,
+    "bench-aa": _bench_aa,
+    "bench-ab": _bench_ab,
+    "bench-crosscheck": _bench_crosscheck,
     "dashboards-check": _dashboards_check,
 }
 

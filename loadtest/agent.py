@@ -1,6 +1,6 @@
 """The load generator as a service beside the servers: it takes a block of phases, runs it, and keeps the results.
 
-    python -m loadtest agent --port 9647 --results /results
+    python -m loadtest.agent --port 9647 --results /results
 
     GET    /healthz                    200 while it can take work
     GET    /environment                where it runs, as `environment.describe` and `environment.punctuality` say
@@ -17,14 +17,17 @@ by a port-forward, which the cluster authorises.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import io
 import json
 import re
 import shutil
 import signal
+import sys
 import tarfile
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -35,11 +38,26 @@ from loadtest import environment
 from loadtest.experiment import Generator
 from loadtest.generator_process import run_phases
 from loadtest.run_folder import write_json
-from models.problem import Problem
+from models.problem import Problem, run
 from serving.target import Target
 
 MAX_REFERENCE_BYTES = 2**30
 ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and serve; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m loadtest agent", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=9647)
+    parser.add_argument(
+        "--results", type=Path, default=Path("results/agent"), help="where results wait for their owner"
+    )
+    parser.add_argument("--master-port", type=int, default=5557, help="where Locust's workers come to")
+    parser.add_argument("--exporter-port", type=int, default=9646, help="the load generator's metrics")
+    options = parser.parse_args(argv)
+    ports = {"master_port": options.master_port, "exporter_port": options.exporter_port}
+    return run(lambda: serve(options.host, options.port, options.results, **ports))
 
 
 class Stopped(Problem):
@@ -265,3 +283,7 @@ def serve(host: str, port: int, results: Path, *, master_port: int, exporter_por
     finally:
         service.server_close()
         agent.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from loadtest import experiment as experiments
-from loadtest import kubernetes
 from loadtest import run_folder as run_folders
-from loadtest.container_targets import ContainerTargets
 from loadtest.experiment import Experiment
-from loadtest.kubernetes import InCluster, KubernetesTargets
 from loadtest.progress import RunProgress
 from loadtest.run import run
 from loadtest.run_folder import RunFolder
-from loadtest.targets import LocalTargets, RemoteTargets, Targets
+from loadtest.runtimes import kubernetes
+from loadtest.runtimes.container import ContainerTargets
+from loadtest.runtimes.kubernetes import InCluster, KubernetesTargets
+from loadtest.runtimes.process import LocalTargets
+from loadtest.runtimes.remote import RemoteTargets
+from loadtest.runtimes.targets import Targets
 from models import bundle as bundles
 from models.bundle import Bundle
 from models.problem import Problem

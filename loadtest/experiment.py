@@ -10,8 +10,6 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
 from loadtest.generator.arrivals import Shape
 from loadtest.limits import between, one_of
 from loadtest.scenarios import (
@@ -190,6 +188,8 @@ class Experiment:
 
     def to_toml(self) -> str:
         """The whole experiment as TOML; `load` reads it back to an equal experiment."""
+        import tomli_w  # the load generator's image does not have it
+
         values = asdict(self)
         for name in SCENARIOS:
             if "rates" in values[section(name)] and not values[section(name)]["rates"]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +30,7 @@ def run_phases(
     generator: Generator,
     exporter_port: int,
     cores: tuple[int, ...],
+    name: str = "",
     on_event: Callable[[dict[str, Any]], None],
     check: Callable[[], None],
 ) -> None:
@@ -50,6 +50,7 @@ def run_phases(
             "payloads": generator.payloads,
             "exporter_port": exporter_port,
             "cores": list(cores),
+            "name": name,
             "phases": list(phases),
         },
     )
@@ -102,20 +103,3 @@ class _Tail:
                 text, self._partial = self._partial, ""
                 if text.startswith("{"):
                     self._on_event(json.loads(text))
-
-
-def serve_master(host: str, port: int, processes: int) -> None:
-    """Be `processes` workers for the master at host:port, run after run, until interrupted."""
-    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--worker"]
-    command += ["--master-host", host, "--master-port", str(port)]
-    while True:
-        members: list[subprocess.Popen[bytes]] = []
-        try:
-            members += [subprocess.Popen(command, cwd=ROOT) for _ in range(processes)]
-            for member in members:
-                member.wait()
-        finally:
-            for member in members:
-                member.terminate()
-                member.wait()
-        time.sleep(1)  # Locust ends where it finds no master for a while, and after each of a master's runs

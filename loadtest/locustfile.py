@@ -28,6 +28,8 @@ sys.path[:] = [str(_FOLDER.parent), *(entry for entry in sys.path if Path(entry 
 from loadtest.generator import phases  # noqa: E402
 from loadtest.generator.crew import Alone, Crew  # noqa: E402
 from loadtest.generator.distributed import Member, Workers  # noqa: E402
+from loadtest.generator.loader import Rows  # noqa: E402
+from loadtest.generator.locust_stats import LocustStats  # noqa: E402
 from loadtest.generator.phase_runner import Generator  # noqa: E402
 from models.problem import Problem  # noqa: E402
 
@@ -63,10 +65,14 @@ class Tandem(User):
             gevent.get_hub().join()
         Tandem.busy = True
         if isinstance(self.environment.runner, WorkerRunner):
-            Member(self.environment.runner, self.environment.stats).serve()
+            Member(self.environment.runner, _rows(self.environment)).serve()
             gevent.sleep(60)  # the master ends this process
         else:
             _run(self.environment)
+
+
+def _rows(environment: Any) -> Rows:
+    return lambda protocol, name: LocustStats(environment.stats, protocol, name).add
 
 
 def _run(environment: Any) -> None:
@@ -78,7 +84,7 @@ def _run(environment: Any) -> None:
         if isinstance(runner, MasterRunner):
             crew: Crew = Workers(plan, runner, runner.worker_count)
         else:
-            crew = Alone(plan, environment.stats)
+            crew = Alone(plan, _rows(environment))
         Generator(plan, crew, sys.stdout).run()
         environment.process_exit_code = 0
     except Problem as problem:
@@ -86,7 +92,13 @@ def _run(environment: Any) -> None:
     except Exception as failure:  # Locust would log it and run the plan again
         logging.getLogger(__name__).exception("the plan failed")
         _fail(environment, f"{type(failure).__name__}: {failure}")
-    gevent.spawn(environment.runner.quit).join()
+    gevent.spawn(_quit, environment).join()
+
+
+def _quit(environment: Any) -> None:
+    environment.runner.quit()
+    if environment.web_ui:  # it would keep Locust up
+        environment.web_ui.stop()
 
 
 def _fail(environment: Any, message: str) -> None:

@@ -16,8 +16,9 @@ __all__ = ["SETTLE_S", "Prometheus", "server_figures", "server_timeline", "start
 
 # After this many seconds the servers' pages show a trial's last request, and Prometheus has scraped them.
 SETTLE_S = 1.3
-# A row of the timeline looks back this far: two scrapes at least, also where one is late.
-ROW_WINDOW = "2s"
+# A row of the timeline looks back this far: two scrapes at least, also where one is late. The first row looks back to
+# the trial's start only: before it lies other load.
+ROW_WINDOW, FIRST_ROW_WINDOW = "2s", "1s"
 TIMELINE = ("t", "rate", "p50_ms", "p99_ms", "batch_size", "cpu_cores", "memory_bytes")
 
 
@@ -71,11 +72,15 @@ def server_timeline(prometheus: Prometheus, trial: Mapping[str, Any]) -> str:
     }
     cells: dict[str, dict[int, float]] = {}
     for column, (over, name, source, factor) in columns.items():
-        expression = f"{over}({known.metrics[name].expression(source, ROW_WINDOW)})"
         first = started + 1 + (dialect.lag_s if source == dialect.name else 0)
-        found = prometheus.range(expression, first, first + seconds - 1, 1)
-        samples = found[0].samples if found else ()
-        cells[column] = {round(at - first) + 1: factor * value for at, value in samples}
+        cells[column] = {}
+        for window, begin, end in (
+            (FIRST_ROW_WINDOW, first, first),
+            (ROW_WINDOW, first + 1, first + seconds - 1),
+        ):
+            expression = f"{over}({known.metrics[name].expression(source, window)})"
+            for one in prometheus.range(expression, begin, end, 1) if begin <= end else ():
+                cells[column] |= {round(at - first) + 1: factor * value for at, value in one.samples}
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(TIMELINE)

@@ -17,12 +17,12 @@ from loadtest.experiment import Experiment
 from loadtest.generator.slip import SLIP_FLOOR_MS
 from loadtest.observation import Prometheus
 from loadtest.phase_plan import Phase
-from loadtest.place import HERE, Place
 from loadtest.plan import Block, Trial
 from loadtest.progress import RunProgress
 from loadtest.report import terminal
 from loadtest.run_folder import RunFolder
-from loadtest.targets import Targets
+from loadtest.runtimes.place import HERE, Place
+from loadtest.runtimes.targets import Targets
 from models.bundle import Bundle
 from models.problem import Problem
 from serving import ports
@@ -252,7 +252,7 @@ class _Job:
             earlier = self.folder.read(
                 f"searches/{replace(trial, repetition=repetition).id}/search.json", {"steps": []}
             )
-            found += [(step["rate"], step["met"]) for step in earlier["steps"]]
+            found += [(step["rate"], step["met"]) for step in earlier["steps"] if not step["spoiled"]]
         return found
 
     def _seconds(self, trials: Sequence[Trial]) -> float:

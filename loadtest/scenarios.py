@@ -70,7 +70,7 @@ class Capacity:
     repetitions: int = 2
     duration_s: float = 3.0
     lead_in_s: float = 0.5
-    growth: float = 1.4
+    growth: float = 2.0
     precision: float = 0.05
     budget_s: float = 60.0
     arrival: str = "poisson"

@@ -68,3 +68,17 @@ def test_every_command_line_has_help(package):
     )
     assert done.returncode == 0
     assert "usage:" in done.stdout
+
+
+def test_only_the_locust_file_s_process_imports_locust():
+    """Importing Locust patches the standard library for gevent, in whichever process that happens."""
+    modules = [
+        "loadtest.run",
+        *(
+            f"loadtest.generator.{path.stem}"
+            for path in (ROOT / "loadtest" / "generator").glob("*.py")
+            if path.stem not in ("locust_stats", "__init__")
+        ),
+    ]
+    code = f"import {', '.join(modules)}, sys; sys.exit('locust' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -25,39 +25,37 @@ SCENARIOS = ("ladder", "server", "soak", "single-stream")
 def of(
     figures: Sequence[Values], totals_ms: Sequence[float | None], model_times: Mapping[str, Values]
 ) -> list[dict[str, Any]]:
-    """One entry for each measurement below saturation: valid, answered, in one of `SCENARIOS`.
+    """One entry for each measurement below saturation: valid, answered, in one of `SCENARIOS`, and on a server that
+    says how long requests took inside it, without which nothing can be taken apart.
 
     `totals_ms`: the client's mean latency of each of `figures`; `model_times`: stack → model-time.json's entry.
     """
     return [
         _one(item, total, model_times.get(item["target"]) or {})
         for item, total in zip(figures, totals_ms, strict=True)
-        if total is not None and item["valid"] and item["scenario"] in SCENARIOS
+        if total is not None
+        and item["valid"]
+        and item["scenario"] in SCENARIOS
+        and _mean(item["server"], "latency_ms_mean") is not None
     ]
 
 
 def _one(item: Values, total: float, model_time: Values) -> dict[str, Any]:
     servers = item["server"]
-    inside, queue = _mean(servers, "latency_ms_mean"), _mean(servers, "queue_ms_mean")
+    # The server's clock and its buckets are coarser than ours: it may seem to have taken longer than the client waited.
+    inside, queue = min(_mean(servers, "latency_ms_mean") or 0.0, total), _mean(servers, "queue_ms_mean")
     batch = _mean(servers, "batch_size_mean")
     model = model_at(model_time, batch)
     cannot: list[str] = []
     name = wording.stack(item["target"])
-    if not servers:
-        cannot.append("Prometheus did not watch this run, so the server says nothing of itself")
-    else:
-        if inside is None:
-            cannot.append(f"{name} does not report how long a request takes inside it")
-        if queue is None:
-            cannot.append(f"{name} does not report how long a request waits for its batch")
-        if batch is None:
-            cannot.append(f"{name} does not report how large its batches are, so the model's time is not known")
+    if queue is None:
+        cannot.append(f"{name} does not report how long a request waits for its batch")
+    if batch is None:
+        cannot.append(f"{name} does not report how large its batches are, so the model's time is not known")
     if not model_time.get("ms"):
         cannot.append(str(model_time.get("problem") or "the model's own time was not measured in this run"))
-    runtime = None
-    if inside is not None:
-        inside = min(inside, total)  # the server's clock and its buckets are coarser than ours
-    if inside is not None and queue is not None:
+    runtime: float | None = None
+    if queue is not None:
         queue = min(queue, inside)
         if model is not None and model > inside - queue:
             cannot.append("the model alone took longer than inside the server: this machine was not equally fast twice")
@@ -72,7 +70,7 @@ def _one(item: Values, total: float, model_time: Values) -> dict[str, Any]:
             "model": model,
             "queue": queue,
             "runtime": runtime,
-            "transport": None if inside is None else total - inside,
+            "transport": total - inside,
         },
         "total_ms": total,
         "batch_size_mean": batch,

@@ -29,6 +29,8 @@ from rich.table import Table
 
 from loadtest.bench import tools as bench_tools
 from loadtest.bench.tools import CONNECTIONS, ROOT, pinned
+from loadtest.experiment import Generator
+from loadtest.generator_process import workers
 from models.problem import Problem, run
 from serving.requests import encode, grpc_method
 from serving.target import Target
@@ -36,19 +38,23 @@ from serving.target import Target
 CLASSES = 10
 SLIP_LIMIT_MS = 1.0
 RATES = (2000, 4000, 8000, 12000)
+# Of two processes: where they have a core each, they should hold twice the rate.
+RATES_OF_TWO = (8000, 12000, 16000, 24000)
 ATTEMPTS = (1, 2, 3, 4)
 _LONGEST_S = 120
 
 
 @dataclass(frozen=True)
 class Result:
-    """One row: requests/s, slip p99 of an open loop in milliseconds, the server's share of its core (0 to 1)."""
+    """One row: requests/s, slip p99 of an open loop in milliseconds, the server's share of its core (0 to 1), and
+    microseconds of the generator's CPU time for each request."""
 
     protocol: str
     tool: str
     rate: float
     slip_p99_ms: float | None
     server_cpu: float
+    cpu_us: float | None = None
 
 
 class TrivialServer:
@@ -90,7 +96,7 @@ def _main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     if not 0.5 <= options.seconds <= 60:
         raise Problem(f"--seconds {options.seconds:g}: use 0.5 to 60")
-    console = Console(highlight=False, soft_wrap=True, width=max(100, shutil.get_terminal_size().columns))
+    console = Console(highlight=False, soft_wrap=True, width=max(130, shutil.get_terminal_size().columns))
     cores = sorted(os.sched_getaffinity(0))
     server_cores, tool_cores = (cores[:1], cores[1:2]) if len(cores) > 1 else ([], [])
     results: list[Result] = []
@@ -100,6 +106,8 @@ def _main(arguments: Sequence[str]) -> int:
         for protocol in ("rest", "grpc"):
             with _trivial_server(protocol, server_cores) as server:
                 results += _tandem(server, folder, options.seconds, tool_cores, console)
+                both = cores[1:3] if len(cores) > 2 else tool_cores
+                results += _tandem(server, folder, options.seconds, both, console, processes=2)[:1]
                 request = encode(server.target, protocol, images[:1])
                 if protocol == "rest":
                     body = request.partition(b"\r\n\r\n")[2]
@@ -154,30 +162,32 @@ def _watched(server: TrivialServer, tool: str, measure: Callable[[], float]) -> 
 
 
 def _tandem(
-    server: TrivialServer, folder: Path, seconds: float, cores: Sequence[int], console: Console
+    server: TrivialServer, folder: Path, seconds: float, cores: Sequence[int], console: Console, processes: int = 1
 ) -> list[Result]:
     """A warm-up, then every rate, four times over: one plan, run as a real comparison runs it."""
     protocol = server.protocol
+    place = folder / f"{protocol}-{processes}"
+    rates, who = (RATES, "Tandem") if processes == 1 else (RATES_OF_TWO, f"Tandem, {processes} processes")
     phase: dict[str, Any] = {"protocol": protocol, "seed": 1}
     warm_up = {**phase, "kind": "warm-up", "concurrency": CONNECTIONS, "window_s": 0.25, "min_s": 1, "max_s": 3}
-    warm_up |= {"id": "warm-up", "folder": str(folder / protocol / "warm-up")}
+    warm_up |= {"id": "warm-up", "folder": str(place / "warm-up")}
     trials: list[dict[str, Any]] = []
     for attempt in ATTEMPTS:
-        for rate in RATES:
+        for rate in rates:
             name = f"{rate}-{attempt}"
-            trial = {**phase, "kind": "open-loop", "id": name, "folder": str(folder / protocol / name)}
+            trial = {**phase, "kind": "open-loop", "id": name, "folder": str(place / name)}
             trials.append({**trial, "rate": rate, "duration_s": seconds, "lead_in_s": 0.3, "repetition": attempt})
     plan = {"target": server.target.to_dict(), "reference": str(folder / "reference.npz"), "cores": list(cores)}
-    path = folder / f"{protocol}.json"
+    path = place.with_suffix(".json")
     path.write_text(json.dumps({**plan, "phases": [warm_up, *trials]}))
-    server_cpu = run_plan(path, server.cpu_seconds)
+    server_cpu = run_plan(path, server.cpu_seconds, processes=processes)
 
     def read(name: str, file: str) -> dict[str, Any]:
-        values: dict[str, Any] = json.loads((folder / protocol / name / file).read_text())
+        values: dict[str, Any] = json.loads((place / name / file).read_text())
         return values
 
-    best = Result(protocol, "Tandem (open loop): no rate held", 0.0, None, 0.0)
-    for rate in RATES:
+    best = Result(protocol, f"{who} (open loop): no rate held", 0.0, None, 0.0)
+    for rate in rates:
         attempts = [read(f"{rate}-{attempt}", "trial.json") for attempt in ATTEMPTS]
         for trial in attempts:
             console.print(_line(trial))
@@ -185,18 +195,22 @@ def _tandem(
         if good:
             trial = min(good, key=lambda one: float(one["schedule_slip_ms"]["p99"]))
             slip = trial["schedule_slip_ms"]["p99"]
-            best = Result(protocol, "Tandem (open loop)", rate, slip, server_cpu[trial["id"]])
+            cost = trial["generator_cpus"] * trial["duration_s"] / trial["requests"]["sent"] * 1e6
+            best = Result(protocol, f"{who} (open loop)", rate, slip, server_cpu[trial["id"]], cost)
     closed = read("warm-up", "warm-up.json")["throughput"]
     return [best, Result(protocol, "Tandem (closed loop)", closed, None, server_cpu["warm-up"])]
 
 
-def run_plan(plan: Path, cpu_seconds: Callable[[], float], longest_s: float = _LONGEST_S) -> dict[str, float]:
+def run_plan(
+    plan: Path, cpu_seconds: Callable[[], float], longest_s: float = _LONGEST_S, processes: int = 1
+) -> dict[str, float]:
     """Run the generator; the server's share of a core in each phase, from the CPU time that it has used so far.
 
     Raises `Problem` where the generator fails or takes longer than `longest_s`.
     """
     command = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py"), "--headless"]
     command += ["-u", "1", "-r", "1", "--only-summary", "--plan", str(plan)]
+    command += workers(Generator(processes=processes))
     log = plan.with_suffix(".log")
     shares = {}
     began, cpu = 0.0, 0.0
@@ -239,7 +253,7 @@ def _line(trial: dict[str, Any]) -> str:
 
 def _show(results: Sequence[Result], console: Console) -> None:
     table = Table(title="One core, a trivial server on another; ratio: Tandem's open loop = 1")
-    for heading in ("protocol", "tool", "requests/s", "ratio", "slip p99", "server's core"):
+    for heading in ("protocol", "tool", "requests/s", "ratio", "slip p99", "CPU/request", "server's core"):
         table.add_column(heading, justify="left" if heading in ("protocol", "tool") else "right", no_wrap=True)
     ours: dict[str, float] = {}
     for result in results:
@@ -250,6 +264,7 @@ def _show(results: Sequence[Result], console: Console) -> None:
             f"{result.rate:,.0f}",
             f"{result.rate / base:.2f}" if base else "-",
             "-" if result.slip_p99_ms is None else f"{result.slip_p99_ms:.3f} ms",
+            "-" if result.cpu_us is None else f"{result.cpu_us:.0f} µs",
             f"{result.server_cpu:.0%}",
         )
     console.print(table)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 from loadtest.generator.answers import Reference
-from loadtest.generator.loader import Loader, Report
+from loadtest.generator.loader import Loader, Report, Rows
 from loadtest.generator.part import Part
 from loadtest.generator.phases import ClosedLoopPhase, OpenLoopPhase, Plan, WarmUpPhase
 from loadtest.generator.punctuality import punctual
@@ -39,9 +39,9 @@ class Alone:
 
     workers = 1
 
-    def __init__(self, plan: Plan, stats: Any) -> None:
+    def __init__(self, plan: Plan, rows: Rows) -> None:
         self._cores = plan.cores
-        self._loader = Loader(plan.target, Reference(plan.reference), plan.payloads, stats)
+        self._loader = Loader(plan.target, Reference(plan.reference), plan.payloads, rows)
 
     @contextmanager
     def at_work(self) -> Iterator[None]:

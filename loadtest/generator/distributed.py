@@ -22,7 +22,7 @@ from loadtest.generator import phases
 from loadtest.generator.answers import Reference
 from loadtest.generator.crew import START_MARGIN_S
 from loadtest.generator.live import Slice, join
-from loadtest.generator.loader import Loader, Report
+from loadtest.generator.loader import Loader, Report, Rows
 from loadtest.generator.part import Part, merge
 from loadtest.generator.phases import ClosedLoopPhase, OpenLoopPhase, Plan, WarmUpPhase
 from loadtest.generator.punctuality import punctual
@@ -173,8 +173,8 @@ class _Together:
 class Member:
     """A worker's side. It serves phases until the master says that it is over."""
 
-    def __init__(self, runner: Any, stats: Any) -> None:
-        self._runner, self._stats = runner, stats
+    def __init__(self, runner: Any, rows: Rows) -> None:
+        self._runner, self._rows = runner, rows
         self._inbox: Queue = Queue()
         self._stopped = 0  # the number of the latest phase that is to stop
         self._ahead_s = 0.0  # the master's clock minus ours
@@ -201,7 +201,7 @@ class Member:
             target=Target.from_dict(begin["target"]),
             reference=Reference(begin["reference"]),
             payloads=begin["payloads"],
-            stats=self._stats,
+            rows=self._rows,
             worker=begin["worker"],
             workers=begin["workers"],
         )

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +16,6 @@ from loadtest.generator.expiry import Client
 from loadtest.generator.http1 import HttpClient
 from loadtest.generator.http2 import GrpcClient
 from loadtest.generator.live import Reader, Slice
-from loadtest.generator.locust_stats import LocustStats
 from loadtest.generator.open_loop import TICK_S, OpenLoop
 from loadtest.generator.part import Part
 from loadtest.generator.phases import ClosedLoopPhase, OpenLoopPhase, WarmUpPhase
@@ -32,6 +30,8 @@ _CONNECTIONS = 64
 # How often a warm-up's window is looked at before it closes.
 _LOOKS = 5
 
+# (protocol, what is measured) -> where Locust's statistics take slices of it.
+Rows = Callable[[str, str], Callable[[Slice], None]]
 # Learns what happened: (slice, until when in seconds of `timer.clock`, what to call between pieces of its own work);
 # returns whether a warm-up should go on.
 Report = Callable[[Slice, float, Callable[[], None]], bool]
@@ -39,12 +39,12 @@ Report = Callable[[Slice, float, Callable[[], None]], bool]
 
 @dataclass(frozen=True)
 class Loader:
-    """One of `workers` that share each phase's load. `stats`: Locust's statistics; `payloads`: distinct images."""
+    """One of `workers` that share each phase's load. `rows`: Locust's statistics; `payloads`: distinct images."""
 
     target: Target
     reference: Reference
     payloads: int
-    stats: Any
+    rows: Rows
     worker: int = 0
     workers: int = 1
 
@@ -56,7 +56,7 @@ class Loader:
 
         def tick(now: float) -> bool:
             piece = reader.read()
-            row.add(piece)
+            row(piece)
             return report(piece, now, _nothing)
 
         with self._client(phase.protocol, loop.finish, _nothing) as client:
@@ -90,7 +90,7 @@ class Loader:
         def tick(now: float) -> None:
             piece = reader.read()
             loop.between()
-            row.add(piece)
+            row(piece)
             loop.between()
             report(piece, now, loop.between)
 
@@ -105,7 +105,7 @@ class Loader:
         for request in wrong:
             recording.status[request] = recording.code("wrong_answer")
         counts = {"checked": len(recording.bodies), "wrong": len(wrong)}
-        return Part.of(recording, loop.started, busy=busy, stolen=stolen, **counts)
+        return Part.of(recording, loop.started, busy=busy, cpus=busy, stolen=stolen, **counts)
 
     def closed_loop(self, phase: ClosedLoopPhase, ready: Callable[[], float | None], report: Report) -> Part:
         """This worker's share of a closed loop's concurrency."""
@@ -121,7 +121,7 @@ class Loader:
 
             def tick(now: float) -> bool:
                 piece = reader.read()
-                row.add(piece)
+                row(piece)
                 report(piece, now, _nothing)
                 return now < started + phase.duration_s
 
@@ -139,7 +139,7 @@ class Loader:
         for request in wrong:
             recording.status[request] = recording.code("wrong_answer")
         counts = {"checked": len(recording.bodies), "wrong": len(wrong)}
-        return Part.of(recording, started, started + phase.duration_s, busy=busy, stolen=stolen, **counts)
+        return Part.of(recording, started, started + phase.duration_s, busy=busy, cpus=busy, stolen=stolen, **counts)
 
     def _concurrency(self, total: int) -> int:
         """This worker's share of a bound, at least 1."""
@@ -148,8 +148,8 @@ class Loader:
     def _payloads(self, phase: WarmUpPhase | OpenLoopPhase | ClosedLoopPhase, draw: np.random.Generator) -> Payloads:
         return Payloads(self.reference, self.target, phase.protocol, phase.batch, self.payloads, draw)
 
-    def _row(self, protocol: str, what: str) -> LocustStats:
-        return LocustStats(self.stats, protocol, f"{self.target.stack} {what}")
+    def _row(self, protocol: str, what: str) -> Callable[[Slice], None]:
+        return self.rows(protocol, f"{self.target.stack} {what}")
 
     @contextmanager
     def _client(self, protocol: str, finish: Finish, between: Callable[[], None]) -> Iterator[Client]:

@@ -22,7 +22,8 @@ class Part:
     status           a code each: OK, DROPPED or a place in `kinds`, counted from 3 on
     kinds            the kinds of error seen
     checked, wrong   how many answers were compared with the reference, and how many differed
-    busy             the largest share of a core that a worker used; stolen: the largest share of CPU time stolen
+    busy, cpus       the share of a core that the busiest worker used, and that all of them together used
+    stolen           the largest share of CPU time stolen
     """
 
     due: NDArray[np.float64]
@@ -33,6 +34,7 @@ class Part:
     checked: int = 0
     wrong: int = 0
     busy: float = 0.0
+    cpus: float = 0.0
     stolen: float = 0.0
 
     @classmethod
@@ -100,5 +102,6 @@ def merge(parts: Sequence[Part]) -> Part:
         checked=sum(part.checked for part in parts),
         wrong=sum(part.wrong for part in parts),
         busy=max(part.busy for part in parts),
+        cpus=sum(part.cpus for part in parts),
         stolen=max(part.stolen for part in parts),
     )

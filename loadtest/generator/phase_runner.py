@@ -25,7 +25,8 @@ from loadtest.generator.trial_files import Measured, trial_values, write_trial
 from loadtest.generator.warmup import WarmUp, write_warm_up
 from models.problem import Problem
 
-_OVERHEAD_S = 0.5
+# A search ends, unconfirmed, where the generator cannot offer a rate in so many trials.
+_MOST_SPOILED = 2
 
 
 class Generator:
@@ -66,7 +67,7 @@ class Generator:
         while not attempts or not (attempts[-1]["steady"] or len(attempts) > phase.retries):
             attempts.append(self._warm_up_once(phase))
         with _whole_folder(phase.folder) as folder:
-            values = {**attempts[-1], "target": self._plan.target.stack}
+            values = {**attempts[-1], "target": self._plan.measured}
             if len(attempts) > 1:
                 values["unsteady_attempts"] = attempts[:-1]
             write_warm_up(folder, values)
@@ -98,6 +99,7 @@ class Generator:
             extra = {
                 "started_at": round(started_at, 3),
                 "ended_at": round(started_at + phase.duration_s, 3),
+                "target": self._plan.measured,
                 "workers": self._crew.workers,
                 "notes": _notes(measured),
                 "spoiled": aside,
@@ -137,15 +139,19 @@ class Generator:
                 values = self._trial(trial)
                 left -= clock() - began
             why_not = _misses(values, phase)
-            tries.append(Try(found.next, not why_not))
+            late = spoiled(values)
+            if not late:  # a trial that the generator spoiled says nothing of the server
+                tries.append(Try(found.next, not why_not))
             p99 = values["latency_ms"]["p99"]
             step = {"trial": trial.id, "rate": found.next, "p99_ms": p99, "met": not why_not, "why_not": why_not}
-            steps.append({**step, "spoiled": spoiled(values)})
+            steps.append({**step, "spoiled": late})
             print_event(self._out, "tried", phase.id, **step)
+            if sum(one["spoiled"] and one["rate"] == found.next for one in steps) >= _MOST_SPOILED:
+                break
         with _whole_folder(phase.folder) as folder:
             result = {
                 "id": phase.id,
-                "target": self._plan.target.stack,
+                "target": self._plan.measured,
                 "protocol": phase.protocol,
                 "repetition": phase.trial.repetition,
                 "low": found.low,
@@ -162,7 +168,7 @@ class Generator:
     def _watched(self, phase: WarmUpPhase | OpenLoopPhase | ClosedLoopPhase) -> Iterator[Callable[..., bool]]:
         """A function that passes on what is new to the exporter and the progress lines."""
         kind = {WarmUpPhase: "warm-up", OpenLoopPhase: "open-loop", ClosedLoopPhase: "closed-loop"}[type(phase)]
-        tally = self._exporter.tally(self._plan.target.stack, phase.protocol, kind)
+        tally = self._exporter.tally(self._plan.measured, phase.protocol, kind)
         tally.begin_trial()
         lines = SecondLines(phase.id, self._out, clock())
 

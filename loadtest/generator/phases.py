@@ -117,7 +117,8 @@ _KINDS: dict[str, type[Phase]] = {
 @dataclass(frozen=True)
 class Plan:
     """Phases against one target. `reference`: the bundle's reference.npz; `payloads`: distinct images to draw;
-    `exporter_port`: Prometheus exporter on loopback, 0 for none; `cores`: CPUs to stay on, empty for any."""
+    `exporter_port`: Prometheus exporter on loopback, 0 for none; `cores`: CPUs to stay on, empty for any; `name`: whose
+    results these are, where that is not the target's stack (a server compared with one of its own kind)."""
 
     target: Target
     reference: Path
@@ -125,6 +126,12 @@ class Plan:
     payloads: int = 256
     exporter_port: int = 0
     cores: Sequence[int] = ()
+    name: str = ""
+
+    @property
+    def measured(self) -> str:
+        """What results call the target."""
+        return self.name or self.target.stack
 
 
 def load(path: Path) -> Plan:
@@ -139,6 +146,7 @@ def load(path: Path) -> Plan:
             payloads=int(values.get("payloads", 256)),
             exporter_port=int(values.get("exporter_port") or 0),
             cores=[int(core) for core in values.get("cores") or ()],
+            name=str(values.get("name") or ""),
         )
     except OSError as error:
         raise Problem(f"{path}: cannot read the plan: {error.strerror}") from error

@@ -97,6 +97,7 @@ def trial_values(
         "checked": measured.part.checked,
         "wrong": measured.part.wrong,
         "generator_cpu": round(measured.part.busy, 3),
+        "generator_cpus": round(measured.part.cpus, 3),
         "cpu_stolen": round(measured.part.stolen, 4),
         "warm_up": phase.warm_up,
         **extra,

@@ -38,7 +38,7 @@ TORCHSERVE_NOTICE = Fact(
 TENSORFLOW_SERVING_RELEASES = Fact(
     "TensorFlow Serving is released beside TensorFlow: its API package has reached 2.21.0, as TensorFlow has.",
     "tensorflow-serving-api on PyPI",
-    "https://pypi.org/project/tensorflow-serving-api/",
+    "https://github.com/tensorflow/serving",
 )
 EXPERIENCE = [
     Fact(

@@ -29,7 +29,6 @@ TORCHSERVE: dict[str, _Setting] = {
     "queue_capacity": _Setting("job_queue_size", "requests"),
     "front end, gRPC": _Setting("number_of_netty_threads", "threads"),
     "front end, REST": _Setting("number_of_netty_threads", "threads"),
-    "longest answer": _Setting("responseTimeout", "s"),
 }
 TENSORFLOW: dict[str, _Setting] = {
     "max_batch_size": _Setting("max_batch_size", "images"),

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from loadtest.analysis.saved_run import SavedRun
-from loadtest.report import checklist, configurations, samples, scenarios, sizing, story
+from loadtest.report import checklist, configurations, outlook, samples, scenarios, sizing, story
 from loadtest.report.charts.decomposition import decomposition
 from loadtest.report.charts.figure import Chart
 from loadtest.report.charts.latency import latency_by_rate
@@ -58,6 +58,7 @@ class Content:
     story: Story
     badges: list[Badge]
     conditions: list[tuple[str, str]]
+    would_change: list[str]
     findings: list[Finding]
     facts: list[str]
     plan: Plan
@@ -95,6 +96,7 @@ def gather(run: SavedRun, figures: dict[str, Any]) -> Content:
         story=story.tell(figures),
         badges=story.badges(figures),
         conditions=story.conditions(figures, run.manifest),
+        would_change=outlook.would_change(figures),
         findings=scenarios.findings(figures),
         facts=[fact for target in figures["targets"] if (fact := story.FACTS.get(target["engine"]))],
         plan=plan,
@@ -134,6 +136,7 @@ def values(content: Content) -> dict[str, Any]:
             "lede": content.story.lede,
             "evidence": [{"question": topic, "answer": text} for topic, text in content.story.sentences],
         },
+        "would_change": content.would_change,
         "badges": [asdict(badge) for badge in content.badges],
         "conditions": [{"name": name, "value": value} for name, value in content.conditions],
         "scenarios": [asdict(item) for item in content.findings],

@@ -5,18 +5,17 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 
 from loadtest.analysis import wording
 from loadtest.analysis.summary import DEFAULT_SLO
-from loadtest.report.charts.decomposition import PARTS
+from loadtest.report import templating
+from loadtest.report.charts.decomposition import PARTS, load
 from loadtest.report.content import Content
-from loadtest.report.page import EXPORTS, when
+from loadtest.report.page import EXPORTS
 
-TEMPLATES = Path(__file__).parent / "templates"
 LONGEST = 400  # characters of one value
 SPECIAL = re.compile(r"[\\`*_\[\]|~]")
 
@@ -31,6 +30,7 @@ def render(content: Content) -> str:
         targets={target["name"]: target for target in figures["targets"]},
         exports=EXPORTS,
         parts=PARTS,
+        load=load,
         slo={**DEFAULT_SLO, **figures["experiment"].get("slo", {})},
     )
 
@@ -67,31 +67,7 @@ def visible(text: str) -> str:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=False,  # Markdown has rules of its own: `finalize` escapes every value
-        finalize=escape,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        code=code,
-        number=wording.number,
-        count=wording.count,
-        ms=wording.milliseconds,
-        rate=wording.rate,
-        images=wording.images,
-        money=wording.money,
-        share=wording.share,
-        interval=wording.interval,
-        protocol=wording.protocol,
-        stack=wording.stack,
-        target=wording.target,
-        shorten=wording.shorten,
-        setting=wording.setting,
-        scientific=wording.scientific,
-        share_of=wording.precise_share,
-        when=when,
-    )
-    return environment
+    # Markdown has rules of its own, which autoescaping does not know: `finalize` escapes every value.
+    made = templating.environment(autoescape=False, finalize=escape)
+    made.filters["code"] = code
+    return made

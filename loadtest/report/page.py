@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from loadtest.analysis import wording
 from loadtest.analysis.summary import DEFAULT_SLO
-from loadtest.report import samples
-from loadtest.report.charts.decomposition import PARTS, remainder
+from loadtest.report import samples, templating
+from loadtest.report.charts.decomposition import PARTS, load, reasons, remainder
 from loadtest.report.charts.figure import Chart
 from loadtest.report.content import Content
 
 HERE = Path(__file__).parent
-TEMPLATES = HERE / "templates"
 PLOTLY = HERE / "vendor" / "plotly-basic.min.js"
 LABELS = {
     "cpu_model": "CPU",
@@ -55,6 +52,8 @@ def render(content: Content) -> str:
         exports=EXPORTS,
         parts=PARTS,
         remainder=remainder,
+        load=load,
+        reasons=reasons,
         class_name=lambda index: samples.class_name(content.class_names, index),
         slo={**DEFAULT_SLO, **figures["experiment"].get("slo", {})},
     )
@@ -64,7 +63,7 @@ def document(template: str, charts: Sequence[Chart], scripts: Sequence[str], **v
     """A whole page from a template, with the charts' data, the scripts that it needs, and a content security policy
     that lets nothing else run or load."""
     code = [_inline_script(PLOTLY.read_text(encoding="utf-8"))] if charts else []
-    code += [_inline_script((TEMPLATES / name).read_text(encoding="utf-8")) for name in scripts]
+    code += [_inline_script((templating.TEMPLATES / name).read_text(encoding="utf-8")) for name in scripts]
     return (
         _environment()
         .get_template(template)
@@ -72,7 +71,7 @@ def document(template: str, charts: Sequence[Chart], scripts: Sequence[str], **v
             figures=[{"id": chart.id, "data": chart.data, "layout": chart.layout} for chart in charts],
             scripts=code,
             policy=_policy(code),
-            style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+            style=Markup((templating.TEMPLATES / "style.css").read_text(encoding="utf-8")),
             **values,
         )
     )
@@ -94,48 +93,7 @@ def _inline_script(code: str) -> Markup:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        number=wording.number,
-        count=wording.count,
-        ms=wording.milliseconds,
-        rate=wording.rate,
-        images=wording.images,
-        money=wording.money,
-        plural=wording.plural,
-        share=wording.share,
-        interval=wording.interval,
-        protocol=wording.protocol,
-        stack=wording.stack,
-        engine=wording.engine,
-        product=wording.product,
-        target=wording.target,
-        shorten=wording.shorten,
-        gibibytes=wording.gibibytes,
-        share_of=wording.precise_share,
-        setting=wording.setting,
-        tight=_tight,
-        label=lambda key: LABELS.get(key, str(key).replace("_", " ")),
-        when=when,
-        scientific=wording.scientific,
-    )
-    environment.globals.update(percentiles=wording.PERCENTILES)
-    return environment
-
-
-def when(moment: float | str | None) -> str:
-    """A Unix time as people write it."""
-    if isinstance(moment, int | float):
-        return datetime.fromtimestamp(moment, UTC).strftime("%d %B %Y, %H:%M UTC")
-    return moment or wording.NOTHING
-
-
-def _tight(text: str) -> str:
-    """Text in which a figure is never parted from its unit at the end of a line."""
-    return re.sub(r"(?<=\d) (?=(?:ms|s|%|GiB|×|10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹])(?:\W|$))|(?<=×) (?=10)", "\u00a0", text)
+    made = templating.environment(autoescape=True)
+    made.filters["label"] = lambda key: LABELS.get(key, str(key).replace("_", " "))
+    made.globals.update(percentiles=wording.PERCENTILES)
+    return made

@@ -72,7 +72,7 @@ def _latency_sentence(figures: dict[str, Any], verdict: dict[str, Any]) -> str:
         return f"Over {over} there is no verdict on latency; the reason stands below"
     at = wording.rate(verdict["offered_rate"])
     if winner is None:
-        shown = f"{wording.number(ratio)} (95 % interval {wording.interval(verdict['ci95'])})"
+        shown = f"{wording.number(ratio)} {_bounds(verdict['ci95'])}"
         verb = "no difference is shown" if verdict["why"].startswith("No difference") else "no winner is named"
         return f"Over {over} at {at} {verb}: the ratio of the p99 latencies is {shown}"
     loser = next(name for name in verdict["compared"] if name != winner)
@@ -88,7 +88,7 @@ def _capacity_clause(figures: dict[str, Any], verdict: dict[str, Any]) -> str:
     if ratio is None:
         return "; there is no verdict on capacity"
     if winner is None:
-        shown = f"{wording.number(ratio)} (95 % interval {wording.interval(verdict['ci95'])})"
+        shown = f"{wording.number(ratio)} {_bounds(verdict['ci95'])}"
         verb = "no difference in capacity is shown" if "No difference" in verdict["why"] else "capacity names no winner"
         return f"; {verb}, ratio {shown}"
     loser = next(name for name in verdict["compared"] if name != winner)
@@ -108,7 +108,12 @@ def _factor(verdict: dict[str, Any], unit: str = "") -> str:
     factor, ends = verdict["ratio"], verdict["ci95"]
     if factor < 1:
         factor, ends = 1 / factor, [1 / end if end else None for end in reversed(ends)]
-    return f"{wording.number(factor)}{unit} (95 % interval {wording.interval(ends)})"
+    return f"{wording.number(factor)}{unit} {_bounds(ends)}"
+
+
+def _bounds(ends: list[float | None] | None) -> str:
+    known = wording.interval(ends)
+    return "(without an interval)" if known == wording.NOTHING else f"(95 % interval {known})"
 
 
 def _holds(figures: dict[str, Any]) -> str:

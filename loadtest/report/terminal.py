@@ -17,6 +17,7 @@ from loadtest.report import story
 
 WIDTH = 100
 SHOWN_REASONS = 4
+WIDE = 100.0  # an interval whose ends lie further apart than this factor says so instead of its ends
 
 
 def show(summary: dict[str, Any], report: Path | None = None, console: Console | None = None) -> None:
@@ -26,7 +27,10 @@ def show(summary: dict[str, Any], report: Path | None = None, console: Console |
         if not console.is_terminal:
             console = Console(highlight=False, width=WIDTH)
     console.print()
-    console.print(_table(summary))
+    table = _table(summary)
+    console.print(table)
+    if any(" (wide)" in str(cell) for column in table.columns for cell in column.cells):
+        console.print(Text(f"wide: the ends of the interval lie more than {WIDE:.0f}-fold apart", style="dim"))
     told = story.tell(summary)
     console.print(Text(told.headline, style="bold"))
     for sentence in told.lede:
@@ -64,15 +68,17 @@ def show_comparison(headlines: Sequence[str], report: Path) -> None:
 
 def _table(summary: dict[str, Any]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption_justify="left")
-    table.add_column("target", overflow="fold", max_width=26)
+    table.add_column("target", overflow="fold", min_width=12, max_width=26)
     table.add_column("over")
     for heading in ("offered", "achieved", "p50 ms (95 %)", "p99 ms (95 %)", "errors"):
         table.add_column(heading, justify="right", no_wrap=True)
     engines = {target["name"]: target for target in summary["targets"]}
     before, label = None, [""]
-    for item in summary["measurements"]:
+    # The steps of a capacity search stand in the report; here its result is a verdict.
+    shown = [item for item in summary["measurements"] if item["scenario"] != "capacity"]
+    for item in shown:
         group = (item["target"], item["protocol"])
-        rows = sum((other["target"], other["protocol"]) == group for other in summary["measurements"])
+        rows = sum((other["target"], other["protocol"]) == group for other in shown)
         if group != before:
             if before:
                 table.add_section()
@@ -81,7 +87,7 @@ def _table(summary: dict[str, Any]) -> Table:
             label = ["\n".join(label)] if rows == 1 else label
         before = group
         cells = [
-            wording.rate(item["offered_rate"]),
+            wording.rate(item["offered_rate"]) if item["offered_rate"] else item["scenario"],
             wording.rate(item["achieved_rate"]),
             *(_percentile(item, name) for name in ("p50", "p99")),
             wording.share(item["error_ratio"]),
@@ -97,8 +103,10 @@ def _table(summary: dict[str, Any]) -> Table:
 
 
 def _percentile(item: dict[str, Any], name: str) -> str:
-    bounds = item["ci95"][name]
-    return wording.number(item["latency_ms"][name]) + (f" ({wording.interval(bounds)})" if bounds else "")
+    bounds, value = item["ci95"][name], wording.number(item["latency_ms"][name])
+    if not bounds:
+        return value
+    return f"{value} ({'wide' if bounds[1] > WIDE * bounds[0] else wording.interval(bounds)})"
 
 
 def _not_valid(summary: dict[str, Any]) -> list[str]:

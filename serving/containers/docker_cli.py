@@ -9,7 +9,6 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
 
 from models.problem import Problem
 
@@ -130,7 +129,6 @@ class Compose:
         self,
         *arguments: str,
         doing: str = "docker compose",
-        log: IO[str] | None = None,
         pulling: str | None = None,
         check: bool = True,
     ) -> str:
@@ -142,8 +140,6 @@ class Compose:
             check=False,
             env={**os.environ, **self.variables},
         )
-        if log:
-            log.write(done.stderr + done.stdout)
         if check and done.returncode:
             raise explain(doing, done.stderr + done.stdout, pulling=pulling)
         return done.stdout

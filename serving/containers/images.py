@@ -9,9 +9,8 @@ import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from models.problem import Problem
 from serving.containers import base_images, configuration, docker_cli, wheels
 from serving.profile import ServingProfile
 from serving.torchserve import config as torchserve_config
@@ -208,11 +207,3 @@ def _git(*arguments: str) -> str:
     except OSError:
         return ""
     return done.stdout.strip()
-
-
-def require_present(names: Iterable[Any]) -> None:
-    """Raise `Problem` where the engine lacks one of these images."""
-    wanted = list(names)
-    missing = set(wanted) - set(docker_cli.images_present(*wanted))
-    if missing:
-        raise Problem(f"{', '.join(sorted(missing))}: not built yet; run make images")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-USER = 10001
 MANIFEST = Path("/bundle/manifest.json")
 MODELS = Path("/models")
 CONFIG = Path("/config")
@@ -37,4 +36,3 @@ PORTS = {
     "embedded-tfserving": Ports(rest=8501, grpc=8500, metrics=8501),
 }
 ENGINES = tuple(PORTS)
-STACK_OF = {"torchserve": "pytorch", "tensorflow-serving": "tensorflow", "embedded-tfserving": "tensorflow"}

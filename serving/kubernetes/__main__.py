@@ -23,7 +23,6 @@ RENDERED = Path("artifacts/kubernetes")
 def main(argv: list[str] | None = None) -> int:
     """Parse the command line and run one verb; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m serving.kubernetes", description=__doc__)
-    parser.add_argument("--context", help="the kubectl context (default: the current one; KUBECONFIG is honoured)")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     for name, text in (
@@ -45,17 +44,17 @@ def main(argv: list[str] | None = None) -> int:
             "--set", action="append", default=[], metavar="KEY=NUMBER", help="a key of the serving profile"
         )
         _images_argument(verb)
-        _timeout_argument(verb)
+        _cluster_arguments(verb)
 
     roll = verbs.add_parser("rollout", help="bring both servers to another model version")
     roll.add_argument("--model-version", type=int, help="the version to roll out")
     roll.add_argument("--back", action="store_true", help="back to the version before")
     roll.add_argument("--artifacts", type=Path, default=Path("artifacts"), help="folder of the bundles")
     _images_argument(roll)
-    _timeout_argument(roll)
+    _cluster_arguments(roll)
 
     undo = verbs.add_parser("undeploy", help="remove all of it")
-    _timeout_argument(undo)
+    _cluster_arguments(undo)
 
     verbs.add_parser(
         "manifests", help="write the files in k8s/ that are rendered from the serving profile and from monitoring/"
@@ -69,7 +68,8 @@ def _images_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-images", action="store_true", help="the images are where the nodes find them already")
 
 
-def _timeout_argument(parser: argparse.ArgumentParser) -> None:
+def _cluster_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--context", help="the kubectl context (default: the current one; KUBECONFIG is honoured)")
     parser.add_argument("--timeout", type=float, default=900, help="seconds to wait for roll-outs (default: 900)")
 
 
@@ -116,6 +116,9 @@ def _plan(options: argparse.Namespace) -> int:
         cluster = None
     if cluster:
         preflight.check_version(cluster)
+    need = plan.demand(objects)
+    gpus = f", {need['nvidia.com/gpu']:g} GPUs" if "nvidia.com/gpu" in need else ""
+    print(f"asks for {need['cpu']:.1f} CPUs, {need['memory'] / 2**30:.1f} GiB of memory{gpus}", file=sys.stderr)
     differs = deploy.show_plan(cluster, objects, print)
     where = f"kubectl kustomize {os.path.relpath(folder)}"
     print(f"{'to apply this: make deploy' if differs else 'nothing would change'}; all of it: {where}", file=sys.stderr)

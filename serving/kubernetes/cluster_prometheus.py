@@ -6,6 +6,7 @@ import json
 import urllib.request
 from collections.abc import Sequence
 
+from monitoring.prometheus_api import PrometheusApi
 from serving.prometheus import Prometheus
 from serving.target import Target
 
@@ -15,6 +16,7 @@ class ClusterPrometheus(Prometheus):
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self._api = PrometheusApi(url)
         try:
             with urllib.request.urlopen(f"{url}/api/v1/status/buildinfo", timeout=10) as answer:
                 self.version = str(json.load(answer)["data"]["version"])

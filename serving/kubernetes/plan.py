@@ -65,6 +65,24 @@ def servers(objects: Iterable[Object]) -> list[Object]:
     ]
 
 
+def demand(objects: Iterable[Object]) -> dict[str, float]:
+    """What everything asks for while nothing rolls out: CPUs, bytes of memory and GPUs by resource name."""
+    total: dict[str, float] = {}
+    minimum = {
+        one["spec"]["scaleTargetRef"]["name"]: one["spec"]["minReplicas"]
+        for one in objects
+        if one["kind"] == "HorizontalPodAutoscaler"
+    }
+    for one in objects:
+        if one["kind"] != "Deployment":
+            continue
+        replicas = one["spec"].get("replicas", minimum.get(one["metadata"]["name"], 1))
+        for each in one["spec"]["template"]["spec"]["containers"]:
+            for resource, text in each["resources"]["requests"].items():
+                total[resource] = total.get(resource, 0) + replicas * quantity(text)
+    return total
+
+
 def container(deployment: Object) -> Object:
     """A server's container."""
     found: Object = deployment["spec"]["template"]["spec"]["containers"][0]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from models.problem import Problem
 from serving.containers import base_images, images
 from tests.docker.files import DOCKER, DOCKERFILES, ROOT, instruction, stages
 
@@ -80,7 +81,7 @@ def test_base_images_are_pinned_by_digest():
 def test_a_slip_in_the_base_image_file_is_named_with_its_line(line, tmp_path):
     file = tmp_path / "base-images.env"
     file.write_text(f"# a comment\n{line}\n")
-    with pytest.raises(images.Problem, match=r"base-images.env:2: .* use NAME_IMAGE"):
+    with pytest.raises(Problem, match=r"base-images.env:2: .* use NAME_IMAGE"):
         base_images.variables(file=file)
 
 

@@ -15,6 +15,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ SERVERS = ("torchserve", "embedded-tfserving")
 OPTIONS = ("--embedded", "--no-digests")
 UP_S, RUN_S = 560, 280
 IMAGE_LIMIT_MB = 350
+THREADS = 3  # of load on each protocol
 
 pytestmark = pytest.mark.timeout(UP_S + 60)
 
@@ -178,13 +180,54 @@ def test_a_changed_model_is_not_served(running, bundle, artifacts, tmp_path):
     ]
 
 
+STAND_IN = """FROM tandem-test/debian:bookworm
+RUN printf '#!/bin/sh\\nprintf "%%s\\\\n" "$@"\\nexec sleep 600\\n' > /usr/bin/tensorflow_model_server \\
+    && chmod +x /usr/bin/tensorflow_model_server
+"""
+
+
+def test_tensorflow_servings_image_brings_its_own_python(bundle, artifacts, monkeypatch):
+    """On a base that has no Python, as tensorflow/serving, with a program in the server's place that prints its flags:
+    the real base needs a registry. This proves the entry point, the hashes, the flags and the draining; no serving."""
+    require_docker_engine()
+    base = "tandem-test/tensorflow-serving:stand-in"
+    built = subprocess.run(
+        ["docker", "build", "-t", base, "-"], input=STAND_IN, text=True, capture_output=True, check=False
+    )
+    assert built.returncode == 0, built.stderr
+    bases = {**base_images.variables(digests=False), "TENSORFLOW_SERVING_IMAGE": base}
+    monkeypatch.setattr(base_images, "variables", lambda **_: bases)
+    (name,) = images.build(bundle, [images.TENSORFLOW_SERVING], Build(registry="tandem-test/"), artifacts)
+    locked = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--env", "TANDEM_DRAIN_S=0.1")
+    container = docker_cli.docker("run", "--detach", *locked, name).stdout.strip()
+    try:
+        deadline = time.monotonic() + 30
+        while "--rest_api_num_threads" not in (log := docker_cli.docker("logs", container).stdout):
+            assert time.monotonic() < deadline, docker_cli.docker("logs", container).stderr
+            time.sleep(0.1)
+        assert "are as exported" in log
+        for flag in (f"--model_base_path=/models/{bundle.model}", "--port=8500", "--rest_api_port=8501"):
+            assert flag in log.splitlines()
+        check = json.loads(docker_cli.docker("image", "inspect", name).stdout)[0]["Config"]["Healthcheck"]["Test"]
+        done = docker_cli.docker("exec", container, *check[1:], check=False)
+        assert done.returncode == 1
+        assert done.stdout.startswith("no answer: [Errno 111]")
+        docker_cli.docker("stop", "--time", "20", container)
+        state = json.loads(docker_cli.docker("inspect", container).stdout)[0]["State"]
+        assert state["ExitCode"] == 0
+        assert "unready, serving for 0.1 s more" in docker_cli.docker("logs", container).stdout
+    finally:
+        docker_cli.docker("rm", "--force", container)
+        docker_cli.docker("rmi", name, base)
+
+
 class Load:
     """Requests one after the other from a few threads on each protocol, with their times and outcomes."""
 
-    def __init__(self, target: Target, threads: int = 3) -> None:
+    def __init__(self, target: Target) -> None:
         self.outcomes: list[tuple[str, float, str]] = []
         self._target, self._stop = target, threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(one,)) for one in ("grpc", "rest") * threads]
+        self._threads = [threading.Thread(target=self._run, args=(one,)) for one in ("grpc", "rest") * THREADS]
 
     def __enter__(self) -> Load:
         for thread in self._threads:
@@ -235,17 +278,21 @@ def test_sigterm_loses_no_request_that_was_accepted(running, which):
             time.sleep(0.05)
             state = inspect(running, service)["State"]
     assert state["ExitCode"] == 0
+    # A request that was sent afterwards finds nobody at that address, and times out.
+    ended = datetime.fromisoformat(state["FinishedAt"]).timestamp()
     refused_since = {}
     for protocol in ("grpc", "rest"):
         mine = [(sent, outcome) for one, sent, outcome in load.outcomes if one == protocol]
         failures = [(sent, outcome) for sent, outcome in mine if outcome != "ok"]
         assert failures
         refused_since[protocol] = min(sent for sent, _ in failures) - asked
-        before_the_end = [outcome for sent, outcome in failures if sent < asked + 3.5]
+        before_the_end = [outcome for sent, outcome in failures if sent < ended - 0.05]
         unexpected = [one for one in before_the_end if not any(known in one for known in REFUSALS[protocol])]
         assert not unexpected, (protocol, unexpected[:3])
         resets = [one for one in before_the_end if "Reset" in one or "Disconnected" in one or "Broken" in one]
-        assert len(resets) <= 3  # a keep-alive connection that closes under the next request, at most one a thread
+        assert (
+            len(resets) <= THREADS
+        )  # a keep-alive connection that closes under the next request, at most one a thread
     # For two seconds after SIGTERM everything was still answered: the time for a load balancer to notice.
     assert min(refused_since.values()) > 1.5
     docker_cli.docker("start", container)
@@ -254,7 +301,8 @@ def test_sigterm_loses_no_request_that_was_accepted(running, which):
 
 def compare(artifacts: Path, results: Path, *arguments: str) -> list[str]:
     command = ["compare", "--experiment", "smoke", "--artifacts", str(artifacts), "--results", str(results)]
-    return [*command, "--set", "runtime=container", *OPTIONS, *arguments]
+    # Trials are not repeated where this machine sends late: nothing here depends on schedules.
+    return [*command, "--set", "runtime=container", "--set", "generator.retries=0", *OPTIONS, *arguments]
 
 
 def test_the_same_experiment_gives_the_same_summary(running, artifacts, tmp_path):
@@ -284,14 +332,9 @@ def test_the_same_experiment_gives_the_same_summary(running, artifacts, tmp_path
 
 
 def test_a_container_killed_under_load_comes_back_and_the_run_records_the_gap(running, artifacts, tmp_path):
-    settings: tuple[str, ...] = (
-        "targets=['tensorflow']",
-        "protocols=['grpc']",
-        "ladder.rates={grpc=[30]}",
-        "ladder.duration_s=25",
-    )
-    settings += ("ladder.repetitions=1", "generator.timeout_s=2")
-    changed = [word for setting in settings for word in ("--set", setting)]
+    settings = ("targets=['tensorflow']", "protocols=['grpc']", "ladder.rates={grpc=[30]}", "ladder.duration_s=25")
+    more = ("ladder.repetitions=1", "generator.timeout_s=2")
+    changed = [word for setting in (*settings, *more) for word in ("--set", setting)]
     command = [sys.executable, "-m", "loadtest", *compare(artifacts, tmp_path, *changed)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
@@ -315,6 +358,27 @@ def test_a_container_killed_under_load_comes_back_and_the_run_records_the_gap(ru
     (trial,) = (json.loads(path.read_text()) for path in run.glob("trials/*/trial.json"))
     assert sum(trial["errors"].values()) > 0
     assert trial["requests"]["ok"] > 0
+
+
+def test_locusts_page_starts_a_load_on_demand(running, artifacts):
+    options = ("--artifacts", str(artifacts), *OPTIONS, "--rate", "5", "--seconds", "2")
+    done = make("loadtest", "web", "pytorch", *options)
+    assert done.returncode == 0, done.stderr
+    page = done.stdout.partition(": start the load there")[0]
+    assert page == f"http://localhost:{running.ports['TANDEM_LOCUST_PORT']}"
+    state = inspect(running, "loadtest")
+    assert state["Config"]["User"].startswith("10001")
+    assert state["HostConfig"]["ReadonlyRootfs"] is True
+    start = urllib.request.Request(f"{page}/swarm", data=b"user_count=1&spawn_rate=1", method="POST")
+    with urllib.request.urlopen(start, timeout=10) as answer:
+        assert json.load(answer)["success"] is True
+    deadline = time.monotonic() + 60
+    while (state := inspect(running, "loadtest")["State"])["Running"]:
+        assert time.monotonic() < deadline, running.logs("loadtest")
+        time.sleep(0.2)
+    ended = [json.loads(line) for line in running.logs("loadtest").splitlines() if '"phase-ended"' in line]
+    assert [one["id"] for one in ended] == ["pytorch-grpc", "pytorch-rest"]
+    assert state["ExitCode"] == 0
 
 
 def test_down_leaves_nothing(running, artifacts):

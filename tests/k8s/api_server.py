@@ -205,6 +205,7 @@ class ApiServer:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each answer waits 40 ms for its head to be acknowledged
     api: ApiServer
 
     def log_message(self, *_: object) -> None:

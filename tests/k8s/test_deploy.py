@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.k8s.api_server import ApiServer
@@ -92,6 +94,7 @@ def test_the_plan_needs_no_cluster(run, tmp_path, monkeypatch, capsys):
     told = capsys.readouterr()
     assert "+ DaemonSet dcgm-exporter" in told.out
     assert "nothing to compare with" in told.err
+    assert re.search(r"asks for \d+\.\d CPUs, \d+\.\d GiB of memory, 4 GPUs", told.err)
     assert (tmp_path / "rendered" / "gpu" / "kustomization.yaml").is_file()
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from models.problem import Problem
 from serving.kubernetes import images, plan
 from serving.kubernetes.settings import Settings
 from serving.profile import ServingProfile
+from tests.k8s.rendered import ROOT
 
 
 def settings(**changes) -> Settings:
@@ -77,3 +81,20 @@ def test_a_cluster_whose_nodes_cannot_be_given_images(monkeypatch):
     monkeypatch.setenv("PATH", str(Path(__file__).parent))
     with pytest.raises(Problem, match="kind is not on the PATH"):
         images.require_loadable("kind-tandem")
+
+
+@pytest.mark.parametrize("module", ["loadtest.agent", "loadtest.worker"])
+def test_the_load_generators_image_has_every_package_that_its_pods_import(module):
+    """Of third-party packages those of its lock file, of ours those that it copies."""
+    lock = (ROOT / "docker/requirements/loadtest.lock").read_text()
+    locked = {line.split("==")[0].strip().lower().replace("_", "-") for line in lock.splitlines() if "==" in line}
+    code = (
+        f"import {module}, sys, json; from importlib.metadata import packages_distributions as known; tops = "
+        "{name.partition('.')[0] for name in sys.modules}; found = known(); "
+        "print(json.dumps([sorted(one for top in tops for one in found.get(top, [])), sorted(tops)]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    distributions, tops = json.loads(done.stdout.splitlines()[-1])
+    used = {name.lower().replace("_", "-") for name in distributions} - {"setuptools", "pip"}
+    assert used <= locked
+    assert {"models", "serving", "loadtest", "monitoring"} & set(tops) == {"models", "serving", "loadtest"}

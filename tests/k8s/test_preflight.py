@@ -116,7 +116,7 @@ def test_a_node_type_that_no_node_has(api, run, capsys):
 
 def test_a_cluster_without_the_operator(api, run, capsys):
     told = fails(run, capsys, "deploy", "--components", "prometheus-operator")
-    assert "this cluster has no ServiceMonitor (monitoring.coreos.com/v1): install what brings it" in told
+    assert "this cluster has no PrometheusRule (monitoring.coreos.com/v1): install what brings it" in told
     assert "(the Prometheus operator), or leave that component out" in told
 
 

@@ -21,7 +21,7 @@ from tests.k8s.rendered import COMBINATIONS, everything
 
 pytestmark = pytest.mark.skipif(
     not (os.environ.get("KUBECONFIG") and os.environ.get("TANDEM_TEST_CLUSTER") == "1"),
-    reason="set KUBECONFIG and TANDEM_TEST_CLUSTER=1 where a cluster's tandem namespaces may be made and deleted",
+    reason="no real cluster: set KUBECONFIG and TANDEM_TEST_CLUSTER=1 where namespace tandem may come and go",
 )
 
 

@@ -25,6 +25,7 @@ FAST = {
     "ladder.rates": {"grpc": [40.0]},
     "ladder.repetitions": 1,
     "ladder.duration_s": 1.5,
+    "warm_up.min_s": 0.5,
     "warm_up.max_s": 1.0,
 }
 

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import subprocess
 import tempfile
 import threading
+import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
 
-from serving import launch
+from serving import launch, ports
+from serving.client import Client
 from serving.kubernetes import operator_rules, server_config
+from serving.process import ServerProcess
 from serving.profile import ServingProfile
+from serving.torchserve import config as torchserve_config
 from tests.components import require
 from tests.k8s.rendered import K8S, ROOT, Combination, everything, pod_specs, the
 
@@ -111,6 +119,23 @@ def test_ready_means_that_this_version_answers(stack, bundle, tmp_path):
     assert "answered with nothing" in gone.stdout
 
 
+def test_a_grpc_client_is_asked_to_connect_anew_and_loses_nothing(bundle, tmp_path, monkeypatch):
+    """The real TorchServe: what lets clients leave a pod before it stops, and find a new one."""
+    render = torchserve_config.render
+    monkeypatch.setattr(torchserve_config, "render", functools.partial(render, connection_age_s=0.5))
+    image = np.zeros((1, *bundle.input_shape), np.uint8)
+    with launch.start("pytorch", bundle, ServingProfile(), tmp_path / "server") as running:
+        port = int(running.target.grpc.rpartition(":")[2])
+        connections: set[int] = set()
+        with Client(running.target, timeout_s=10) as client:
+            deadline = time.monotonic() + 30
+            while len(connections) < 4 and time.monotonic() < deadline:
+                assert client.predict("grpc", image).shape == (1, bundle.classes)
+                known = psutil.Process().net_connections("tcp")
+                connections |= {one.laddr.port for one in known if one.raddr and one.raddr.port == port}
+    assert len(connections) >= 4
+
+
 @contextmanager
 def answering(predict: int, health: int) -> Iterator[int]:
     """A server that answers POST and GET with these statuses."""
@@ -161,22 +186,50 @@ def test_a_gpu_profile_uses_the_gpu(tmp_path):
     assert "number_of_gpu=0" in render()["torchserve"]["config.properties"]
 
 
-def test_prometheus_accepts_what_is_mounted(tmp_path):
-    """The real promtool on the files as the pod sees them: configuration and rules."""
-    require("promtool")
+def mounted(name: str, folder: Path) -> list[str]:
+    """Write what a monitoring pod finds in its ConfigMap into ``folder``; returns its arguments, for that folder."""
     objects = everything()[Combination("cpu", ())]
-    volumes = the(objects, "Deployment", "prometheus")["spec"]["template"]["spec"]["volumes"]
-    source = next(volume["configMap"] for volume in volumes if volume["name"] == "config")
+    spec = pod_specs(objects)[name]
+    source = next(volume["configMap"] for volume in spec["volumes"] if volume["name"] == "config")
     data = the(objects, "ConfigMap", source["name"])["data"]
-    for item in source["items"]:
-        path = tmp_path / item["path"]
+    for item in source.get("items", [{"key": key, "path": key} for key in data]):
+        path = folder / item["path"]
         path.parent.mkdir(exist_ok=True)
         path.write_text(data[item["key"]])
+    arguments = " ".join(spec["containers"][0]["args"])
+    return arguments.replace(f"/etc/{name}/", f"{folder}/").replace(f"=/{name}", f"={folder}/data").split()
+
+
+def test_promtool_accepts_what_is_mounted(tmp_path):
+    require("promtool")
+    mounted("prometheus", tmp_path)
     done = subprocess.run(
         ["promtool", "check", "config", "prometheus.yml"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("SUCCESS") >= 3
+
+
+@pytest.mark.parametrize(
+    ("name", "program"), [("prometheus", "prometheus"), ("alertmanager", "prometheus-alertmanager")]
+)
+def test_the_real_program_starts_as_the_pod_starts_it(name, program, tmp_path):
+    require(name)
+    (port,) = ports.free(1)
+    command = [program, *mounted(name, tmp_path), f"--web.listen-address=127.0.0.1:{port}"]
+    process = ServerProcess(name, command, tmp_path / "log.txt")
+
+    def ready() -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    try:
+        process.wait_until(ready, timeout_s=60)
+    finally:
+        process.stop()
 
 
 def test_images_of_others_are_those_that_compose_runs():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,14 +21,14 @@ from loadtest.agent_client import AgentClient
 from loadtest.experiment import Generator
 from models.problem import Problem
 from serving import ports
-from tests.loadtest.generator.small_servers import small_server, write_reference
+from tests.loadtest.generator.small_servers import ROOT, small_server, write_reference
 
 
 @contextmanager
-def serving(results: Path, port: int = 0) -> Iterator[str]:
+def serving(results: Path, master_port: int = 0) -> Iterator[str]:
     """An agent; yields its address."""
-    agent = agents.Agent(results, master_port=ports.free(1)[0], exporter_port=ports.free(1)[0])
-    service = agents.server(agent, ports.LOOPBACK, port)
+    agent = agents.Agent(results, master_port=master_port or ports.free(1)[0], exporter_port=ports.free(1)[0])
+    service = agents.server(agent, ports.LOOPBACK, 0)
     thread = threading.Thread(target=service.serve_forever, daemon=True)
     thread.start()
     try:
@@ -101,20 +103,23 @@ def phases(run: Path, seconds: float = 1.0, trials: int = 1) -> list[dict[str, A
 class Block:
     """One block of a run, as `run.py` gives it to a place."""
 
-    def __init__(self, folder: Path, address: str, target: Any, *, patience_s: float = 30) -> None:
+    def __init__(self, folder: Path, address: str, target: Any, *, workers: int = 0) -> None:
         self.run = folder / "results" / "run-1"
         self.run.mkdir(parents=True, exist_ok=True)
-        self.client = AgentClient(address, self.run, patience_s=patience_s)
+        self.client = AgentClient(address, self.run, patience_s=60)
         self.reference = write_reference(folder / "reference.npz")
+        self.generator = Generator(payloads=4, remote_workers=workers)
         self.target, self.events = target, []  # type: ignore[var-annotated]
 
-    def measure(self, trials: list[dict[str, Any]], check: Any = lambda: None, on_event: Any = None) -> None:
+    def measure(
+        self, trials: list[dict[str, Any]], check: Any = lambda: None, on_event: Any = None, name: str = "block-1"
+    ) -> None:
         self.client.run_phases(
             self.target,
             self.reference,
             trials,
-            folder=self.run / "generator" / "block-1",
-            generator=Generator(payloads=4),
+            folder=self.run / "generator" / name,
+            generator=self.generator,
             on_event=on_event or self.events.append,
             check=check,
         )
@@ -175,6 +180,26 @@ def test_a_run_that_loses_its_client_is_collected_later(tmp_path):
             "run-1.block-1: collected (ended)",
         ]
         assert AgentClient(address, block.run).collect(said.append) == 0
+
+
+def test_workers_on_other_nodes_share_the_schedule(tmp_path):
+    """As in the cluster: the agent is Locust's master, and workers come to it, run after run."""
+    masters = ports.free(1)
+    with small_server("rest", "ok") as (target, _), serving(tmp_path / "there", masters[0]) as address:
+        block = Block(tmp_path, address, target, workers=2)
+        (port,) = masters
+        command = [sys.executable, "-m", "loadtest.worker", "--master", ports.LOOPBACK, "--port", str(port)]
+        workers = subprocess.Popen([*command, "--processes", "2"], cwd=ROOT, stderr=subprocess.DEVNULL)
+        try:
+            block.measure(phases(block.run, trials=1))
+            block.measure(phases(block.run, trials=2)[1:], name="block-2")
+        finally:
+            workers.terminate()
+            workers.wait()
+    for number in (1, 2):
+        trial = json.loads((block.run / "trials" / f"trial-{number}" / "trial.json").read_text())
+        assert trial["latency_ms"]["p50"] > 0
+        assert not any(trial["errors"].values())
 
 
 def test_another_run_is_not_disturbed_nor_collected(tmp_path):

@@ -10,6 +10,7 @@ from loadtest.bench import tools as bench_tools
 
 def test_the_table_names_every_tool_and_the_servers_idle_time(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(bench, "RATES", (100, 200))
+    monkeypatch.setattr(bench, "RATES_OF_TWO", (300,))
     monkeypatch.setattr(bench, "ATTEMPTS", (1,))
     monkeypatch.setattr(bench, "SLIP_LIMIT_MS", 1000.0)
     monkeypatch.setattr(bench_tools, "SECONDS", 2)
@@ -18,6 +19,9 @@ def test_the_table_names_every_tool_and_the_servers_idle_time(monkeypatch, tmp_p
     open_loop = {row["protocol"]: row for row in rows if row["tool"] == "Tandem (open loop)"}
     assert {protocol: row["rate"] for protocol, row in open_loop.items()} == {"rest": 200, "grpc": 200}
     assert all(0 < row["server_cpu"] < 1 for row in open_loop.values())
+    both = {row["protocol"]: row for row in rows if row["tool"] == "Tandem, 2 processes (open loop)"}
+    assert {protocol: row["rate"] for protocol, row in both.items()} == {"rest": 300, "grpc": 300}
+    assert all(row["cpu_us"] > 0 for row in (*open_loop.values(), *both.values()))
     tools = {row["tool"] for row in rows}
     assert {"Tandem (closed loop)", "Locust FastHttpUser (closed loop)", "grpcio with gevent (closed loop)"} <= tools
     assert all(row["rate"] > 0 for row in rows)

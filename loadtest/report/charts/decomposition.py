@@ -18,16 +18,16 @@ REST = ("not told apart", "var(--part-4)", "x")
 
 
 def decomposition(figures: dict[str, Any], protocol: str) -> Chart | None:
-    """A stacked bar for each target and rate over a protocol; None where the run has no decomposition of it."""
+    """A stacked bar for each measurement over a protocol; None where nobody could tell any part apart."""
     names = [target["name"] for target in figures["targets"]]
     entries = sorted(
         (item for item in figures.get("decomposition") or [] if item["protocol"] == protocol and item.get("total_ms")),
-        key=lambda item: (item["offered_rate"] or 0, names.index(item["target"])),
+        key=lambda item: (item["scenario"], item["offered_rate"] or 0, names.index(item["target"])),
         reverse=True,
     )
-    if not entries:
+    if not any(value is not None for item in entries for value in item["parts_ms"].values()):
         return None
-    labels = [f"{plain(wording.shorten(wording.stack(item['target']), 16))}<br>{_rate(item)}" for item in entries]
+    labels = [f"{plain(wording.shorten(wording.stack(item['target']), 16))}<br>{load(item)}" for item in entries]
     data = []
     for part, (name, shade, pattern) in PARTS.items():
         values = [item["parts_ms"].get(part) for item in entries]
@@ -71,8 +71,17 @@ def remainder(item: dict[str, Any]) -> float:
     return left if left > 0.005 * float(item["total_ms"]) else 0.0
 
 
-def _rate(item: dict[str, Any]) -> str:
-    return wording.rate(item["offered_rate"]) if item["offered_rate"] else wording.shorten(str(item["scenario"]), 14)
+def load(item: dict[str, Any]) -> str:
+    """What an entry was measured under: its rate, and its scenario where that is not the ladder."""
+    rate = wording.rate(item["offered_rate"]) if item["offered_rate"] else ""
+    scenario = "" if item["scenario"] == "ladder" else wording.shorten(str(item["scenario"]), 16)
+    return f"{scenario} {rate}".strip()
+
+
+def reasons(figures: dict[str, Any], target: str) -> list[str]:
+    """What a target cannot report, each reason once."""
+    entries = [item for item in figures.get("decomposition") or [] if item["target"] == target]
+    return list(dict.fromkeys(str(why) for item in entries for why in item.get("cannot_report") or []))
 
 
 def _bars(name: str, shade: str, pattern: str, labels: list[str], values: list[Any]) -> dict[str, Any]:
@@ -104,6 +113,6 @@ def _spoken(item: dict[str, Any]) -> str:
         if part in PARTS and value is not None
     ]
     return (
-        f"{wording.shorten(wording.stack(item['target']), 30)} at {_rate(item)}: {', '.join(parts) or 'nothing'} of "
+        f"{wording.shorten(wording.stack(item['target']), 30)} at {load(item)}: {', '.join(parts) or 'nothing'} of "
         f"{wording.milliseconds(item['total_ms'])}"
     )

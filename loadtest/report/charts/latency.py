@@ -10,12 +10,15 @@ from loadtest.analysis import summary, wording
 from loadtest.report import sizing
 from loadtest.report.charts.figure import AXIS_FONT, MARKERS, Chart, color, line, log_ticks, note, plain
 
+BAND_REACH = 20.0
+
 
 def latency_by_rate(figures: dict[str, Any], protocol: str, identity: str = "latency") -> Chart | None:
     """p99 and p50 against offered rate for each target over a protocol, the p99 with its interval, and the SLO."""
     data: list[dict[str, Any]] = []
     spoken: list[str] = []
-    values: list[float] = []
+    points: list[float] = []
+    values: list[float] = []  # ends of bands
     slo = _slo(figures)
     furthest: list[float] = []
     for index, target in enumerate(figures["targets"]):
@@ -24,13 +27,13 @@ def latency_by_rate(figures: dict[str, Any], protocol: str, identity: str = "lat
         name = wording.stack(target["name"])
         if not items:
             continue
-        values += [item["latency_ms"][key] for item in items for key in ("p50", "p99")]
+        points += [item["latency_ms"][key] for item in items for key in ("p50", "p99")]
         values += [end for item in sound for end in item["ci95"]["p99"] or []]
         data += _band(sound, index) + _percentile_lines(sound, index, name)
         data += _crosses([item for item in items if not item["valid"]], index, name)
         if star := _star(figures, target["name"], protocol, index, slo):
             data.append(star)
-            values += star["y"]
+            points += star["y"]
             furthest += star["x"]
         told = ", ".join(
             f"{wording.milliseconds(item['latency_ms']['p99'])} at {wording.rate(item['offered_rate'])}"
@@ -40,7 +43,9 @@ def latency_by_rate(figures: dict[str, Any], protocol: str, identity: str = "lat
     if not data:
         return None
     over = wording.protocol(protocol)
-    low, high = min([*values, slo]) / 1.3, max([*values, slo]) * 1.4
+    low, high = min([*points, *values, slo]) / 1.3, max([*points, *values, slo]) * 1.4
+    # A band may reach far beyond every point; it is cut rather than flattening them.
+    low, high = max(low, min([*points, slo]) / BAND_REACH), min(high, max([*points, slo]) * BAND_REACH)
     top = max([item["offered_rate"] for item in figures["measurements"] if _on(item, protocol)] + furthest)
     return Chart(
         id=f"{identity}-{protocol}",

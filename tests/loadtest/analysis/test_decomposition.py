@@ -49,7 +49,6 @@ def test_known_parts_add_up_to_the_total_and_none_is_negative(inside, queue, bat
 @pytest.mark.parametrize(
     ("servers", "model_times", "unknown", "reason"),
     [
-        ([], MODEL_TIMES, {"model", "queue", "runtime", "transport"}, "Prometheus did not watch this run"),
         (
             [{**SERVER, "queue_ms_mean": None}],
             MODEL_TIMES,
@@ -68,6 +67,11 @@ def test_what_nobody_can_report_is_none_and_said(servers, model_times, unknown, 
 
 def test_invalid_and_overloaded_measurements_are_not_taken_apart():
     assert decomposition.of([item(SERVER, valid=False), item(SERVER, scenario="capacity")], [5.0, 5.0], {}) == []
+
+
+def test_where_the_server_does_not_say_how_long_it_took_there_is_nothing_to_take_apart():
+    silent = {**SERVER, "latency_ms_mean": None}
+    assert decomposition.of([item(), item(silent)], [5.0, 5.0], MODEL_TIMES) == []
 
 
 def test_the_summary_takes_a_run_apart(tmp_path):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import base64
+import io
 import tempfile
 from pathlib import Path
+
+from PIL import Image
 
 from loadtest import report, run_folder
 from tests import browser as chromium
@@ -34,7 +37,8 @@ def main() -> None:
             shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
         finally:
             browser.quit()
-    options.picture.write_bytes(base64.b64decode(shot["data"]))
+    picture = Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB")
+    picture.quantize(128).save(options.picture, optimize=True)  # a fifth of the size, and looks the same
     print(f"{options.picture}: {WIDTH} x {height:.0f} px of {page}")
 
 

@@ -192,6 +192,29 @@ def test_what_a_server_cannot_report_stays_untold(figures):
     assert torch["parts_ms"]["runtime"] is None
     assert remainder(torch) == pytest.approx(torch["total_ms"] * 0.25)
     assert decomposition({**figures, "decomposition": []}, "grpc") is None
+    nothing = [{**item, "parts_ms": dict.fromkeys(item["parts_ms"])} for item in figures["decomposition"]]
+    assert decomposition({**figures, "decomposition": nothing}, "grpc") is None
+
+
+def test_bars_of_two_scenarios_at_one_rate_stand_apart(figures):
+    more = [{**item, "scenario": "server"} for item in figures["decomposition"]]
+    chart = decomposition({**figures, "decomposition": figures["decomposition"] + more}, "grpc")
+    assert chart is not None
+    assert len(set(chart.data[0]["y"])) == 2 * len(figures["decomposition"])
+    assert "PyTorch<br>server 250/s" in chart.data[0]["y"]
+
+
+def test_why_no_part_is_known_is_told(tmp_path):
+    folder = write_run(tmp_path / "run", {"pytorch": TORCHSERVE}, rates=RATES, duration_s=1, prometheus=False)
+    figures = summary.build(folder)
+    entry = {"target": "pytorch", "protocol": "grpc", "scenario": "ladder", "offered_rate": 250.0, "total_ms": 4.0}
+    why = "Prometheus did not watch this run, so the server says nothing of itself"
+    parts = dict.fromkeys(("model", "queue", "runtime", "transport"))
+    figures["decomposition"] = [{**entry, "parts_ms": parts, "sources": {}, "cannot_report": [why]}]
+    (folder / "summary.json").write_text(json.dumps(figures))
+    html = report.write(folder).read_text(encoding="utf-8")
+    assert why in html
+    assert "decomposition-grpc" not in html
 
 
 def test_report_json_says_what_the_page_says(run, figures):
@@ -210,6 +233,9 @@ def test_a_run_of_an_earlier_version_without_the_new_files_has_a_report(tmp_path
     (folder / "wire-samples.npz").unlink()
     for path in folder.glob("trials/*/server-timeline.csv"):
         path.unlink()
+    figures = summary.build(folder)
+    figures.pop("decomposition", None)
+    (folder / "summary.json").write_text(json.dumps(figures))
     html = report.write(folder).read_text(encoding="utf-8")
     assert "This run kept no sample images." in html
     assert "splits no latency into parts" in html

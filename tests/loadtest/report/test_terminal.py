@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from loadtest.analysis import summary
 from loadtest.report import terminal
+from tests.loadtest.analysis.test_scenarios import searched
 from tests.loadtest.runs.build import EMBEDDED, TORCHSERVE, Server, write_run
 
 
@@ -50,6 +52,21 @@ def test_the_verdict_the_faults_and_the_report_are_said(capsys, figures):
     assert "not valid: TensorFlow over gRPC at 500/s: repetitions 1 and 2: 5 arrivals were dropped" in text
     assert "warning: TensorFlow (embedded-tfserving 2.21.0) is a stand-in" in text
     assert "Report: results/latest/report.html" in text
+
+
+def test_the_steps_of_a_search_are_left_to_the_report_and_its_result_is_told(capsys, tmp_path):
+    text = shown(capsys, summary.build(searched(tmp_path, {"pytorch": 300.0, "tensorflow": 500.0})))
+    assert "210/s" not in text  # a step of the search
+    assert "Higher capacity within the SLO over gRPC? TensorFlow." in text
+    assert "TensorFlow’s capacity within the SLO is 1.67 times higher" in " ".join(text.split())
+
+
+def test_an_interval_over_orders_of_magnitude_is_called_wide(capsys, figures):
+    figures = json.loads(json.dumps(figures))
+    figures["measurements"][0]["ci95"]["p99"] = [0.0002, 467_000_000.0]
+    text = shown(capsys, figures)
+    assert "(wide)" in text
+    assert "467,000,000" not in text
 
 
 def test_markup_in_a_name_is_printed_and_not_obeyed(capsys, tmp_path):

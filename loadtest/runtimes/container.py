@@ -11,12 +11,12 @@ from typing import IO, Any
 
 from loadtest.observation import Prometheus
 from loadtest.run_folder import RunFolder
-from loadtest.targets import Proven
+from loadtest.runtimes.proven import Proven
 from models.bundle import Bundle
 from models.problem import Problem
 from serving import launch
 from serving.containers import docker_cli
-from serving.containers.stack import Stack
+from serving.containers.stack import Stack, left
 from serving.process import ServerProcess
 from serving.profile import ServingProfile
 from serving.target import STACKS, Target
@@ -94,6 +94,8 @@ class ContainerTargets:
         gone = [engine for engine in engines if engine not in self._up_before]
         if gone:
             self._stack.compose.run("rm", "--stop", "--force", *gone)
+            if not any(one.startswith("container ") for one in left(self._stack.project)):
+                self._stack.compose.run("down")  # its network
         self._up_before = None
 
     def _engines(self) -> list[str]:

@@ -14,7 +14,7 @@ from loadtest.agent_client import AgentClient
 from loadtest.experiment import Experiment, Generator
 from loadtest.observation import Prometheus
 from loadtest.run_folder import RunFolder
-from loadtest.targets import Proven
+from loadtest.runtimes.proven import Proven
 from models.bundle import Bundle
 from models.problem import Problem
 from serving.kubernetes import endpoints, plan, rollout, server_config

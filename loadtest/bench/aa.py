@@ -1,0 +1,82 @@
+"""The same server against itself, over the whole pipeline (`make bench-aa`): it must show no difference.
+
+Each run compares p99 and goodput over gRPC and REST, which are four comparisons. Of 20, 19 may at least be expected to
+show no difference where the method keeps its promise of 95 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from loadtest.analysis import wording
+from loadtest.bench import twins
+from loadtest.experiment import Experiment, WarmUp
+from loadtest.progress import RunProgress
+from loadtest.scenarios import Ladder
+from models.problem import run
+from serving.target import STACKS
+
+ALLOWED = 0.05
+RATES = {"grpc": (60.0, 120.0), "rest": (50.0, 100.0)}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Command line of `make bench-aa`; the exit status: 1 where too many comparisons show a difference."""
+    return run(lambda: _main(arguments))
+
+
+def _main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="bench-aa", description=__doc__)
+    parser.add_argument("--runs", type=int, default=5, help="runs of four comparisons each (5)")
+    parser.add_argument("--seconds", type=float, default=2.5, help="measured seconds of each trial (2.5)")
+    parser.add_argument("--engine", choices=STACKS, default="tensorflow", help="whose server (tensorflow)")
+    parser.add_argument("--bundle", type=Path, help="the model's bundle (default: the first under artifacts/)")
+    parser.add_argument("--results", type=Path, help="keep the runs in this folder")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the comparisons as JSON, too")
+    options = parser.parse_args(arguments)
+    bundle = twins.find_bundle(options.bundle)
+    console = Console(highlight=False, soft_wrap=True)
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="tandem-bench-") as name:
+        results = options.results or Path(name)
+        for number in range(options.runs):
+            experiment = _experiment(number, options.seconds)
+            with RunProgress(console) as progress:
+                sides = {twins.A: bundle, twins.B: bundle}
+                summary = twins.compare(experiment, options.engine, sides, results, progress)
+            rows += [{"run": number + 1, **verdict} for verdict in summary["verdicts"]]
+    _show(rows, console)
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+    differ = sum(row["winner"] is not None for row in rows)
+    compared = sum(row["ratio"] is not None for row in rows)
+    console.print(
+        f"{compared - differ} of {compared} comparisons show no difference; {len(rows) - compared} had no verdict"
+    )
+    return int(not compared or differ > ALLOWED * compared)
+
+
+def _experiment(number: int, seconds: float) -> Experiment:
+    ladder = Ladder(rates=RATES, repetitions=2, duration_s=seconds, lead_in_s=0.3)
+    warm_up = WarmUp(window_s=0.25, min_s=1.0, max_s=6.0, tolerance=0.2)
+    return Experiment(name="aa", dataset="digits", seed=number, scenarios=("ladder",), ladder=ladder, warm_up=warm_up)
+
+
+def _show(rows: Sequence[dict[str, Any]], console: Console) -> None:
+    table = Table(title="The same server twice: first / second")
+    for heading in ("run", "protocol", "metric", "ratio", "95 % interval", "p (Holm)", "difference"):
+        table.add_column(heading, no_wrap=True)
+    for row in rows:
+        p_value = wording.number(row["p_adjusted"], 2) if row["p_adjusted"] is not None else wording.NOTHING
+        shown = "no verdict" if row["ratio"] is None else "shown" if row["winner"] else "none shown"
+        cells = [str(row["run"]), wording.protocol(row["protocol"]), row["metric"], wording.number(row["ratio"])]
+        table.add_row(*cells, wording.interval(row["ci95"]), p_value, shown)
+    console.print(table)

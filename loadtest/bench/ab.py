@@ -1,0 +1,75 @@
+"""A server with a known delay against the same without (`make bench-ab`): the delay must be found, and its size.
+
+TorchServe with 5 ms of sleep in its handler, at a rate so low that requests seldom meet: the medians must then differ
+by 5 ms, within 10 %, and the verdict must never name the slower one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from loadtest.analysis import wording
+from loadtest.bench import twins
+from loadtest.experiment import Experiment, WarmUp
+from loadtest.progress import RunProgress
+from loadtest.scenarios import Ladder
+from models.problem import run
+
+TOLERANCE = 0.1
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Command line of `make bench-ab`; the exit status: 1 where the delay is not found, or not as long as it is."""
+    return run(lambda: _main(arguments))
+
+
+def _main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="bench-ab", description=__doc__)
+    parser.add_argument("--delay-ms", type=float, default=5.0, help="what the handler sleeps (5)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="measured seconds of each trial (10)")
+    parser.add_argument("--rate", type=float, default=15.0, help="requests/s (15)")
+    parser.add_argument("--bundle", type=Path, help="the model's bundle (default: the first under artifacts/)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON, too")
+    options = parser.parse_args(arguments)
+    bundle = twins.find_bundle(options.bundle)
+    console = Console(highlight=False, soft_wrap=True)
+    ladder = Ladder(rates={"grpc": (options.rate,)}, repetitions=2, duration_s=options.seconds, lead_in_s=0.5)
+    warm_up = WarmUp(concurrency=8, window_s=0.5, min_s=2.0, max_s=10.0, tolerance=0.2)
+    experiment = Experiment(name="ab", protocols=("grpc",), scenarios=("ladder",), ladder=ladder, warm_up=warm_up)
+    with tempfile.TemporaryDirectory(prefix="tandem-bench-") as name, RunProgress(console) as progress:
+        sides = {twins.A: bundle, twins.B: twins.with_delay(bundle, options.delay_ms / 1000, Path(name) / "delayed")}
+        summary = twins.compare(experiment, "pytorch", sides, Path(name) / "results", progress)
+    found = judge(summary, options.delay_ms)
+    console.print(
+        f"delay of {options.delay_ms:g} ms found as {wording.milliseconds(found['difference_ms'])} "
+        f"({found['error']:+.1%}); medians {wording.milliseconds(found['p50_ms'][0])} and "
+        f"{wording.milliseconds(found['p50_ms'][1])}; lower p99: "
+        f"{'the server without it' if found['winner'] == twins.A else 'no verdict'}"
+    )
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
+    return int(not found["good"])
+
+
+def judge(summary: dict[str, Any], delay_ms: float) -> dict[str, Any]:
+    """How far apart the medians are, and whether the delay was found as what it is."""
+    medians = {item["target"]: item["latency_ms"]["p50"] for item in summary["measurements"]}
+    difference = medians[twins.B] - medians[twins.A]
+    winner = next(verdict["winner"] for verdict in summary["verdicts"] if verdict["metric"] == "p99")
+    error = difference / delay_ms - 1
+    return {
+        "delay_ms": delay_ms,
+        "p50_ms": [medians[twins.A], medians[twins.B]],
+        "difference_ms": difference,
+        "error": error,
+        "winner": winner,
+        "valid": all(item["valid"] for item in summary["measurements"]),
+        "good": abs(error) <= TOLERANCE and winner != twins.B,
+    }

