@@ -26,7 +26,7 @@ def start(bundle: Bundle, choice: Choice, artifacts: Path, which: str, rate: flo
     if stack.address(engine) is None:
         raise Problem(f"{engine} is not up: make up first (with the same ARGS)")
     name = choice.build.tag(images.LOADTEST, bundle.version)
-    if not docker_cli.images_present(name):
+    if not docker_cli.images_present(name) or not stack.holds_bundle(name):
         images.build(bundle, [images.LOADTEST], choice.build, artifacts)
     ports = layout.PORTS[engine]
     # Inside Compose's network, by the service's name.

@@ -108,11 +108,11 @@ class Stack:
         wanted = images.chosen(embedded=self.choice.embedded, loadtest=False)
         names = {self.choice.build.tag(image, self.bundle.version): image for image in wanted}
         present = docker_cli.images_present(*names)
-        missing = [image for name, image in names.items() if name not in present or not self._is_ours(name)]
+        missing = [image for name, image in names.items() if name not in present or not self.holds_bundle(name)]
         if missing:
             images.build(self.bundle, missing, self.choice.build, self._artifacts)
 
-    def _is_ours(self, name: str) -> bool:
+    def holds_bundle(self, name: str) -> bool:
         """Whether an image holds this bundle: another one may have had the same model's version."""
         label = '{{index .Config.Labels "dev.tandem.bundle.digest"}}'
         return docker_cli.docker("image", "inspect", "--format", label, name).stdout.strip() == (
