@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 from models.problem import Problem
-from serving import serve
 from serving.containers import base_images, images, stack, wheels
 from serving.containers.images import Build
 from serving.containers.stack import Choice, Stack
@@ -64,6 +63,8 @@ def _images(options: argparse.Namespace) -> int:
         changed = base_images.refresh()
         print("\n".join(changed) if changed else f"{base_images.FILE}: every digest is today's")
         return 0
+    from serving import serve  # numpy comes with it: not for --help
+
     bundle = serve.choose_bundle(options.bundle, options.artifacts, options.model)
     chosen = images.chosen(embedded=options.embedded)
     print(images.sizes(images.build(bundle, chosen, build_of(options), options.artifacts)))
@@ -71,6 +72,8 @@ def _images(options: argparse.Namespace) -> int:
 
 
 def _up(options: argparse.Namespace) -> int:
+    from serving import serve  # numpy comes with it: not for --help
+
     bundle = serve.choose_bundle(options.bundle, options.artifacts, options.model)
     choice = Choice(
         embedded=options.embedded,
