@@ -31,7 +31,8 @@ def conv(node: Node, x: Value, w: Value, b: Value | None = None) -> Value:
         y = tf.nn.conv2d(images, kernel, strides, padding, dilations=dilations)
     elif depth == 1 and strides[0] == strides[1] and (strides == [1, 1] or dilations == [1, 1]):
         per_channel = tf.reshape(w.laid((2, 3, 0, 1)), [height, width, groups, outputs // groups])
-        y = tf.nn.depthwise_conv2d(images, per_channel, [1, *strides, 1], padding, dilations=dilations)
+        # Padded before: with explicit padding and a bias, TensorFlow's oneDNN kernel for AVX-512 aborts the process.
+        y = tf.nn.depthwise_conv2d(_pad(images, pads), per_channel, [1, *strides, 1], "VALID", dilations=dilations)
     else:  # TensorFlow's CPU kernels know no other groups
         parts = zip(tf.split(images, groups, axis=3), tf.split(kernel, groups, axis=3), strict=True)
         y = tf.concat([tf.nn.conv2d(part, k, strides, padding, dilations=dilations) for part, k in parts], axis=3)
