@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,7 +108,10 @@ def _factor(verdict: dict[str, Any], unit: str = "") -> str:
     """How many times better the winner is, above 1, with its interval."""
     factor, ends = verdict["ratio"], verdict["ci95"]
     if factor < 1:
-        factor, ends = 1 / factor, [1 / end if end else None for end in reversed(ends)]
+        # The loser's goodput may be 0: then only the interval's near end says anything.
+        factor, ends = 1 / factor if factor else math.inf, [1 / end if end else None for end in reversed(ends)]
+    if not math.isfinite(factor):
+        return f"without bound{unit} {_bounds(ends)}"
     return f"{wording.number(factor)}{unit} {_bounds(ends)}"
 
 

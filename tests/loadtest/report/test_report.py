@@ -260,3 +260,12 @@ def verdicts(*winners: str | None) -> dict:
 )
 def test_the_headline_says_no_more_than_the_verdicts(winners, headline):
     assert story.tell(verdicts(*winners)).headline == headline
+
+
+def test_a_server_that_answers_nothing_in_time_is_beaten_without_a_factor(embedded):
+    """Its goodput is 0, and so is the ratio: there is no factor to tell, only how large it is at least."""
+    figures = summary.build(embedded)
+    verdict = next(item for item in figures["verdicts"] if item["metric"] == "goodput")
+    verdict |= {"winner": "tensorflow", "ratio": 0.0, "ci95": [0.0, 0.05], "offered_rate": 500.0}
+    told = story.tell(figures)
+    assert any("without bound (95 % interval at least 20.0)" in evidence for _, evidence in told.sentences)
