@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from rich.console import Console
 from rich.table import Table
 
+from loadtest.bench import cpu_clock
 from loadtest.bench import tools as bench_tools
 from loadtest.bench.tools import CONNECTIONS, ROOT, pinned
 from loadtest.experiment import Generator
@@ -64,7 +64,7 @@ class TrivialServer:
         assert process.stdout is not None
         self.protocol = protocol
         self.address = f"127.0.0.1:{process.stdout.readline().strip()}"
-        self._process = psutil.Process(process.pid)
+        self._pid = process.pid
         self.target = Target(
             stack="pytorch",
             engine="trivial",
@@ -80,8 +80,7 @@ class TrivialServer:
 
     def cpu_seconds(self) -> float:
         """CPU time that the server has used so far."""
-        times = self._process.cpu_times()
-        return float(times.user + times.system)
+        return cpu_clock.seconds(self._pid)
 
 
 def main(arguments: Sequence[str]) -> int:

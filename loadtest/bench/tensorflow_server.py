@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from loadtest.bench import cpu_clock
 from loadtest.bench.tools import ROOT
 from models.problem import Problem
 from serving import ports
@@ -53,8 +54,7 @@ class Server:
 
     def cpu_seconds(self) -> float:
         """CPU time that the server has used so far."""
-        times = self._usage.cpu_times()
-        return float(times.user + times.system)
+        return cpu_clock.seconds(self._usage.pid)
 
     def resident_mib(self) -> float:
         """Its resident memory (RSS)."""

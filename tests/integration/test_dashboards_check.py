@@ -52,12 +52,11 @@ def gpu(tmp_path_factory):
     scraper = prometheus.start(tmp_path_factory.mktemp("prometheus"), ())
     assert scraper is not None
     scraper.watch_generator(port)
-    began = time.time()
-    deadline = began + 30
+    deadline = time.time() + 30
     while not scraper.series("gpu:memory:ratio", time.time()):
         assert time.time() < deadline
         time.sleep(0.1)
-    yield PrometheusApi(scraper.url), began
+    yield PrometheusApi(scraper.url), time.time()
     scraper.stop()
     server.shutdown()
     thread.join()
