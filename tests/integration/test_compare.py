@@ -51,14 +51,8 @@ def resumed_run(artifacts, tmp_path_factory) -> tuple[Path, str, list[str]]:
     require("prometheus")
     results = tmp_path_factory.mktemp("results")
     command = ["compare", "--experiment", "smoke", "--artifacts", str(artifacts), "--results", str(results)]
-    command += [
-        "--set",
-        "ladder.rates={}",
-        "--set",
-        "ladder.fractions=[0.2, 0.4]",
-        "--set",
-        "ladder.duration_s=3.0",
-    ]  # with a probe
+    settings = ("ladder.rates={}", "ladder.fractions=[0.3]", "ladder.duration_s=3.0")  # with a probe
+    command += [word for setting in settings for word in ("--set", setting)]
     first = start(*command)
     deadline = time.monotonic() + LIMIT_S
     while len(done := sorted(results.glob("*-smoke/trials/*/trial.json"))) < 3:
@@ -127,9 +121,9 @@ def test_prometheus_saw_what_the_generator_sent(resumed_run):
             seen.append(server["throughput"] / (trial["requests"]["ok"] / trial["duration_s"]))
             assert server["latency_ms"]["p50"] > 0
             assert server["batch_size_mean"] >= 0.99
-    # 16 trials of 3 s, scraped every 0.5 s; where the machine stalls for a second, one may be further off or unseen.
+    # 8 trials of 3 s, scraped every 0.5 s; where the machine stalls for a second, one may be further off or unseen.
     assert statistics.median(seen) == pytest.approx(1, abs=0.1)
-    assert sum(abs(ratio - 1) < 0.35 for ratio in seen) >= 12
+    assert sum(abs(ratio - 1) < 0.35 for ratio in seen) >= 6
 
 
 def test_the_run_keeps_what_is_needed_to_audit_it(resumed_run):

@@ -38,8 +38,8 @@ def test_every_query_of_every_dashboard_has_data_or_a_reason(bundle):
 
 @pytest.fixture(scope="module")
 def gpu(tmp_path_factory):
-    """A Prometheus that scrapes a page with the names and labels of NVIDIA's DCGM exporter, and the Unix time from
-    which the recording rules have seen it."""
+    """A Prometheus that scrapes a page with the names and labels of NVIDIA's DCGM exporter and has recorded it, and a
+    Unix time since which it has."""
     require("prometheus")
     registry = CollectorRegistry()
     for name, value in (
@@ -53,10 +53,10 @@ def gpu(tmp_path_factory):
     assert scraper is not None
     scraper.watch_generator(port)
     deadline = time.time() + 30
-    while not scraper.series("gpu:memory:ratio", time.time()):
+    while not scraper.series("gpu:memory:ratio and on () count_over_time(up[5s]) > 4", time.time()):
         assert time.time() < deadline
         time.sleep(0.1)
-    yield PrometheusApi(scraper.url), time.time()
+    yield PrometheusApi(scraper.url), time.time() - 1  # scraped twice a second: there are samples since then
     scraper.stop()
     server.shutdown()
     thread.join()

@@ -371,22 +371,6 @@ def test_nobody_is_told_while_all_is_well(alerting):
     assert alerting.firing() == {}
 
 
-def test_killing_a_worker_is_told_and_clears(alerting, servers):
-    torchserve = servers["pytorch"]
-    [worker] = [
-        child
-        for child in psutil.Process(torchserve.process.pid).children(recursive=True)
-        if any("model_service_worker" in part for part in child.cmdline())
-    ]
-    os.kill(worker.pid, signal.SIGKILL)
-    alert = alerting.await_alert("ServingWorkerRestarting", "torchserve", 60)
-    assert alert["labels"]["severity"] == "ticket"
-    assert alert["annotations"]["runbook_url"] == "docs/runbooks/ServingWorkerRestarting.md"
-    assert "died and were started anew: 1 in the last 10 minutes" in alert["annotations"]["description"]
-    alerting.await_clear("ServingWorkerRestarting", "torchserve", 60)
-    assert ("ServingNoWorkers", "torchserve") not in alerting.firing()
-
-
 def overload(target: Target, image: np.ndarray, in_flight: int, stop: threading.Event) -> None:
     """So many gRPC requests at once, whatever becomes of them, until told to stop."""
     encoded = requests.encode(target, "grpc", image)
@@ -417,6 +401,22 @@ def test_overloading_a_server_is_told_and_clears(alerting, servers, bundle):
         flood.join()
     for name in ("ServingErrorRatioHigh", "ServingQueueGrowing"):
         alerting.await_clear(name, "torchserve", 30)
+
+
+def test_killing_a_worker_is_told_and_clears(alerting, servers):
+    torchserve = servers["pytorch"]
+    [worker] = [
+        child
+        for child in psutil.Process(torchserve.process.pid).children(recursive=True)
+        if any("model_service_worker" in part for part in child.cmdline())
+    ]
+    os.kill(worker.pid, signal.SIGKILL)
+    alert = alerting.await_alert("ServingWorkerRestarting", "torchserve", 60)
+    assert alert["labels"]["severity"] == "ticket"
+    assert alert["annotations"]["runbook_url"] == "docs/runbooks/ServingWorkerRestarting.md"
+    assert "died and were started anew: 1 in the last 10 minutes" in alert["annotations"]["description"]
+    alerting.await_clear("ServingWorkerRestarting", "torchserve", 60)
+    assert ("ServingNoWorkers", "torchserve") not in alerting.firing()
 
 
 def test_stopping_a_server_is_told_and_clears(alerting, servers, bundle, tmp_path):
