@@ -76,6 +76,8 @@ class ApiServer:
         # None: it runs.
         self.fate: Callable[[Object], Object | None] = lambda workload: None
         self.replica_failure: dict[str, str] = {}  # Deployment or DaemonSet to the message why no pod can be made
+        self.slow = False  # a workload's pods are ready only once somebody has seen that they are not
+        self._starting: list[tuple[Object, int]] = []  # a Deployment's status, and the pods it will have ready
         self.unauthorized = False
         self.pod_security: str = ""  # a warning that an apply of a Deployment gets
         self.crds: set[str] = set()
@@ -170,6 +172,15 @@ class ApiServer:
             }
         )
         self._run(deployment, owner, status, ["node-1"] * (0 if failure else wanted))
+        if self.slow:
+            deployment["status"]["availableReplicas"] = 0
+            self._starting.append((deployment["status"], ready))
+
+    def seen(self) -> None:
+        """Somebody has looked at the pods: what was starting has started."""
+        while self._starting:
+            status, ready = self._starting.pop()
+            status["availableReplicas"] = ready
 
     def _control_daemon_set(self, daemon_set: Object) -> None:
         """The DaemonSet's controller and the kubelets, all at once."""
@@ -345,6 +356,8 @@ class _Handler(BaseHTTPRequestHandler):
             and labels.items() <= one["metadata"].get("labels", {}).items()
             and wanted.get("involvedObject.name") in (None, one.get("involvedObject", {}).get("name"))
         ]
+        if plural == "pods":
+            self.api.seen()
         listed = next(kind for kind, known, _ in self.api.kinds()[version] if known == plural)
         return self._json({"kind": f"{listed}List", "apiVersion": version, "metadata": {}, "items": items})
 
@@ -441,14 +454,14 @@ def _merge(one: Object, patch: Object) -> None:
 
 
 @contextmanager
-def serving(api: ApiServer, kubeconfig: Path) -> Iterator[str]:
+def serving(api: ApiServer, kubeconfig: Path, context: str = "test") -> Iterator[str]:
     """Serve it on a free port for the length of a ``with`` block, and write a kubeconfig for it; yields its URL."""
     handler = type("Handler", (_Handler,), {"api": api})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     url = f"http://127.0.0.1:{server.server_address[1]}"
-    write_kubeconfig(kubeconfig, url)
+    write_kubeconfig(kubeconfig, url, context)
     try:
         yield url
     finally:
@@ -457,12 +470,12 @@ def serving(api: ApiServer, kubeconfig: Path) -> Iterator[str]:
         thread.join()
 
 
-def write_kubeconfig(path: Path, url: str) -> None:
+def write_kubeconfig(path: Path, url: str, context: str = "test") -> None:
     content = {
         "apiVersion": "v1",
         "kind": "Config",
-        "current-context": "test",
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        "current-context": context,
+        "contexts": [{"name": context, "context": {"cluster": "test", "user": "test"}}],
         "clusters": [{"name": "test", "cluster": {"server": url}}],
         "users": [{"name": "test", "user": {"token": "none"}}],
     }
