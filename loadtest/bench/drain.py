@@ -85,7 +85,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Server:
-    """A running server and the scratch folder of its process."""
+    """A server under way."""
 
     target: Target
     process: ServerProcess
@@ -127,14 +127,14 @@ def _main(arguments: Sequence[str]) -> int:
             raise Problem(f"--{name.replace('_', '-')} {getattr(given, name):g}: use {least} to {most}")
     options = Options(given.rate, given.scale, given.batch_timeout_ms)
     bundle = twins.find_bundle(given.bundle)
-    rows = [row for stack in given.stack or STACKS for row in measure(stack, bundle, options)]
+    rows = [row for stack in given.stack or STACKS for row in measure(stack, bundle, options, WAYS)]
     Console(highlight=False, soft_wrap=True, width=160).print(table(rows, options))
     if given.json:
         given.json.write_text(json.dumps([vars(row) for row in rows], indent=2) + "\n")
     return int(any(row.way == WAYS[-1].name and row.lost + row.refused for row in rows))
 
 
-def measure(stack: str, bundle: Bundle, options: Options, ways: Sequence[Way] = WAYS) -> Iterator[Row]:
+def measure(stack: str, bundle: Bundle, options: Options, ways: Sequence[Way]) -> Iterator[Row]:
     """The rows of one server, each way from a fresh start. Raises `Problem` where a server does not start or end."""
     for way in ways:
         print(f"{stack}: {way.name}", file=sys.stderr, flush=True)
