@@ -23,7 +23,7 @@ RUNTIME   ?=
 deployment := --overlay '$(OVERLAY)' --components '$(COMPONENTS)' --registry '$(REGISTRY)' $(if $(MODEL),--model $(MODEL)) $(if $(MODEL_VERSION),--model-version $(MODEL_VERSION))
 what := $(if $(MODEL),--model $(MODEL)) $(if $(DATASET),--dataset $(DATASET))
 
-.PHONY: help compare train export serve loadtest loadtest-worker report images up down deploy deploy-plan rollout undeploy manifests test lint format bench-loadgen bench-aa bench-ab bench-crosscheck bench-embedded dashboards dashboards-check watch clean distclean lock ci-tools packages locust collect screenshot
+.PHONY: help compare train export serve loadtest loadtest-worker report images push up down deploy deploy-plan rollout undeploy manifests test lint format bench-loadgen bench-aa bench-ab bench-crosscheck bench-embedded bench-drain dashboards dashboards-check watch clean distclean lock ci-tools packages locust collect screenshot
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,7 +43,10 @@ serve: $(INSTALLED) ## both servers up until Ctrl-C
 	@$(PY) -m serving serve $(ARGS)
 
 images: $(INSTALLED) ## build the container images of the newest bundle and print their sizes
-	@$(PY) -m serving images $(if $(MODEL),--model $(MODEL)) $(ARGS)
+	@$(PY) -m serving images $(if $(MODEL),--model $(MODEL)) $(if $(REGISTRY),--registry '$(REGISTRY)') $(if $(filter push,$(MAKECMDGOALS)),--push) $(ARGS)
+
+push: images ## `make images push REGISTRY=host/team`: build them, push them, print each one's digest and size
+	@:
 
 up: $(INSTALLED) ## the whole stack on Docker Compose: servers, Prometheus, Alertmanager, Grafana
 	@$(PY) -m serving up $(if $(MODEL),--model $(MODEL)) $(ARGS)
@@ -112,6 +115,9 @@ screenshot: $(DEV) ## docs/report.png: the verdict of a run's report (RUN=FOLDER
 bench-embedded: $(INSTALLED) ## the embedded server on a core of its own, beside TensorFlow Serving's figures
 	@$(PY) -m loadtest bench-embedded $(ARGS)
 
+bench-drain: $(INSTALLED) ## what clients lose when a server gets SIGTERM, and when it is replaced
+	@$(PY) -m loadtest bench-drain $(ARGS)
+
 dashboards: $(DEV) ## write Grafana's dashboards again from the code in monitoring/grafana/
 	@$(PY) -m monitoring.grafana
 
@@ -125,7 +131,7 @@ lock: $(DEV) ## compile the lock files from pyproject.toml
 	@setup/lock
 
 ci-tools: ## what the full test suite needs beyond the README's promise (root or password-less sudo)
-	@setup/debian-packages --require prometheus prometheus-alertmanager dataset-fashion-mnist chromium chromium-driver wrk curl docker.io docker-compose iptables debootstrap
+	@setup/debian-packages --require prometheus prometheus-alertmanager dataset-fashion-mnist chromium chromium-driver wrk curl docker.io docker-compose docker-registry iptables debootstrap
 	@tests/docker/engine start
 	@tests/docker/base-images
 

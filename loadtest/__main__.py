@@ -64,6 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     verbs.add_parser("bench-aa", help="the same server against itself: no difference may be shown")
     verbs.add_parser("bench-ab", help="a server with a known delay against the same without")
     verbs.add_parser("bench-crosscheck", help="the generator beside k6 and wrk: do they measure the same?")
+    verbs.add_parser("bench-drain", help="what clients lose when a server gets SIGTERM, and when it is replaced")
     verbs.add_parser("bench-embedded", help="the embedded server beside TensorFlow Serving's figures")
 
     arguments = sys.argv[1:] if argv is None else argv
@@ -207,6 +208,12 @@ def _bench_embedded(arguments: Sequence[str]) -> int:
     return embedded.main(arguments)
 
 
+def _bench_drain(arguments: Sequence[str]) -> int:
+    from loadtest.bench import drain
+
+    return drain.main(arguments)
+
+
 def _dashboards_check(arguments: Sequence[str]) -> int:
     from loadtest import dashboards_check
 
@@ -224,6 +231,7 @@ _PROGRAMS = {
     "agent": _agent,
     "worker": _worker,
     "bench-loadgen": _bench_loadgen,
+    "bench-drain": _bench_drain,
     "bench-embedded": _bench_embedded,
     "bench-aa": _bench_aa,
     "bench-ab": _bench_ab,

@@ -20,6 +20,7 @@ COMPONENTS = {
     "chromedriver": ("chromedriver", "apt-get install chromium-driver"),
     "wrk": ("wrk", "apt-get install wrk"),
     "curl": ("curl", "apt-get install curl"),
+    "docker-registry": ("docker-registry", "apt-get install docker-registry"),
     "docker-compose": ("docker-compose", "apt-get install docker-compose"),
 }
 ENGINE = Path(__file__).resolve().parent / "docker" / "engine"

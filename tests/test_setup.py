@@ -29,6 +29,13 @@ def test_make_alone_lists_every_target_with_what_it_does():
         assert f"make {target} " in shown
 
 
+def test_make_images_push_is_one_run_that_builds_and_pushes():
+    shown = call("make", "-n", "images", "push", "REGISTRY=registry.example.com/team", "ARGS=--embedded").stdout
+    (run,) = [line for line in shown.splitlines() if "-m serving images" in line]
+    assert run.split()[-4:] == ["--registry", "'registry.example.com/team'", "--push", "--embedded"]
+    assert "--push" not in call("make", "-n", "images").stdout
+
+
 def test_debian_packages_that_are_there_need_nothing():
     done = call("setup/debian-packages", "dpkg", "coreutils")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

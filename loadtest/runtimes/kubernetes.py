@@ -93,8 +93,8 @@ class KubernetesTargets:
             self._take_over(now)
         for name in server_config.SERVERS.values():
             self._scale(name, 1 if name == server_config.SERVERS[stack] else 0)
-        names = list(server_config.SERVERS.values())
-        rollout.wait(self._cluster, names, timeout_s=READY_S, say=now)
+        servers = rollout.deployments(server_config.SERVERS.values())
+        rollout.wait(self._cluster, servers, timeout_s=READY_S, say=now)
         self._wait_until_alone(server_config.SERVERS[stack])
         target = endpoints.inside(self._cluster, self._settings, stack)
         folder = self._folder.new_folder("servers", stack)

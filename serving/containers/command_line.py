@@ -1,4 +1,4 @@
-"""The verbs images, up and down of ``python -m serving``."""
+"""The verbs images (which pushes them, too), up and down of ``python -m serving``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from models.problem import Problem
-from serving.containers import base_images, images, stack, wheels
+from serving.containers import base_images, images, registry, stack, wheels
 from serving.containers.images import Build
 from serving.containers.stack import Choice, Stack
 
@@ -18,6 +18,7 @@ def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     _bundle_arguments(build)
     build_arguments(build)
     build.add_argument("--refresh", action="store_true", help="pull every base image and pin its digest of today")
+    build.add_argument("--push", action="store_true", help="push them to --registry, and print each one's digest")
     build.set_defaults(run=_images)
 
     up = verbs.add_parser("up", help="the whole stack on Docker Compose, healthy when this returns")
@@ -49,13 +50,11 @@ def build_arguments(parser: argparse._ActionsContainer) -> None:
 
 def build_of(options: argparse.Namespace) -> Build:
     """How to build, from `build_arguments`; raises `Problem`."""
-    registry = options.registry
-    if registry and not registry.endswith("/"):
-        registry += "/"
     torch = options.torch or ("cu130" if options.gpu else "cpu")
     if options.gpu and torch == "cpu":
         raise Problem("--gpu --torch cpu: a CPU build of PyTorch finds no GPU; use cu126 or cu130")
-    return Build(gpu=options.gpu, torch=torch, digests=not options.no_digests, registry=registry)
+    prefix = registry.prefix(options.registry)
+    return Build(gpu=options.gpu, torch=torch, digests=not options.no_digests, registry=prefix)
 
 
 def _images(options: argparse.Namespace) -> int:
@@ -63,11 +62,18 @@ def _images(options: argparse.Namespace) -> int:
         changed = base_images.refresh()
         print("\n".join(changed) if changed else f"{base_images.FILE}: every digest is today's")
         return 0
+    if options.push and not options.registry:
+        raise Problem("push to which registry? make images push REGISTRY=registry.example.com/team")
     from serving import serve  # numpy comes with it: not for --help
 
     bundle = serve.choose_bundle(options.bundle, options.artifacts, options.model)
     chosen = images.chosen(embedded=options.embedded)
-    print(images.sizes(images.build(bundle, chosen, build_of(options), options.artifacts)))
+    names = images.build(bundle, chosen, build_of(options), options.artifacts)
+    if not options.push:
+        print(images.sizes(names))
+        return 0
+    for name in names:
+        print(f"pushed {registry.push(name)}", flush=True)
     return 0
 
 

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,16 +78,23 @@ def command(engine: str, configuration: Path = layout.CONFIG) -> list[str]:
 def environment(configuration: Path = layout.CONFIG) -> dict[str, str]:
     """The variables that the configuration sets for the server."""
     pairs = (line.partition("=") for line in _lines(configuration / layout.ENVIRONMENT))
-    return {**{name: value for name, _, value in pairs}, "TANDEM_REFUSING": str(layout.REFUSING)}
+    return {name: value for name, _, value in pairs}
 
 
 class Supervisor:
-    """The server's parent (process 1 of the container): passes signals on after draining, and reaps orphans."""
+    """The server's parent (process 1 of the container): passes signals on after draining, and reaps orphans.
 
-    def __init__(self, engine: str, arguments: Sequence[str], variables: dict[str, str]) -> None:
+    ``scratch``: the folder that it works in, where it says to the health check and to the handler how far it is.
+    """
+
+    def __init__(
+        self, engine: str, arguments: Sequence[str], variables: Mapping[str, str], scratch: Path = layout.SCRATCH
+    ) -> None:
         self._engine, self._asked = engine, False
+        self._draining, self._refusing = scratch / layout.DRAINING.name, scratch / layout.REFUSING.name
+        inherited = {**os.environ, **variables, "TANDEM_REFUSING": str(self._refusing)}
         try:
-            self._server = subprocess.Popen(arguments, env={**os.environ, **variables}, cwd=layout.SCRATCH)
+            self._server = subprocess.Popen(arguments, env=inherited, cwd=scratch)
         except OSError as error:
             raise Problem(f"{arguments[0]}: cannot be started ({error.strerror})") from None
 
@@ -112,10 +119,10 @@ class Supervisor:
         self._asked = True
         wait = float(os.environ.get("TANDEM_DRAIN_S", DRAIN_S))
         print(f"{signal.Signals(number).name}: unready, serving for {wait:g} s more", flush=True)
-        layout.DRAINING.touch()
+        self._draining.touch()
         time.sleep(wait)
         if self._engine == "torchserve":
-            layout.REFUSING.touch()
+            self._refusing.touch()
             time.sleep(REFUSE_S)
         self._server.send_signal(signal.SIGTERM)
 

@@ -66,6 +66,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _images_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-images", action="store_true", help="the images are where the nodes find them already")
+    parser.add_argument(
+        "--no-digests", action="store_true", help="build on base images by tag: whatever this machine has"
+    )
 
 
 def _cluster_arguments(parser: argparse.ArgumentParser) -> None:
@@ -134,7 +137,7 @@ def _deploy(options: argparse.Namespace) -> int:
         objects = plan.render(settings, RENDERED / settings.overlay)
         preflight.check(cluster, objects)
         if not options.no_images:
-            images.publish(cluster.context, settings, bundle, options.artifacts, steps.say)
+            _publish(cluster, settings, bundle, options, steps)
         deploy.deploy(cluster, settings, objects, timeout_s=options.timeout, say=steps.now)
         deploy.prove(cluster, settings, bundle, steps.say)
     if "prometheus-operator" not in settings.components:
@@ -143,6 +146,11 @@ def _deploy(options: argparse.Namespace) -> int:
         print("         then open http://localhost:3000 (no password: whoever may forward a port may look)")
     print("measure: make compare RUNTIME=kubernetes      remove: make undeploy")
     return 0
+
+
+def _publish(cluster: Cluster, settings: Settings, bundle: Bundle, options: argparse.Namespace, steps: Steps) -> None:
+    digests = not options.no_digests
+    images.publish(cluster.context, settings, bundle, options.artifacts, steps.say, digests=digests)
 
 
 def _rollout(options: argparse.Namespace) -> int:
@@ -165,7 +173,7 @@ def _rollout(options: argparse.Namespace) -> int:
             bundle = _bundle(options.artifacts, settings.model, version)
             _same_signature(record.settings, bundle)
             if not options.no_images and not options.back:
-                images.publish(cluster.context, settings, bundle, options.artifacts, steps.say)
+                _publish(cluster, settings, bundle, options, steps)
         deploy.roll(cluster, record, settings, RENDERED / settings.overlay, timeout_s=options.timeout, say=steps.now)
         if have_bundle:
             deploy.prove(cluster, settings, bundle, steps.say)

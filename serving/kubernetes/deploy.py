@@ -54,13 +54,8 @@ def deploy(cluster: Cluster, settings: Settings, objects: Sequence[Object], *, t
         previous = before.previous_version
     record = Record(settings, previous, tuple(map(identity, objects)))
     _apply(cluster, [*objects, record.to_object()], say)
-    names = [one["metadata"]["name"] for one in objects if one["kind"] == "Deployment" and _wants_pods(one)]
-    rollout.wait(cluster, names, timeout_s=timeout_s, say=say)
+    rollout.wait(cluster, rollout.rolling(objects), timeout_s=timeout_s, say=say)
     _prune(cluster, before, objects, say)
-
-
-def _wants_pods(deployment: Object) -> bool:
-    return bool(deployment["spec"].get("replicas", 1))
 
 
 def _apply(cluster: Cluster, objects: Sequence[Object], say: Say) -> None:
@@ -142,8 +137,8 @@ def roll(cluster: Cluster, record: Record, settings: Settings, folder: Path, *, 
         back = plan.render(old, folder)
         keep = Record(old, record.previous_version, tuple(map(identity, back)))
         cluster.apply([*back, keep.to_object()])
-        names = list(server_config.SERVERS.values())
-        rollout.wait(cluster, names, timeout_s=timeout_s, say=say)
+        servers = rollout.deployments(server_config.SERVERS.values())
+        rollout.wait(cluster, servers, timeout_s=timeout_s, say=say)
         raise Problem(
             f"version {settings.version} did not roll out, both servers serve version {old.version} again: {problem}",
             problem.details,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
@@ -10,50 +9,40 @@ from pathlib import Path
 
 from models.bundle import Bundle
 from models.problem import Problem
-from serving.containers import docker_cli
 from serving.containers import images as containers
+from serving.containers import registry
 from serving.kubernetes.settings import Settings
 
 GPU_TORCH = "cu130"
-REFUSED = re.compile(r"denied|unauthorized|authentication required|no basic auth credentials|forbidden", re.IGNORECASE)
-UNREACHABLE = re.compile(
-    r"connection refused|no such host|i/o timeout|server gave HTTP response to HTTPS|x509|name resolution",
-    re.IGNORECASE,
-)
 
 
-def how(settings: Settings) -> containers.Build:
-    """How the images of a deployment are built, and what they are called."""
-    prefix = f"{settings.registry.rstrip('/')}/" if settings.registry else ""
-    return containers.Build(gpu=settings.gpu, torch=GPU_TORCH if settings.gpu else "cpu", registry=prefix)
+def how(settings: Settings, *, digests: bool = True) -> containers.Build:
+    """How the images of a deployment are built, and what they are called; ``digests``: of the base images."""
+    torch = GPU_TORCH if settings.gpu else "cpu"
+    prefix = registry.prefix(settings.registry)
+    return containers.Build(gpu=settings.gpu, torch=torch, digests=digests, registry=prefix)
 
 
-def publish(context: str, settings: Settings, bundle: Bundle, artifacts: Path, say: Callable[[str], None]) -> None:
+def publish(
+    context: str,
+    settings: Settings,
+    bundle: Bundle,
+    artifacts: Path,
+    say: Callable[[str], None],
+    *,
+    digests: bool = True,
+) -> None:
     """Build the three images and push them, or load them into the nodes of kind or minikube. Raises `Problem`."""
     if not settings.registry:
         require_loadable(context)
     say(f"images   building for {bundle.model} version {bundle.version}")
-    for name in containers.build(bundle, containers.chosen(embedded=settings.embedded), how(settings), artifacts):
+    chosen, build = containers.chosen(embedded=settings.embedded), how(settings, digests=digests)
+    for name in containers.build(bundle, chosen, build, artifacts):
         if settings.registry:
-            push(name)
-            say(f"pushed   {name}")
+            say(f"pushed   {registry.push(name)}")
         else:
             _load(context, name)
             say(f"loaded   {name} into {context}")
-
-
-def push(image: str) -> None:
-    """Push an image to the registry in its name. Raises `Problem`."""
-    done = docker_cli.docker("push", image, check=False)
-    if done.returncode == 0:
-        return
-    lines = (done.stderr + done.stdout).strip().splitlines()
-    host = image.partition("/")[0]
-    if REFUSED.search(done.stderr):
-        raise Problem(f"{host} refuses {image}: docker login {host}, with an account that may push there", lines[-3:])
-    if UNREACHABLE.search(done.stderr):
-        raise Problem(f"{host} cannot be reached: is REGISTRY={host}/... right, and reachable from here?", lines[-3:])
-    raise docker_cli.explain(f"docker push {image}", done.stderr + done.stdout)
 
 
 def _loader(context: str, image: str) -> list[str] | None:

@@ -38,6 +38,7 @@ class Flags:
     enable_signature_method_name_check: bool = False
     monitoring_config_file: str = ""
     grpc_max_threads: int = 4 * CPUS
+    grpc_channel_arguments: str = ""
     tensorflow_session_parallelism: int = 0
     tensorflow_intra_op_parallelism: int = 0
     tensorflow_inter_op_parallelism: int = 0
@@ -54,7 +55,6 @@ WITHOUT_EFFECT: dict[str, type] = {
     "num_load_threads": int,
     "num_unload_threads": int,
     "grpc_socket_path": str,
-    "grpc_channel_arguments": str,
     "ssl_config_file": str,
     "platform_config_file": str,
     "tensorflow_session_config_file": str,
@@ -72,6 +72,32 @@ WITHOUT_EFFECT: dict[str, type] = {
     "skip_initialize_tpu": bool,
     "enable_grpc_healthcheck_service": bool,
 }
+
+
+# The channel arguments with a meaning here (gRPC's GRPC_ARG_MAX_CONNECTION_AGE_MS and its grace), with the least value.
+CHANNEL_ARGUMENTS = {"grpc.max_connection_age_ms": 1, "grpc.max_connection_age_grace_ms": 0}
+ENDLESS_MS = 2**31 - 1  # gRPC's word for "never"
+
+
+def channel_arguments(text: str) -> dict[str, str]:
+    """The comma-separated key=value pairs of --grpc_channel_arguments. Raises `Problem`."""
+    pairs = {}
+    for pair in filter(None, text.split(",")):
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise Problem(f"--grpc_channel_arguments={text}: {pair} has no value; write key=value,key=value")
+        if key in CHANNEL_ARGUMENTS and not (value.isdecimal() and int(value) >= CHANNEL_ARGUMENTS[key]):
+            least = CHANNEL_ARGUMENTS[key]
+            raise Problem(f"--grpc_channel_arguments: {key}={value}: use whole milliseconds, {least} or more")
+        pairs[key] = value
+    return pairs
+
+
+def connection_age_s(flags: Flags) -> tuple[float | None, float | None]:
+    """Seconds after which a gRPC connection is retired, and then left to finish its calls; None: without limit."""
+    given = channel_arguments(flags.grpc_channel_arguments)
+    age, grace = (int(given.get(key, ENDLESS_MS)) for key in CHANNEL_ARGUMENTS)
+    return (age / 1000 if age < ENDLESS_MS else None, grace / 1000 if grace < ENDLESS_MS else None)
 
 
 def _number(text: str) -> int:
@@ -120,6 +146,8 @@ def parse(argv: Sequence[str]) -> Flags:
             setattr(flags, name, value)
         elif name not in flags.without_effect:
             flags.without_effect.append(name)
+    unused = channel_arguments(flags.grpc_channel_arguments).keys() - CHANNEL_ARGUMENTS.keys()
+    flags.without_effect += [f"grpc_channel_arguments={key}" for key in sorted(unused)]
     for name in ("port", "rest_api_port"):
         if not 0 <= getattr(flags, name) <= 65535:
             raise Problem(f"--{name}={getattr(flags, name)}: use a port from 0 to 65535")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import zlib
 from collections.abc import Callable
 from urllib.parse import quote
@@ -24,6 +25,7 @@ UNSUPPORTED_MEDIA_TYPE = b"\x08\x03415"
 # 256 MiB: 80,000 images of 32x32x3.
 MAX_MESSAGE = 2**28
 MAX_ERROR_TEXT = 4096
+AGE_JITTER = 0.1  # gRPC's: connections that were opened together must not all be opened again together
 TIMEOUT_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
 
@@ -90,11 +92,24 @@ Method = Callable[[bytes, Call], None]
 
 
 class GrpcServer:
-    """Hands each call to its method. `max_calls` bounds the calls under way, as the real server's threads do."""
+    """Hands each call to its method. `max_calls` bounds the calls under way, as the real server's threads do.
 
-    def __init__(self, methods: dict[str, Method], max_calls: int) -> None:
+    After `age_s` seconds, give or take a tenth, a connection is retired: its client is asked to connect anew, and its
+    calls are finished, for `grace_s` seconds at most. None: without limit.
+    """
+
+    def __init__(
+        self,
+        methods: dict[str, Method],
+        max_calls: int,
+        age_s: float | None = None,
+        grace_s: float | None = None,
+    ) -> None:
         self.methods = methods
         self.max_calls = max_calls
+        self.age_s = age_s
+        self.grace_s = grace_s
+        self.timers: dict[Http2Connection, asyncio.TimerHandle] = {}
         self.connections: set[Http2Connection] = set()
         self.calls: dict[tuple[Http2Connection, int], Call] = {}
 
@@ -112,10 +127,21 @@ class GrpcServer:
     def opened(self, connection: Http2Connection) -> None:
         """A client has connected."""
         self.connections.add(connection)
+        if self.age_s is not None:
+            age_s = self.age_s * random.uniform(1 - AGE_JITTER, 1 + AGE_JITTER)
+            self.timers[connection] = asyncio.get_running_loop().call_later(age_s, self._retire, connection)
+
+    def _retire(self, connection: Http2Connection) -> None:
+        connection.retire()
+        if self.grace_s is not None:
+            loop = asyncio.get_running_loop()
+            self.timers[connection] = loop.call_later(self.grace_s, connection.transport.abort)
 
     def closed(self, connection: Http2Connection) -> None:
         """A client's connection is gone."""
         self.connections.discard(connection)
+        if connection in self.timers:
+            self.timers.pop(connection).cancel()
 
     def request(self, connection: Http2Connection, stream: Stream, body: bytes) -> None:
         """A complete call has arrived."""

@@ -35,6 +35,8 @@ MAX_CONCURRENT_STREAMS = 10_000
 MAX_CACHED_HEADER_BLOCKS = 256
 # So much unread answer in the socket's buffer means a client that does not read: stop reading from it.
 MAX_UNSENT = 2**24
+# The PING that follows a connection's first GOAWAY: its answer says that the client has read that.
+RETIRING = b"retiring"
 
 
 class ConnectionFault(Exception):
@@ -115,6 +117,7 @@ class Http2Connection(asyncio.Protocol):
         self.blocked: dict[int, Stream] = {}  # streams whose answers wait for a window
         self.out: list[bytes] = []
         self.flush_due = False
+        self.retiring = False
         self.draining = False
 
     def respond(self, stream: Stream, headers: bytes, body: bytes, trailers: bytes) -> None:
@@ -145,6 +148,15 @@ class Http2Connection(asyncio.Protocol):
             # At the end of this turn of the event loop: several answers then share one system call.
             self.flush_due = True
             asyncio.get_running_loop().call_soon(self.flush)
+
+    def retire(self) -> None:
+        """Have the client connect anew and lose nothing (RFC 9113, 6.8): tell it that the connection will end, take
+        what it sends until it has read that, then `drain`."""
+        if not self.retiring and not self.draining:
+            self.retiring = True
+            self.out.append(frame(GOAWAY, 0, 0, LARGEST_WINDOW.to_bytes(4, "big") + bytes(4) + b"max_age"))
+            self.out.append(frame(PING, 0, 0, RETIRING))
+            self.flush()
 
     def drain(self) -> None:
         """Take no new request (GOAWAY); close when the last one is answered."""
@@ -334,6 +346,8 @@ class Http2Connection(asyncio.Protocol):
                 raise ConnectionFault(FRAME_SIZE_ERROR, "PING")
             if not flags & ACK:
                 self.out.append(frame(PING, ACK, 0, payload))
+            elif self.retiring and payload == RETIRING:
+                self.drain()
         elif kind == CONTINUATION:
             self._continue(flags, number, payload)
         elif kind == PUSH_PROMISE:

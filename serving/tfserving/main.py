@@ -110,7 +110,7 @@ async def _serve(flags: Flags, configuration: Configuration, tensorflow_version:
     predictor = Predictor(manager, metrics)
     service = GrpcService(predictor, as_content=flags.enable_serialization_as_tensor_content)
     # The real server keeps one of its threads for itself: with 8 threads the eighth call is refused.
-    grpc = GrpcServer(service.methods(), max_calls=flags.grpc_max_threads - 1)
+    grpc = GrpcServer(service.methods(), flags.grpc_max_threads - 1, *command_line.connection_age_s(flags))
     rest = RestServer(
         RestApi(predictor, metrics, configuration.metrics_path, flags).handle, flags.rest_api_timeout_in_ms
     )

@@ -69,12 +69,9 @@ def test_an_unknown_engine_is_one_line():
 
 SUPERVISED = """
 import sys
-from serving.containers import layout
-from serving.containers.entrypoint import Supervisor
 from pathlib import Path
-from typing import ClassVar
-layout.DRAINING, layout.REFUSING = Path(sys.argv[2]) / "draining", Path(sys.argv[2]) / "refusing"
-sys.exit(Supervisor(sys.argv[1], sys.argv[3:], {}).run())
+from serving.containers.entrypoint import Supervisor
+sys.exit(Supervisor(sys.argv[1], sys.argv[3:], {}, Path(sys.argv[2])).run())
 """
 
 

@@ -30,6 +30,7 @@ from serving.containers.images import Build
 from serving.containers.stack import PORTS, Choice, Stack
 from serving.target import STACKS, Target
 from tests.components import require, require_docker_engine
+from tests.docker import stand_in
 from tests.docker.files import ROOT
 
 PROJECT = f"tandem-test-{os.getpid()}"
@@ -180,24 +181,11 @@ def test_a_changed_model_is_not_served(running, bundle, artifacts, tmp_path):
     ]
 
 
-STAND_IN = """FROM tandem-test/debian:bookworm
-RUN printf '#!/bin/sh\\nprintf "%%s\\\\n" "$@"\\nexec sleep 600\\n' > /usr/bin/tensorflow_model_server \\
-    && chmod +x /usr/bin/tensorflow_model_server
-"""
-
-
-def test_tensorflow_servings_image_brings_its_own_python(bundle, artifacts, monkeypatch):
-    """On a base that has no Python, as tensorflow/serving, with a program in the server's place that prints its flags:
-    the real base needs a registry. This proves the entry point, the hashes, the flags and the draining; no serving."""
+def test_tensorflow_servings_image_brings_its_own_python(bundle, artifacts):
+    """On a base that stands in for tensorflow/serving: the entry point, hashes, flags and draining; no serving."""
     require_docker_engine()
-    base = "tandem-test/tensorflow-serving:stand-in"
-    built = subprocess.run(
-        ["docker", "build", "-t", base, "-"], input=STAND_IN, text=True, capture_output=True, check=False
-    )
-    assert built.returncode == 0, built.stderr
-    bases = {**base_images.variables(digests=False), "TENSORFLOW_SERVING_IMAGE": base}
-    monkeypatch.setattr(base_images, "variables", lambda **_: bases)
-    (name,) = images.build(bundle, [images.TENSORFLOW_SERVING], Build(registry="tandem-test/"), artifacts)
+    with stand_in.tensorflow_serving():
+        (name,) = images.build(bundle, [images.TENSORFLOW_SERVING], Build(registry="tandem-test/"), artifacts)
     locked = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--env", "TANDEM_DRAIN_S=0.1")
     container = docker_cli.docker("run", "--detach", *locked, name).stdout.strip()
     try:
@@ -218,7 +206,7 @@ def test_tensorflow_servings_image_brings_its_own_python(bundle, artifacts, monk
         assert "unready, serving for 0.1 s more" in docker_cli.docker("logs", container).stdout
     finally:
         docker_cli.docker("rm", "--force", container)
-        docker_cli.docker("rmi", name, base)
+        docker_cli.docker("rmi", name)
 
 
 class Load:

@@ -71,10 +71,13 @@ class ApiServer:
         self.version = "v1.36.2"
         self.writes: list[str] = []
         self.refused: set[tuple[str, str]] = set()  # (verb, resource) that the user may not
-        self.logs: dict[str, str] = {}  # of a Deployment's pods
-        # What a Deployment's pods come to: a function of the Deployment gives the container's status, or None: it runs.
-        self.fate: Callable[[Object], Object | None] = lambda deployment: None
-        self.replica_failure: dict[str, str] = {}  # Deployment to the message why no pod can be made
+        self.logs: dict[str, str] = {}  # of a Deployment's or DaemonSet's pods
+        # What a workload's pods come to: a function of the Deployment or DaemonSet gives the container's status, or
+        # None: it runs.
+        self.fate: Callable[[Object], Object | None] = lambda workload: None
+        self.replica_failure: dict[str, str] = {}  # Deployment or DaemonSet to the message why no pod can be made
+        self.slow = False  # a workload's pods are ready only once somebody has seen that they are not
+        self._starting: list[tuple[Object, int]] = []  # a Deployment's status, and the pods it will have ready
         self.unauthorized = False
         self.pod_security: str = ""  # a warning that an apply of a Deployment gets
         self.crds: set[str] = set()
@@ -133,15 +136,16 @@ class ApiServer:
             self.writes.append(f"{plural}/{key[2]}")
             self.objects[key] = stored
             if plural == "deployments":
-                self._control(stored)
+                self._control_deployment(stored)
+            elif plural == "daemonsets":
+                self._control_daemon_set(stored)
             return stored
 
-    def _control(self, deployment: Object) -> None:
+    def _control_deployment(self, deployment: Object) -> None:
         """The Deployment's and ReplicaSet's controllers, the scheduler and the kubelet, all at once."""
-        metadata, spec = deployment["metadata"], deployment["spec"]
-        name, space, wanted = metadata["name"], metadata["namespace"], spec.get("replicas", 1)
-        for key in [key for key in self.objects if key[0] in ("pods", "replicasets") and key[2].startswith(f"{name}-")]:
-            del self.objects[key]
+        metadata, wanted = deployment["metadata"], deployment["spec"].get("replicas", 1)
+        name, space = metadata["name"], metadata["namespace"]
+        self._clear(name)
         status = self.fate(deployment)
         failure = self.replica_failure.get(name)
         ready = 0 if status or failure else wanted
@@ -167,7 +171,48 @@ class ApiServer:
                 "status": {"conditions": conditions},
             }
         )
-        for number in range(0 if failure else wanted):
+        self._run(deployment, owner, status, ["node-1"] * (0 if failure else wanted))
+        if self.slow:
+            deployment["status"]["availableReplicas"] = 0
+            self._starting.append((deployment["status"], ready))
+
+    def seen(self) -> None:
+        """Somebody has looked at the pods: what was starting has started."""
+        while self._starting:
+            status, ready = self._starting.pop()
+            status["availableReplicas"] = ready
+
+    def _control_daemon_set(self, daemon_set: Object) -> None:
+        """The DaemonSet's controller and the kubelets, all at once."""
+        metadata, spec = daemon_set["metadata"], daemon_set["spec"]
+        name, space = metadata["name"], metadata["namespace"]
+        self._clear(name)
+        selector = spec["template"]["spec"].get("nodeSelector", {})
+        nodes = [key[2] for key, one in self.objects.items() if key[0] == "nodes" and _matches(one, selector)]
+        status = self.fate(daemon_set)
+        failure = self.replica_failure.get(name)
+        scheduled = 0 if failure else len(nodes)
+        daemon_set["status"] = {
+            "observedGeneration": metadata["generation"],
+            "desiredNumberScheduled": len(nodes),
+            "currentNumberScheduled": scheduled,
+            "updatedNumberScheduled": scheduled,
+            "numberAvailable": 0 if status else scheduled,
+        }
+        owner = {"kind": "DaemonSet", "name": name, "uid": metadata["uid"]}
+        self._run(daemon_set, owner, status, nodes[:scheduled])
+        if failure:
+            self._event(space, "DaemonSet", name, "FailedCreate", failure)
+
+    def _clear(self, name: str) -> None:
+        for key in [key for key in self.objects if key[0] in ("pods", "replicasets") and key[2].startswith(f"{name}-")]:
+            del self.objects[key]
+
+    def _run(self, workload: Object, owner: Object, status: Object | None, nodes: list[str]) -> None:
+        """A pod of ``workload`` on each of ``nodes``, which comes to ``status`` (None: it runs)."""
+        name, space = workload["metadata"]["name"], workload["metadata"]["namespace"]
+        template = workload["spec"]["template"]
+        for number, where in enumerate(nodes):
             self.add(
                 {
                     "apiVersion": "v1",
@@ -175,10 +220,10 @@ class ApiServer:
                     "metadata": {
                         "name": f"{name}-abc-{number}",
                         "namespace": space,
-                        "labels": spec["template"]["metadata"]["labels"],
+                        "labels": template["metadata"]["labels"],
                         "ownerReferences": [owner],
                     },
-                    "spec": {"nodeName": "node-1", "containers": spec["template"]["spec"]["containers"]},
+                    "spec": {"nodeName": where, "containers": template["spec"]["containers"]},
                     "status": {
                         "phase": "Pending" if status else "Running",
                         "conditions": [
@@ -190,17 +235,24 @@ class ApiServer:
                 }
             )
             if status and "event" in status:
-                self.add(
-                    {
-                        "apiVersion": "v1",
-                        "kind": "Event",
-                        "metadata": {"name": f"{name}-abc-{number}.1", "namespace": space},
-                        "involvedObject": {"kind": "Pod", "name": f"{name}-abc-{number}"},
-                        "reason": "Failed",
-                        "message": status["event"],
-                        "lastTimestamp": "2026-01-01T00:00:00Z",
-                    }
-                )
+                self._event(space, "Pod", f"{name}-abc-{number}", "Failed", status["event"])
+
+    def _event(self, namespace: str, kind: str, name: str, reason: str, message: str) -> None:
+        self.add(
+            {
+                "apiVersion": "v1",
+                "kind": "Event",
+                "metadata": {"name": f"{name}.1", "namespace": namespace},
+                "involvedObject": {"kind": kind, "name": name},
+                "reason": reason,
+                "message": message,
+                "lastTimestamp": "2026-01-01T00:00:00Z",
+            }
+        )
+
+
+def _matches(node: Object, selector: dict[str, str]) -> bool:
+    return selector.items() <= node["metadata"].get("labels", {}).items()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -304,6 +356,8 @@ class _Handler(BaseHTTPRequestHandler):
             and labels.items() <= one["metadata"].get("labels", {}).items()
             and wanted.get("involvedObject.name") in (None, one.get("involvedObject", {}).get("name"))
         ]
+        if plural == "pods":
+            self.api.seen()
         listed = next(kind for kind, known, _ in self.api.kinds()[version] if known == plural)
         return self._json({"kind": f"{listed}List", "apiVersion": version, "metadata": {}, "items": items})
 
@@ -400,14 +454,14 @@ def _merge(one: Object, patch: Object) -> None:
 
 
 @contextmanager
-def serving(api: ApiServer, kubeconfig: Path) -> Iterator[str]:
+def serving(api: ApiServer, kubeconfig: Path, context: str = "test") -> Iterator[str]:
     """Serve it on a free port for the length of a ``with`` block, and write a kubeconfig for it; yields its URL."""
     handler = type("Handler", (_Handler,), {"api": api})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     url = f"http://127.0.0.1:{server.server_address[1]}"
-    write_kubeconfig(kubeconfig, url)
+    write_kubeconfig(kubeconfig, url, context)
     try:
         yield url
     finally:
@@ -416,12 +470,12 @@ def serving(api: ApiServer, kubeconfig: Path) -> Iterator[str]:
         thread.join()
 
 
-def write_kubeconfig(path: Path, url: str) -> None:
+def write_kubeconfig(path: Path, url: str, context: str = "test") -> None:
     content = {
         "apiVersion": "v1",
         "kind": "Config",
-        "current-context": "test",
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        "current-context": context,
+        "contexts": [{"name": context, "context": {"cluster": "test", "user": "test"}}],
         "clusters": [{"name": "test", "cluster": {"server": url}}],
         "users": [{"name": "test", "user": {"token": "none"}}],
     }

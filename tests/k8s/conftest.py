@@ -60,19 +60,8 @@ def running(bundle, tmp_path_factory):
 
 
 @pytest.fixture
-def deployed(api, bundle, running, tmp_path, monkeypatch):
-    """A cluster with both Deployments, whose port-forwards lead to the real servers."""
-    settings = Settings(
-        overlay="local",
-        components=(),
-        registry="",
-        model=bundle.model,
-        version=bundle.version,
-        input_shape=bundle.input_shape,
-        classes=bundle.classes,
-        profile=ServingProfile().to_dict(),
-        embedded=True,
-    )
+def forwarding(running, tmp_path, monkeypatch):
+    """kubectl's port-forwards lead to the real servers."""
     mapping = {
         "deployment/torchserve": {"7070": running["torchserve"].grpc, "8080": running["torchserve"].rest},
         "deployment/tensorflow-serving": {
@@ -84,6 +73,22 @@ def deployed(api, bundle, running, tmp_path, monkeypatch):
     monkeypatch.setenv("TANDEM_TEST_FORWARD", str(tmp_path / "forward.json"))
     monkeypatch.setenv("TANDEM_TEST_KUBECTL", program())
     monkeypatch.setenv("KUBECTL", str(KUBECTL))
+
+
+@pytest.fixture
+def deployed(api, bundle, forwarding, tmp_path):
+    """A cluster with both Deployments."""
+    settings = Settings(
+        overlay="local",
+        components=(),
+        registry="",
+        model=bundle.model,
+        version=bundle.version,
+        input_shape=bundle.input_shape,
+        classes=bundle.classes,
+        profile=ServingProfile().to_dict(),
+        embedded=True,
+    )
     cluster = Cluster()
     objects = plan.render(settings, tmp_path / "rendered")
     record = Record(settings, None, tuple(map(identity, objects)))

@@ -200,6 +200,8 @@ def test_undeploy_leaves_a_namespace_of_somebody_else(api, run, capsys):
         (["--components", "loadtest,autoscaling"], "one fixes the replicas, the other changes them"),
         (["--set", "max_batch_size=many"], "--set max_batch_size=many: use KEY=NUMBER"),
         (["--set", "batch=1"], "profile.batch: unknown key"),
+        (["--registry", "https://registry.example.com/team"], "use HOST/TEAM or HOST:PORT/TEAM"),
+        (["--registry", "registry.example.com/Team"], "the team in lower case and no https://"),
         (["--model", "vgg"], "no bundle there; make export first"),
     ],
 )

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 
 import pytest
 import yaml
 
-from serving.kubernetes import plan
+from serving.containers import images, wheels
+from serving.kubernetes import __main__ as command_line
+from serving.kubernetes import plan, rollout
 from serving.kubernetes.settings import folders
+from tests.k8s.api_server import ApiServer, serving
 from tests.k8s.rendered import K8S, ROOT, Combination, everything
 
 KUBERNETES = (ROOT / "docs" / "kubernetes.md").read_text()
@@ -51,3 +56,39 @@ def test_the_cost_of_the_stack_is_what_is_asked_for(combination, row):
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"make ([a-z-]+)", KUBERNETES + OPERATIONS))))
 def test_every_make_target_exists(target):
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
+
+
+def program(path, script: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def lines(text: str) -> list[str]:
+    """The lines, but for what differs from run to run: seconds, versions, classes, differences."""
+    text = re.sub(r"\(\d+ s\)", "(… s)", text)
+    text = re.sub(r"Kubernetes v[\d.]+|is class '[^']*'|difference \d\.\de-\d+", "…", text)
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def test_the_documented_deploy_is_what_the_verb_prints(forwarding, bundle, tmp_path, monkeypatch, capsys):
+    """Real servers, kubectl and manifests; docker and kind say yes to everything (tests/docker has the real engine)."""
+    program(tmp_path / "bin" / "kind", "exit 0")
+    program(tmp_path / "bin" / "docker", 'case "$1" in version) echo amd64 ;; build) cat >/dev/null ;; esac')
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setattr(wheels, "fetch", lambda *_: None)
+    monkeypatch.setattr(images, "_context", lambda *_: {})
+    monkeypatch.setattr(command_line, "RENDERED", tmp_path / "rendered")
+    monkeypatch.setattr(rollout, "POLL_S", 0.05)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(bundle.folder.parent, tmp_path / "artifacts" / bundle.model)
+    api = ApiServer()
+    api.slow = True
+    with serving(api, tmp_path / "kubeconfig", "kind-tandem"):
+        assert command_line.main(["deploy", "--overlay", "local"]) == 0
+    told = capsys.readouterr()
+    documented = re.search(r"    make deploy OVERLAY=local\n\n((?:    .*\n|\n)+)", KUBERNETES)
+    assert documented
+    assert lines(documented[1]) == lines(told.err + told.out)

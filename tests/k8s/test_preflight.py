@@ -94,9 +94,10 @@ def test_no_free_gpu_lists_what_nodes_have(api, run, capsys, free):
     assert api.writes == []
 
 
-def test_gpus_that_are_free(api, run):
+def test_gpus_that_are_free(api, run, capsys):
     api.add(node("gpu-1", gpus=2))
     assert run("deploy", "--overlay", "gpu") == 0
+    assert "dcgm-exporter 1/1" in capsys.readouterr().err
     image = api.find("deployments", "torchserve")["spec"]["template"]["spec"]["containers"][0]["image"]
     assert image == "tandem/torchserve:1-gpu"
 
@@ -192,7 +193,6 @@ def test_a_pod_that_no_node_takes(api, run, capsys, monkeypatch):
 
 
 def test_a_rollout_out_of_time(api, run, capsys):
-    api.fate = lambda deployment: {} if deployment["metadata"]["name"] == "torchserve" else None
     api.fate = lambda deployment: (
         {"event": "Startup probe failed: the prediction was answered with nothing"}
         if deployment["metadata"]["name"] == "torchserve"
@@ -204,6 +204,40 @@ def test_a_rollout_out_of_time(api, run, capsys):
     assert "torchserve 0/1" in told
     assert "event Failed: Startup probe failed: the prediction was answered with nothing" in told
     assert "log   still loading" in told
+
+
+def test_an_exporter_that_does_not_come_up_on_a_node(api, run, capsys):
+    """The DaemonSet of another namespace is waited for as the Deployments are."""
+    api.add(node("gpu-1", gpus=2))
+    waiting = {"reason": "ImagePullBackOff", "message": "manifest unknown"}
+    api.fate = lambda workload: (
+        {"containerStatuses": [{"image": "dcgm-exporter:4", "state": {"waiting": waiting}}], "event": "Failed to pull"}
+        if workload["kind"] == "DaemonSet"
+        else None
+    )
+    told = fails(run, capsys, "deploy", "--overlay", "gpu")
+    assert "torchserve 2/2" in told
+    assert "dcgm-exporter 0/1 ready" in told
+    assert "event Failed: Failed to pull" in told
+    assert "dcgm-exporter-abc-0: image dcgm-exporter:4 cannot be pulled (manifest unknown)" in told
+
+
+def test_an_exporter_out_of_time(api, run, capsys):
+    api.add(node("gpu-1", gpus=2))
+    api.fate = lambda workload: {"event": "no DCGM on this node"} if workload["kind"] == "DaemonSet" else None
+    api.logs["dcgm-exporter"] = "failed to initialise DCGM\n"
+    told = fails(run, capsys, "deploy", "--overlay", "gpu", "--timeout", "0.3")
+    assert "not rolled out after 0.3 s" in told
+    assert "event Failed: no DCGM on this node" in told
+    assert "log   failed to initialise DCGM" in told
+
+
+def test_an_exporter_that_gets_no_pod(api, run, capsys):
+    api.add(node("gpu-1", gpus=2))
+    api.replica_failure = {"dcgm-exporter": 'forbidden: violates PodSecurity "baseline:latest": hostPath volumes'}
+    told = fails(run, capsys, "deploy", "--overlay", "gpu", "--timeout", "0.3")
+    assert 'event FailedCreate: forbidden: violates PodSecurity "baseline:latest": hostPath volumes' in told
+    assert "the DaemonSet's last events and log lines are above" in told
 
 
 @pytest.mark.parametrize(

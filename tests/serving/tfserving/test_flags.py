@@ -6,9 +6,11 @@ import pytest
 
 from models.problem import Problem
 from serving.tfserving import config
-from serving.tfserving.flags import Flags, parse
+from serving.tfserving.flags import Flags, connection_age_s, parse
 from serving.tfserving.main import main
 from serving.tfserving.status import Code, ServingError
+
+AGE = "grpc.max_connection_age_ms"
 
 # As issue 3 of Tandem lists them.
 NAMES = [
@@ -50,8 +52,26 @@ def test_a_flag_without_effect_is_remembered_once():
 
 
 @pytest.mark.parametrize(
+    ("text", "age"),
+    [
+        ("", (None, None)),
+        ("grpc.max_connection_age_ms=20000", (20.0, None)),
+        ("grpc.so_reuseport=0,grpc.max_connection_age_ms=1500,grpc.max_connection_age_grace_ms=0", (1.5, 0.0)),
+        ("grpc.max_connection_age_ms=2147483647", (None, None)),  # gRPC's "never"
+    ],
+)
+def test_the_age_of_connections_is_read_and_other_channel_arguments_are_named(text, age):
+    flags = parse([f"--grpc_channel_arguments={text}"])
+    assert connection_age_s(flags) == age
+    assert flags.without_effect == (["grpc_channel_arguments=grpc.so_reuseport"] if "so_reuseport" in text else [])
+
+
+@pytest.mark.parametrize(
     ("word", "message"),
     [
+        (f"--grpc_channel_arguments={AGE}", f"--grpc_channel_arguments={AGE}: {AGE} has no value"),
+        (f"--grpc_channel_arguments={AGE}=20s", f"--grpc_channel_arguments: {AGE}=20s: use whole milliseconds"),
+        (f"--grpc_channel_arguments={AGE}=0", f"--grpc_channel_arguments: {AGE}=0: use whole milliseconds, 1 or more"),
         ("--bogus_flag=1", "unknown argument: --bogus_flag=1"),
         ("stray", "unknown argument: stray"),
         ("--port=abc", "--port=abc: use a whole number"),

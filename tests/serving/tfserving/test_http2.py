@@ -190,6 +190,82 @@ def test_a_draining_connection_refuses_new_streams():
     asyncio.run(go())
 
 
+def test_a_retired_connection_takes_calls_until_the_client_knows_and_finishes_them():
+    async def go() -> None:
+        serve, encoder = server(), hpack.Encoder()
+        connection = serve.protocol()
+        transport = Transport()
+        connection.connection_made(transport)
+        connection.data_received(PREFACE + request(1, NEVER, b"", encoder))
+        transport.frames()
+        connection.retire()
+        no_stream_is_too_late = (2**31 - 1).to_bytes(4, "big")
+        (goaway, ping) = transport.frames()
+        assert (goaway[0], goaway[3][:8]) == (http2.GOAWAY, no_stream_is_too_late + bytes(4))
+        connection.data_received(request(3, ECHO, b"in time", encoder))
+        assert b"\x00\x00\x00\x00\x07in time" in [payload for _, _, _, payload in transport.frames()]
+        connection.data_received(frame(http2.PING, http2.ACK, 0, ping[3]) + request(5, ECHO, b"", encoder))
+        goaway, refused = transport.frames()
+        assert (goaway[0], goaway[3][:4]) == (http2.GOAWAY, (3).to_bytes(4, "big"))
+        assert (refused[0], refused[2]) == (http2.RST_STREAM, 5)
+        assert not transport.closed
+        next(iter(serve.calls.values())).reply(b"late")
+        await asyncio.sleep(0)
+        assert transport.closed
+
+    asyncio.run(go())
+
+
+class Ages(GrpcServer):
+    """Notes how old its connections became, in seconds."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.born: dict[http2.Http2Connection, float] = {}
+        self.ages: list[float] = []
+
+    def opened(self, connection: http2.Http2Connection) -> None:
+        super().opened(connection)
+        self.born[connection] = asyncio.get_running_loop().time()
+
+    def closed(self, connection: http2.Http2Connection) -> None:
+        super().closed(connection)
+        self.ages.append(asyncio.get_running_loop().time() - self.born[connection])
+
+
+def test_connections_grow_no_older_than_they_may_and_no_call_is_lost():
+    async def go() -> None:
+        serve = Ages({ECHO: echo}, 100, age_s=0.1, grace_s=5)
+        loop = asyncio.get_running_loop()
+        listener = await loop.create_server(serve.protocol, "127.0.0.1", 0)
+        address = f"127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+        async with grpc.aio.insecure_channel(address) as channel:
+            deadline = loop.time() + 30
+            while len(serve.ages) < 4:
+                assert await channel.unary_unary(ECHO)(b"x") == b"x"
+                assert loop.time() < deadline
+        listener.close()
+        assert min(serve.ages) > 0.08
+        assert serve.timers.keys() == serve.connections
+
+    asyncio.run(go())
+
+
+def test_a_call_longer_than_the_grace_ends_with_its_connection():
+    async def go() -> None:
+        serve = GrpcServer({NEVER: lambda message, call: None}, 100, age_s=0.05, grace_s=0.05)
+        listener = await asyncio.get_running_loop().create_server(serve.protocol, "127.0.0.1", 0)
+        address = f"127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+        async with grpc.aio.insecure_channel(address) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await channel.unary_unary(NEVER)(b"", timeout=20)
+        assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert serve.calls == serve.timers == {}
+        listener.close()
+
+    asyncio.run(go())
+
+
 FRAMES = st.builds(
     frame, st.integers(0, 11), st.integers(0, 255), st.sampled_from([0, 1, 2, 3, 5, 2**31 - 1]), st.binary(max_size=40)
 )

@@ -1,0 +1,296 @@
+"""What clients lose when a server gets SIGTERM, and when it is replaced by another (`make bench-drain`).
+
+Both servers as processes, bare and under the entry point of the images, which drains them. Each request waits for its
+batch (--batch-timeout-ms), so that at any moment a few of every kind are under way. Then the replacement, as a rolling
+update of the Deployments does it, in a tenth of the time: the new server becomes an endpoint, the old one leaves the
+list, which clients notice a while later, and is told to end after its preStop pause, or without one. A request counts
+as refused where the server said that it did not take it on, and as lost where it took the connection and gave no
+answer. The exit status is 1 where the replacement with the pause lost or refused any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from loadtest.bench import twins
+from loadtest.bench.name_server import Endpoints
+from loadtest.bench.switching_load import FLOWS, Flow, Outcome, SwitchingLoad
+from models.bundle import Bundle
+from models.problem import Problem, run
+from serving import launch, ports, tensorflow_serving
+from serving.process import ServerProcess
+from serving.profile import ServingProfile
+from serving.target import STACKS, Target
+from serving.torchserve import config as torchserve_config
+from serving.torchserve import java
+from serving.torchserve import server as torchserve
+
+OLD, NEW = "127.0.0.2", "127.0.0.3"
+# The Deployments' times (k8s/base), and what docs/operations.md says of clients, in seconds.
+CONNECTION_AGE_S, PRE_STOP_S, RESOLVE_EVERY_S, REST_AGE_S, LAG_S = 20.0, 60.0, 30.0, 50.0, 5.0
+BEFORE_S, AFTER_S = 2.0, 1.0  # of load on both sides of what is measured
+END_S = 30.0
+SUPERVISED = (
+    "import sys; from pathlib import Path; from serving.containers.entrypoint import Supervisor; "
+    "sys.exit(Supervisor(sys.argv[1], sys.argv[3:], {}, Path(sys.argv[2])).run())"
+)
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a server ends: under the images' entry point or bare, alone or replaced by another, with preStop or not."""
+
+    name: str
+    supervised: bool
+    replaced: bool
+    pre_stop: bool = False
+
+
+WAYS = (
+    Way("SIGTERM, bare", supervised=False, replaced=False),
+    Way("SIGTERM, entry point", supervised=True, replaced=False),
+    Way("replaced, bare, no pause", supervised=False, replaced=True),
+    Way("replaced, entry point, no pause", supervised=True, replaced=True),
+    Way("replaced, entry point, preStop", supervised=True, replaced=True, pre_stop=True),
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """``rate``: requests/s of each kind of client; ``scale``: of the Deployments' times."""
+
+    rate: float = 50.0
+    scale: float = 0.1
+    batch_timeout_ms: float = 100.0
+
+    @property
+    def profile(self) -> ServingProfile:
+        """The servers' tuning: batches that nothing fills before their time."""
+        return ServingProfile(max_batch_size=128, batch_timeout_ms=self.batch_timeout_ms)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server under way."""
+
+    target: Target
+    process: ServerProcess
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of the requests of one kind, from SIGTERM's coming (or the replacement) to the old server's end."""
+
+    engine: str
+    way: str
+    flow: str
+    sent: int
+    refused: int
+    lost: int
+    ended_s: float  # from SIGTERM to the process's end
+    failures: tuple[str, ...]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Command line of `make bench-drain`; the exit status."""
+    return run(lambda: _main(arguments))
+
+
+def _main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="bench-drain", description=__doc__)
+    defaults = Options()
+    parser.add_argument("--bundle", type=Path, help="the model's bundle (default: the first under artifacts/)")
+    parser.add_argument("--stack", action="append", choices=STACKS, help="repeatable (default: both)")
+    parser.add_argument("--rate", type=float, default=defaults.rate, help="requests/s of each kind (%(default)s)")
+    parser.add_argument("--scale", type=float, default=defaults.scale, help="of the Deployments' times (%(default)s)")
+    parser.add_argument(
+        "--batch-timeout-ms", type=float, default=defaults.batch_timeout_ms, help="a request's time (%(default)s)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows as JSON, too")
+    given = parser.parse_args(arguments)
+    for name, least, most in (("rate", 1, 200), ("scale", 0.02, 1), ("batch_timeout_ms", 1, 1000)):
+        if not least <= getattr(given, name) <= most:
+            raise Problem(f"--{name.replace('_', '-')} {getattr(given, name):g}: use {least} to {most}")
+    options = Options(given.rate, given.scale, given.batch_timeout_ms)
+    bundle = twins.find_bundle(given.bundle)
+    rows = [row for stack in given.stack or STACKS for row in measure(stack, bundle, options, WAYS)]
+    Console(highlight=False, soft_wrap=True, width=160).print(table(rows, options))
+    if given.json:
+        given.json.write_text(json.dumps([vars(row) for row in rows], indent=2) + "\n")
+    return int(any(row.way == WAYS[-1].name and row.lost + row.refused for row in rows))
+
+
+def measure(stack: str, bundle: Bundle, options: Options, ways: Sequence[Way]) -> Iterator[Row]:
+    """The rows of one server, each way from a fresh start. Raises `Problem` where a server does not start or end."""
+    for way in ways:
+        print(f"{stack}: {way.name}", file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory(prefix="tandem-bench-") as name, ExitStack() as started:
+            yield from _measure(stack, bundle, options, way, Path(name), started)
+
+
+def _measure(stack: str, bundle: Bundle, options: Options, way: Way, folder: Path, started: ExitStack) -> Iterator[Row]:
+    shared = tuple(ports.free(2))
+    addresses = (OLD, NEW) if way.replaced else (OLD,)
+    servers = {
+        address: started.enter_context(_started(stack, bundle, options, way, folder / address, address, shared))
+        for address in addresses
+    }
+    for server in servers.values():
+        server.process.wait_until(lambda target=server.target: launch.answers(target), 120)  # type: ignore[misc]
+    old = servers[OLD]
+    endpoints = Endpoints([OLD], LAG_S * options.scale)
+    load = SwitchingLoad(
+        old.target,
+        endpoints,
+        rate=options.rate,
+        rest_age_s=REST_AGE_S * options.scale,
+        resolve_every_s=RESOLVE_EVERY_S * options.scale,
+    )
+    with load:
+        deadline = time.monotonic() + 60
+        while load.answered() < 4 * options.rate:
+            old.process.check()
+            if time.monotonic() > deadline:
+                raise Problem(f"{old.target.engine} answers too slowly for {options.rate:g} requests/s of each kind")
+            time.sleep(0.05)
+        begin = time.monotonic()
+        time.sleep(BEFORE_S)
+        if way.replaced:
+            endpoints.replace([OLD, NEW])
+            time.sleep(BEFORE_S)
+            endpoints.replace([NEW])
+        if way.pre_stop:
+            time.sleep(PRE_STOP_S * options.scale)
+        asked = time.monotonic()
+        os.kill(old.process.pid, signal.SIGTERM)
+        while old.process.status is None:
+            if time.monotonic() > asked + END_S:
+                raise Problem(f"{old.target.engine} has not ended {END_S:g} s after SIGTERM", old.process.last_lines())
+            time.sleep(0.005)
+        ended = time.monotonic()
+        if way.replaced:
+            time.sleep(AFTER_S + endpoints.lag_s)
+    end = float("inf") if way.replaced else ended  # alone, whoever comes after its end is refused by nobody
+    for flow in FLOWS:
+        mine = [one for one in load.outcomes if one.flow == flow and begin <= one.sent < end]
+        yield _row(old.target.engine, way, flow, mine, ended - asked)
+
+
+def _row(engine: str, way: Way, flow: Flow, outcomes: Sequence[Outcome], ended_s: float) -> Row:
+    lost, refused = sum(one.lost for one in outcomes), sum(one.refused for one in outcomes)
+    failures = sorted({one.failure[:200] for one in outcomes if one.failure})
+    return Row(engine, way.name, str(flow), len(outcomes), refused, lost, ended_s, tuple(failures))
+
+
+@contextmanager
+def _started(
+    stack: str, bundle: Bundle, options: Options, way: Way, folder: Path, address: str, shared: tuple[int, ...]
+) -> Iterator[Server]:
+    """A server at ``address``, with the ports ``shared`` (REST, gRPC) that its twin at another address has, too."""
+    folder.mkdir(parents=True)
+    with tempfile.TemporaryDirectory(prefix="tandem-") as name:  # short: a worker's Unix socket lies below it
+        scratch = Path(name)
+        engine, command, environment = _command(stack, bundle, options, folder, scratch, address, shared)
+        if way.supervised:
+            command = [sys.executable, "-c", SUPERVISED, engine, str(scratch), *command]
+        process = ServerProcess(
+            engine,
+            command,
+            folder / "server.log",
+            environment={**environment, "PYTHONPATH": str(launch.ROOT)},
+            folder=folder,
+        )
+        try:
+            yield Server(_target(stack, bundle, engine, address, shared), process)
+        finally:
+            process.stop()
+
+
+def _command(
+    stack: str,
+    bundle: Bundle,
+    options: Options,
+    folder: Path,
+    scratch: Path,
+    address: str,
+    shared: tuple[int, ...],
+) -> tuple[str, list[str], dict[str, str]]:
+    """The engine's name, its command line and its environment."""
+    rest, grpc = shared
+    age_s = CONNECTION_AGE_S * options.scale
+    profile = options.profile
+    if stack == "pytorch":
+        management, metrics, grpc_management = ports.free(3)
+        rendering = torchserve_config.render(
+            profile,
+            model=bundle.model,
+            model_version=torchserve_config.archive_version(bundle.archive),
+            model_store=str(bundle.archive.parent.resolve()),
+            metrics_config=str(folder / "metrics.yaml"),
+            ports=torchserve_config.Ports(rest, management, metrics, grpc, grpc_management),
+            host=address,
+            connection_age_s=age_s,
+        )
+        rendering.write(folder)
+        command = torchserve.command_line(java.find(), folder, bundle.archive.parent.resolve(), scratch)
+        return "torchserve", command, {**torchserve.thread_settings(profile), **torchserve.scratch_settings(scratch)}
+    # Always the embedded one: TensorFlow Serving listens on every address, and two of them want the same ports here.
+    engine = tensorflow_serving.embedded()
+    flags = tensorflow_serving.render(
+        profile,
+        model=bundle.model,
+        model_base_path=str(bundle.savedmodel.resolve()),
+        configuration=str(folder),
+        grpc_port=grpc,
+        rest_port=rest,
+        connection_age_s=age_s,
+    )
+    flags.write(folder)
+    command = [*tensorflow_serving.command_line(engine, flags), f"--bind_address={address}"]
+    return engine.name, command, {"OMP_NUM_THREADS": str(profile.threads)}
+
+
+def _target(stack: str, bundle: Bundle, engine: str, address: str, shared: tuple[int, ...]) -> Target:
+    rest, grpc = shared
+    return Target(
+        stack=stack,
+        engine=engine,
+        engine_version="",
+        runtime="process",
+        model=bundle.model,
+        version=bundle.version,
+        input_shape=bundle.input_shape,
+        classes=bundle.classes,
+        grpc=f"{address}:{grpc}",
+        rest=f"{address}:{rest}",
+        metrics=None,
+    )
+
+
+def table(rows: Sequence[Row], options: Options) -> Table:
+    """The rows as a table, a way a line: requests lost and refused, of those sent, by kind of client."""
+    every = f"{options.rate:g} requests/s of each kind, {options.batch_timeout_ms:g} ms each"
+    shown = Table(title=f"Requests lost + refused / sent ({every}; times of the Deployments x {options.scale:g})")
+    for title in ("server", "how it ends", *map(str, FLOWS), "ended after"):
+        shown.add_column(title, no_wrap=True)
+    cells: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        of_way = cells.setdefault((row.engine, row.way), {"ended": row.ended_s})
+        of_way[row.flow] = f"{row.lost} + {row.refused} / {row.sent}"
+    for (engine, way), found in cells.items():
+        shown.add_row(engine, way, *(found[str(flow)] for flow in FLOWS), f"{found['ended']:.1f} s")
+    return shown

@@ -1,0 +1,78 @@
+"""The replacement of a server under load: nobody loses a request; and the pieces that it is measured with."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import grpc
+import pytest
+
+from loadtest.bench import drain
+from loadtest.bench.name_server import Endpoints, NameServer, answer
+from loadtest.bench.switching_load import FLOWS, Outcome
+
+
+def test_a_replacement_as_the_deployment_does_it_loses_nothing(bundle, tmp_path, monkeypatch, capsys):
+    """The embedded server, in a twentieth of the time; TorchServe takes the bench itself."""
+    monkeypatch.setattr(drain, "WAYS", drain.WAYS[-1:])
+    monkeypatch.setattr(drain, "BEFORE_S", 0.5)
+    monkeypatch.setenv("TANDEM_DRAIN_S", "0.5")
+    file = tmp_path / "rows.json"
+    options = ["--stack", "tensorflow", "--rate", "20", "--scale", "0.05", "--json", str(file)]
+    assert drain.main(["--bundle", str(bundle.folder), *options]) == 0
+    rows = json.loads(file.read_text())
+    assert [row["flow"] for row in rows] == list(map(str, FLOWS))
+    for row in rows:
+        assert (row["lost"], row["refused"], row["failures"]) == (0, 0, [])
+        assert row["sent"] > 60
+        assert row["ended_s"] > 0.5
+    assert "replaced, entry point, preStop" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("--rate=0", "--rate 0: use 1 to 200"), ("--batch-timeout-ms=5000", "--batch-timeout-ms 5000: use 1 to 1000")],
+)
+def test_impossible_options_are_refused(option, message, capsys):
+    assert drain.main([option]) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("protocol", "failure", "verdict"),
+    [
+        ("rest", "", "answered"),
+        ("rest", "HTTP 503: this server is stopping", "refused"),
+        ("rest", "ConnectionRefusedError: [Errno 111] Connection refused", "refused"),
+        ("rest", "RemoteDisconnected: Remote end closed connection without response", "lost"),
+        ("rest", "HTTP 500: worker died", "lost"),
+        ("grpc", "UNAVAILABLE: last error: Failed to connect to remote host: Connection refused", "refused"),
+        ("grpc", "UNAVAILABLE: Socket closed", "lost"),
+        ("grpc", "DEADLINE_EXCEEDED: Deadline Exceeded", "lost"),
+    ],
+)
+def test_a_refusal_is_no_loss(protocol, failure, verdict):
+    (flow, *_) = (flow for flow in FLOWS if flow.protocol == protocol)
+    outcome = Outcome(flow, 0.0, 0.0, failure)
+    assert ("refused" if outcome.refused else "lost" if outcome.lost else "answered") == verdict
+
+
+def test_clients_see_a_change_later():
+    endpoints = Endpoints(["127.0.0.2"], 0.2)
+    changed = time.monotonic()
+    endpoints.replace(["127.0.0.3"])
+    assert endpoints.seen() == ("127.0.0.2",)
+    while endpoints.seen() != ("127.0.0.3",):
+        assert time.monotonic() < changed + 10
+    assert time.monotonic() - changed >= 0.2
+
+
+def test_the_name_server_answers_grpcs_own_resolver():
+    with NameServer(Endpoints(["127.0.0.2", "127.0.0.3"], 0)) as names:
+        channel = grpc.insecure_channel(f"dns://{names.address}/server.test:1", [("grpc.use_local_subchannel_pool", 1)])
+        with channel, pytest.raises(grpc.RpcError) as raised:
+            channel.unary_unary("/a.B/C")(b"", timeout=10)
+    assert "127.0.0." in raised.value.details()  # it found the addresses, where nobody listens
+    query = b"\x12\x34\x01\x00\x00\x01" + bytes(6) + b"\x01a\x00\x00\x1c\x00\x01"  # an IPv6 address is asked for
+    assert answer(query, ["127.0.0.2"]) == b"\x12\x34\x85\x80\x00\x01" + bytes(6) + query[12:]
