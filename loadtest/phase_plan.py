@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.experiment import Experiment
+from loadtest.generator.capacity_search import CLOSING
 from loadtest.plan import Trial
 from loadtest.scenarios import Capacity, Offline, SingleStream, Spike
 
@@ -86,9 +87,10 @@ def expected_s(phase: Phase) -> float:
     if phase["kind"] == "warm-up":
         return float(phase["min_s"])
     if phase["kind"] == "search":
-        one = float(phase["trial"]["lead_in_s"] + phase["trial"]["duration_s"])
+        lead_in, once = float(phase["trial"]["lead_in_s"]), float(phase["trial"]["duration_s"])
+        closing = lead_in + CLOSING * once
         again = phase["trial"]["repetition"] > 1
-        return min(float(phase["budget_s"]), one * (2 if again else 7))
+        return min(float(phase["budget_s"]), 2 * closing if again else 7 * (lead_in + once) + closing)
     return float(phase["lead_in_s"] + phase["duration_s"])
 
 

@@ -38,7 +38,7 @@ class Ladder:
     arrival      the arrival process; batch: images in one request
     """
 
-    fractions: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.2)
+    fractions: tuple[float, ...] = (0.25, 0.5, 0.8, 1.2)
     rates: Rates = field(default_factory=dict)
     repetitions: int = 2
     duration_s: float = 5.0
@@ -54,25 +54,26 @@ class Ladder:
 
 @dataclass(frozen=True)
 class Capacity:
-    """The highest rate that meets the SLO: a geometric ramp, then bisection, then both boundaries once more.
+    """The highest rate that meets the SLO: a geometric ramp, then bisection, then both boundaries once more (see
+    `loadtest.generator.capacity_search`).
 
     The first repetition searches; the last one, on a server started anew, repeats both boundaries and goes on
     searching where it does not find the same.
 
     fractions   where the ramp starts, as a share of the slower target's probed throughput; rates: instead of it
     growth      the ramp's factor; precision: the search ends when the boundaries are within this share of one another
-    duration_s  measured seconds of each rate; budget_s: most seconds of one repetition's search, for each target and
-                protocol
+    duration_s  measured seconds of each rate, twice as many where a trial decides on a boundary
+    budget_s    most seconds of one repetition's search, for each target and protocol
     """
 
     fractions: tuple[float, ...] = (0.5,)
     rates: Rates = field(default_factory=dict)
     repetitions: int = 2
-    duration_s: float = 3.0
+    duration_s: float = 2.5
     lead_in_s: float = 0.5
     growth: float = 2.0
     precision: float = 0.05
-    budget_s: float = 60.0
+    budget_s: float = 45.0
     arrival: str = "poisson"
     batch: int = 1
 

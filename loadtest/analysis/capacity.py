@@ -1,51 +1,106 @@
-"""The highest rate that meets the SLO: from a capacity search where there was one, else from the ladder's rungs."""
+"""The highest rate that meets the SLO, from the trials of a capacity search and of the ladder, with its interval.
+
+Every usable trial is a vote on its rate. A threshold between tested rates is ruled out by the votes that it explains
+fewer than the best one does (`capacity_search.Thresholds`): what a sequential test at an error of one trial in ten does
+not rule out is the interval, by test inversion (Wald 1945; Casella & Berger 2002, §9.2.1). A search's interval is
+widened by how far servers that are started anew lie apart: the bracket of each repetition by itself on a log scale,
+their variance, with that within a bracket (its width² / 12), pooled over the searches of a run as in a one-way
+random-effects model, and Student's t for how little two repetitions say of it (Davison & Hinkley 1997, §3.8). The rungs
+of a ladder are too far apart for that: its interval is between rungs.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from loadtest.analysis import statistics, validity, wording
+from loadtest.analysis.saved_run import SavedTrial
+from loadtest.generator import slo as slo_of_trial
+from loadtest.generator.capacity_search import Thresholds, Try
+
 Figures = dict[str, Any]
+Bracket = tuple[float | None, float | None]
+
+# The lag at which a threshold is ruled out: one in eighty is so wrongly, where one trial in ten errs.
+RULED_OUT = 2
 
 
-def of(measurements: Sequence[Figures], searches: Sequence[Figures], slo: dict[str, float]) -> list[Figures]:
+@dataclass(frozen=True)
+class Vote:
+    """What one trial says. `met` is None where it may not be used, and `counted` whether a search did use it."""
+
+    target: str
+    protocol: str
+    scenario: str
+    repetition: int
+    rate: float
+    met: bool | None
+    counted: bool
+
+
+def votes(trials: Sequence[SavedTrial], slo: dict[str, float]) -> list[Vote]:
+    """The votes of a run's ladder and capacity trials. Of a trial that is not valid only overload counts; a rung of the
+    ladder is valid, as everywhere, where all of its repetitions are."""
+    asked = [trial for trial in trials if trial.key[2] in ("ladder", "capacity")]
+    silent = [bool(slo_of_trial.says_nothing(trial.record, slo["p99_ms"])) for trial in asked]
+    broken = [bool(validity.faults(trial, overload=False)) for trial in asked]
+    rungs = {
+        trial.key
+        for trial, *faults in zip(asked, silent, broken, strict=True)
+        if any(faults) and trial.key[2] == "ladder"
+    }
+    found = []
+    for trial, says_nothing, is_broken in zip(asked, silent, broken, strict=True):
+        met = None
+        if not (says_nothing or is_broken or trial.key in rungs):
+            met = not slo_of_trial.why_missed(trial.record, slo["p99_ms"], slo["error_ratio"])
+        target, protocol, scenario, rate = trial.key
+        repetition = int(trial.record.get("repetition", 1))
+        found.append(Vote(target, protocol, scenario, repetition, rate, met, counted=not says_nothing))
+    return found
+
+
+def of(cast: Sequence[Vote], searches: Sequence[Figures], slo: dict[str, float]) -> list[Figures]:
     """One entry for each target and protocol.
 
     scenario   "capacity" where a search was made, else "ladder"
-    max_rate   the highest offered rate whose p99 and errors meet the SLO, validly; None where no tested rate does
-    bracket    [max_rate, the lowest rate above it that does not], its end None where no tested rate missed
+    max_rate   the highest offered rate that meets the SLO; None where no tested rate does
+    bracket    [max_rate, the rate above it that does not], its end None where no tested rate missed
     confirmed  both ends of a search's bracket were repeated and said the same; a ladder's: they were repeated
-    ci95       [highest rate whose p99's upper bound still meets the SLO, lowest rate whose lower bound misses it]: the
-               rates at which a test at the 5 % level decides, by test inversion (Casella & Berger 2002, §9.2.1); an end
-               is None where no tested rate says so
+    ci95       its 95 % interval (see above); an end is None where no tested rate sets a bound
+    why_open   for each such end, a sentence that says why
     """
-    groups: dict[tuple[str, str], list[Figures]] = {}
-    for item in measurements:
-        if item["scenario"] in ("ladder", "capacity"):
-            groups.setdefault((item["target"], item["protocol"]), []).append(item)
     latest: dict[tuple[str, str], Figures] = {}
     for search in sorted(searches, key=lambda one: int(one["repetition"])):
         latest[search["target"], search["protocol"]] = search
-    return [_one(*key, items, latest.get(key), slo) for key, items in groups.items()]
+    groups: dict[tuple[str, str], list[Vote]] = {}
+    for vote in cast:
+        groups.setdefault((vote.target, vote.protocol), []).append(vote)
+    searched = {key: [one for one in group if one.scenario == "capacity"] for key, group in groups.items()}
+    reach = _reach([searched[key] for key in latest if key in searched])
+    return [_one(*key, group, latest.get(key), reach, slo) for key, group in groups.items()]
 
 
 def _one(
-    target: str, protocol: str, items: Sequence[Figures], search: Figures | None, slo: dict[str, float]
+    target: str, protocol: str, group: Sequence[Vote], search: Figures | None, reach: float, slo: dict[str, float]
 ) -> Figures:
+    own = [one for one in group if one.scenario == ("capacity" if search else "ladder")]
+    used = _usable(own)
+    top, above = Thresholds(used).bracket(1, 1)
     if search:
-        top, above = search["low"], search["high"]
-        confirmed, out_of_time = search["confirmed"], search["out_of_time"]
+        sound = all(one.met is not None for one in own if one.counted)
+        confirmed = search["confirmed"] and sound
+        if sound:
+            top, above = search["low"], search["high"]
     else:
-        meets = [item["offered_rate"] for item in items if _meets(item, slo, item["latency_ms"]["p99"])]
-        top = max(meets, default=None)
-        above = min((item["offered_rate"] for item in items if top is None or item["offered_rate"] > top), default=None)
-        ends = [item for item in items if item["offered_rate"] in (top, above)]
-        confirmed, out_of_time = bool(ends) and all(item["repetitions"] > 1 for item in ends), False
-    misses = [item["offered_rate"] for item in items if _misses(item, slo)]
-    high = min((rate for rate in misses if top is None or rate > top), default=None)
-    ceiling = min([*misses, *([] if top is None else [top * (1 + 1e-9)])], default=float("inf"))
-    surely = [item["offered_rate"] for item in items if _meets(item, slo, _end(item, 1))]
-    low = max((rate for rate in surely if rate <= ceiling), default=None)
+        tried = [one.rate for one in used]
+        ends = [end for end in (top, above) if end is not None]
+        confirmed = bool(ends) and all(tried.count(end) > 1 for end in ends)
+    # What the ladder says counts, too, but it does not open what the search has bounded.
+    ci95 = _interval((_usable(group), used), (top, above), reach if search else 0.0)
     return {
         "target": target,
         "protocol": protocol,
@@ -54,23 +109,72 @@ def _one(
         "max_rate": top,
         "bracket": [top, above],
         "confirmed": confirmed,
-        "out_of_time": out_of_time,
-        "ci95": [low, high],
-        "tested_rates": sorted({item["offered_rate"] for item in items}),
+        "out_of_time": bool(search and search["out_of_time"]),
+        "ci95": ci95,
+        "why_open": _why_open(group, ci95),
+        "tested_rates": sorted({one.rate for one in group}),
     }
 
 
-def _end(item: Figures, end: int) -> float | None:
-    bounds = item["ci95"]["p99"]
-    return bounds[end] if bounds else None
+def _usable(group: Sequence[Vote]) -> list[Try]:
+    return [Try(one.rate, one.met) for one in group if one.met is not None]
 
 
-def _meets(item: Figures, slo: dict[str, float], p99: float | None) -> bool:
-    return item["valid"] and p99 is not None and p99 <= slo["p99_ms"] and item["error_ratio"] <= slo["error_ratio"]
+def _interval(evidence: Sequence[Sequence[Try]], bracket: Bracket, reach: float) -> list[float | None]:
+    """[low, high] around a bracket, from the first of these collections of trials that sets each bound."""
+    ends = [Thresholds(tries).bracket(RULED_OUT, RULED_OUT) for tries in evidence]
+    low = next((low for low, _ in ends if low is not None), None)
+    high = next((high for _, high in ends if high is not None), None)
+    top, above = bracket
+    if low is not None:
+        low = min(low, top or low) * math.exp(-reach)
+    if high is not None:
+        high = max(high, above or high) * math.exp(reach)
+    return [low, high]
 
 
-def _misses(item: Figures, slo: dict[str, float]) -> bool:
-    """Whether a rate surely misses the SLO; also where arrivals were dropped because the server held too many."""
-    low = _end(item, 0)
-    over = (low is not None and low > slo["p99_ms"]) or item["error_ratio"] > slo["error_ratio"]
-    return over and (item["valid"] or bool(item["requests"]["dropped"]))
+def _reach(searches: Sequence[Sequence[Vote]]) -> float:
+    """How far the mean of a search's repetitions may lie from that of all starts of its server, on a log scale; 0 where
+    nothing was repeated, so that nothing is known of it."""
+    squares = within = 0.0
+    degrees, brackets, fewest = 0, 0, math.inf
+    for group in searches:
+        places = []
+        for repetition in sorted({one.repetition for one in group}):
+            ends = Thresholds(_usable([one for one in group if one.repetition == repetition])).bracket(1, 1)
+            known = [math.log(end) for end in ends if end is not None]
+            if known:
+                places.append(sum(known) / len(known))
+                within += (known[-1] - known[0]) ** 2 / 12
+                brackets += 1
+        if len(places) > 1:
+            middle = sum(places) / len(places)
+            squares += sum((place - middle) ** 2 for place in places)
+            degrees += len(places) - 1
+            fewest = min(fewest, len(places))
+    if not degrees:
+        return 0.0
+    return statistics.student_t(degrees) * math.sqrt((squares / degrees + within / brackets) / fewest)
+
+
+def _why_open(group: Sequence[Vote], ci95: Sequence[float | None]) -> list[str]:
+    rates = sorted({one.rate for one in group})
+    used = _usable(group)
+    why = []
+    if not used:
+        return ["no trial is valid, so nothing bounds the capacity"]
+    if ci95[0] is None:
+        met = max((one.rate for one in used if one.met), default=None)
+        why.append(
+            f"no lower bound: no rate from {wording.rate(rates[0])} on met the SLO"
+            if met is None
+            else f"no lower bound: {wording.rate(met)} met the SLO, but not so often that it could not be chance"
+        )
+    if ci95[1] is None:
+        missed = min((one.rate for one in used if not one.met), default=None)
+        why.append(
+            f"no upper bound: no rate up to {wording.rate(rates[-1])} missed the SLO"
+            if missed is None
+            else f"no upper bound: {wording.rate(missed)} missed the SLO, but not so often that it could not be chance"
+        )
+    return why

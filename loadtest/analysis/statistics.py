@@ -384,11 +384,13 @@ def ratio_of_bounded(first: float, its: Sequence[float | None], second: float, o
     up = _reach((first, its[1]), (second, others[0]))
     low = None if down is None else math.exp(difference - down)
     high = None if up is None else math.exp(difference + up)
+    if not difference:
+        return Ratio(first / second, [low, high], 1.0)
     towards = down if difference > 0 else up
     if towards is None:
         return Ratio(first / second, [low, high], None)
     normal = NormalDist()
-    z = normal.inv_cdf((1 + LEVEL) / 2) * abs(difference) / towards if towards else (math.inf if difference else 0.0)
+    z = normal.inv_cdf((1 + LEVEL) / 2) * abs(difference) / towards if towards else math.inf
     return Ratio(first / second, [low, high], 2 * (1 - normal.cdf(z)) if math.isfinite(z) else 0.0)
 
 

@@ -33,7 +33,7 @@ def build(run_folder: Path) -> dict[str, Any]:
     measured = measure(run, slo)
     parity = prove(run)
     figures = [item.figures for item in measured]
-    limits = capacity.of(figures, run.searches, slo)
+    limits = capacity.of(votes(run, slo), run.searches, slo)
     return {
         "experiment": run.experiment,
         "environment": run.environment,
@@ -80,6 +80,11 @@ def repetitions(run: SavedRun) -> dict[tuple[str, str, str, float], list[SavedTr
 def _protocols(run: SavedRun) -> list[str]:
     asked = [str(name) for name in run.experiment.get("protocols", [])]
     return list(dict.fromkeys([*asked, *sorted(trial.key[1] for trial in run.trials)]))
+
+
+def votes(run: SavedRun, slo: dict[str, float]) -> list[capacity.Vote]:
+    """What a run's trials say of the SLO, in the order of `repetitions`."""
+    return capacity.votes([trial for trials in repetitions(run).values() for trial in trials], slo)
 
 
 @dataclass(frozen=True)

@@ -71,11 +71,12 @@ def _comparison(
     stack: str, runs: Mapping[str, tuple[SavedRun, list[Compared]]], slo: dict[str, float]
 ) -> dict[str, Any]:
     """A summary of one target in both runs, each run under its label as if it were a target."""
-    relabelled, targets, doubts, searches = [], [], [], []
+    relabelled, targets, doubts, searches, votes = [], [], [], [], []
     for label, (run, items) in runs.items():
         targets.append({**summary.describe(run, stack), "name": label})
         doubts += [f"{label}: {why}" for why in summary.prove(run)["why_not_proven"]]
         searches += [{**search, "target": label} for search in run.searches if search["target"] == stack]
+        votes += [replace(vote, target=label) for vote in summary.votes(run, slo) if vote.target == stack]
         relabelled += [
             replace(item, key=(label, *item.key[1:]), figures={**item.figures, "target": label})
             for item in _measured(items, stack)
@@ -84,7 +85,7 @@ def _comparison(
     figures = [item.figures for item in relabelled]
     protocols = list(dict.fromkeys(item.key[1] for item in relabelled))
     parity = {**summary.prove(this), "proven": not doubts, "why_not_proven": doubts}
-    limits = capacity.of(figures, searches, slo)
+    limits = capacity.of(votes, searches, slo)
     return {
         "experiment": this.experiment,
         "environment": this.environment,

@@ -15,8 +15,9 @@ NOTABLY_STOLEN = 0.01
 SHARES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 
 
-def faults(trial: SavedTrial) -> list[str]:
-    """Why a trial may not be used, one sentence each; empty for a valid one."""
+def faults(trial: SavedTrial, *, overload: bool = True) -> list[str]:
+    """Why a trial may not be used, one sentence each; empty for a valid one. ``overload``: also what a server does that
+    is only overloaded, which makes its latencies meaningless, and yet says that it cannot take the rate."""
     record = trial.record
     requests = record["requests"]
     found = []
@@ -30,7 +31,7 @@ def faults(trial: SavedTrial) -> list[str]:
             f"the generator sent late: schedule slip p99 was {wording.milliseconds(slip)}, "
             f"allowed are {wording.setting(round(allowed, 2), 'ms')}{_stolen(record.get('cpu_stolen') or 0)}"
         )
-    if dropped := requests.get("dropped"):
+    if overload and (dropped := requests.get("dropped")):
         found.append(
             f"{wording.count(dropped)} arrivals were dropped because {wording.count(record.get('max_in_flight'))} "
             "requests were already in flight"
@@ -38,7 +39,7 @@ def faults(trial: SavedTrial) -> list[str]:
     if wrong := record.get("wrong"):
         found.append(f"{wording.count(wrong)} of {wording.count(record.get('checked'))} checked answers were wrong")
     found += [str(note) for note in record.get("notes") or [] if "died" in str(note)]
-    if not requests.get("ok"):
+    if overload and not requests.get("ok"):
         found.append("no request was answered correctly, so there is no latency to report")
     if trial.warm_up and not trial.warm_up.get("steady", True):
         cap = wording.seconds(trial.warm_up.get("seconds"))

@@ -14,6 +14,9 @@ from loadtest.analysis.statistics import Floats, Ratio, Resampled
 
 KEEPS_UP = 0.98
 FEWEST_REPETITIONS = 2
+# Of something that happened in none of n seconds, its share is at most 3 / n, with 95 % confidence (Hanley &
+# Lippman-Hand 1983, "If nothing goes wrong, is everything all right?"). Seconds, because requests within one depend.
+RULE_OF_THREE = 3.0
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,9 @@ def decide(
     A winner is named only where the interval of the ratio (first target / second target) excludes 1, also after Holm's
     correction for the number of comparisons (`p_adjusted`), both measurements are valid and repeated, errors are within
     the SLO, and both servers are proven to serve the same model; else `winner` is None and `why` says what is missing.
-    ``ci95`` is of that ratio; an end is None where the data set no bound.
+    ``ci95`` is of that ratio; an end is None where the data set no bound. ``ratio`` is None where there is no verdict,
+    and where the second target's figure is 0 and the first's is not: then the interval has a lower end. Targets that
+    change places have the same winner, and ratio and interval turned round.
     """
     if len(targets) < 2:
         return []
@@ -139,7 +144,7 @@ def _lower_latency(pair: tuple[str, str], protocol: str, rungs: Rungs, slo: dict
     ]
     chosen = (
         f"At {wording.rate(rate)} offered, the highest common rate at which both are valid and keep up: "
-        f"{texts[0]}, {texts[1]}; ratio {wording.number(ratio.ratio)} ({wording.interval(ci95)})."
+        f"{texts[0]}, {texts[1]}; ratio {_shown(ratio)}."
     )
     failing = [item for item in (first, second) if item.figures["error_ratio"] > slo["error_ratio"]]
     return {
@@ -162,7 +167,7 @@ def _more_within_slo(pair: tuple[str, str], protocol: str, rungs: Rungs, slo: di
     rate = max(usable)
     first, second = rungs[rate]
     (a, deviation_a), (b, deviation_b) = first.statistic("goodput"), second.statistic("goodput")
-    ratio = _goodput_ratio(a, deviation_a, b, deviation_b)
+    ratio = _goodput_ratio(a, deviation_a, b, deviation_b, min(item.figures["duration_s"] for item in (first, second)))
     texts = [
         f"{wording.stack(item.key[0])} answered {wording.rate(item.figures['goodput'])} "
         f"({wording.interval(item.figures['ci95']['goodput'], plain_rate=True)})"
@@ -170,14 +175,13 @@ def _more_within_slo(pair: tuple[str, str], protocol: str, rungs: Rungs, slo: di
     ]
     chosen = (
         f"Within {wording.setting(slo['p99_ms'], 'ms')} at {wording.rate(rate)} offered, the highest common rate with "
-        f"valid measurements: {texts[0]}, {texts[1]}; ratio {wording.number(ratio.ratio)} "
-        f"({wording.interval(ratio.ci95)})."
+        f"valid measurements: {texts[0]}, {texts[1]}; ratio {_shown(ratio)}."
     )
     within = [item.figures["latency_ms"]["p99"] or math.inf for item in (first, second)]
     if max(within) <= slo["p99_ms"]:
         chosen += " Both still meet the SLO there; only a higher ladder could tell them apart."
-    ahead = first if ratio.ratio > 1 else second
-    failing = [ahead] if ahead.figures["error_ratio"] > slo["error_ratio"] else []
+    ahead = {True: [first], False: [second]}[ratio.ratio > 1] if ratio.ratio != 1 else []
+    failing = [item for item in ahead if item.figures["error_ratio"] > slo["error_ratio"]]
     return {
         "question": question,
         "metric": "goodput",
@@ -189,20 +193,30 @@ def _repetitions(first: Compared, second: Compared) -> int:
     return min(first.figures["repetitions"], second.figures["repetitions"])
 
 
-def _goodput_ratio(first: float, its: Floats, second: float, others: Floats) -> Ratio:
-    """first / second. The larger one divides, so that near-zero goodput does not blow the ratio up."""
-    turned = first > second
-    small, large = ((second, others), (first, its)) if turned else ((first, its), (second, others))
-    ratio = first / second if second > 0 else math.inf
+def _goodput_ratio(first: float, its: Floats, second: float, others: Floats, seconds: float) -> Ratio:
+    """first / second, of shares measured over so many seconds. The larger one divides, so that near-zero goodput does
+    not blow the ratio up."""
+    one, other = (first, float(np.var(its)), its), (second, float(np.var(others)), others)
+    turned = one[:2] > other[:2]  # of equals, the surer one divides: so swapping them turns the interval round
+    small, large = (other, one) if turned else (one, other)
     if large[0] <= 0:
-        return Ratio(ratio, None, None)
+        return Ratio(math.nan, None, None)
     share = small[0] / large[0]
-    deviation = (small[0] + small[1]) / np.maximum(large[0] + large[1], large[0] * 1e-3) - share
-    bounds = statistics.interval(share, deviation)
-    ends: list[float | None] | None = [max(0.0, bounds[0]), bounds[1]] if bounds else None
-    if ends and turned:
-        ends = [1 / end if end else None for end in reversed(ends)]
-    return Ratio(ratio, ends, statistics.p_value(share - 1, deviation))
+    deviation = (small[0] + small[2]) / np.maximum(large[0] + large[2], large[0] * 1e-3) - share
+    ends: list[float | None] | None = None
+    if bounds := statistics.interval(share, deviation):
+        # A resample of nothing is nothing, and says nothing of how much there might be.
+        most = bounds[1] if small[0] > 0 else max(bounds[1], min(1.0, RULE_OF_THREE / seconds) / large[0])
+        ends = [max(0.0, bounds[0]), most]
+    if turned:
+        ends = [1 / end if end else None for end in reversed(ends)] if ends else None
+        share = 1 / share if share else math.inf
+    return Ratio(share, ends, statistics.p_value(small[0] / large[0] - 1, deviation))
+
+
+def _shown(ratio: Ratio) -> str:
+    number = "without bound" if math.isinf(ratio.ratio) else wording.number(ratio.ratio)
+    return f"{number} ({wording.interval(ratio.ci95)})"
 
 
 def _higher_capacity(pair: tuple[str, str], protocol: str, limits: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -219,7 +233,7 @@ def _higher_capacity(pair: tuple[str, str], protocol: str, limits: dict[str, dic
         f"({wording.interval(item['ci95'], plain_rate=True)})"
         for item in (first, second)
     ]
-    why = f"{texts[0]}, {texts[1]}; ratio {wording.number(ratio.ratio)} ({wording.interval(ratio.ci95)})."
+    why = f"{texts[0]}, {texts[1]}; ratio {_shown(ratio)}."
     winner = None
     unsure = [wording.stack(item["target"]) for item in (first, second) if not item["confirmed"]]
     if unsure:
@@ -233,7 +247,7 @@ def _higher_capacity(pair: tuple[str, str], protocol: str, limits: dict[str, dic
 
 
 def _excludes_one(ratio: Ratio) -> bool:
-    if ratio.ci95 is None or not math.isfinite(ratio.ratio):
+    if ratio.ci95 is None:
         return False
     low, high = ratio.ci95
     return (low is not None and low > 1) or (high is not None and high < 1)

@@ -63,7 +63,7 @@ def _main(arguments: Sequence[str]) -> int:
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n")
     differ = sum(row["winner"] is not None for row in rows)
-    compared = sum(row["ratio"] is not None for row in rows)
+    compared = sum(not row["why"].startswith("No verdict") for row in rows)
     console.print(
         f"{compared - differ} of {compared} comparisons show no difference; {len(rows) - compared} had no verdict"
     )
@@ -82,7 +82,7 @@ def _show(rows: Sequence[dict[str, Any]], console: Console) -> None:
         table.add_column(heading, no_wrap=True)
     for row in rows:
         p_value = wording.number(row["p_adjusted"], 2) if row["p_adjusted"] is not None else wording.NOTHING
-        shown = "no verdict" if row["ratio"] is None else "shown" if row["winner"] else "none shown"
+        shown = "no verdict" if row["why"].startswith("No verdict") else "shown" if row["winner"] else "none shown"
         cells = [str(row["run"]), wording.protocol(row["protocol"]), row["metric"], wording.number(row["ratio"])]
         table.add_row(*cells, wording.interval(row["ci95"]), p_value, shown)
     console.print(table)

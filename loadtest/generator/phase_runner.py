@@ -14,12 +14,13 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from loadtest.generator.capacity_search import Try, look
+from loadtest.generator.capacity_search import CLOSING, Found, Try, look
 from loadtest.generator.crew import Crew
 from loadtest.generator.exporter import Exporter, nothing_due
 from loadtest.generator.live import SecondLines, Slice, print_event
 from loadtest.generator.phases import ClosedLoopPhase, OpenLoopPhase, Phase, Plan, SearchPhase, WarmUpPhase
 from loadtest.generator.slip import spoiled
+from loadtest.generator.slo import says_nothing, why_missed
 from loadtest.generator.timer import clock
 from loadtest.generator.trial_files import Measured, trial_values, write_trial
 from loadtest.generator.warmup import WarmUp, write_warm_up
@@ -126,25 +127,26 @@ class Generator:
             found = look(tries, phase.trial.rate, phase.growth, phase.precision, phase.repeats)
             if found.next is None:
                 break
-            trial = _at_rate(phase, found.next, len(steps) + 1, sum(one.rate == found.next for one in tries))
+            trial = _at_rate(phase, found, len(steps) + 1, sum(one.rate == found.next for one in tries))
+            once = trial.lead_in_s + trial.duration_s
             began = clock()
             path = trial.folder / "trial.json"
             if path.exists():
                 values = json.loads(path.read_text())
-                left -= trial.lead_in_s + trial.duration_s
-            elif left < trial.lead_in_s + trial.duration_s:
+                left -= once
+            elif left < once:
                 out_of_time = True
                 break
             else:
-                values = self._trial(trial)
+                values = self._trial(replace(trial, retries=min(trial.retries, int(left / once) - 1)))
                 left -= clock() - began
-            why_not = _misses(values, phase)
-            late = spoiled(values)
-            if not late:  # a trial that the generator spoiled says nothing of the server
+            nothing = says_nothing(values, phase.p99_ms)
+            why_not = nothing or why_missed(values, phase.p99_ms, phase.error_ratio)
+            if not nothing:
                 tries.append(Try(found.next, not why_not))
             p99 = values["latency_ms"]["p99"]
             step = {"trial": trial.id, "rate": found.next, "p99_ms": p99, "met": not why_not, "why_not": why_not}
-            steps.append({**step, "spoiled": late})
+            steps.append({**step, "spoiled": bool(nothing)})
             print_event(self._out, "tried", phase.id, **step)
             if sum(one["spoiled"] and one["rate"] == found.next for one in steps) >= _MOST_SPOILED:
                 break
@@ -187,25 +189,13 @@ class Generator:
             tally.in_flight = 0
 
 
-def _at_rate(phase: SearchPhase, rate: float, number: int, tried: int) -> OpenLoopPhase:
+def _at_rate(phase: SearchPhase, found: Found, number: int, tried: int) -> OpenLoopPhase:
     """The next trial of a search; the same rate gets other arrivals each time it is tried."""
+    rate = found.next or 0.0
     name = f"{phase.id}-{number}"
     seed = int(np.random.SeedSequence([phase.trial.seed, round(rate * 1000), tried]).generate_state(1)[0])
-    return replace(phase.trial, id=name, folder=phase.trials / name, rate=rate, seed=seed)
-
-
-def _misses(trial: dict[str, Any], phase: SearchPhase) -> str:
-    """Why a trial does not meet the search's SLO; empty where it does."""
-    p99, requests, failed = trial["latency_ms"]["p99"], trial["requests"], sum(trial["errors"].values())
-    if spoiled(trial):
-        return f"the generator sent late: schedule slip p99 {trial['schedule_slip_ms']['p99']:.2f} ms"
-    if requests["dropped"]:
-        return f"{requests['dropped']} arrivals dropped"
-    if failed > phase.error_ratio * requests["sent"]:
-        return f"{failed} of {requests['sent']} requests failed"
-    if p99 is None:
-        return "no request was answered"
-    return f"p99 {p99:.1f} ms" if p99 > phase.p99_ms else ""
+    duration_s = phase.trial.duration_s * (CLOSING if found.closing else 1)
+    return replace(phase.trial, id=name, folder=phase.trials / name, rate=rate, seed=seed, duration_s=duration_s)
 
 
 def _notes(measured: Measured) -> list[str]:

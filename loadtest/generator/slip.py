@@ -16,5 +16,5 @@ def allowed_ms(p50_ms: float | None) -> float:
 
 def spoiled(trial: Mapping[str, Any]) -> bool:
     """Whether the generator (or its machine) spoiled a trial by sending late, whatever the server did in it."""
-    slip = trial["schedule_slip_ms"]["p99"]
-    return slip is not None and slip > allowed_ms(trial["latency_ms"]["p50"])
+    slip = (trial.get("schedule_slip_ms") or {}).get("p99")
+    return slip is not None and slip > allowed_ms((trial.get("latency_ms") or {}).get("p50"))

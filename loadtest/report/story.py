@@ -106,9 +106,9 @@ def _capacity_clause(figures: dict[str, Any], verdict: dict[str, Any]) -> str:
 
 def _factor(verdict: dict[str, Any], unit: str = "") -> str:
     """How many times better the winner is, above 1, with its interval."""
-    factor, ends = verdict["ratio"], verdict["ci95"]
+    # The loser's goodput may be 0: then only the interval's near end says anything.
+    factor, ends = math.inf if verdict["ratio"] is None else verdict["ratio"], verdict["ci95"]
     if factor < 1:
-        # The loser's goodput may be 0: then only the interval's near end says anything.
         factor, ends = 1 / factor if factor else math.inf, [1 / end if end else None for end in reversed(ends)]
     if not math.isfinite(factor):
         return f"without bound{unit} {_bounds(ends)}"

@@ -38,7 +38,8 @@ def show(summary: dict[str, Any], report: Path | None = None, console: Console |
     console.print()
     for verdict in summary["verdicts"]:
         winner = verdict["winner"]
-        answer = wording.stack(winner) if winner else ("no difference shown" if verdict["ratio"] else "no verdict")
+        undecided = "no verdict" if verdict["why"].startswith("No verdict") else "no difference shown"
+        answer = wording.stack(winner) if winner else undecided
         console.print(
             Text.assemble((f"{verdict['question']} ", "bold"), (f"{answer}.", "bold green" if winner else "bold"))
         )
