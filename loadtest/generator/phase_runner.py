@@ -21,7 +21,7 @@ from loadtest.generator.live import SecondLines, Slice, print_event
 from loadtest.generator.phases import ClosedLoopPhase, OpenLoopPhase, Phase, Plan, SearchPhase, WarmUpPhase
 from loadtest.generator.slip import spoiled
 from loadtest.generator.timer import clock
-from loadtest.generator.trial_files import Measured, trial_values, write_trial
+from loadtest.generator.trial_files import Measured, by_model, trial_values, write_trial
 from loadtest.generator.warmup import WarmUp, write_warm_up
 from models.problem import Problem
 
@@ -104,6 +104,8 @@ class Generator:
                 "notes": _notes(measured),
                 "spoiled": aside,
             }
+            if len(self._plan.traffic) > 1:
+                extra["by_model"] = by_model({one.target.model: one.share for one in self._plan.traffic}, measured)
             values = trial_values(phase, self._plan.target, measured, extra)
             again = spoiled(values) and len(aside) < retries
             folder = phase.folder
