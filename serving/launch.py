@@ -184,7 +184,7 @@ def _start_tensorflow(
         rest=f"{ports.LOOPBACK}:{rest_port}",
         metrics=f"http://{ports.LOOPBACK}:{rest_port}{tensorflow_serving.METRICS_PATH}",
         settings=rendering.settings,
-        notes=(*rendering.notes, *engine.notes),
+        notes=(*rendering.notes, *engine.notes, *tensorflow_serving.sharing(engine, len(bundles))),
     )
     return RunningTarget(target, process, process.stop)
 

@@ -24,6 +24,7 @@ from serving.profile import ServingProfile
 METRICS_PATH = "/monitoring/prometheus/metrics"
 REST_TIMEOUT_MS = 120_000
 PROGRAM = "tensorflow_model_server"
+EMBEDDED = "embedded-tfserving"
 MODELS = "models.txt"
 
 
@@ -58,7 +59,7 @@ def embedded() -> Engine:
     """The embedded server, on loopback."""
     command = (sys.executable, "-m", "serving", "tfserving", f"--bind_address={ports.LOOPBACK}")
     notes = ("The embedded server computes with oneDNN (TF_ENABLE_ONEDNN_OPTS=1) unless told otherwise.",)
-    return Engine("embedded-tfserving", f"tensorflow {version('tensorflow')}", command, notes)
+    return Engine(EMBEDDED, f"tensorflow {version('tensorflow')}", command, notes)
 
 
 def find_engine(model_server: Path | None = None) -> Engine:
@@ -149,6 +150,17 @@ max_enqueued_batches {{ value: {queue} }}
     if beside:
         files[MODELS] = _model_config(served)
     return Rendering(files, tuple(f"--{key}={value}" for key, value in flags.items()), settings, tuple(notes))
+
+
+def sharing(engine: Engine, models: int) -> tuple[str, ...]:
+    """Notes on how an engine's batch threads serve so many models."""
+    if models == 1:
+        return ()
+    if engine.name == EMBEDDED:
+        return (
+            f"Each of the embedded server's {models} models has batch threads of its own; TF Serving's share them.",
+        )
+    return (f"TF Serving's {models} models share its batch threads; each has a queue of its own.",)
 
 
 def _which(served: Mapping[str, str], configuration: str) -> dict[str, Any]:

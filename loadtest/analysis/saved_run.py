@@ -91,6 +91,14 @@ class SavedRun:
         asked = [str(name) for name in self.experiment.get("targets", [])]
         return list(dict.fromkeys([*asked, *(trial.key[0] for trial in self.trials)]))
 
+    @property
+    def wire_targets(self) -> Values:
+        """What wire parity found of each target: of the model, or of the first of several; empty where not saved."""
+        parity = self.wire_parity or {}
+        if self.mix:
+            parity = (parity.get("models") or {}).get(next(iter(self.mix))) or {}
+        return parity.get("targets") or {}
+
     def target(self, stack: str) -> Values:
         """The saved `Target` of a stack; empty where it never came up."""
         return next((target for target in self.targets if target.get("stack") == stack), {})

@@ -256,11 +256,9 @@ def conditions(figures: dict[str, Any], manifest: dict[str, Any] | None) -> list
     experiment, environment = figures["experiment"], figures["environment"]
     profile, ladder = experiment.get("profile", {}), experiment.get("ladder", {})
     slo = {**DEFAULT_SLO, **experiment.get("slo", {})} if experiment.get("ladder") else {}
-    accuracy = ((manifest or {}).get("training") or {}).get("test_accuracy")
-    model = " on ".join(wording.isolated(str(experiment.get(key, wording.NOTHING))) for key in ("model", "dataset"))
     images = ladder.get("batch", 1)
     found = [
-        ("Model", model + (f", test accuracy {wording.number(accuracy * 100)} %" if accuracy else "")),
+        _models(figures, manifest),
         ("Requests", f"{wording.plural(images, 'image')} each, {ladder.get('arrival', 'poisson')} arrivals"),
         (
             "Repetitions",
@@ -289,6 +287,26 @@ def conditions(figures: dict[str, Any], manifest: dict[str, Any] | None) -> list
     elif environment:
         found.append(("Pinning", "none: server and load generator share CPUs"))
     return found
+
+
+def _models(figures: dict[str, Any], manifest: dict[str, Any] | None) -> tuple[str, str]:
+    """The model, or the models that each server holds with their shares of the requests, and the data set."""
+    experiment, by_model = figures["experiment"], figures.get("parity", {}).get("by_model", {})
+    dataset = wording.isolated(str(experiment.get("dataset", wording.NOTHING)))
+    if mix := experiment.get("models"):
+        each = [
+            f"{wording.isolated(name)} for {wording.share(share)} of the requests"
+            + _accuracy(by_model.get(name, {}).get("exports", {}).get("pytorch", {}).get("accuracy"))
+            for name, share in mix.items()
+        ]
+        return "Models", f"{'; '.join(each)}; on {dataset}, all held by one server"
+    accuracy = ((manifest or {}).get("training") or {}).get("test_accuracy")
+    model = wording.isolated(str(experiment.get("model", wording.NOTHING)))
+    return "Model", f"{model} on {dataset}{_accuracy(accuracy)}"
+
+
+def _accuracy(accuracy: float | None) -> str:
+    return f", test accuracy {wording.number(accuracy * 100)} %" if accuracy else ""
 
 
 def _percent(slo: dict[str, Any]) -> str:

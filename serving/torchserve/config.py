@@ -90,8 +90,7 @@ def render(
     served = {model: model_version, **(beside or {})}
     if beside:
         notes.append(
-            f"Each of the {len(served)} models has {profile.instances} worker process(es) and a queue of its own in "
-            "TorchServe; in TF Serving the batch threads are shared by all models."
+            f"Each of TorchServe's {len(served)} models has {profile.instances} worker process(es) and a queue of its own."
         )
     tuning = {
         "minWorkers": profile.instances,
