@@ -90,7 +90,8 @@ def render(
     served = {model: model_version, **(beside or {})}
     if beside:
         notes.append(
-            f"Each of TorchServe's {len(served)} models has {profile.instances} worker process(es) and a queue of its own."
+            f"Each of TorchServe's {len(served)} models has {profile.instances} worker process(es) and a queue of its "
+            "own."
         )
     tuning = {
         "minWorkers": profile.instances,
