@@ -138,7 +138,7 @@ class Loader:
             _, stolen = stolen_share(before)
             report(reader.read(), clock(), _nothing)
         recording = loop.recording
-        sent = np.resize(choice, len(recording))
+        sent = loop.payloads_sent()
         wrong = payloads.wrong(recording.bodies, sent)
         for request in wrong:
             recording.status[request] = recording.code("wrong_answer")
