@@ -125,7 +125,7 @@ def _holds(figures: dict[str, Any]) -> str:
     known = dict(conditions(figures, None))
     device = figures["experiment"].get("profile", {}).get("device")
     parts = [
-        f"for {wording.shorten(known['Model'], 80)}",
+        f"for {wording.shorten(known.get('Model') or known['Models'], 80)}",
         f"with an SLO of {known['SLO'].replace(', ', ' and ')}" if "SLO" in known else "",
         f"on {wording.shorten(known['Machine'], 80)}" if "Machine" in known else "",
         f"computing on the {str(device).upper()}" if device else "",
@@ -291,18 +291,20 @@ def conditions(figures: dict[str, Any], manifest: dict[str, Any] | None) -> list
 
 def _models(figures: dict[str, Any], manifest: dict[str, Any] | None) -> tuple[str, str]:
     """The model, or the models that each server holds with their shares of the requests, and the data set."""
-    experiment, by_model = figures["experiment"], figures.get("parity", {}).get("by_model", {})
+    experiment = figures["experiment"]
     dataset = wording.isolated(str(experiment.get("dataset", wording.NOTHING)))
-    if mix := experiment.get("models"):
-        each = [
-            f"{wording.isolated(name)} for {wording.share(share)} of the requests"
-            + _accuracy(by_model.get(name, {}).get("exports", {}).get("pytorch", {}).get("accuracy"))
-            for name, share in mix.items()
-        ]
-        return "Models", f"{'; '.join(each)}; on {dataset}, all held by one server"
-    accuracy = ((manifest or {}).get("training") or {}).get("test_accuracy")
-    model = wording.isolated(str(experiment.get("model", wording.NOTHING)))
-    return "Model", f"{model} on {dataset}{_accuracy(accuracy)}"
+    mix = experiment.get("models")
+    if not mix:
+        accuracy = ((manifest or {}).get("training") or {}).get("test_accuracy")
+        model = wording.isolated(str(experiment.get("model", wording.NOTHING)))
+        return "Model", f"{model} on {dataset}{_accuracy(accuracy)}"
+    each = [f"{wording.isolated(name)} ({wording.share(share)} of the requests)" for name, share in mix.items()]
+    found = f"{' and '.join(each)} on {dataset}"
+    if manifest:
+        evidence = figures["parity"]["by_model"].values()
+        accuracies = [one["exports"].get("pytorch", {}).get("accuracy") for one in evidence]
+        found += f", test accuracy {' and '.join(map(wording.precise_share, accuracies))}"
+    return "Models", found
 
 
 def _accuracy(accuracy: float | None) -> str:

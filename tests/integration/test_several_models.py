@@ -139,7 +139,7 @@ def test_the_report_shows_each_model(run, browser):
         for line in (folder / "report.md").read_text().splitlines()
         if ": " in line
     )
-    assert re.search(r"convnet.* for 70 % of the requests.*lenet.* for 30 % of the requests", conditions["Models"])
+    assert re.search(r"convnet.* \(70 % of the requests\) and .*lenet.* \(30 % of the requests\)", conditions["Models"])
 
 
 @pytest.fixture(scope="module")
