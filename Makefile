@@ -28,7 +28,7 @@ what := $(if $(MODEL),--model $(MODEL)) $(if $(DATASET),--dataset $(DATASET))
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  variables: EXPERIMENT=default|smoke|FILE.toml  DATASET=fashion-mnist|cifar10|digits  MODEL=convnet  RUNTIME=process|container|kubernetes  RUN=FOLDER  AGAINST=FOLDER  ARGS='--help'"
+	@echo "  variables: EXPERIMENT=default|smoke|FILE.toml  DATASET=fashion-mnist|cifar10|digits  MODEL=convnet|lenet  RUNTIME=process|container|kubernetes  RUN=FOLDER  AGAINST=FOLDER  ARGS='--help'"
 
 compare: $(INSTALLED) packages ## train, export, prove, serve, load, report: the whole comparison
 	@$(PY) -m loadtest compare --experiment $(EXPERIMENT) $(what) $(if $(RUNTIME),--set runtime=$(RUNTIME)) $(ARGS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from loadtest.runtimes.kubernetes import InCluster, KubernetesTargets
 from loadtest.runtimes.process import LocalTargets
 from loadtest.runtimes.remote import RemoteTargets
 from loadtest.runtimes.targets import Targets
-from models import bundle as bundles
+from models import bundle as bundle_archive
 from models.bundle import Bundle
 from models.problem import Problem
 from serving import serve
@@ -29,6 +29,7 @@ from serving.containers import docker_cli
 from serving.containers.stack import Choice, Stack
 from serving.cores import split_cores
 from serving.kubernetes.kubectl import Cluster
+from serving.target import Target
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -60,16 +61,17 @@ def compare(
         docker_cli.require_engine()  # before minutes of training
     if experiment.runtime == "kubernetes":
         return _in_cluster(experiment, Cluster(context), artifacts, results, fresh)
-    bundle = export(experiment, artifacts)
+    bundles = [export(experiment, model, artifacts) for model in experiment.mix]
 
     def servers(folder: RunFolder) -> Targets:
         if experiment.runtime == "container":
+            (bundle,) = bundles
             stack = Stack(bundle, containers or Choice(), artifacts)
             return ContainerTargets(folder, bundle, experiment.profile, experiment.protocols, stack)
         cores = split_cores(sorted(os.sched_getaffinity(0)))
-        return LocalTargets(folder, bundle, experiment.profile, experiment.protocols, cores, tensorflow_model_server)
+        return LocalTargets(folder, bundles, experiment.profile, experiment.protocols, cores, tensorflow_model_server)
 
-    return _run(experiment, bundle, results, fresh, servers)
+    return _run(experiment, bundles, results, fresh, servers)
 
 
 def load_running(
@@ -84,35 +86,63 @@ def load_running(
 ) -> Path:
     """Run the named experiment against servers that are up already, as `serve` describes them in its targets.json.
 
-    `bundle_folder`: the bundle that they serve (None: the one of their model and version in `artifacts`). Returns the
-    report's path.
+    Servers of one model are asked for that; of several, for those that the experiment names. `bundle_folder`: the
+    bundle of their only model (None: those of their models and versions in `artifacts`). Returns the report's path.
     """
     targets = serve.load_targets(targets_file)
-    served = {(target.model, target.version) for target in targets}
-    if len(served) != 1:
-        raise Problem(f"{targets_file}: its targets must serve one model in one version, not {sorted(served)}")
-    model, version = served.pop()
-    bundle = bundles.load(bundle_folder or artifacts / model / str(version))
-    fixed = {"runtime": "remote", "model": model, "dataset": bundle.manifest["dataset"]["name"]}
+    versions = _served(targets, targets_file)
+    fixed: dict[str, Any] = {"runtime": "remote"}
     experiment = experiments.load(name, {**overrides, **fixed})
+    if len(versions) == 1 and not experiment.models:
+        fixed["model"] = next(iter(versions))
+        experiment = experiments.load(name, {**overrides, **fixed})
+    missing = [model for model in experiment.mix if model not in versions]
+    if missing:
+        raise Problem(f"{targets_file}: its servers hold {', '.join(versions)}, and not {', '.join(missing)}")
+    if bundle_folder and len(experiment.mix) > 1:
+        raise Problem(f"--bundle {bundle_folder}: one bundle; those of several models are looked for in --artifacts")
+    chosen = [
+        bundle_archive.load(bundle_folder or artifacts / model / str(versions[model])) for model in experiment.mix
+    ]
+    datasets = {str(bundle.manifest["dataset"]["name"]) for bundle in chosen}
+    if len(datasets) > 1:
+        raise Problem(f"{targets_file}: its models are of several data sets: {', '.join(sorted(datasets))}")
+    experiment = experiments.load(name, {**overrides, **fixed, "dataset": datasets.pop()})
+    first = [target for target in targets if target.model == chosen[0].model]
 
     def servers(folder: RunFolder) -> Targets:
-        return RemoteTargets(folder, bundle, experiment.protocols, targets)
+        return RemoteTargets(folder, chosen, experiment.protocols, first)
 
-    return _run(experiment, bundle, results, fresh, servers)
+    return _run(experiment, chosen, results, fresh, servers)
+
+
+def _served(targets: Sequence[Target], file: Path) -> dict[str, int]:
+    """The models that every server holds, and their versions. Raises `Problem` where the servers differ."""
+    held: dict[str, dict[str, int]] = {}
+    addresses: dict[str, set[tuple[str, str]]] = {}
+    for target in targets:
+        held.setdefault(target.stack, {})[target.model] = target.version
+        addresses.setdefault(target.stack, set()).add((target.grpc, target.rest))
+    different = {str(models) for models in held.values()}
+    if len(different) != 1:
+        raise Problem(f"{file}: its targets must serve the same models in the same versions, not {sorted(different)}")
+    for stack, found in addresses.items():
+        if len(found) > 1:
+            raise Problem(f"{file}: the models of {stack} must be held by one server, not at {sorted(found)}")
+    return next(iter(held.values()))
 
 
 def _in_cluster(experiment: Experiment, cluster: Cluster, artifacts: Path, results: Path, fresh: bool) -> Path:
     """Measure what is deployed; what an earlier, interrupted command left in the cluster is brought home first."""
     settings = kubernetes.deployed(cluster, experiment)
-    bundle = bundles.load(artifacts / settings.model / str(settings.version))
+    bundle = bundle_archive.load(artifacts / settings.model / str(settings.version))
     folder = RunFolder.open(results, experiment, bundle.digest, fresh)
     with RunProgress() as progress, InCluster(cluster, folder) as place:
         progress.say(f"run    {os.path.relpath(folder.path)} on {cluster.context}")
         place.agent.collect(progress.say)
         resolved = folder.experiment()
         targets = KubernetesTargets(folder, bundle, resolved.profile, resolved.protocols, cluster, settings)
-        return run(resolved, bundle, targets, folder, progress, place)
+        return run(resolved, [bundle], targets, folder, progress, place)
 
 
 def collect(run_folder: str, context: str | None) -> int:
@@ -123,19 +153,19 @@ def collect(run_folder: str, context: str | None) -> int:
         return place.agent.collect(progress.say)
 
 
-def _run(experiment: Experiment, bundle: Bundle, results: Path, fresh: bool, servers: Any) -> Path:
-    folder = RunFolder.open(results, experiment, bundle.digest, fresh)
+def _run(experiment: Experiment, bundles: Sequence[Bundle], results: Path, fresh: bool, servers: Any) -> Path:
+    folder = RunFolder.open(results, experiment, " ".join(bundle.digest for bundle in bundles), fresh)
     with RunProgress() as progress:
         progress.say(f"run    {os.path.relpath(folder.path)}")
-        return run(folder.experiment(), bundle, servers(folder), folder, progress)
+        return run(folder.experiment(), bundles, servers(folder), folder, progress)
 
 
-def export(experiment: Experiment, artifacts: Path) -> Bundle:
-    """Have the bundle made by the models package in its own process: this one never imports torch or tensorflow.
+def export(experiment: Experiment, model: str, artifacts: Path) -> Bundle:
+    """Have a model's bundle made by the models package in its own process: this one never imports torch or tensorflow.
 
     Raises `Problem`.
     """
-    command = [sys.executable, "-m", "models", "export", "--model", experiment.model, "--dataset", experiment.dataset]
+    command = [sys.executable, "-m", "models", "export", "--model", model, "--dataset", experiment.dataset]
     command += ["--seed", str(experiment.seed), "--artifacts", str(artifacts)]
     # In a session of its own: Ctrl-C reaches it as SIGTERM from here, which is clean even while its interpreter starts.
     export = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
@@ -147,4 +177,4 @@ def export(experiment: Experiment, artifacts: Path) -> Bundle:
         raise
     if export.returncode:
         raise Problem("the model could not be exported; the reason stands above")
-    return bundles.load(Path(output.strip().splitlines()[-1]))
+    return bundle_archive.load(Path(output.strip().splitlines()[-1]))

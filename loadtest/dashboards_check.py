@@ -226,7 +226,8 @@ def _show(outcomes: Sequence[Outcome], console: Console) -> None:
 
 def _export(artifacts: Path) -> Bundle:
     """The smallest bundle: what a model answers does not matter here."""
-    return export(experiments.load("smoke"), artifacts)
+    smoke = experiments.load("smoke")
+    return export(smoke, smoke.model, artifacts)
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:

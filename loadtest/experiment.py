@@ -31,6 +31,12 @@ from serving.target import PROTOCOLS, STACKS
 
 BUILT_IN = Path(__file__).resolve().parent.parent / "experiments"
 RUNTIMES = ("process", "container", "kubernetes", "remote")
+# Their images hold one model.
+ONE_MODEL_RUNTIMES = ("container", "kubernetes")
+# Shares of several models may leave this much over: thirds are 0.333.
+SHARES_TOLERANCE = 0.005
+
+Shares = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -127,10 +133,15 @@ class Cost:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A validated experiment. Raises `Problem`, starting with the dotted key at fault, for an impossible value."""
+    """A validated experiment. Raises `Problem`, starting with the dotted key at fault, for an impossible value.
+
+    model   the one model that is served, or
+    models  several that each server holds at once, and which share of the requests each one gets
+    """
 
     name: str = "default"
     model: str = "convnet"
+    models: Shares = field(default_factory=dict)
     dataset: str = "fashion-mnist"
     targets: tuple[str, ...] = STACKS
     protocols: tuple[str, ...] = ("grpc", "rest")
@@ -155,6 +166,7 @@ class Experiment:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", self.name):
             raise Problem(f"name = {self.name!r}: use 1 to 64 letters, digits, '.', '_' or '-'")
         one_of("runtime", self.runtime, RUNTIMES)
+        self._check_models()
         for key, known in (("targets", STACKS), ("protocols", PROTOCOLS), ("scenarios", tuple(SCENARIOS))):
             chosen = getattr(self, key)
             for value in chosen:
@@ -169,6 +181,25 @@ class Experiment:
                 )
             if getattr(self.scenario(name), "arrival", "") == "trace" and not self.arrivals.trace:
                 raise Problem(f"{section(name)}.arrival = 'trace': name the file of timestamps as arrivals.trace")
+
+    def _check_models(self) -> None:
+        if not self.models:
+            return
+        for model, share in self.models.items():
+            if not 0 < share < 1:
+                raise Problem(f"models.{model} = {share:g}: use a share of the requests between 0 and 1")
+        if abs(sum(self.models.values()) - 1) > SHARES_TOLERANCE:
+            raise Problem(f"models: the shares add up to {sum(self.models.values()):.4g}, not to 1")
+        if self.runtime in ONE_MODEL_RUNTIMES:
+            raise Problem(
+                f"models: runtime = {self.runtime!r} serves one model, which its images hold: name it as model, or use "
+                "runtime = 'process' or make loadtest"
+            )
+
+    @property
+    def mix(self) -> Shares:
+        """The models served and the share of the requests that each one gets."""
+        return self.models or {self.model: 1.0}
 
     def scenario(self, name: str) -> Scenario:
         """The settings of a scenario, by its name."""
@@ -191,6 +222,7 @@ class Experiment:
         import tomli_w  # the load generator's image does not have it
 
         values = asdict(self)
+        del values["model" if self.models else "models"]
         for name in SCENARIOS:
             if "rates" in values[section(name)] and not values[section(name)]["rates"]:
                 del values[section(name)]["rates"]
@@ -231,9 +263,15 @@ def parse(text: str, file: str = "experiment", overrides: Mapping[str, Any] | No
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise Problem(f"{file}: not valid TOML: {error}") from error
+    given = {dotted.partition(".")[0] for dotted in overrides or {}}
+    for key, other in (("model", "models"), ("models", "model")):
+        if key in given and other not in given:  # the command line wins
+            values.pop(other, None)
     for dotted, value in (overrides or {}).items():
         _put(values, dotted, value)
     try:
+        if "model" in values and "models" in values:
+            raise Problem("models: give either model or models")
         return _build(Experiment, values, "")
     except Problem as problem:
         found = re.match(r"[\w.-]+", str(problem))
@@ -281,6 +319,10 @@ def _typed(dotted: str, value: Any, annotation: str) -> Any:
         if isinstance(value, dict):
             return _build(_SECTIONS[annotation], value, dotted)
         raise Problem(f"{dotted}: use a table, [{dotted}]")
+    if annotation == "Shares":
+        if isinstance(value, dict) and len(value) > 1:
+            return {key: _typed(f"{dotted}.{key}", item, "float") for key, item in value.items()}
+        raise Problem(f"{dotted} = {value!r}: use a table of two or more, such as {{convnet = 0.7, lenet = 0.3}}")
     if annotation == "Rates":
         if isinstance(value, dict):
             return {key: _typed(f"{dotted}.{key}", item, "tuple[float, ...]") for key, item in value.items()}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.experiment import Generator
+from loadtest.generator.phases import Traffic
 from loadtest.phase_plan import longest_s
 from loadtest.run_folder import write_json
 from models.problem import Problem
@@ -26,6 +27,7 @@ def run_phases(
     reference: Path,
     phases: Sequence[dict[str, Any]],
     *,
+    mix: Sequence[Traffic] = (),
     folder: Path,
     generator: Generator,
     exporter_port: int,
@@ -36,9 +38,10 @@ def run_phases(
 ) -> None:
     """Run phases (warm-ups and trials) against a target and return when all have ended.
 
-    `folder` receives the plan and the generator's log; each phase writes its own folder as it ends. `on_event` gets
-    the generator's progress events; `check` is called all the while and raises when the server under test has died.
-    Raises `Problem` when the generator fails or does not end in time; the generator never outlives this call.
+    `mix`: the models of the target's server that the requests are for, where these are several. `folder` receives the
+    plan and the generator's log; each phase writes its own folder as it ends. `on_event` gets the generator's progress
+    events; `check` is called all the while and raises when the server under test has died. Raises `Problem` when the
+    generator fails or does not end in time; the generator never outlives this call.
     """
     folder.mkdir(parents=True)
     plan = folder / "plan.json"
@@ -47,6 +50,7 @@ def run_phases(
         {
             "target": target.to_dict(),
             "reference": str(reference),
+            **({"mix": [one.to_values() for one in mix]} if mix else {}),
             "payloads": generator.payloads,
             "exporter_port": exporter_port,
             "cores": list(cores),

@@ -39,3 +39,17 @@ def measure(bundle: Bundle, stack: str, profile: ServingProfile, cores: Sequence
     except (subprocess.SubprocessError, OSError, ValueError, IndexError) as error:
         return {"problem": f"the model's own time could not be measured: {error}"}
     return {"ms": milliseconds, "cores": list(cores), "threads": profile.threads}
+
+
+def mean(times: Sequence[dict[str, Any]], shares: Sequence[float]) -> dict[str, Any]:
+    """What `measure` found of several models as that of a request of the mix: the mean of their times, weighted by the
+    models' shares of the requests. The only model's own where there is one; the first problem where one failed."""
+    failed = [one for one in times if "ms" not in one]
+    if failed or len(times) == 1:
+        return failed[0] if failed else times[0]
+    total = sum(shares)
+    ms = {
+        size: sum(share * one["ms"][size] for one, share in zip(times, shares, strict=True)) / total
+        for size in times[0]["ms"]
+    }
+    return {**times[0], "ms": ms}

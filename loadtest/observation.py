@@ -25,7 +25,8 @@ TIMELINE = ("t", "rate", "p50_ms", "p99_ms", "batch_size", "cpu_cores", "memory_
 def server_figures(prometheus: Prometheus, trial: Mapping[str, Any]) -> dict[str, Any]:
     """What the server under test says of a trial (`trial`: the values of trial.json).
 
-    Throughput in requests/s, times in milliseconds, batch size in images; None where the engine does not tell.
+    Throughput in requests/s, times in milliseconds, batch size in images; None where the engine does not tell. Of
+    several models the mean latency is that of all requests, and quantiles are in `by_model` alone: they do not add up.
     """
     known = schema.load()
     dialect = known.dialects[known.dialect_of(trial["engine"])]
@@ -37,13 +38,24 @@ def server_figures(prometheus: Prometheus, trial: Mapping[str, Any]) -> dict[str
         return None if value is None else 1e3 * value
 
     latency = known.metrics["serving:request_latency_seconds:p99"]
+    if "by_model" in trial:
+        models = _models(prometheus, known, dialect.name, window, at)
+        latencies: dict[str, Any] = {
+            "latency_ms": {"p50": None, "p99": None},
+            "latency_ms_mean": _mean_of(models, trial["by_model"]),
+            "by_model": models,
+        }
+    else:
+        latencies = {
+            "latency_ms": {
+                "p50": milliseconds("serving:request_latency_seconds:p50"),
+                "p99": milliseconds("serving:request_latency_seconds:p99"),
+            },
+            "latency_ms_mean": milliseconds("serving:request_latency_seconds:mean"),
+        }
     return {
         "throughput": _throughput(prometheus.series(f"{dialect.answered}[{window}]", at)),
-        "latency_ms": {
-            "p50": milliseconds("serving:request_latency_seconds:p50"),
-            "p99": milliseconds("serving:request_latency_seconds:p99"),
-        },
-        "latency_ms_mean": milliseconds("serving:request_latency_seconds:mean"),
+        **latencies,
         "latency_meaning": latency.meaning[dialect.name],
         "batch_size_mean": _value(prometheus, known, "serving:batch_size:avg", dialect.name, window, at),
         "compute_ms_mean": milliseconds("serving:compute_seconds:mean"),
@@ -101,6 +113,26 @@ def _value(
     if dialect not in metric.dialects:
         return None
     return prometheus.query(f"max({metric.expression(dialect, window)} >= 0)", at)
+
+
+def _models(
+    prometheus: Prometheus, known: schema.Schema, dialect: str, window: str, at: float
+) -> dict[str, dict[str, float]]:
+    """{model: {"p50", "p99", "mean"}}: what the server says of each model's latency, in milliseconds."""
+    found: dict[str, dict[str, float]] = {}
+    for figure in ("p50", "p99", "mean"):
+        expression = known.metrics[f"serving:request_latency_seconds:{figure}"].expression(dialect, window)
+        for one in prometheus.series(f"max by (model) ({expression} >= 0)", at):
+            found.setdefault(one.labels["model"], {})[figure] = 1e3 * one.samples[-1][1]
+    return found
+
+
+def _mean_of(models: Mapping[str, Mapping[str, float]], answered: Mapping[str, Any]) -> float | None:
+    """The mean over all requests, by how many of each model were answered; None where a model's is not known."""
+    weights = {model: one["requests"]["ok"] for model, one in answered.items() if one["requests"]["ok"]}
+    if not weights or any("mean" not in models.get(model, {}) for model in weights):
+        return None
+    return sum(weight * models[model]["mean"] for model, weight in weights.items()) / sum(weights.values())
 
 
 def _throughput(counters: list[Series]) -> float | None:

@@ -13,7 +13,9 @@ from typing import Any
 
 from loadtest import model_time, observation, phase_plan, plan, report
 from loadtest.analysis import summary
+from loadtest.analysis.saved_run import manifest_name
 from loadtest.experiment import Experiment
+from loadtest.generator.phases import Traffic
 from loadtest.generator.slip import SLIP_FLOOR_MS
 from loadtest.observation import Prometheus
 from loadtest.phase_plan import Phase
@@ -26,6 +28,7 @@ from loadtest.runtimes.targets import Targets
 from models.bundle import Bundle
 from models.problem import Problem
 from serving import ports
+from serving.target import Target
 
 # Planned seconds of work that is not load, for the time left; measured on 2 cores.
 START_S = 8.0
@@ -34,7 +37,7 @@ GENERATOR_START_S = 1.5
 
 def run(
     experiment: Experiment,
-    bundle: Bundle,
+    bundles: Sequence[Bundle],
     targets: Targets,
     folder: RunFolder,
     say_progress: RunProgress,
@@ -42,17 +45,19 @@ def run(
 ) -> Path:
     """Run, or go on with, an experiment in its folder, with the load from `place`; returns the report's path.
 
+    `bundles`: one for each of the experiment's models, which every server holds, in the experiment's order.
     Everything measured is on disk as it ends: a `Problem` or Ctrl-C keeps the finished trials and leaves no process
     behind, and the same command goes on from there.
     """
-    shutil.copy(bundle.folder / "manifest.json", folder.path / "bundle-manifest.json")
+    for number, bundle in enumerate(bundles):
+        shutil.copy(bundle.folder / "manifest.json", folder.path / manifest_name(bundle.model if number else ""))
     with contextlib.ExitStack() as resources:
         prometheus = place.prometheus(folder.path / "prometheus", targets.generator_cores)
         if prometheus:
             resources.callback(prometheus.stop)
         targets.observe(prometheus)
         resources.callback(targets.stop)
-        job = _Job(experiment, bundle, targets, folder, prometheus, say_progress, place)
+        job = _Job(experiment, bundles, targets, folder, prometheus, say_progress, place)
         job.record_environment()
         job.time_models()
         job.probe()
@@ -69,7 +74,7 @@ def run(
 @dataclass
 class _Job:
     experiment: Experiment
-    bundle: Bundle
+    bundles: Sequence[Bundle]
     targets: Targets
     folder: RunFolder
     prometheus: Prometheus | None
@@ -120,7 +125,9 @@ class _Job:
         for stack in self.experiment.targets:
             if stack not in known:
                 self.progress.now(f"{stack}: the model alone, without a server")
-                known[stack] = model_time.measure(self.bundle, stack, self.experiment.profile, cores)
+                profile, shares = self.experiment.profile, self.experiment.mix.values()
+                alone = [model_time.measure(bundle, stack, profile, cores) for bundle in self.bundles]
+                known[stack] = model_time.mean(alone, list(shares))
                 self.folder.write("model-time.json", known)
 
     def probe(self) -> None:
@@ -179,10 +186,12 @@ class _Job:
         generator = self.experiment.generator
         if self.prometheus:
             self.prometheus.watch_generator(self.exporter_port)
+        target = self.targets.target(block.stack)
         self.place.run_phases(
-            self.targets.target(block.stack),
-            self.bundle.reference,
+            target,
+            self.bundles[0].reference,
             phases,
+            mix=self._mix(target),
             folder=self.folder.new_folder("generator", f"{block.stack}-r{block.repetition}"),
             generator=generator,
             exporter_port=self.exporter_port,
@@ -190,6 +199,13 @@ class _Job:
             on_event=lambda event: self._on_event(block, event, {phase["id"]: phase for phase in phases}),
             check=self.targets.check,
         )
+
+    def _mix(self, target: Target) -> list[Traffic]:
+        """Which models the requests are for, where these are several."""
+        if len(self.bundles) == 1:
+            return []
+        shares = self.experiment.mix
+        return [Traffic(target.asked_for(bundle), bundle.reference, shares[bundle.model]) for bundle in self.bundles]
 
     def _on_event(self, block: Block, event: dict[str, Any], phases: dict[str, Phase]) -> None:
         phase = phases.get(event.get("id", ""))

@@ -35,6 +35,25 @@ def convnet(classes: int) -> nn.Module:
     )
 
 
+@architecture("lenet")
+def lenet(classes: int) -> nn.Module:
+    """LeNet-5 (LeCun et al. 1998) on three channels: two times Conv 5x5, tanh and mean pooling; three dense layers."""
+    return nn.Sequential(
+        nn.Conv2d(3, 6, kernel_size=5),
+        nn.Tanh(),
+        nn.AvgPool2d(2),
+        nn.Conv2d(6, 16, kernel_size=5),
+        nn.Tanh(),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(16 * 5 * 5, 120),
+        nn.Tanh(),
+        nn.Linear(120, 84),
+        nn.Tanh(),
+        nn.Linear(84, classes),
+    )
+
+
 class ImageClassifier(nn.Module):
     """The servable: uint8 images [N, H, W, 3] -> float32 probabilities [N, classes].
 

@@ -6,12 +6,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from models import problem
 from serving.containers import command_line as container_verbs
 from serving.profile import DEVICES, ServingProfile
 from serving.target import STACKS, Target
+
+if TYPE_CHECKING:
+    from models.bundle import Bundle
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,8 +53,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--bundle", type=Path, help="an exported bundle's folder; default: the newest of --model")
-    parser.add_argument("--model", default="convnet", help="model name (%(default)s)")
+    parser.add_argument(
+        "--bundle", type=Path, action="append", help="an exported bundle's folder; default: the newest of --model"
+    )
+    parser.add_argument(
+        "--model",
+        action="append",
+        help="model name (convnet); repeat it, or --bundle, for servers of several models",
+    )
     parser.add_argument("--artifacts", type=Path, default=Path("artifacts"), help="where bundles lie (%(default)s)")
     parser.add_argument("--stack", action="append", choices=STACKS, help="repeatable; default: both")
     parser.add_argument("--tensorflow-model-server", type=Path, metavar="PROGRAM", help="default: PATH, else embedded")
@@ -70,6 +79,12 @@ def _profile(options: argparse.Namespace) -> ServingProfile:
     return ServingProfile.from_dict({key: getattr(options, key) for key in ServingProfile().to_dict()})
 
 
+def _bundles(options: argparse.Namespace) -> list[Bundle]:
+    from serving import serve
+
+    return serve.choose_bundles(options.bundle or [], options.artifacts, options.model or ["convnet"])
+
+
 def _serve(options: argparse.Namespace) -> int:
     from serving import serve
     from serving.launch import FixedPorts
@@ -79,7 +94,7 @@ def _serve(options: argparse.Namespace) -> int:
         "tensorflow": FixedPorts(options.tensorflow_grpc_port, options.tensorflow_rest_port),
     }
     return serve.run(
-        serve.choose_bundle(options.bundle, options.artifacts, options.model),
+        _bundles(options),
         _profile(options),
         options.folder,
         stacks=options.stack or STACKS,
@@ -92,28 +107,32 @@ def _serve(options: argparse.Namespace) -> int:
 def _parity(options: argparse.Namespace) -> int:
     from serving import serve, wire_parity
 
-    bundle = serve.choose_bundle(options.bundle, options.artifacts, options.model)
+    bundles = _bundles(options)
     if options.targets:
         for target in serve.load_targets(options.targets):
+            bundle = next((one for one in bundles if one.model == target.model), bundles[0])
             _print_parity(target, wire_parity.check(target, bundle.reference))
         return 0
     for stack in options.stack or STACKS:
         with serve.started(
-            bundle,
+            bundles[0],
             _profile(options),
             options.folder,
+            beside=bundles[1:],
             stacks=[stack],
             cores=options.cores,
             tensorflow_model_server=options.tensorflow_model_server,
         ) as [running]:
-            _print_parity(running.target, wire_parity.check(running.target, bundle.reference))
+            for bundle in bundles:
+                target = running.target.asked_for(bundle)
+                _print_parity(target, wire_parity.check(target, bundle.reference))
     return 0
 
 
 def _print_parity(target: Target, figures: dict[str, dict[str, Any]]) -> None:
     for protocol, one in figures.items():
         print(
-            f"{target.stack:<10} {target.engine:<18} {protocol:<11} {one['samples']} samples, "
+            f"{target.stack:<10} {target.engine:<18} {target.model:<10} {protocol:<11} {one['samples']} samples, "
             f"max |dp| {one['max_abs_diff']:.1e}, same top-1 {one['top1_agreement']:.2%}"
         )
 

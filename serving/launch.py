@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,15 +65,17 @@ def start(
     profile: ServingProfile,
     folder: Path,
     *,
+    beside: Sequence[Bundle] = (),
     cores: Sequence[int] = (),
     tensorflow_model_server: Path | None = None,
     startup_timeout_s: float = 120,
     fixed_ports: FixedPorts = FixedPorts(),
 ) -> RunningTarget:
-    """Start ``stack`` and return once the model answers a prediction over gRPC and over REST.
+    """Start ``stack`` and return once every model answers a prediction over gRPC and over REST.
 
-    ``folder`` receives the rendered configuration, the log (server.log) and target.json. ``cores`` pins the server and
-    all that it starts. Raises `Problem` where it cannot be started, or dies, or is not ready in time.
+    ``beside``: bundles of other models that the same server is to hold (see `Target.asked_for`). ``folder`` receives
+    the rendered configuration, the log (server.log) and target.json. ``cores`` pins the server and all that it starts.
+    Raises `Problem` where it cannot be started, or dies, or is not ready in time.
     """
     if stack not in STACKS:
         raise Problem(f"target {stack!r}: use one of {', '.join(STACKS)}")
@@ -87,12 +90,15 @@ def start(
         "cores": tuple(cores),
     }
     deadline = time.monotonic() + startup_timeout_s
+    bundles = [bundle, *beside]
     if stack == "pytorch":
-        running = _start_torchserve(bundle, profile, folder, cores, fixed_ports, common, deadline)
+        running = _start_torchserve(bundles, profile, folder, cores, fixed_ports, common, deadline)
     else:
-        running = _start_tensorflow(bundle, profile, folder, cores, tensorflow_model_server, fixed_ports, common)
+        running = _start_tensorflow(bundles, profile, folder, cores, tensorflow_model_server, fixed_ports, common)
     try:
-        running.process.wait_until(lambda: answers(running.target), deadline - time.monotonic())
+        for one in bundles:
+            ready = partial(answers, running.target.asked_for(one))
+            running.process.wait_until(ready, deadline - time.monotonic())
         running.process.watch_workers()
         running.target.save(folder / "target.json")
     except BaseException:
@@ -102,7 +108,7 @@ def start(
 
 
 def _start_torchserve(
-    bundle: Bundle,
+    bundles: Sequence[Bundle],
     profile: ServingProfile,
     folder: Path,
     cores: Sequence[int],
@@ -119,7 +125,7 @@ def _start_torchserve(
         grpc_management=spare[4],
     )
     available = len(cores) or len(os.sched_getaffinity(0))
-    server = TorchServe(bundle.archive, bundle.model, profile, folder, chosen, cores, available)
+    server = TorchServe({one.model: one.archive for one in bundles}, profile, folder, chosen, cores, available)
     try:
         server.process.wait_until(server.model_loaded, deadline - time.monotonic())
     except BaseException:
@@ -139,7 +145,7 @@ def _start_torchserve(
 
 
 def _start_tensorflow(
-    bundle: Bundle,
+    bundles: Sequence[Bundle],
     profile: ServingProfile,
     folder: Path,
     cores: Sequence[int],
@@ -153,8 +159,9 @@ def _start_tensorflow(
     rest_port = _port(fixed.rest, spare[1], "TF Serving's REST API")
     rendering = tensorflow_serving.render(
         profile,
-        model=bundle.model,
-        model_base_path=str(bundle.savedmodel.resolve()),
+        model=bundles[0].model,
+        model_base_path=str(bundles[0].savedmodel.resolve()),
+        beside={one.model: str(one.savedmodel.resolve()) for one in bundles[1:]},
         configuration=str(folder.resolve()),
         grpc_port=grpc_port,
         rest_port=rest_port,
@@ -177,7 +184,7 @@ def _start_tensorflow(
         rest=f"{ports.LOOPBACK}:{rest_port}",
         metrics=f"http://{ports.LOOPBACK}:{rest_port}{tensorflow_serving.METRICS_PATH}",
         settings=rendering.settings,
-        notes=(*rendering.notes, *engine.notes),
+        notes=(*rendering.notes, *engine.notes, *tensorflow_serving.sharing(engine, len(bundles))),
     )
     return RunningTarget(target, process, process.stop)
 

@@ -39,8 +39,21 @@ def choose_bundle(folder: Path | None, artifacts: Path, model: str) -> Bundle:
     return bundle.load(folder)
 
 
+def choose_bundles(folders: Sequence[Path], artifacts: Path, models: Sequence[str]) -> list[Bundle]:
+    """The bundles in ``folders``, else the newest of each of ``models``; no model twice. Raises `Problem`."""
+    if folders:
+        chosen = [choose_bundle(folder, artifacts, "") for folder in folders]
+    else:
+        chosen = [choose_bundle(None, artifacts, model) for model in models]
+    names = [one.model for one in chosen]
+    if len(set(names)) < len(names):
+        raise Problem(f"models {', '.join(names)}: name each once; a server holds one version of a model here")
+    return chosen
+
+
 def load_targets(path: Path) -> list[Target]:
-    """The running targets that `run` (or a comparison) wrote to ``path``; raises `Problem`."""
+    """The running targets that `run` (or a comparison) wrote to ``path``, one for each server and model; raises
+    `Problem`."""
     try:
         return [Target.from_dict(one) for one in json.loads(path.read_text())]
     except (OSError, ValueError, TypeError) as error:
@@ -53,12 +66,16 @@ def started(
     profile: ServingProfile,
     folder: Path,
     *,
+    beside: Sequence[Bundle] = (),
     stacks: Iterable[str],
     ports: Mapping[str, launch.FixedPorts] | None = None,
     cores: Sequence[int] = (),
     tensorflow_model_server: Path | None = None,
 ) -> Iterator[list[launch.RunningTarget]]:
-    """All of ``stacks`` running, each with its configuration and log in ``folder``; stopped at the end in any case."""
+    """All of ``stacks`` running, each with its configuration and log in ``folder``; stopped at the end in any case.
+
+    ``beside``: bundles of other models that each server is to hold.
+    """
     with contextlib.ExitStack() as running:
         targets = []
         for stack in stacks:
@@ -68,6 +85,7 @@ def started(
                 bundle,
                 profile,
                 folder / stack,
+                beside=beside,
                 cores=cores,
                 tensorflow_model_server=tensorflow_model_server,
                 fixed_ports=(ports or {}).get(stack, launch.FixedPorts()),
@@ -77,7 +95,7 @@ def started(
 
 
 def run(
-    bundle: Bundle,
+    bundles: Sequence[Bundle],
     profile: ServingProfile,
     folder: Path,
     *,
@@ -86,21 +104,26 @@ def run(
     cores: Sequence[int] = (),
     tensorflow_model_server: Path | None = None,
 ) -> int:
-    """Serve until Ctrl-C or SIGTERM; ``folder``/targets.json names the endpoints for as long. Raises `Problem`."""
+    """Serve ``bundles`` until Ctrl-C or SIGTERM; ``folder``/targets.json names the endpoints for as long.
+
+    Raises `Problem`.
+    """
     folder = folder.resolve()  # the curl lines work from any folder
     listing = folder / "targets.json"
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     options = {"ports": ports, "cores": cores, "tensorflow_model_server": tensorflow_model_server}
     try:
         with contextlib.ExitStack() as running:
-            targets = running.enter_context(started(bundle, profile, folder, stacks=stacks, **options))  # type: ignore[arg-type]
+            servers = started(bundles[0], profile, folder, beside=bundles[1:], stacks=stacks, **options)  # type: ignore[arg-type]
+            targets = running.enter_context(servers)
             _watched(running, targets, folder / "prometheus")
-            what = write_sample(bundle, folder / "sample.json")
-            for one in targets:
-                print(describe(one.target, folder / "sample.json"))
+            what = write_sample(bundles[0], folder / "sample.json")
+            held = [one.target.asked_for(bundle) for one in targets for bundle in bundles]
+            for target in held:
+                print(describe(target, folder / "sample.json"))
             print(f"\nsample.json holds {what}. Endpoints: {listing}. Ctrl-C stops the servers.", flush=True)
             temporary = listing.with_suffix(".tmp")
-            temporary.write_text(json.dumps([one.target.to_dict() for one in targets], indent=2) + "\n")
+            temporary.write_text(json.dumps([target.to_dict() for target in held], indent=2) + "\n")
             temporary.replace(listing)
             while True:
                 for one in targets:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from models.bundle import Bundle
 
 STACKS = ("pytorch", "tensorflow")
 PROTOCOLS = ("grpc", "rest", "rest-binary")
@@ -13,7 +16,8 @@ PROTOCOLS = ("grpc", "rest", "rest-binary")
 
 @dataclass(frozen=True)
 class Target:
-    """Everything that a client, the load generator and the report need to know of one running server.
+    """Everything that a client, the load generator and the report need to know of one running server, asked for one
+    of the models that it holds.
 
     stack           "pytorch" or "tensorflow"
     engine          what really answers: "torchserve", "tensorflow-serving" or "embedded-tfserving"
@@ -44,6 +48,16 @@ class Target:
     cores: tuple[int, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def asked_for(self, bundle: Bundle) -> Target:
+        """The same server, asked for another of its models."""
+        return replace(
+            self,
+            model=bundle.model,
+            version=bundle.version,
+            input_shape=bundle.input_shape,
+            classes=bundle.classes,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The target as plain values, for JSON."""

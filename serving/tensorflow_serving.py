@@ -5,12 +5,13 @@ The same files and flags start the real ``tensorflow_model_server`` and the embe
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +24,8 @@ from serving.profile import ServingProfile
 METRICS_PATH = "/monitoring/prometheus/metrics"
 REST_TIMEOUT_MS = 120_000
 PROGRAM = "tensorflow_model_server"
+EMBEDDED = "embedded-tfserving"
+MODELS = "models.txt"
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def embedded() -> Engine:
     """The embedded server, on loopback."""
     command = (sys.executable, "-m", "serving", "tfserving", f"--bind_address={ports.LOOPBACK}")
     notes = ("The embedded server computes with oneDNN (TF_ENABLE_ONEDNN_OPTS=1) unless told otherwise.",)
-    return Engine("embedded-tfserving", f"tensorflow {version('tensorflow')}", command, notes)
+    return Engine(EMBEDDED, f"tensorflow {version('tensorflow')}", command, notes)
 
 
 def find_engine(model_server: Path | None = None) -> Engine:
@@ -86,16 +89,20 @@ def render(
     grpc_port: int,
     rest_port: int,
     connection_age_s: float | None = None,
+    beside: Mapping[str, str] | None = None,
 ) -> Rendering:
-    """Render batching.txt, monitoring.txt and the flags.
+    """Render batching.txt, monitoring.txt and the flags; models.txt where there are several models.
 
     ``model_base_path`` and ``configuration`` (the folder of the files) are paths as the server will see them;
-    ``connection_age_s``: the server asks gRPC clients to connect anew after so many seconds (None: never).
+    ``connection_age_s``: the server asks gRPC clients to connect anew after so many seconds (None: never); ``beside``:
+    other models of the same server and their base paths.
     """
+    served = {model: model_base_path, **(beside or {})}
     queue = math.ceil(profile.queue_capacity / profile.max_batch_size)
     computing = profile.instances * profile.max_batch_size
-    grpc_threads = profile.queue_capacity + computing + 16
-    rest_threads = max(16, 4 * computing)
+    # Each model has a queue of its own.
+    grpc_threads = len(served) * (profile.queue_capacity + computing) + 16
+    rest_threads = max(16, 4 * computing * len(served))
     notes = [
         f"TF Serving's queue counts batches: queue_capacity = {profile.queue_capacity} became "
         f"{queue} batches of up to {profile.max_batch_size} images.",
@@ -117,8 +124,7 @@ max_enqueued_batches {{ value: {queue} }}
     flags = {
         "port": grpc_port,
         "rest_api_port": rest_port,
-        "model_name": model,
-        "model_base_path": model_base_path,
+        **_which(served, configuration),
         "enable_batching": "true",
         "batching_parameters_file": f"{configuration}/batching.txt",
         "monitoring_config_file": f"{configuration}/monitoring.txt",
@@ -141,7 +147,41 @@ max_enqueued_batches {{ value: {queue} }}
         "tensorflow_inter_op_parallelism": profile.instances,
     }
     files = {"batching.txt": batching, "monitoring.txt": monitoring}
+    if beside:
+        files[MODELS] = _model_config(served)
     return Rendering(files, tuple(f"--{key}={value}" for key, value in flags.items()), settings, tuple(notes))
+
+
+def sharing(engine: Engine, models: int) -> tuple[str, ...]:
+    """Notes on how an engine's batch threads serve so many models."""
+    if models == 1:
+        return ()
+    if engine.name == EMBEDDED:
+        return (
+            f"Each of the embedded server's {models} models has batch threads of its own; TF Serving's share them.",
+        )
+    return (f"TF Serving's {models} models share its batch threads; each has a queue of its own.",)
+
+
+def _which(served: Mapping[str, str], configuration: str) -> dict[str, Any]:
+    """The flags that say which models to serve."""
+    if len(served) > 1:
+        return {"model_config_file": f"{configuration}/{MODELS}"}
+    ((model, base_path),) = served.items()
+    return {"model_name": model, "model_base_path": base_path}
+
+
+def _model_config(served: Mapping[str, str]) -> str:
+    """A ModelServerConfig in protobuf's text format."""
+    models = "".join(
+        f'  config {{ name: {_quoted(name)} base_path: {_quoted(path)} model_platform: "tensorflow" }}\n'
+        for name, path in served.items()
+    )
+    return f"# Rendered by Tandem; changes here are lost.\nmodel_config_list {{\n{models}}}\n"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 def command_line(engine: Engine, rendering: Rendering) -> Sequence[str]:

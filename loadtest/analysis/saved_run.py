@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from loadtest.analysis.statistics import Intervals, read_intervals
+from loadtest.generator.trial_files import model_log
 from models.problem import Problem
 
 Values = dict[str, Any]
@@ -45,9 +46,11 @@ class SavedTrial:
         """Measured seconds, rounded up to whole ones."""
         return max(1, math.ceil(self.record["duration_s"]))
 
-    def intervals(self) -> Intervals:
-        """The latency histograms by the second. Raises `Problem` for a missing or damaged log."""
-        return read_intervals(self.folder / "latency.hlog", self.seconds)
+    def intervals(self, model: str = "") -> Intervals:
+        """The latency histograms by the second, of one of several models or of all requests. Raises `Problem` for a
+        missing or damaged log."""
+        path = model_log(self.folder, model) if model else self.folder / "latency.hlog"
+        return read_intervals(path, self.seconds)
 
     def timeline(self) -> list[dict[str, float | None]]:
         """timeline.csv, a row a second; empty where there is none. Cells that hold no number are None."""
@@ -60,7 +63,10 @@ class SavedTrial:
 
 @dataclass(frozen=True)
 class SavedRun:
-    """A run's folder as values; what a run did not save is empty or None."""
+    """A run's folder as values; what a run did not save is empty or None.
+
+    manifest   of the model, or the first of several; `manifests`: of each, by name, where there are several
+    """
 
     folder: Path
     experiment: Values
@@ -72,12 +78,26 @@ class SavedRun:
     trials: list[SavedTrial]
     searches: list[Values]
     model_times: Values
+    manifests: Values
+
+    @property
+    def mix(self) -> dict[str, float]:
+        """The models and their shares of the requests, where the experiment has several; else empty."""
+        return dict(self.experiment.get("models") or {})
 
     @property
     def stacks(self) -> list[str]:
         """The targets in the experiment's order, then any others that were measured."""
         asked = [str(name) for name in self.experiment.get("targets", [])]
         return list(dict.fromkeys([*asked, *(trial.key[0] for trial in self.trials)]))
+
+    @property
+    def wire_targets(self) -> Values:
+        """What wire parity found of each target: of the model, or of the first of several; empty where not saved."""
+        parity = self.wire_parity or {}
+        if self.mix:
+            parity = (parity.get("models") or {}).get(next(iter(self.mix))) or {}
+        return parity.get("targets") or {}
 
     def target(self, stack: str) -> Values:
         """The saved `Target` of a stack; empty where it never came up."""
@@ -109,6 +129,11 @@ class SavedRun:
 CONFIGURATION = (".properties", ".yaml", ".yml", ".xml", ".txt", ".config", ".pbtxt", ".json", ".toml")
 
 
+def manifest_name(beside: str = "") -> str:
+    """The file in a run's folder that holds the bundle's manifest, or that of another model, `beside` the first."""
+    return f"bundle-manifest-{beside}.json" if beside else "bundle-manifest.json"
+
+
 def load(folder: Path) -> SavedRun:
     """Read a run. Raises `Problem` for a folder that is no run, and for a damaged file, by name."""
     if not folder.is_dir():
@@ -120,12 +145,14 @@ def load(folder: Path) -> SavedRun:
         experiment = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise Problem(f"{folder / 'experiment.toml'}: not valid TOML: {error}") from error
+    models = list(experiment.get("models") or {})
     return SavedRun(
         folder=folder,
         experiment=experiment,
         experiment_text=text,
         environment=_json(folder / "environment.json") or {},
-        manifest=_json(folder / "bundle-manifest.json"),
+        manifest=_json(folder / manifest_name()),
+        manifests={name: _json(folder / manifest_name(name if number else "")) for number, name in enumerate(models)},
         wire_parity=_json(folder / "wire-parity.json"),
         targets=_json(folder / "targets.json") or [],
         trials=[_trial(folder, path) for path in sorted((folder / "trials").glob("[!.]*/trial.json"))],

@@ -50,7 +50,12 @@ def build(run_folder: Path) -> dict[str, Any]:
 def prove(run: SavedRun) -> dict[str, Any]:
     """The evidence that a run's targets served one model."""
     asked = {(stack, protocol) for stack in run.stacks for protocol in _protocols(run)}
-    return validity.parity(run.manifest, run.wire_parity, sorted(asked))
+    if not run.mix:
+        return validity.parity(run.manifest, run.wire_parity, sorted(asked))
+    wire = (run.wire_parity or {}).get("models") or {}
+    return validity.parity_of_all(
+        {model: validity.parity(run.manifests[model], wire.get(model), sorted(asked)) for model in run.mix}
+    )
 
 
 def write(run_folder: Path) -> dict[str, Any]:
@@ -184,7 +189,28 @@ def _figures(item: _Sampled, deviations: Floats, slo: dict[str, float]) -> dict[
         "trials": [trial.folder.name for trial in trials],
         "spoiled": [attempt["folder"] for trial in trials for attempt in trial.record.get("spoiled") or []],
         **over_time.figures(scenario, trials, measurement, slo),
+        **_by_model(trials),
     }
+
+
+def _by_model(trials: Sequence[SavedTrial]) -> dict[str, Any]:
+    """What each of several models did in a measurement, its repetitions merged; nothing where there is one model."""
+    found = {}
+    for model, first in (trials[0].record.get("by_model") or {}).items():
+        records = [trial.record["by_model"][model] for trial in trials]
+        measurement = statistics.combine([trial.intervals(model) for trial in trials])
+        p50, p99 = statistics.quantiles(measurement.values_ms, measurement.merged, [0.5, 0.99])
+        answered = bool(measurement.merged.sum())
+        errors: Counter[str] = Counter()
+        for record in records:
+            errors.update(record["errors"])
+        found[model] = {
+            "share": first["share"],
+            "requests": {name: sum(record["requests"][name] for record in records) for name in first["requests"]},
+            "latency_ms": {"p50": float(p50) if answered else None, "p99": float(p99) if answered else None},
+            "errors": dict(errors),
+        }
+    return {"by_model": found} if found else {}
 
 
 def _total(trials: Sequence[SavedTrial], name: str) -> int:
@@ -212,11 +238,20 @@ def describe(run: SavedRun, stack: str) -> dict[str, Any]:
         "runtime": saved.get("runtime", run.experiment.get("runtime")),
         "model": saved.get("model", run.experiment.get("model")),
         "version": saved.get("version"),
+        **_models(run),
         "cores": saved.get("cores", []),
         "settings": saved.get("settings", {}),
         "notes": saved.get("notes", []),
         "measured": bool(record),
     }
+
+
+def _models(run: SavedRun) -> dict[str, Any]:
+    """The models of each server, where there are several: with their shares of the requests."""
+    if not run.mix:
+        return {}
+    versions = {model: (manifest or {}).get("version") for model, manifest in run.manifests.items()}
+    return {"models": [{"name": name, "version": versions[name], "share": share} for name, share in run.mix.items()]}
 
 
 def _warnings(run: SavedRun, figures: list[dict[str, Any]], parity: dict[str, Any]) -> list[str]:

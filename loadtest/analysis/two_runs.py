@@ -110,13 +110,14 @@ def _differences(run: SavedRun, baseline: SavedRun) -> list[dict[str, Any]]:
 def _facts(run: SavedRun) -> dict[str, Any]:
     """Everything of a run that is not measured, by name."""
     environment = {key: value for key, value in run.environment.items() if key not in _PASSING}
-    manifest = run.manifest or {}
     facts = {**_flat("experiment", run.experiment), **_flat("environment", environment)}
     for target in run.targets:
         name = wording.stack(str(target.get("stack")))
         facts |= {f"{name}: {key}": target.get(key) for key in ("engine", "engine_version", "runtime")}
         facts |= _flat(f"{name}: settings", target.get("settings") or {})
-    facts |= {f"model: sha256 of {name}": str(digest)[:12] for name, digest in manifest.get("files", {}).items()}
+    for model, manifest in (run.manifests or {"": run.manifest}).items():
+        files, whose = (manifest or {}).get("files", {}), f"{model} " if model else ""
+        facts |= {f"model: sha256 of {whose}{name}": str(digest)[:12] for name, digest in files.items()}
     return facts
 
 

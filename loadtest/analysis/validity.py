@@ -122,3 +122,21 @@ def parity(
         "proven": not doubts,
         "why_not_proven": doubts,
     }
+
+
+def parity_of_all(by_model: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The evidence of several models together: as `parity`'s of one, each model's own in ``by_model``."""
+    evidence = by_model.values()
+    known = [one["max_abs_diff"] for one in evidence if one["max_abs_diff"] is not None]
+    doubts = [f"{model}: {why}" for model, one in by_model.items() for why in one["why_not_proven"]]
+    return {
+        "tolerance": max(one["tolerance"] for one in evidence),
+        "samples": sum(one["samples"] or 0 for one in evidence),
+        "wire_samples": sum(one["wire_samples"] or 0 for one in evidence),
+        "exports": {},
+        "wire": {},
+        "max_abs_diff": max(known, default=None),
+        "proven": not doubts,
+        "why_not_proven": doubts,
+        "by_model": by_model,
+    }

@@ -113,7 +113,7 @@ def compare(
     first = sides[A]
     folder = RunFolder.open(results, experiment, first.digest, fresh=True)
     targets = Twins(folder, engine, sides, experiment.protocols)
-    run(experiment, first, targets, folder, progress, _Named(targets))
+    run(experiment, [first], targets, folder, progress, _Named(targets))
     summary: dict[str, Any] = json.loads((folder.path / "summary.json").read_text())
     return summary
 

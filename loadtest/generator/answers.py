@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,48 @@ class Payloads:
         expected = self.expected[payload]
         return answer.shape == expected.shape and bool(np.max(np.abs(answer - expected)) <= TOLERANCE)
 
+
+@dataclass(frozen=True)
+class Asked:
+    """One model's part of the requests (see `phases.Traffic`), with its reference at hand."""
+
+    target: Target
+    reference: Reference
+    share: float = 1.0
+
+
+class Pool:
+    """The payloads of all models as one list, `encoded`; `models[k]` is the place in the mix of payload k's model."""
+
+    def __init__(self, mix: Sequence[Asked], protocol: str, batch: int, count: int, draw: np.random.Generator) -> None:
+        """Draw `count` images of each model; see `Payloads`."""
+        self._parts = [Payloads(one.reference, one.target, protocol, batch, count, draw) for one in mix]
+        self.encoded = [message for part in self._parts for message in part.encoded]
+        self._sizes = np.array([len(part) for part in self._parts])
+        self._firsts = np.cumsum(self._sizes) - self._sizes
+        self._shares = np.array([one.share for one in mix]) / sum(one.share for one in mix)
+        self.models = np.repeat(np.arange(len(mix), dtype=np.uint8), self._sizes)
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def choose(self, requests: int, draw: np.random.Generator) -> NDArray[np.integer]:
+        """Which payload each of so many requests carries: a model by the shares, then one of its payloads, each request
+        on its own, so that the Poisson arrivals of all are Poisson arrivals for each model."""
+        if len(self._parts) == 1:
+            return draw.integers(0, len(self), requests)
+        model = draw.choice(len(self._parts), requests, p=self._shares)
+        return np.asarray(self._firsts[model] + draw.integers(0, self._sizes[model]))
+
+    def right(self, payload: int, body: bytes) -> bool:
+        """Whether `body` answers that payload as its own model does."""
+        model = self.models[payload]
+        return self._parts[model].right(payload - int(self._firsts[model]), body)
+
     def wrong(self, bodies: Mapping[int, bytes], payload_of: NDArray[np.integer]) -> list[int]:
         """The requests among `bodies` (request → answer) whose answer is wrong; `payload_of`: request → payload."""
         return [request for request, body in bodies.items() if not self.right(int(payload_of[request]), body)]
+
+    def asked(self, payload_of: NDArray[np.integer]) -> NDArray[np.uint8]:
+        """Which model (its place in the mix) each request asks for; empty where there is only one."""
+        return self.models[payload_of] if len(self._parts) > 1 else np.zeros(0, np.uint8)

@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Callable, Sequence
 
 import gevent
+import numpy as np
+from numpy.typing import NDArray
 
 from loadtest.generator.expiry import Client, Expiry
 from loadtest.generator.recording import Recording
@@ -60,9 +62,9 @@ class ClosedLoop:
             gevent.sleep(_REFILL_S)
             expiry.sweep(clock())
 
-    def payload_of(self, request: int) -> int:
-        """Which payload a request carried."""
-        return self.choice[request % len(self.choice)]
+    def payloads_sent(self) -> NDArray[np.integer]:
+        """Which payload each request carried."""
+        return np.resize(self.choice, len(self.recording))
 
     def finish(self, request: int, kind: str | None, when: float, body: bytes | None) -> None:
         """A request has ended (called by the client)."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from loadtest.generator.answers import Reference
+from loadtest.generator.answers import Asked, Reference
 from loadtest.generator.loader import Loader, Report, Rows
 from loadtest.generator.part import Part
 from loadtest.generator.phases import ClosedLoopPhase, OpenLoopPhase, Plan, WarmUpPhase
@@ -41,7 +41,8 @@ class Alone:
 
     def __init__(self, plan: Plan, rows: Rows) -> None:
         self._cores = plan.cores
-        self._loader = Loader(plan.target, Reference(plan.reference), plan.payloads, rows)
+        mix = [Asked(one.target, Reference(one.reference), one.share) for one in plan.traffic]
+        self._loader = Loader(mix, plan.payloads, rows)
 
     @contextmanager
     def at_work(self) -> Iterator[None]:

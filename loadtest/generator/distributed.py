@@ -19,7 +19,7 @@ import gevent
 from gevent.queue import Empty, Queue
 
 from loadtest.generator import phases
-from loadtest.generator.answers import Reference
+from loadtest.generator.answers import Asked, Reference
 from loadtest.generator.crew import START_MARGIN_S
 from loadtest.generator.live import Slice, join
 from loadtest.generator.loader import Loader, Report, Rows
@@ -65,15 +65,14 @@ class Workers:
         plan = self._plan
         machines = dict(self._gather("tandem-hello", _CONNECT_S, "name -u as many users as there are workers"))
         self._members = sorted(machines)
-        reference = plan.reference.read_bytes()
+        mix = [{**one.to_values(), "reference": one.reference.read_bytes()} for one in plan.traffic]
         for index, member in enumerate(self._members):
             here = machines[member]["machine"] == _machine()
             data = {
                 "worker": index,
                 "workers": self.workers,
-                "target": plan.target.to_dict(),
+                "mix": mix,
                 "payloads": plan.payloads,
-                "reference": reference,
                 "cores": _cores(plan.cores, index, self.workers) if here else [],
             }
             self._runner.send_message("tandem-begin", data, member)
@@ -198,8 +197,10 @@ class Member:
 
     def _serve(self, begin: dict[str, Any]) -> None:
         loader = Loader(
-            target=Target.from_dict(begin["target"]),
-            reference=Reference(begin["reference"]),
+            mix=[
+                Asked(Target.from_dict(one["target"]), Reference(one["reference"]), one["share"])
+                for one in begin["mix"]
+            ],
             payloads=begin["payloads"],
             rows=self._rows,
             worker=begin["worker"],

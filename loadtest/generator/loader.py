@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
-from loadtest.generator.answers import Payloads, Reference
+from loadtest.generator.answers import Asked, Pool
 from loadtest.generator.arrivals import schedule, share
 from loadtest.generator.closed_loop import ClosedLoop
 from loadtest.generator.expiry import Client
@@ -23,10 +23,11 @@ from loadtest.generator.punctuality import stolen_share
 from loadtest.generator.recording import Finish
 from loadtest.generator.timer import clock
 from serving.requests import grpc_method
-from serving.target import Target
 
 # Connections opened before the clock; more are opened when more requests are in flight.
 _CONNECTIONS = 64
+# A closed loop goes round so many draws: not a multiple of the payloads, so that the answers kept are of all of them.
+_ROUND = 8191
 # How often a warm-up's window is looked at before it closes.
 _LOOKS = 5
 
@@ -39,10 +40,10 @@ Report = Callable[[Slice, float, Callable[[], None]], bool]
 
 @dataclass(frozen=True)
 class Loader:
-    """One of `workers` that share each phase's load. `rows`: Locust's statistics; `payloads`: distinct images."""
+    """One of `workers` that share each phase's load. `mix`: the models that one server is asked for; `payloads`:
+    distinct images of each; `rows`: Locust's statistics."""
 
-    target: Target
-    reference: Reference
+    mix: Sequence[Asked]
     payloads: int
     rows: Rows
     worker: int = 0
@@ -50,8 +51,10 @@ class Loader:
 
     def warm_up(self, phase: WarmUpPhase, report: Report, ready: Callable[[], float | None]) -> Part:
         """A closed loop until `report` has seen enough. `ready`: see `open_loop`."""
-        payloads = self._payloads(phase, np.random.default_rng([phase.seed, self.worker]))
-        loop = ClosedLoop(payloads.encoded, self._concurrency(phase.concurrency))
+        draw = np.random.default_rng([phase.seed, self.worker])
+        payloads = self._payloads(phase, draw)
+        choice = payloads.choose(_ROUND, draw).tolist() if len(self.mix) > 1 else None
+        loop = ClosedLoop(payloads.encoded, self._concurrency(phase.concurrency), choice)
         reader, row = Reader(loop.recording), self._row(phase.protocol, "warm-up")
 
         def tick(now: float) -> bool:
@@ -73,7 +76,7 @@ class Loader:
         draw = np.random.default_rng([phase.seed, 1])
         payloads = self._payloads(phase, draw)
         mine = share(len(due), self.worker, self.workers)
-        choice = draw.integers(0, len(payloads), len(due))[mine]
+        choice = payloads.choose(len(due), draw)[mine]
         keep = (draw.random(len(due)) < phase.check_share)[mine] & (due[mine] >= 0)
         loop = OpenLoop(
             due[mine],
@@ -105,13 +108,15 @@ class Loader:
         for request in wrong:
             recording.status[request] = recording.code("wrong_answer")
         counts = {"checked": len(recording.bodies), "wrong": len(wrong)}
-        return Part.of(recording, loop.started, busy=busy, cpus=busy, stolen=stolen, **counts)
+        return Part.of(
+            recording, loop.started, models=payloads.asked(choice), busy=busy, cpus=busy, stolen=stolen, **counts
+        )
 
     def closed_loop(self, phase: ClosedLoopPhase, ready: Callable[[], float | None], report: Report) -> Part:
         """This worker's share of a closed loop's concurrency."""
         draw = np.random.default_rng([phase.seed, 1, self.worker])
         payloads = self._payloads(phase, draw)
-        choice = draw.integers(0, len(payloads), 8191)  # not a multiple of the payloads: keep goes round all of them
+        choice = payloads.choose(_ROUND, draw)
         keep = draw.random(len(choice)) < phase.check_share
         loop = ClosedLoop(payloads.encoded, self._concurrency(phase.concurrency), choice.tolist(), keep.tolist())
         reader, row = Reader(loop.recording), self._row(phase.protocol, f"{phase.scenario}")
@@ -133,31 +138,40 @@ class Loader:
             _, stolen = stolen_share(before)
             report(reader.read(), clock(), _nothing)
         recording = loop.recording
-        wrong = [
-            request for request, body in recording.bodies.items() if not payloads.right(loop.payload_of(request), body)
-        ]
+        sent = loop.payloads_sent()
+        wrong = payloads.wrong(recording.bodies, sent)
         for request in wrong:
             recording.status[request] = recording.code("wrong_answer")
         counts = {"checked": len(recording.bodies), "wrong": len(wrong)}
-        return Part.of(recording, started, started + phase.duration_s, busy=busy, cpus=busy, stolen=stolen, **counts)
+        return Part.of(
+            recording,
+            started,
+            started + phase.duration_s,
+            models=payloads.asked(sent),
+            busy=busy,
+            cpus=busy,
+            stolen=stolen,
+            **counts,
+        )
 
     def _concurrency(self, total: int) -> int:
         """This worker's share of a bound, at least 1."""
         return max(1, total // self.workers + (self.worker < total % self.workers))
 
-    def _payloads(self, phase: WarmUpPhase | OpenLoopPhase | ClosedLoopPhase, draw: np.random.Generator) -> Payloads:
-        return Payloads(self.reference, self.target, phase.protocol, phase.batch, self.payloads, draw)
+    def _payloads(self, phase: WarmUpPhase | OpenLoopPhase | ClosedLoopPhase, draw: np.random.Generator) -> Pool:
+        return Pool(self.mix, phase.protocol, phase.batch, self.payloads, draw)
 
     def _row(self, protocol: str, what: str) -> Callable[[Slice], None]:
-        return self.rows(protocol, f"{self.target.stack} {what}")
+        return self.rows(protocol, f"{self.mix[0].target.stack} {what}")
 
     @contextmanager
     def _client(self, protocol: str, finish: Finish, between: Callable[[], None]) -> Iterator[Client]:
         client: HttpClient | GrpcClient
+        server = self.mix[0].target  # a payload says itself which of its models it asks for
         if protocol == "grpc":
-            client = GrpcClient(self.target.grpc, grpc_method(self.target), finish, between)
+            client = GrpcClient(server.grpc, grpc_method(server), finish, between)
         else:
-            client = HttpClient(self.target.rest, finish, between)
+            client = HttpClient(server.rest, finish, between)
         try:
             yield client
         finally:

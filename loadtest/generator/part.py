@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from loadtest.generator.recording import DROPPED, OK, Recording
 
 _FIRST_KIND = DROPPED + 1
+_ARRAYS = ("due", "sent", "done", "status", "models")
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Part:
 
     due, sent, done  seconds since the measured part began, sorted by `due`; NaN for what never happened
     status           a code each: OK, DROPPED or a place in `kinds`, counted from 3 on
+    models           the place in the mix of each one's model; empty where there is only one
     kinds            the kinds of error seen
     checked, wrong   how many answers were compared with the reference, and how many differed
     busy, cpus       the share of a core that the busiest worker used, and that all of them together used
@@ -36,9 +38,18 @@ class Part:
     busy: float = 0.0
     cpus: float = 0.0
     stolen: float = 0.0
+    models: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
 
     @classmethod
-    def of(cls, recording: Recording, started: float, ended: float = np.inf, **values: Any) -> Part:
+    def of(
+        cls,
+        recording: Recording,
+        started: float,
+        ended: float = np.inf,
+        *,
+        models: NDArray[np.uint8] | None = None,
+        **values: Any,
+    ) -> Part:
         """The measured part of a recording: requests due in [started, ended), seconds of `timer.clock`."""
         due, sent, done, status = recording.arrays()
         first, last = np.searchsorted(due, (started, ended))
@@ -53,8 +64,15 @@ class Part:
             done=np.where(done[chosen] > 0, done[chosen] - started, np.nan),
             status=places[status[chosen]].astype(np.uint8),
             kinds=tuple(known[code] for code in sorted(known)),
+            models=np.zeros(0, np.uint8) if models is None else models[chosen],
             **values,
         )
+
+    def of_model(self, place: int) -> Part:
+        """The requests for one model alone."""
+        chosen = self.models == place
+        arrays = {key: getattr(self, key)[chosen] for key in _ARRAYS}
+        return replace(self, **arrays)
 
     @property
     def ok(self) -> NDArray[np.bool_]:
@@ -69,15 +87,15 @@ class Part:
     def pack(self) -> dict[str, Any]:
         """Plain values and bytes, for a message."""
         values = asdict(self)
-        arrays = {key: getattr(self, key).tobytes() for key in ("due", "sent", "done", "status")}
+        arrays = {key: getattr(self, key).tobytes() for key in _ARRAYS}
         return {**values, **arrays, "kinds": list(self.kinds)}
 
     @classmethod
     def unpack(cls, values: dict[str, Any]) -> Part:
         """The inverse of `pack`."""
         times = {key: np.frombuffer(values[key], dtype=np.float64) for key in ("due", "sent", "done")}
-        status = np.frombuffer(values["status"], dtype=np.uint8)
-        return cls(**{**values, **times, "status": status, "kinds": tuple(values["kinds"])})
+        codes = {key: np.frombuffer(values[key], dtype=np.uint8) for key in ("status", "models")}
+        return cls(**{**values, **times, **codes, "kinds": tuple(values["kinds"])})
 
 
 def merge(parts: Sequence[Part]) -> Part:
@@ -93,12 +111,14 @@ def merge(parts: Sequence[Part]) -> Part:
         statuses.append(places[part.status].astype(np.uint8))
     due = np.concatenate([part.due for part in parts])
     order = np.argsort(due, kind="stable")
+    models = np.concatenate([part.models for part in parts])
     return Part(
         due=due[order],
         sent=np.concatenate([part.sent for part in parts])[order],
         done=np.concatenate([part.done for part in parts])[order],
         status=np.concatenate(statuses)[order],
         kinds=kinds,
+        models=models[order] if models.size else models,
         checked=sum(part.checked for part in parts),
         wrong=sum(part.wrong for part in parts),
         busy=max(part.busy for part in parts),

@@ -115,18 +115,35 @@ _KINDS: dict[str, type[Phase]] = {
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Phases against one target. `reference`: the bundle's reference.npz; `payloads`: distinct images to draw;
-    `exporter_port`: Prometheus exporter on loopback, 0 for none; `cores`: CPUs to stay on, empty for any; `name`: whose
-    results these are, where that is not the target's stack (a server compared with one of its own kind)."""
+class Traffic:
+    """One model's part of the requests: where they go, the bundle's reference.npz, and which share of all it is."""
 
     target: Target
     reference: Path
+    share: float = 1.0
+
+    def to_values(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return {"target": self.target.to_dict(), "reference": str(self.reference), "share": self.share}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Phases against one server. `traffic`: the models that it is asked for; `payloads`: distinct images to draw of
+    each; `exporter_port`: Prometheus exporter on loopback, 0 for none; `cores`: CPUs to stay on, empty for any; `name`:
+    whose results these are, where that is not the target's stack (a server compared with one of its own kind)."""
+
+    traffic: Sequence[Traffic]
     phases: Sequence[Phase]
     payloads: int = 256
     exporter_port: int = 0
     cores: Sequence[int] = ()
     name: str = ""
+
+    @property
+    def target(self) -> Target:
+        """The server, asked for the first of its models."""
+        return self.traffic[0].target
 
     @property
     def measured(self) -> str:
@@ -135,13 +152,16 @@ class Plan:
 
 
 def load(path: Path) -> Plan:
-    """Read a plan. Raises `Problem` naming the file and the key that is wrong."""
+    """Read a plan: `target` and `reference` say what is asked for, or `mix` where that is several models. Raises
+    `Problem` naming the file and the key that is wrong."""
     try:
         values = json.loads(path.read_text())
-        target = Target.from_dict(values["target"])
+        mix = values.get("mix") or [{"target": values["target"], "reference": values["reference"]}]
         return Plan(
-            target=target,
-            reference=Path(values["reference"]),
+            traffic=[
+                Traffic(Target.from_dict(one["target"]), Path(one["reference"]), float(one.get("share", 1.0)))
+                for one in mix
+            ],
             phases=[build(phase, f"phases[{number}]") for number, phase in enumerate(values["phases"])],
             payloads=int(values.get("payloads", 256)),
             exporter_port=int(values.get("exporter_port") or 0),

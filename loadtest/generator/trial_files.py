@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,22 @@ class Measured:
         counts = Counter(self.status[self.status > DROPPED].tolist())
         self.errors = {part.kinds[code - DROPPED - 1]: count for code, count in sorted(counts.items())}
 
+    @property
+    def requests(self) -> dict[str, int]:
+        """How many were scheduled, sent, completed, ok and dropped."""
+        sent = int(self.went.sum())
+        return {
+            "scheduled": len(self.status),
+            "sent": sent,
+            "completed": sent - sum(self.errors.get(kind, 0) for kind in _NO_ANSWER),
+            "ok": int(self.ok.sum()),
+            "dropped": int((self.status == DROPPED).sum()),
+        }
+
+    def of_model(self, place: int) -> Measured:
+        """The requests for one of several models, by its place in the mix."""
+        return Measured(self.part.of_model(place), self.duration_s)
+
     def in_flight(self, at: NDArray[np.float64]) -> NDArray[np.int64]:
         """Requests of the measured part in flight at each of these times."""
         sent = np.sort(self.sent[self.went])
@@ -68,8 +85,7 @@ def trial_values(
             load["arrivals"] = asdict(phase.arrivals)
     else:
         load = {"offered_rate": 0.0, "arrival": "closed loop", "concurrency": phase.concurrency}
-    errors = measured.errors
-    ok, sent = int(measured.ok.sum()), int(measured.went.sum())
+    requests = measured.requests
     return {
         "id": phase.id,
         "target": target.stack,
@@ -83,17 +99,13 @@ def trial_values(
         "batch": phase.batch,
         "duration_s": phase.duration_s,
         "lead_in_s": phase.lead_in_s,
-        "requests": {
-            "scheduled": len(measured.status),
-            "sent": sent,
-            "completed": sent - sum(errors.get(kind, 0) for kind in _NO_ANSWER),
-            "ok": ok,
-            "dropped": int((measured.status == DROPPED).sum()),
-        },
-        "errors": errors,
+        "requests": requests,
+        "errors": measured.errors,
         "latency_ms": percentiles(measured.latency_ms[measured.ok], *_PERCENTILES),
         "schedule_slip_ms": percentiles(measured.slip_ms[measured.went], "p50", "p99", "max"),
-        "in_flight_max": int(measured.in_flight(np.sort(measured.sent[measured.went])).max()) if sent else 0,
+        "in_flight_max": int(measured.in_flight(np.sort(measured.sent[measured.went])).max())
+        if requests["sent"]
+        else 0,
         "checked": measured.part.checked,
         "wrong": measured.part.wrong,
         "generator_cpu": round(measured.part.busy, 3),
@@ -104,11 +116,28 @@ def trial_values(
     }
 
 
+def by_model(mix: Mapping[str, float], measured: Measured) -> dict[str, Any]:
+    """trial.json's entry for each of several models. `mix`: their shares, by name, in the order of the plan's."""
+    found = {}
+    for place, (model, share) in enumerate(mix.items()):
+        own = measured.of_model(place)
+        latency = percentiles(own.latency_ms[own.ok], "p50", "p99")
+        found[model] = {"share": share, "requests": own.requests, "errors": own.errors, "latency_ms": latency}
+    return found
+
+
+def model_log(folder: Path, model: str) -> Path:
+    """The interval log of one of several models in a trial's folder."""
+    return folder / f"latency-{model}.hlog"
+
+
 def write_trial(folder: Path, values: dict[str, Any], measured: Measured) -> None:
-    """Write the three files into an existing folder."""
+    """Write the three files into an existing folder, and where there are several models, an interval log of each."""
     (folder / "trial.json").write_text(json.dumps(values, indent=2) + "\n")
     _write_histograms(folder / "latency.hlog", measured, values["started_at"])
     _write_timeline(folder / "timeline.csv", measured)
+    for place, model in enumerate(values.get("by_model", ())):
+        _write_histograms(model_log(folder, model), measured.of_model(place), values["started_at"])
 
 
 def _write_histograms(path: Path, measured: Measured, started_at: float) -> None:

@@ -146,7 +146,9 @@ def values(content: Content) -> dict[str, Any]:
         "samples": [
             {key: value for key, value in asdict(sample).items() if key != "image"} for sample in content.samples
         ],
-        "disagreements": [asdict(item) for item in content.disagreements],
+        "disagreements": [
+            {key: value for key, value in asdict(item).items() if value != ""} for item in content.disagreements
+        ],
         "charts": [_series(chart) for chart in content.charts.all()],
         "repeat": content.repeat,
         "summary": content.summary,

@@ -11,7 +11,7 @@ from jinja2 import Environment
 
 from loadtest.analysis import wording
 from loadtest.analysis.summary import DEFAULT_SLO
-from loadtest.report import templating
+from loadtest.report import samples, templating
 from loadtest.report.charts.decomposition import PARTS, load
 from loadtest.report.content import Content
 from loadtest.report.page import EXPORTS
@@ -29,6 +29,7 @@ def render(content: Content) -> str:
         summary=figures,
         targets={target["name"]: target for target in figures["targets"]},
         exports=EXPORTS,
+        evidence=samples.evidence,
         parts=PARTS,
         load=load,
         slo={**DEFAULT_SLO, **figures["experiment"].get("slo", {})},

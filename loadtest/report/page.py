@@ -50,6 +50,7 @@ def render(content: Content) -> str:
         targets={target["name"]: target for target in figures["targets"]},
         loop_index=[target["name"] for target in figures["targets"]].index,
         exports=EXPORTS,
+        evidence=samples.evidence,
         parts=PARTS,
         remainder=remainder,
         load=load,

@@ -44,7 +44,7 @@ class Sample:
 
 
 def load(run: SavedRun) -> list[Sample]:
-    """The samples that wire parity kept; empty where a run has none."""
+    """The samples that wire parity kept, of the first of several models; empty where a run has none."""
     saved = run.samples()
     if saved is None:
         return []
@@ -64,7 +64,7 @@ def load(run: SavedRun) -> list[Sample]:
 
 def _answers(run: SavedRun, index: int) -> list[Answer]:
     found: dict[tuple[str, int, float], list[str]] = {}
-    for stack, protocols in ((run.wire_parity or {}).get("targets") or {}).items():
+    for stack, protocols in run.wire_targets.items():
         for protocol, figures in protocols.items():
             best = (figures.get("examples") or {}).get(str(index))
             if best:
@@ -89,20 +89,28 @@ def class_name(names: list[Any], index: int) -> str:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """How often a target's best class (``answered``) was another than the reference's (``expected``)."""
+    """How often a target's best class (``answered``) was another than the reference's (``expected``); ``model`` is
+    empty where there is only one."""
 
     target: str
     protocol: str
     expected: int
     answered: int
     times: int
+    model: str = ""
 
 
 def disagreements(parity: dict[str, Any]) -> list[Disagreement]:
-    """The confusion of best classes over all servers and protocols; ``parity``: as in summary.json."""
+    """The confusion of best classes over all models, servers and protocols; ``parity``: as in summary.json."""
     return [
-        Disagreement(stack, protocol, int(expected), int(answered), int(times))
-        for stack, protocols in parity["wire"].items()
+        Disagreement(stack, protocol, int(expected), int(answered), int(times), model)
+        for model, one in evidence(parity).items()
+        for stack, protocols in one["wire"].items()
         for protocol, figures in protocols.items()
         for expected, answered, times in figures.get("disagreements") or []
     ]
+
+
+def evidence(parity: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The parity figures of each of several models by its name, or of the only one by no name."""
+    return parity.get("by_model") or {"": parity}

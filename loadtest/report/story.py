@@ -125,7 +125,7 @@ def _holds(figures: dict[str, Any]) -> str:
     known = dict(conditions(figures, None))
     device = figures["experiment"].get("profile", {}).get("device")
     parts = [
-        f"for {wording.shorten(known['Model'], 80)}",
+        f"for {wording.shorten(known.get('Model') or known['Models'], 80)}",
         f"with an SLO of {known['SLO'].replace(', ', ' and ')}" if "SLO" in known else "",
         f"on {wording.shorten(known['Machine'], 80)}" if "Machine" in known else "",
         f"computing on the {str(device).upper()}" if device else "",
@@ -256,11 +256,9 @@ def conditions(figures: dict[str, Any], manifest: dict[str, Any] | None) -> list
     experiment, environment = figures["experiment"], figures["environment"]
     profile, ladder = experiment.get("profile", {}), experiment.get("ladder", {})
     slo = {**DEFAULT_SLO, **experiment.get("slo", {})} if experiment.get("ladder") else {}
-    accuracy = ((manifest or {}).get("training") or {}).get("test_accuracy")
-    model = " on ".join(wording.isolated(str(experiment.get(key, wording.NOTHING))) for key in ("model", "dataset"))
     images = ladder.get("batch", 1)
     found = [
-        ("Model", model + (f", test accuracy {wording.number(accuracy * 100)} %" if accuracy else "")),
+        _models(figures, manifest),
         ("Requests", f"{wording.plural(images, 'image')} each, {ladder.get('arrival', 'poisson')} arrivals"),
         (
             "Repetitions",
@@ -289,6 +287,28 @@ def conditions(figures: dict[str, Any], manifest: dict[str, Any] | None) -> list
     elif environment:
         found.append(("Pinning", "none: server and load generator share CPUs"))
     return found
+
+
+def _models(figures: dict[str, Any], manifest: dict[str, Any] | None) -> tuple[str, str]:
+    """The model, or the models that each server holds with their shares of the requests, and the data set."""
+    experiment = figures["experiment"]
+    dataset = wording.isolated(str(experiment.get("dataset", wording.NOTHING)))
+    mix = experiment.get("models")
+    if not mix:
+        accuracy = ((manifest or {}).get("training") or {}).get("test_accuracy")
+        model = wording.isolated(str(experiment.get("model", wording.NOTHING)))
+        return "Model", f"{model} on {dataset}{_accuracy(accuracy)}"
+    each = [f"{wording.isolated(name)} ({wording.share(share)} of the requests)" for name, share in mix.items()]
+    found = f"{' and '.join(each)} on {dataset}"
+    if manifest:
+        evidence = figures["parity"]["by_model"].values()
+        accuracies = [one["exports"].get("pytorch", {}).get("accuracy") for one in evidence]
+        found += f", test accuracy {' and '.join(map(wording.precise_share, accuracies))}"
+    return "Models", found
+
+
+def _accuracy(accuracy: float | None) -> str:
+    return f", test accuracy {wording.number(accuracy * 100)} %" if accuracy else ""
 
 
 def _percent(slo: dict[str, Any]) -> str:

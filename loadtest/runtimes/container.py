@@ -42,7 +42,7 @@ class ContainerTargets:
     ) -> None:
         self.server_cores, self.generator_cores = stack.server_cores, stack.generator_cores
         self._folder, self._profile, self._stack = folder, profile, stack
-        self._proven = Proven(folder, bundle, protocols)
+        self._proven = Proven(folder, [bundle], protocols)
         self._prometheus: Prometheus | None = None
         self._in_use: _InUse | None = None
         self._up_before: list[str] | None = None

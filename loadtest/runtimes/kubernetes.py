@@ -12,6 +12,7 @@ from typing import Any
 
 from loadtest.agent_client import AgentClient
 from loadtest.experiment import Experiment, Generator
+from loadtest.generator.phases import Traffic
 from loadtest.observation import Prometheus
 from loadtest.run_folder import RunFolder
 from loadtest.runtimes.proven import Proven
@@ -75,7 +76,7 @@ class KubernetesTargets:
             )
         self._folder, self._cluster = folder, cluster
         self._before, self._settings = settings, replace(settings, profile={**profile.to_dict(), "device": "cpu"})
-        self._proven = Proven(folder, bundle, protocols)
+        self._proven = Proven(folder, [bundle], protocols)
         self._stack: str | None = None
         self._target: Target | None = None
         self._replicas: dict[str, int] = {}
@@ -252,6 +253,7 @@ class InCluster:
         reference: Path,
         phases: Sequence[dict[str, Any]],
         *,
+        mix: Sequence[Traffic] = (),
         folder: Path,
         generator: Generator,
         exporter_port: int,
@@ -259,7 +261,8 @@ class InCluster:
         on_event: Callable[[dict[str, Any]], None],
         check: Callable[[], None],
     ) -> None:
-        """By the agent and as many Locust workers as the cluster has; see `Place`."""
+        """By the agent and as many Locust workers as the cluster has; see `Place`. Of one model: images hold one."""
+        assert not mix
         workers = self._cluster.find("deployment", "locust-worker")
         there = workers["spec"].get("replicas", 1) if workers else 0
         generator = replace(generator, remote_workers=there, processes=1)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from loadtest import environment, generator_process, observation
 from loadtest.experiment import Generator
+from loadtest.generator.phases import Traffic
 from loadtest.observation import Prometheus
 from serving.target import Target
 
@@ -29,6 +30,7 @@ class Place(Protocol):
         reference: Path,
         phases: Sequence[dict[str, Any]],
         *,
+        mix: Sequence[Traffic] = (),
         folder: Path,
         generator: Generator,
         exporter_port: int,

@@ -20,16 +20,16 @@ class LocalTargets:
     def __init__(
         self,
         folder: RunFolder,
-        bundle: Bundle,
+        bundles: Sequence[Bundle],
         profile: ServingProfile,
         protocols: Sequence[str],
         cores: tuple[tuple[int, ...], tuple[int, ...]],
         tensorflow_model_server: Path | None = None,
     ) -> None:
         self.server_cores, self.generator_cores = cores
-        self._folder, self._bundle, self._profile = folder, bundle, profile
+        self._folder, self._bundles, self._profile = folder, bundles, profile
         self._model_server = tensorflow_model_server
-        self._proven = Proven(folder, bundle, protocols)
+        self._proven = Proven(folder, bundles, protocols)
         self._prometheus: Prometheus | None = None
         self._running: launch.RunningTarget | None = None
 
@@ -42,9 +42,10 @@ class LocalTargets:
         self.stop()
         self._running = launch.start(
             stack,
-            self._bundle,
+            self._bundles[0],
             self._profile,
             self._folder.new_folder("servers", stack),
+            beside=self._bundles[1:],
             cores=self.server_cores,
             tensorflow_model_server=self._model_server,
         )

@@ -15,11 +15,14 @@ from serving.target import Target
 class RemoteTargets:
     """Servers that are up already, both at the same time."""
 
-    def __init__(self, folder: RunFolder, bundle: Bundle, protocols: Sequence[str], targets: Sequence[Target]) -> None:
+    def __init__(
+        self, folder: RunFolder, bundles: Sequence[Bundle], protocols: Sequence[str], targets: Sequence[Target]
+    ) -> None:
+        """`targets`: one for each server."""
         self.server_cores: tuple[int, ...] = ()
         self.generator_cores: tuple[int, ...] = ()
         self._targets = {target.stack: target for target in targets}
-        self._proven = Proven(folder, bundle, protocols)
+        self._proven = Proven(folder, bundles, protocols)
         self._prometheus: Prometheus | None = None
 
     def observe(self, prometheus: Prometheus | None) -> None:

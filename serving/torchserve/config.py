@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,13 +65,15 @@ def render(
     host: str = LOOPBACK,
     cores: int = 1,
     connection_age_s: float | None = None,
+    beside: Mapping[str, str] | None = None,
 ) -> Rendering:
     """Render config.properties, metrics.yaml and log4j2.xml.
 
     ``model_store`` and ``metrics_config`` are paths as the server will see them; ``host`` is the address of the
     inference and metrics APIs (management stays on loopback); ``cores`` is the number of CPUs the server may use;
     ``connection_age_s``: the server asks gRPC clients to connect anew after so many seconds (None: never), so that they
-    find new replicas and leave those that stop.
+    find new replicas and leave those that stop; ``beside``: other models of the same server and their versions, whose
+    archives lie in the model store, too.
     """
     delay = max(1, math.floor(profile.batch_timeout_ms + 0.5))
     netty = max(1, min(4, cores // 2))
@@ -84,6 +87,12 @@ def render(
             f"TorchServe's maxBatchDelay is whole milliseconds from 1 (it reads 0 as its default of 100): "
             f"batch_timeout_ms = {profile.batch_timeout_ms:g} became {delay}."
         )
+    served = {model: model_version, **(beside or {})}
+    if beside:
+        notes.append(
+            f"Each of TorchServe's {len(served)} models has {profile.instances} worker process(es) and a queue of its "
+            "own."
+        )
     tuning = {
         "minWorkers": profile.instances,
         "maxWorkers": profile.instances,
@@ -91,7 +100,10 @@ def render(
         "maxBatchDelay": delay,
         "responseTimeout": RESPONSE_TIMEOUT_S,
     }
-    models = {model: {model_version: {"defaultVersion": True, "marName": f"{model}.mar", **tuning}}}
+    models = {
+        name: {version: {"defaultVersion": True, "marName": f"{name}.mar", **tuning}}
+        for name, version in served.items()
+    }
     comments = "".join(f"# {note}\n" for note in notes)
     gpus = "number_of_gpu=0\n" if profile.device == "cpu" else ""
     age = f"grpc_inference_max_connection_age_ms={round(connection_age_s * 1000)}\n" if connection_age_s else ""
@@ -112,7 +124,7 @@ disable_token_authorization=true
 enable_envvars_config=false
 
 model_store={_escape(model_store)}
-load_models={model}={model}.mar
+load_models={",".join(f"{name}={name}.mar" for name in served)}
 models={_escape(json.dumps(models))}
 # queue_capacity: counts requests (TF Serving's queue counts batches)
 job_queue_size={profile.queue_capacity}

@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -28,33 +28,37 @@ class TorchServe:
 
     def __init__(
         self,
-        archive: Path,
-        model: str,
+        archives: Mapping[str, Path],
         profile: ServingProfile,
         folder: Path,
         ports: config.Ports,
         cores: Sequence[int],
         available_cores: int,
     ) -> None:
-        """Render the configuration into ``folder`` and start the server; raises `Problem`."""
+        """Render the configuration into ``folder`` and start the server with the models of ``archives``, by name;
+        raises `Problem`."""
         runtime = java.find()
-        self._describe = f"http://{LOOPBACK}:{ports.management}/models/{model}"
-        self.rendering = config.render(
-            profile,
-            model=model,
-            model_version=config.archive_version(archive),
-            model_store=str(archive.parent.resolve()),
-            metrics_config=str((folder / "metrics.yaml").resolve()),
-            ports=ports,
-            cores=available_cores,
-        )
-        self.rendering.write(folder)
+        versions = {model: config.archive_version(archive) for model, archive in archives.items()}
+        (model, own_version), *others = versions.items()
+        self._describe = [f"http://{LOOPBACK}:{ports.management}/models/{name}" for name in archives]
         # Not below `folder`: a worker's Unix socket lies here, and its path may have no more than 107 characters.
         self._scratch = Path(tempfile.mkdtemp(prefix="tandem-"))
-        command = command_line(runtime, folder.resolve(), archive.parent.resolve(), self._scratch)
-        environment = {**thread_settings(profile), **scratch_settings(self._scratch)}
-        self.version = f"{version('torchserve')} (torch {version('torch')}, Java {runtime.version})"
         try:
+            store = _store(archives, self._scratch)
+            self.rendering = config.render(
+                profile,
+                model=model,
+                model_version=own_version,
+                model_store=str(store),
+                metrics_config=str((folder / "metrics.yaml").resolve()),
+                ports=ports,
+                cores=available_cores,
+                beside=dict(others),
+            )
+            self.rendering.write(folder)
+            command = command_line(runtime, folder.resolve(), store, self._scratch)
+            environment = {**thread_settings(profile), **scratch_settings(self._scratch)}
+            self.version = f"{version('torchserve')} (torch {version('torch')}, Java {runtime.version})"
             self.process = ServerProcess(
                 "TorchServe",
                 command,
@@ -68,20 +72,36 @@ class TorchServe:
             raise
 
     def model_loaded(self) -> bool:
-        """Whether every worker has loaded the model. Raises `Problem` where one failed: TorchServe would just retry."""
+        """Whether every worker has loaded its model. Raises `Problem` where one failed: TorchServe would just retry."""
         if FAILED.search(self.process.log.read_text(errors="replace")):
             raise Problem(f"TorchServe cannot load the model (log: {self.process.log})", self.process.last_lines())
-        try:
-            with urllib.request.urlopen(self._describe, timeout=5) as answer:
-                workers = json.load(answer)[0]["workers"]
-        except (OSError, ValueError, KeyError, IndexError):
-            return False
-        return bool(workers) and all(worker["status"] == "READY" for worker in workers)
+        return all(map(_ready, self._describe))
 
     def stop(self) -> None:
         """Stop the server and its workers and delete the temporary folder. Idempotent."""
         self.process.stop()
         shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def _store(archives: Mapping[str, Path], scratch: Path) -> Path:
+    """The folder that holds all archives: the only one's own, or links in one below ``scratch``."""
+    if len(archives) == 1:
+        return next(iter(archives.values())).parent.resolve()
+    store = scratch / "store"
+    store.mkdir()
+    for archive in archives.values():
+        (store / archive.name).symlink_to(archive.resolve())
+    return store
+
+
+def _ready(description: str) -> bool:
+    """Whether all workers of the model described at this address are ready."""
+    try:
+        with urllib.request.urlopen(description, timeout=5) as answer:
+            workers = json.load(answer)[0]["workers"]
+    except (OSError, ValueError, KeyError, IndexError):
+        return False
+    return bool(workers) and all(worker["status"] == "READY" for worker in workers)
 
 
 def command_line(runtime: java.Java, configuration: Path, model_store: Path, scratch: Path) -> list[str]:

@@ -67,6 +67,28 @@ def test_smoke_is_the_small_one():
         ("[arrivals]\nburstiness = 0\n", "mine.toml:2: arrivals.burstiness = 0.0: use a gamma shape from 0.01 to 100"),
         ("[ladder]\narrival = 'trace'\n", "mine.toml:2: ladder.arrival = 'trace': name the file of timestamps as"),
         ("[generator]\nprocesses = 2\nremote_workers = 3\n", "mine.toml:3: generator.remote_workers = 3: workers are"),
+        (
+            "seed = 1\nmodel = 'lenet'\nmodels = {lenet = 0.5, convnet = 0.5}\n",
+            "mine.toml:3: models: give either model or",
+        ),
+        (
+            "models = {lenet = 1.0}\n",
+            "mine.toml:1: models = {'lenet': 1.0}: use a table of two or more, such as {convnet",
+        ),
+        ("models = ['lenet', 'convnet']\n", "mine.toml:1: models = ['lenet', 'convnet']: use a table of two or more"),
+        ("[models]\nlenet = 0.5\nconvnet = 0.4\n", "mine.toml:1: models: the shares add up to 0.9, not to 1"),
+        ("[models]\nlenet = 1\nconvnet = 0\n", "mine.toml:2: models.lenet = 1: use a share of the requests between 0"),
+        ("[models]\nlenet = 0.5\nconvnet = nan\n", "mine.toml:3: models.convnet = nan: use a share of the requests"),
+        ("[models]\nlenet = 'half'\nconvnet = 0.5\n", "mine.toml:2: models.lenet = 'half': use a number"),
+        (
+            "models = {lenet = 0.5, convnet = 0.5}\nruntime = 'container'\n",
+            "mine.toml:1: models: runtime = 'container' serves one model, which its images hold: name it as model, "
+            "or use runtime = 'process' or make loadtest",
+        ),
+        (
+            "models = {lenet = 0.5, convnet = 0.5}\nruntime = 'kubernetes'\n",
+            "mine.toml:1: models: runtime = 'kubernetes' serves one model",
+        ),
         ("a = = 1\n", "mine.toml: not valid TOML"),
     ],
 )
@@ -86,6 +108,21 @@ def test_command_line_wins_over_the_file_and_is_named_in_errors():
     assert experiment.parse(text, "f", {"ladder.duration_s": 9}).ladder.duration_s == 9
     with pytest.raises(Problem, match=r"^command line: ladder.duration_s = 0.0: use seconds"):
         experiment.parse(text, "f", {"ladder.duration_s": 0})
+
+
+def test_the_models_and_their_shares_of_the_requests():
+    assert Experiment(model="lenet").mix == {"lenet": 1.0}
+    several = experiment.parse("models = {convnet = 0.7, lenet = 0.3}\n")
+    assert several.mix == {"convnet": 0.7, "lenet": 0.3}
+    assert experiment.parse("models = {a = 0.333, b = 0.333, c = 0.333}\n").mix["c"] == 0.333
+
+
+def test_a_model_of_the_command_line_takes_the_place_of_the_file_s():
+    assert experiment.parse("models = {a = 0.7, b = 0.3}\n", "f", {"model": "lenet"}).mix == {"lenet": 1.0}
+    assert experiment.parse("model = 'c'\n", "f", {"models": {"a": 0.7, "b": 0.3}}).mix == {"a": 0.7, "b": 0.3}
+    assert experiment.parse("models = {a = 0.7, b = 0.3}\n", "f", {"models.a": 0.5, "models.b": 0.5}).mix["a"] == 0.5
+    with pytest.raises(Problem, match="give either model or models"):
+        experiment.parse("", "f", {"model": "c", "models": {"a": 0.7, "b": 0.3}})
 
 
 @pytest.mark.parametrize(
@@ -110,6 +147,7 @@ rates = st.lists(st.floats(0.5, 9000), min_size=1, max_size=5).map(tuple)
 experiments = st.builds(
     Experiment,
     name=st.from_regex(r"[a-z][a-z0-9-]{0,20}", fullmatch=True),
+    models=st.one_of(st.just({}), st.floats(0.01, 0.99).map(lambda share: {"convnet": share, "lenet": 1 - share})),
     dataset=st.text(min_size=1, max_size=20),
     targets=st.sampled_from([STACKS, STACKS[:1], STACKS[::-1]]),
     protocols=st.just(PROTOCOLS[:2]),

@@ -31,6 +31,11 @@ def test_no_bundle_is_one_line(tmp_path, capsys):
     )
 
 
+def test_a_model_is_served_once(bundle, capsys):
+    assert main(["serve", *["--bundle", str(bundle.folder)] * 2]) == 1
+    assert capsys.readouterr().err.startswith("error: models convnet, convnet: name each once")
+
+
 def test_an_impossible_profile_is_one_line(bundle, capsys):
     assert main(["serve", "--bundle", str(bundle.folder), "--max-batch-size", "0"]) == 1
     assert "profile.max_batch_size = 0" in capsys.readouterr().err

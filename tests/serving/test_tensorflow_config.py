@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pytest
+from google.protobuf import text_format
+from tensorflow_serving.config import model_server_config_pb2
 
 from models.problem import Problem
 from serving import tensorflow_serving
@@ -8,7 +10,7 @@ from serving.profile import ServingProfile
 from tests.serving.golden import assert_golden
 
 
-def render(profile: ServingProfile) -> tensorflow_serving.Rendering:
+def render(profile: ServingProfile, **changes: object) -> tensorflow_serving.Rendering:
     return tensorflow_serving.render(
         profile,
         model="convnet",
@@ -16,6 +18,7 @@ def render(profile: ServingProfile) -> tensorflow_serving.Rendering:
         configuration="/srv/config",
         grpc_port=8500,
         rest_port=8501,
+        **changes,  # type: ignore[arg-type]
     )
 
 
@@ -27,6 +30,18 @@ def test_golden_files(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["batching.txt", "flags.txt", "monitoring.txt"]
     for path in tmp_path.iterdir():
         assert_golden(f"tensorflow-{path.name}", path.read_text())
+
+
+def test_several_models_are_named_in_a_file_that_tensorflow_serving_s_own_message_reads(tmp_path):
+    rendering = render(ServingProfile(), beside={"lenet": '/srv/a "b"/é'})
+    rendering.write(tmp_path)
+    assert "--model_config_file=/srv/config/models.txt" in rendering.flags
+    assert not [flag for flag in rendering.flags if flag.startswith(("--model_name", "--model_base_path"))]
+    read = text_format.Parse((tmp_path / "models.txt").read_text(), model_server_config_pb2.ModelServerConfig())
+    assert [(one.name, one.base_path, one.model_platform) for one in read.model_config_list.config] == [
+        ("convnet", "/srv/savedmodel", "tensorflow"),
+        ("lenet", '/srv/a "b"/é', "tensorflow"),
+    ]
 
 
 def test_as_many_calls_as_the_queue_holds_get_a_thread():

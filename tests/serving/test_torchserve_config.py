@@ -37,6 +37,17 @@ def test_golden_files():
         assert_golden(f"torchserve-{name}", text)
 
 
+def test_several_models_each_have_their_workers_and_the_notes_say_so():
+    rendered = render(ServingProfile(instances=2), beside={"lenet": "3"})
+    values = properties(rendered)
+    assert values["load_models"] == "convnet=convnet.mar,lenet=lenet.mar"
+    models = json.loads(values["models"])
+    assert {name: list(versions) for name, versions in models.items()} == {"convnet": ["1"], "lenet": ["3"]}
+    assert models["lenet"]["3"]["marName"] == "lenet.mar"
+    assert models["lenet"]["3"]["minWorkers"] == models["convnet"]["1"]["minWorkers"] == 2
+    assert any("Each of TorchServe's 2 models has 2 worker process(es)" in note for note in rendered.notes)
+
+
 def test_the_profile_arrives():
     rendered = properties(render(ServingProfile(max_batch_size=8, batch_timeout_ms=5, instances=3, queue_capacity=77)))
     model = json.loads(rendered["models"])["convnet"]["1"]

@@ -1,0 +1,199 @@
+"""One server that holds several models: a whole comparison of both real servers, and what a wrong model's answer is."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from loadtest.compare import compare, load_running
+from loadtest.experiment import Generator
+from loadtest.generator.phases import Traffic
+from loadtest.generator_process import run_phases
+from models import bundle as bundles
+from models.bundle import Bundle
+from serving import launch
+from serving.profile import ServingProfile
+from tests.loadtest.report.page_checks import assert_sound
+
+ROOT = Path(__file__).resolve().parents[2]
+EXPERIMENT = """
+name = "several"
+dataset = "digits"
+models = { convnet = 0.7, lenet = 0.3 }
+scenarios = ["ladder"]
+
+[ladder]
+rates = { grpc = [80.0], rest = [80.0] }
+repetitions = 1
+duration_s = 2.0
+lead_in_s = 0.5
+
+[warm_up]
+window_s = 0.25
+min_s = 1.0
+max_s = 5.0
+tolerance = 0.3
+"""
+# The page's count of predictions, by model, of each engine.
+COUNTS = {
+    "pytorch": r'^tandem_handler_seconds_count\{model="(\w+)",.*\} (\S+)$',
+    "tensorflow": r'^:tensorflow:serving:request_latency_count\{model_name="(\w+)",.*\} (\S+)$',
+}
+
+
+@pytest.fixture(scope="module")
+def both(artifacts, tmp_path_factory) -> tuple[Path, list[Bundle]]:
+    """A folder of artifacts with a bundle of each of two architectures, and the bundles."""
+    folder = tmp_path_factory.mktemp("both")
+    shutil.copytree(artifacts / "convnet", folder / "convnet")
+    command = [sys.executable, "-m", "models", "export", "--model", "lenet", "--dataset", "digits"]
+    done = subprocess.run(
+        [*command, "--artifacts", str(folder)], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, [bundles.load(folder / name / "1") for name in ("convnet", "lenet")]
+
+
+@pytest.fixture(scope="module")
+def run(both, tmp_path_factory) -> tuple[Path, dict[str, str]]:
+    """A comparison's folder, and each server's own metrics page just before it stopped."""
+    pages: dict[str, str] = {}
+    stop = launch.RunningTarget.stop
+
+    def read_and_stop(running: launch.RunningTarget) -> None:
+        if running.target.metrics and running.target.stack not in pages:
+            with urllib.request.urlopen(running.target.metrics, timeout=10) as answer:
+                pages[running.target.stack] = answer.read().decode()
+        stop(running)
+
+    folder = tmp_path_factory.mktemp("several")
+    (folder / "several.toml").write_text(EXPERIMENT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch.RunningTarget, "stop", read_and_stop)
+        page = compare(str(folder / "several.toml"), {}, artifacts=both[0], results=folder / "results")
+    return page.parent, pages
+
+
+@pytest.mark.timeout(280)
+def test_both_servers_answer_for_both_models_each_its_share(run):
+    folder, pages = run
+    summary = json.loads((folder / "summary.json").read_text())
+    assert len(summary["measurements"]) == 4
+    for item in summary["measurements"]:
+        assert item["valid"], item["why_not_valid"]
+        parts = item["by_model"]
+        for figure, total in item["requests"].items():
+            assert sum(part["requests"][figure] for part in parts.values()) == total
+        assert all(0 < part["latency_ms"]["p50"] <= part["latency_ms"]["p99"] for part in parts.values())
+        # Of 160 requests 48 ± 17 for lenet: three standard deviations.
+        assert parts["lenet"]["requests"]["sent"] == pytest.approx(0.3 * item["requests"]["sent"], abs=18)
+    for protocol in ("grpc", "rest"):
+        asked = [
+            [part["requests"]["scheduled"] for part in item["by_model"].values()]
+            for item in summary["measurements"]
+            if item["protocol"] == protocol
+        ]
+        assert asked[0] == asked[1]  # both targets are asked for the same
+    for stack, counts in COUNTS.items():
+        answered: dict[str, float] = {}
+        for model, count in re.findall(counts, pages[stack], re.MULTILINE):
+            answered[model] = answered.get(model, 0) + float(count)
+        assert set(answered) == {"convnet", "lenet"}
+        assert answered["lenet"] / sum(answered.values()) == pytest.approx(0.3, abs=0.04), (stack, answered)
+
+
+def test_each_model_is_named_and_proven(run):
+    summary = json.loads((run[0] / "summary.json").read_text())
+    assert summary["experiment"]["models"] == {"convnet": 0.7, "lenet": 0.3}
+    assert "model" not in summary["experiment"]
+    for target in summary["targets"]:
+        assert target["models"] == [
+            {"name": "convnet", "version": 1, "share": 0.7},
+            {"name": "lenet", "version": 1, "share": 0.3},
+        ]
+    assert summary["parity"]["proven"], summary["parity"]["why_not_proven"]
+    for model in ("convnet", "lenet"):
+        evidence = summary["parity"]["by_model"][model]
+        assert set(evidence["exports"]) == {"pytorch", "torchscript", "onnx", "savedmodel"}
+        for stack in ("pytorch", "tensorflow"):
+            for protocol in ("grpc", "rest"):
+                assert evidence["wire"][stack][protocol]["max_abs_diff"] <= 1e-4
+
+
+def test_the_report_shows_each_model(run, browser):
+    folder, _ = run
+    assert_sound(browser, folder / "report.html")
+    text = browser.execute_script("return document.querySelector('main').textContent")
+    for words in ("Several models.", "Ten samples of", "convnet, TorchScript", "lenet, SavedModel"):
+        assert words in " ".join(text.split()), words
+    conditions = dict(
+        line.removeprefix("- ").split(": ", 1)
+        for line in (folder / "report.md").read_text().splitlines()
+        if ": " in line
+    )
+    assert re.search(r"convnet.* \(70 % of the requests\) and .*lenet.* \(30 % of the requests\)", conditions["Models"])
+
+
+@pytest.fixture(scope="module")
+def server(both, tmp_path_factory) -> Iterator[launch.RunningTarget]:
+    """A server of both models that stays up."""
+    convnet, lenet = both[1]
+    folder = tmp_path_factory.mktemp("server")
+    with launch.start("tensorflow", convnet, ServingProfile(), folder, beside=[lenet]) as running:
+        yield running
+
+
+def test_servers_that_are_up_already_are_asked_for_both(both, server, tmp_path):
+    artifacts, held = both
+    targets = tmp_path / "targets.json"
+    targets.write_text(json.dumps([server.target.asked_for(bundle).to_dict() for bundle in held]))
+    (tmp_path / "several.toml").write_text(EXPERIMENT)
+    overrides = {"targets": ["tensorflow"], "protocols": ["grpc"], "ladder.rates": {"grpc": [80.0]}}
+    page = load_running(
+        str(tmp_path / "several.toml"),
+        {**overrides, "ladder.duration_s": 1.0},
+        targets_file=targets,
+        bundle_folder=None,
+        artifacts=artifacts,
+        results=tmp_path / "results",
+    )
+    summary = json.loads((page.parent / "summary.json").read_text())
+    assert summary["parity"]["proven"], summary["parity"]["why_not_proven"]
+    (item,) = summary["measurements"]
+    assert all(part["requests"]["ok"] > 0 for part in item["by_model"].values())
+    assert not item["errors"]
+
+
+def test_an_answer_of_the_wrong_model_is_an_error(both, server, tmp_path):
+    convnet, lenet = both[1]
+    target = server.target
+    trial = {"kind": "open-loop", "id": "trial", "folder": str(tmp_path / "trial"), "protocol": "rest", "seed": 1}
+    trial |= {"rate": 100, "duration_s": 1.0, "lead_in_s": 0.2, "check_share": 1.0}
+    run_phases(
+        target,
+        convnet.reference,
+        [trial],
+        mix=[
+            Traffic(target, convnet.reference, 0.5),
+            # Asked for convnet, where lenet's answer is right.
+            Traffic(target, lenet.reference, 0.5),
+        ],
+        folder=tmp_path / "generator",
+        generator=Generator(),
+        exporter_port=0,
+        cores=(),
+        on_event=lambda _: None,
+        check=server.check,
+    )
+    values = json.loads((tmp_path / "trial" / "trial.json").read_text())
+    assert values["checked"] == values["requests"]["sent"] > 60
+    assert 0.4 < values["wrong"] / values["checked"] < 0.6
+    assert values["errors"] == {"wrong_answer": values["wrong"]}
