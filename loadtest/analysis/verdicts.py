@@ -180,7 +180,7 @@ def _more_within_slo(pair: tuple[str, str], protocol: str, rungs: Rungs, slo: di
     within = [item.figures["latency_ms"]["p99"] or math.inf for item in (first, second)]
     if max(within) <= slo["p99_ms"]:
         chosen += " Both still meet the SLO there; only a higher ladder could tell them apart."
-    ahead = {True: [first], False: [second]}[ratio.ratio > 1] if ratio.ratio != 1 else []
+    ahead = [first] if ratio.ratio > 1 else [second] if ratio.ratio < 1 else []  # nan: neither answers in time
     failing = [item for item in ahead if item.figures["error_ratio"] > slo["error_ratio"]]
     return {
         "question": question,

@@ -124,5 +124,7 @@ def test_a_server_that_answers_nothing_in_time_loses_whichever_is_named_first():
 
 def test_two_servers_that_answer_nothing_in_time_are_not_told_apart():
     dead = {**FINE, "goodput": 0.0}
-    verdict = next(item for item in decide(("one", "other"), dead, dead) if item["metric"] == "goodput")
-    assert (verdict["winner"], verdict["ratio"], verdict["ci95"]) == (None, None, None)
+    for failing in (dead, {**dead, "error_ratio": 0.01}):
+        verdict = next(item for item in decide(("one", "other"), dead, failing) if item["metric"] == "goodput")
+        assert (verdict["winner"], verdict["ratio"], verdict["ci95"]) == (None, None, None)
+        assert verdict["why"].startswith("No difference shown")
