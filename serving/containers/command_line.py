@@ -64,11 +64,11 @@ def _images(options: argparse.Namespace) -> int:
         return 0
     if options.push and not options.registry:
         raise Problem("push to which registry? make images push REGISTRY=registry.example.com/team")
+    build = build_of(options)
     from serving import serve  # numpy comes with it: not for --help
 
     bundle = serve.choose_bundle(options.bundle, options.artifacts, options.model)
-    chosen = images.chosen(embedded=options.embedded)
-    names = images.build(bundle, chosen, build_of(options), options.artifacts)
+    names = images.build(bundle, images.chosen(embedded=options.embedded), build, options.artifacts)
     if not options.push:
         print(images.sizes(names))
         return 0
