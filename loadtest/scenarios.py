@@ -42,7 +42,7 @@ class Ladder:
     rates: Rates = field(default_factory=dict)
     repetitions: int = 2
     duration_s: float = 5.0
-    lead_in_s: float = 1.0
+    lead_in_s: float = 0.5
     arrival: str = "poisson"
     batch: int = 1
 
@@ -73,7 +73,7 @@ class Capacity:
     lead_in_s: float = 0.5
     growth: float = 2.0
     precision: float = 0.05
-    budget_s: float = 45.0
+    budget_s: float = 28.0
     arrival: str = "poisson"
     batch: int = 1
 

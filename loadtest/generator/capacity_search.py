@@ -41,7 +41,7 @@ class Found:
     """Where a search stands.
 
     low, high  the capacity's bracket: the rate that meets the SLO and the one that does not; None: no rate says so yet
-    next       the rate to try next; None: the search is over
+    next       the rate to try next; None: the bracket is as narrow as was asked, and the search over
     closing    the next trial decides on a boundary of the result, and should be a long one
     confirmed  both boundaries have been repeated, and rule out what lies beyond them
     """
@@ -103,14 +103,16 @@ def look(tries: Sequence[Try], start: float, growth: float, precision: float, re
     met by `repeats` and the upper one missed by one more (false misses are more frequent than false meets, and cost
     more). A first miss is repeated before anything bounds the search from above, and once a miss has been contradicted
     every one is. Rates that contradict one another, also a lower one that missed and a higher one that met, are tried
-    again from the lowest. A boundary that `MOST_TRIES` trials could not settle leaves the bracket wider instead.
+    again from the lowest. A boundary that `MOST_TRIES` trials could not settle leaves the bracket wider instead, and so
+    does a `precision` of infinity, which asks to settle what has been found.
     """
     seen = Thresholds(tries)
     following, closing = _next(seen, growth, precision, repeats) if tries else (round_rate(start), False)
-    over = following is None
-    low, high = seen.bracket(repeats, repeats + 1) if over else seen.bracket(1, 1)
-    repeated = repeats > 1 and low is not None and (high is not None or low >= HIGHEST_RATE)
-    return Found(low, high, following, closing, confirmed=over and repeated)
+    low, high = seen.bracket(repeats, repeats + 1)
+    settled = low is not None and (high is not None or low >= HIGHEST_RATE)
+    if following is not None and not settled:
+        low, high = seen.bracket(1, 1)
+    return Found(low, high, following, closing, confirmed=settled and repeats > 1)
 
 
 def _next(seen: Thresholds, growth: float, precision: float, repeats: int) -> tuple[float | None, bool]:
@@ -120,7 +122,7 @@ def _next(seen: Thresholds, growth: float, precision: float, repeats: int) -> tu
     for rate in (_doubtful_miss(seen), _ramp(seen, growth), _bisect(seen, precision)):
         if rate is not None:
             return rate, False
-    return _unsettled(seen, precision, repeats), True
+    return _unsettled(seen, min(growth, 1 + precision), repeats), True
 
 
 def _disputed(seen: Thresholds) -> float | None:
@@ -154,7 +156,7 @@ def _bisect(seen: Thresholds, precision: float) -> float | None:
     return None if high <= low * (1 + precision) or middle in (low, high) else middle
 
 
-def _unsettled(seen: Thresholds, precision: float, repeats: int) -> float | None:
+def _unsettled(seen: Thresholds, step: float, repeats: int) -> float | None:
     """A boundary of the result, the lower one first, that has not been repeated enough; where not even the outermost
     rate could be settled, one beyond it."""
     below = list(itertools.takewhile(lambda i: seen.met_by(i) < repeats, reversed(range(seen.best))))
@@ -162,9 +164,9 @@ def _unsettled(seen: Thresholds, precision: float, repeats: int) -> float | None
     if (rate := seen.first_to_try(below + above)) is not None:
         return rate
     if below and below[-1] == 0 and seen.rates[0] > LOWEST_RATE:
-        return round_rate(seen.rates[0] / (1 + precision))
+        return round_rate(seen.rates[0] / step)
     if above and above[-1] == len(seen.rates) - 1 and seen.rates[-1] < HIGHEST_RATE:
-        return round_rate(seen.rates[-1] * (1 + precision))
+        return round_rate(seen.rates[-1] * step)
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import time
@@ -120,22 +121,29 @@ class Generator:
             print_event(self._out, "spoiled", phase.id, slip_p99_ms=values["schedule_slip_ms"]["p99"])
 
     def _search(self, phase: SearchPhase) -> None:
-        """Trials at the rates that `capacity_search.look` asks for; one that was cut off goes on from its trials."""
+        """Trials at the rates that `capacity_search.look` asks for; one that was cut off goes on from its trials. The last
+        of the budget, a trial for each boundary and one more, settles what was found, however wide the bracket."""
         tries = [Try(float(rate), bool(met)) for rate, met in phase.before]
         steps: list[dict[str, Any]] = []
         left = phase.budget_s
         out_of_time = False
+        kept = (2 * phase.repeats - 1) * (phase.trial.lead_in_s + CLOSING * phase.trial.duration_s)
         while True:
-            found = look(tries, phase.trial.rate, phase.growth, phase.precision, phase.repeats)
+            precision = phase.precision if left >= kept else math.inf
+            found = look(tries, phase.trial.rate, phase.growth, precision, phase.repeats)
             if found.next is None:
+                asked = look(tries, phase.trial.rate, phase.growth, phase.precision, phase.repeats)
+                out_of_time = asked.next is not None
                 break
             trial = _at_rate(phase, found, len(steps) + 1, sum(one.rate == found.next for one in tries))
             once = trial.lead_in_s + trial.duration_s
             began = clock()
             path = trial.folder / "trial.json"
+            rate = found.next
             if path.exists():
                 values = json.loads(path.read_text())
-                left -= once
+                rate = values["offered_rate"]
+                left -= trial.lead_in_s + values["duration_s"]
             elif left < once:
                 out_of_time = True
                 break
@@ -145,12 +153,12 @@ class Generator:
             nothing = says_nothing(values, phase.p99_ms)
             why_not = nothing or why_missed(values, phase.p99_ms, phase.error_ratio)
             if not nothing:
-                tries.append(Try(found.next, not why_not))
+                tries.append(Try(rate, not why_not))
             p99 = values["latency_ms"]["p99"]
-            step = {"trial": trial.id, "rate": found.next, "p99_ms": p99, "met": not why_not, "why_not": why_not}
+            step = {"trial": trial.id, "rate": rate, "p99_ms": p99, "met": not why_not, "why_not": why_not}
             steps.append({**step, "spoiled": bool(nothing)})
             print_event(self._out, "tried", phase.id, **step)
-            if sum(one["spoiled"] and one["rate"] == found.next for one in steps) >= _MOST_SPOILED:
+            if sum(one["spoiled"] and one["rate"] == rate for one in steps) >= _MOST_SPOILED:
                 break
         with _whole_folder(phase.folder) as folder:
             result = {

@@ -111,6 +111,20 @@ def test_what_five_trials_could_not_settle_widens_the_bracket():
     assert (found.next, found.closing) == (285.7, True)
 
 
+def test_where_no_precision_is_asked_for_it_settles_what_has_been_found():
+    ramped = [Try(200, True), Try(280, True), Try(392, False), Try(392, False)]
+    assert look(ramped, 200, **STEPS).next == 331.3
+    settle = {**STEPS, "precision": math.inf}
+    found = look(ramped, 200, **settle)
+    assert (found.next, found.closing, found.confirmed) == (280, True, False)
+    settled = [*ramped, Try(280, True), Try(392, False)]
+    found = look(settled, 200, **settle)
+    assert (found.next, found.low, found.high, found.confirmed) == (None, 280, 392, True)
+    # Nor is that lost where the search would go on.
+    found = look([*settled, Try(331.3, True)], 200, **STEPS)
+    assert (found.next, found.low, found.high, found.confirmed) == (360.4, 280, 392, True)
+
+
 def test_a_server_without_limits_and_one_that_meets_nothing_end_the_search():
     found, _ = search(lambda rate: True, 1000)
     assert (found.high, found.confirmed) == (None, True)

@@ -76,7 +76,7 @@ def test_a_search_that_was_cut_off_goes_on_from_its_trials(tmp_path):
     ok = {"latency_ms": {"p50": 1.0, "p99": 2.0}, "schedule_slip_ms": {"p99": 0.1}, "errors": {}}
     for number in (1, 2):
         (trials / f"search-{number}").mkdir(parents=True)
-        saved = {**ok, "requests": {"sent": 9, "dropped": 0}}
+        saved = {**ok, "requests": {"sent": 9, "dropped": 0}, "offered_rate": 50.0 * number, "duration_s": 1.0}
         (trials / f"search-{number}" / "trial.json").write_text(json.dumps(saved))
     trial = {"id": "search", "protocol": "rest", "folder": "x", "seed": 1, "rate": 50, "duration_s": 1.0}
     search = {"kind": "search", "id": "search", "trials": str(trials), "trial": trial, "p99_ms": 150.0, "growth": 2.0}
