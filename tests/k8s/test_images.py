@@ -81,8 +81,8 @@ def test_a_registry_that_refuses(docker, output, message):
 
 def test_a_deploy_whose_push_is_refused_says_so_and_pushes_nothing(bundle, tmp_path, monkeypatch):
     program = tmp_path / "docker"
-    cases = 'version) echo amd64 ;; build) cat >/dev/null ;; image) echo 1 ;; push) echo "denied: not yours" >&2; exit 1'
-    program.write_text(f'#!/bin/sh\ncase "$1" in {cases} ;; esac\n')
+    build = "version) echo amd64 ;; build) cat >/dev/null ;; image) echo 1 ;;"
+    program.write_text(f'#!/bin/sh\ncase "$1" in {build} push) echo "denied: not yours" >&2; exit 1 ;; esac\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(wheels, "fetch", lambda *_: None)
