@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from models.bundle import Bundle
@@ -37,12 +38,21 @@ def publish(
         require_loadable(context)
     say(f"images   building for {bundle.model} version {bundle.version}")
     chosen, build = containers.chosen(embedded=settings.embedded), how(settings, digests=digests)
-    for name in containers.build(bundle, chosen, build, artifacts):
-        if settings.registry:
-            say(f"pushed   {registry.push(name)}")
-        else:
+    if not settings.registry:
+        for name in containers.build(bundle, chosen, build, artifacts):
             _load(context, name)
             say(f"loaded   {name} into {context}")
+        return
+    # Compressing an image for a push takes one core and longer than building the next: both at once.
+    with ThreadPoolExecutor(len(chosen)) as pool:
+        pushes: list[Future[registry.Pushed]] = []
+        for image in chosen:
+            for failed in (one for one in pushes if one.done() and one.exception()):
+                failed.result()
+            (name,) = containers.build(bundle, [image], build, artifacts)
+            pushes.append(pool.submit(registry.push, name))
+        for push in pushes:
+            say(f"pushed   {push.result()}")
 
 
 def _loader(context: str, image: str) -> list[str] | None:

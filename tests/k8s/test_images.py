@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from models.problem import Problem
-from serving.containers import registry
+from serving.containers import images as containers
+from serving.containers import registry, wheels
 from serving.kubernetes import images, plan
 from serving.kubernetes.settings import Settings
 from serving.profile import ServingProfile
@@ -75,6 +77,20 @@ def test_a_registry_that_refuses(docker, output, message):
     with pytest.raises(Problem, match=message) as raised:
         registry.push("registry.example.com/team/tandem/torchserve:4")
     assert raised.value.details == (output,)
+
+
+def test_a_deploy_whose_push_is_refused_says_so_and_pushes_nothing(bundle, tmp_path, monkeypatch):
+    program = tmp_path / "docker"
+    build = "version) echo amd64 ;; build) cat >/dev/null ;; image) echo 1 ;;"
+    program.write_text(f'#!/bin/sh\ncase "$1" in {build} push) echo "denied: not yours" >&2; exit 1 ;; esac\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(wheels, "fetch", lambda *_: None)
+    monkeypatch.setattr(containers, "_context", lambda *_: {})
+    said: list[str] = []
+    with pytest.raises(Problem, match=r"registry\.example\.com refuses registry\.example\.com/team/tandem/torchserve"):
+        images.publish("prod", settings(version=bundle.version), bundle, tmp_path, said.append)
+    assert said == [f"images   building for {bundle.model} version {bundle.version}"]
 
 
 def test_a_cluster_whose_nodes_cannot_be_given_images(monkeypatch):

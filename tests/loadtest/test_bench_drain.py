@@ -14,18 +14,18 @@ from loadtest.bench.switching_load import FLOWS, Outcome
 
 
 def test_a_replacement_as_the_deployment_does_it_loses_nothing(bundle, tmp_path, monkeypatch, capsys):
-    """The embedded server, in a twentieth of the time; TorchServe takes the bench itself."""
+    """The embedded server, in a fortieth of the time; for TorchServe there is the bench itself."""
     monkeypatch.setattr(drain, "WAYS", drain.WAYS[-1:])
     monkeypatch.setattr(drain, "BEFORE_S", 0.5)
     monkeypatch.setenv("TANDEM_DRAIN_S", "0.5")
     file = tmp_path / "rows.json"
-    options = ["--stack", "tensorflow", "--rate", "20", "--scale", "0.05", "--json", str(file)]
+    options = ["--stack", "tensorflow", "--rate", "20", "--scale", "0.025", "--json", str(file)]
     assert drain.main(["--bundle", str(bundle.folder), *options]) == 0
     rows = json.loads(file.read_text())
     assert [row["flow"] for row in rows] == list(map(str, FLOWS))
     for row in rows:
         assert (row["lost"], row["refused"], row["failures"]) == (0, 0, [])
-        assert row["sent"] > 60
+        assert row["sent"] > 40
         assert row["ended_s"] > 0.5
     assert "replaced, entry point, preStop" in capsys.readouterr().out
 
