@@ -5,7 +5,9 @@ A percentile is only ever read from a merged histogram; percentiles are never av
 * over time, within a repetition: a moving-block bootstrap over its seconds (Künsch 1989), with blocks that wrap around
   the end so that every second weighs the same (Politis & Romano 1992), in every repetition apart;
 * between repetitions: residuals of the repetitions, pooled over all measurements of a run (Davison & Hinkley 1997,
-  §3.8). Two repetitions alone say almost nothing of their own spread; the sixteen measurements of a run do.
+  §3.8). Two repetitions alone say almost nothing of their own spread; the sixteen measurements of a run do. They also
+  make up for what blocks of a second or two miss of slower drifts within a trial: a trial is too short for a block
+  length that is chosen from its own autocorrelation (Politis & White 2004).
 
 Short trials have few blocks, and the plain bootstrap interval is then too narrow: deviations are widened as Student's
 t is against the normal distribution (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", §5).
@@ -256,16 +258,24 @@ def _statistics(values: Floats, running: NDArray[Any], levels: Sequence[float], 
 
 def _widening(lengths: Iterable[int]) -> float:
     """How much wider deviations must be than the bootstrap's: its variance lacks a block per repetition, and it is
-    known to few degrees of freedom. Overlapping blocks know it half as well again as separate ones (Künsch 1989)."""
+    known to few degrees of freedom."""
     blocks = free = degrees = 0.0
     for length in lengths:
         count = length / block_length(length)
         blocks += count
         free += count - 1
-        degrees += (count - 1) * (1.5 if block_length(length) > 1 else 1)
+        degrees += _degrees(length)
     if degrees < 1:
         return math.nan
     return math.sqrt(blocks / free) * student_t(degrees) / NormalDist().inv_cdf((1 + LEVEL) / 2)
+
+
+def _degrees(seconds: int) -> float:
+    """Degrees of freedom of the block bootstrap's variance: a quadratic form's, by its eigenvalues (Satterthwaite
+    1946). For blocks that wrap around those are Fejér's kernel at the frequencies of the series, less its mean."""
+    angles = math.tau / seconds * np.outer(np.arange(1, seconds), np.arange(block_length(seconds)))
+    eigenvalues = np.abs(np.exp(1j * angles).sum(axis=1)) ** 2
+    return float(eigenvalues.sum() ** 2 / (eigenvalues**2).sum()) if seconds > 1 else 0.0
 
 
 def student_t(degrees: float, level: float = LEVEL) -> float:
@@ -297,8 +307,10 @@ class Spread:
 def spread(measurements: Iterable[Resampled]) -> Spread:
     """Pool the repetitions' residuals over the measurements of a run.
 
-    Residuals are shrunk to the variance that is left after taking the variance within repetitions away (the method of
-    moments of a one-way random-effects model); where none is left, they are zero.
+    Residuals are scaled to the variance that is left after taking the variance within repetitions away (the method of
+    moments of a one-way random-effects model); where none is left, they are zero. From what is left a chance of few
+    degrees of freedom may be missing, which makes intervals too narrow more often than a chance surplus makes them too
+    wide, so the pooled variance counts with half a standard error more (that of a χ², √(2 / degrees)).
     """
     residuals, within, degrees = [], [], 0
     for item in measurements:
@@ -316,7 +328,8 @@ def spread(measurements: Iterable[Resampled]) -> Spread:
     if not len(pooled):
         return Spread(np.zeros((1, 0)), 0)
     total = (pooled**2).mean(axis=0)
-    left = np.sqrt(np.clip(1 - chance.mean(axis=0) / np.where(total > 0, total, 1), 0, 1))
+    cautious = 1 + 0.5 * math.sqrt(2 / degrees)
+    left = np.sqrt(np.clip(cautious - chance.mean(axis=0) / np.where(total > 0, total, 1), 0, None))
     return Spread(np.where(total > 0, pooled * left, 0.0), degrees)
 
 

@@ -119,8 +119,8 @@ class Generator:
             print_event(self._out, "spoiled", phase.id, slip_p99_ms=values["schedule_slip_ms"]["p99"])
 
     def _search(self, phase: SearchPhase) -> None:
-        """Trials at the rates that `capacity_search.look` asks for; one that was cut off goes on from its trials. The last
-        of the budget, a trial for each boundary and one more, settles what was found, however wide the bracket."""
+        """Trials at the rates that `capacity_search.look` asks for; one that was cut off goes on from its trials. The
+        last of the budget, a trial for each boundary and one more, settles what was found, however wide the bracket."""
         tries = [Try(float(rate), bool(met)) for rate, met in phase.before]
         steps: list[dict[str, Any]] = []
         left = phase.budget_s
