@@ -173,7 +173,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "repetitions apart": {"tails": "light", "wander": 0.0, "correlation": 0.0, "apart": 0.05},
 }
 # Each takes a twentieth of a second; more of them: TANDEM_SIMULATIONS=1000 pytest -s -k covers
-RUNS = int(os.environ.get("TANDEM_SIMULATIONS", "24"))
+RUNS = int(os.environ.get("TANDEM_SIMULATIONS", "20"))
 SECONDS, MEASUREMENTS = 5, 16  # as in the default experiment
 CHANCE = math.sqrt(0.05 * 0.95 / (RUNS * MEASUREMENTS))  # the standard error of a coverage of 95 %
 
@@ -196,7 +196,7 @@ def simulated(shape: str) -> tuple[dict[str, float], dict[str, float]]:
                 statistics.combine([simulate(rng, SECONDS, **settings_) for _ in range(2)]),
                 LEVELS,
                 seed=[run, n],
-                draws=250,
+                draws=150,
             )
             for n in range(MEASUREMENTS)
         ]
@@ -229,6 +229,15 @@ def test_over_all_shapes_the_95_percent_interval_covers_the_truth_93_to_97_times
     for name in LEVELS:
         assert 0.93 <= np.mean([covered[name] for covered, _ in results]) <= 0.97
         assert np.mean([told_apart[name] for _, told_apart in results]) <= 0.05
+
+
+@pytest.mark.parametrize("seconds", [2, 3, 5, 6, 27])
+def test_block_resampling_keeps_the_share_of_the_variance_that_it_is_said_to(seconds):
+    rng = np.random.default_rng(seconds)
+    series = rng.normal(0, 1, (400, seconds))
+    weights = statistics.block_weights(seconds, 400, rng)
+    means = series @ weights.T / seconds
+    assert statistics._kept(seconds) == pytest.approx(means.var(axis=1).mean() * seconds, rel=0.1)
 
 
 @pytest.mark.parametrize("seconds", [2, 3, 5, 6, 27])
