@@ -5,7 +5,9 @@ A percentile is only ever read from a merged histogram; percentiles are never av
 * over time, within a repetition: a moving-block bootstrap over its seconds (Künsch 1989), with blocks that wrap around
   the end so that every second weighs the same (Politis & Romano 1992), in every repetition apart;
 * between repetitions: residuals of the repetitions, pooled over all measurements of a run (Davison & Hinkley 1997,
-  §3.8). Two repetitions alone say almost nothing of their own spread; the sixteen measurements of a run do.
+  §3.8). Two repetitions alone say almost nothing of their own spread; the sixteen measurements of a run do. They also
+  make up for what blocks of a second or two miss of slower drifts within a trial: a trial is too short for a block
+  length that is chosen from its own autocorrelation (Politis & White 2004).
 
 Short trials have few blocks, and the plain bootstrap interval is then too narrow: deviations are widened as Student's
 t is against the normal distribution (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", §5).
@@ -234,8 +236,8 @@ def resample(
         pooled_rates += shares_of_offered
         each.append(_statistics(measurement.values_ms, counts.sum(axis=0).cumsum(), levels, events.mean(axis=0)))
         own = _statistics(measurement.values_ms, resampled, levels, shares_of_offered / len(counts))
-        shrinkage = 1 - block_length(len(counts)) / len(counts)  # the bootstrap's variance is too small by this
-        variance.append(own.var(axis=0) / shrinkage if shrinkage > 0 else np.full(own.shape[1], np.nan))
+        kept = _kept(len(counts))
+        variance.append(own.var(axis=0) / kept if kept > 0 else np.full(own.shape[1], np.nan))
     lengths = [len(counts) for counts in measurement.repetitions]
     totals = [sum(series[index].sum() for index in range(len(lengths))) for series in rates.values()]
     overall = np.array(totals) / (offered_rate * measurement.seconds)
@@ -254,18 +256,30 @@ def _statistics(values: Floats, running: NDArray[Any], levels: Sequence[float], 
     return np.concatenate([logarithms, rates], axis=-1)
 
 
-def _widening(lengths: Iterable[int]) -> float:
-    """How much wider deviations must be than the bootstrap's: its variance lacks a block per repetition, and it is
-    known to few degrees of freedom. Overlapping blocks know it half as well again as separate ones (Künsch 1989)."""
-    blocks = free = degrees = 0.0
-    for length in lengths:
-        count = length / block_length(length)
-        blocks += count
-        free += count - 1
-        degrees += (count - 1) * (1.5 if block_length(length) > 1 else 1)
+def _widening(lengths: Sequence[int]) -> float:
+    """How much wider deviations must be than the bootstrap's: its variance is too small, and known to few degrees of
+    freedom."""
+    degrees = sum(map(_degrees, lengths))
     if degrees < 1:
         return math.nan
-    return math.sqrt(blocks / free) * student_t(degrees) / NormalDist().inv_cdf((1 + LEVEL) / 2)
+    kept = sum(length * _kept(length) for length in lengths) / sum(lengths)
+    return student_t(degrees) / NormalDist().inv_cdf((1 + LEVEL) / 2) / math.sqrt(kept)
+
+
+def _kept(seconds: int) -> float:
+    """The share of the variance of independent seconds that resampling them in blocks keeps: a block of `length` lacks
+    length / seconds of it, because it is measured from the mean; the last block is cut off (see `block_weights`)."""
+    length = block_length(seconds)
+    rest = seconds % length
+    return ((seconds - rest) * (1 - length / seconds) + rest * (1 - rest / seconds)) / seconds
+
+
+def _degrees(seconds: int) -> float:
+    """Degrees of freedom of the block bootstrap's variance: a quadratic form's, by its eigenvalues (Satterthwaite
+    1946). For blocks that wrap around those are Fejér's kernel at the frequencies of the series, less its mean."""
+    angles = math.tau / seconds * np.outer(np.arange(1, seconds), np.arange(block_length(seconds)))
+    eigenvalues = np.abs(np.exp(1j * angles).sum(axis=1)) ** 2
+    return float(eigenvalues.sum() ** 2 / (eigenvalues**2).sum()) if seconds > 1 else 0.0
 
 
 def student_t(degrees: float, level: float = LEVEL) -> float:
@@ -297,8 +311,10 @@ class Spread:
 def spread(measurements: Iterable[Resampled]) -> Spread:
     """Pool the repetitions' residuals over the measurements of a run.
 
-    Residuals are shrunk to the variance that is left after taking the variance within repetitions away (the method of
-    moments of a one-way random-effects model); where none is left, they are zero.
+    Residuals are scaled to the variance that is left after taking the variance within repetitions away (the method of
+    moments of a one-way random-effects model); where none is left, they are zero. From what is left a chance of few
+    degrees of freedom may be missing, which makes intervals too narrow more often than a chance surplus makes them too
+    wide, so the pooled variance counts with a quarter of a standard error more (that of a χ², √(2 / degrees)).
     """
     residuals, within, degrees = [], [], 0
     for item in measurements:
@@ -316,7 +332,8 @@ def spread(measurements: Iterable[Resampled]) -> Spread:
     if not len(pooled):
         return Spread(np.zeros((1, 0)), 0)
     total = (pooled**2).mean(axis=0)
-    left = np.sqrt(np.clip(1 - chance.mean(axis=0) / np.where(total > 0, total, 1), 0, 1))
+    cautious = 1 + 0.25 * math.sqrt(2 / degrees)
+    left = np.sqrt(np.clip(cautious - chance.mean(axis=0) / np.where(total > 0, total, 1), 0, None))
     return Spread(np.where(total > 0, pooled * left, 0.0), degrees)
 
 

@@ -104,7 +104,7 @@ def look(tries: Sequence[Try], start: float, growth: float, precision: float, re
     more). A first miss is repeated before anything bounds the search from above, and once a miss has been contradicted
     every one is. Rates that contradict one another, also a lower one that missed and a higher one that met, are tried
     again from the lowest. A boundary that `MOST_TRIES` trials could not settle leaves the bracket wider instead, and so
-    does a `precision` of infinity, which asks to settle what has been found.
+    does a `precision` of infinity, which asks for any bracket that is confirmed by as few trials as can be.
     """
     seen = Thresholds(tries)
     following, closing = _next(seen, growth, precision, repeats) if tries else (round_rate(start), False)
@@ -117,12 +117,14 @@ def look(tries: Sequence[Try], start: float, growth: float, precision: float, re
 
 def _next(seen: Thresholds, growth: float, precision: float, repeats: int) -> tuple[float | None, bool]:
     """(the rate to try next, whether it decides on a boundary)."""
+    if math.isinf(precision):
+        return _nearly_settled(seen, growth, repeats), True
     if (rate := _disputed(seen)) is not None:
         return rate, True
     for rate in (_doubtful_miss(seen), _ramp(seen, growth), _bisect(seen, precision)):
         if rate is not None:
             return rate, False
-    return _unsettled(seen, min(growth, 1 + precision), repeats), True
+    return _unsettled(seen, 1 + precision, repeats), True
 
 
 def _disputed(seen: Thresholds) -> float | None:
@@ -168,6 +170,16 @@ def _unsettled(seen: Thresholds, step: float, repeats: int) -> float | None:
     if above and above[-1] == len(seen.rates) - 1 and seen.rates[-1] < HIGHEST_RATE:
         return round_rate(seen.rates[-1] * step)
     return None
+
+
+def _nearly_settled(seen: Thresholds, growth: float, repeats: int) -> float | None:
+    """The boundary that lacks the fewest trials, the lower one first, of those the nearest to the best threshold."""
+    low, high = seen.bracket(repeats, repeats + 1)
+    if low is None and seen.best:
+        return seen.rates[max(range(seen.best), key=lambda i: (seen.met_by(i), i))]
+    if high is None and seen.best < len(seen.rates):
+        return seen.rates[max(range(seen.best, len(seen.rates)), key=lambda i: (seen.missed_by(i), -i))]
+    return _ramp(seen, growth)
 
 
 def round_rate(rate: float) -> float:

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from loadtest.generator.capacity_search import CLOSING, Found, Try, look
+from loadtest.generator.capacity_search import CLOSING, Try, look
 from loadtest.generator.crew import Crew
 from loadtest.generator.exporter import Exporter, nothing_due
 from loadtest.generator.live import SecondLines, Slice, print_event
@@ -23,7 +23,7 @@ from loadtest.generator.phases import ClosedLoopPhase, OpenLoopPhase, Phase, Pla
 from loadtest.generator.slip import spoiled
 from loadtest.generator.slo import says_nothing, why_missed
 from loadtest.generator.timer import clock
-from loadtest.generator.trial_files import Measured, by_model, trial_values, write_trial
+from loadtest.generator.trial_files import Measured, trial_values, write_trial
 from loadtest.generator.warmup import WarmUp, write_warm_up
 from models.problem import Problem
 
@@ -106,8 +106,6 @@ class Generator:
                 "notes": _notes(measured),
                 "spoiled": aside,
             }
-            if len(self._plan.traffic) > 1:
-                extra["by_model"] = by_model({one.target.model: one.share for one in self._plan.traffic}, measured)
             values = trial_values(phase, self._plan.target, measured, extra)
             again = spoiled(values) and len(aside) < retries
             folder = phase.folder
@@ -121,22 +119,24 @@ class Generator:
             print_event(self._out, "spoiled", phase.id, slip_p99_ms=values["schedule_slip_ms"]["p99"])
 
     def _search(self, phase: SearchPhase) -> None:
-        """Trials at the rates that `capacity_search.look` asks for; one that was cut off goes on from its trials. The
-        last of the budget, a trial for each boundary and one more, settles what was found, however wide the bracket."""
+        """Trials at the rates that `capacity_search.look` asks for; one that was cut off goes on from its trials. Where
+        the budget would end before the boundaries are repeated, they are, however wide the bracket still is."""
         tries = [Try(float(rate), bool(met)) for rate, met in phase.before]
         steps: list[dict[str, Any]] = []
         left = phase.budget_s
         out_of_time = False
-        kept = (2 * phase.repeats - 1) * (phase.trial.lead_in_s + CLOSING * phase.trial.duration_s)
+        short, long = (phase.trial.lead_in_s + factor * phase.trial.duration_s for factor in (1, CLOSING))
+        # A trial of each boundary, and one more where one of them disagrees.
+        kept = 3 * long if phase.repeats > 1 else 0.0
         while True:
-            precision = phase.precision if left >= kept else math.inf
-            found = look(tries, phase.trial.rate, phase.growth, precision, phase.repeats)
+            found = look(tries, phase.trial.rate, phase.growth, phase.precision, phase.repeats)
+            if left < kept and not found.confirmed:
+                found = look(tries, phase.trial.rate, phase.growth, math.inf, phase.repeats)
             if found.next is None:
-                asked = look(tries, phase.trial.rate, phase.growth, phase.precision, phase.repeats)
-                out_of_time = asked.next is not None
                 break
-            trial = _at_rate(phase, found, len(steps) + 1, sum(one.rate == found.next for one in tries))
-            once = trial.lead_in_s + trial.duration_s
+            is_long = found.closing and left >= long
+            trial = _at_rate(phase, found.next, is_long, len(steps) + 1, sum(one.rate == found.next for one in tries))
+            once = long if is_long else short
             began = clock()
             path = trial.folder / "trial.json"
             rate = found.next
@@ -199,12 +199,11 @@ class Generator:
             tally.in_flight = 0
 
 
-def _at_rate(phase: SearchPhase, found: Found, number: int, tried: int) -> OpenLoopPhase:
+def _at_rate(phase: SearchPhase, rate: float, is_long: bool, number: int, tried: int) -> OpenLoopPhase:
     """The next trial of a search; the same rate gets other arrivals each time it is tried."""
-    rate = found.next or 0.0
     name = f"{phase.id}-{number}"
     seed = int(np.random.SeedSequence([phase.trial.seed, round(rate * 1000), tried]).generate_state(1)[0])
-    duration_s = phase.trial.duration_s * (CLOSING if found.closing else 1)
+    duration_s = phase.trial.duration_s * (CLOSING if is_long else 1)
     return replace(phase.trial, id=name, folder=phase.trials / name, rate=rate, seed=seed, duration_s=duration_s)
 
 

@@ -142,79 +142,114 @@ def test_repetitions_that_differ_widen_the_interval():
     assert width([0.9, 1.1]) > 3 * width([1.0, 1.0])
 
 
+def noise(rng: np.random.Generator, tails: str, count: int) -> np.ndarray:
+    """Latencies around 1: light (lognormal, σ = 0.3), heavy (lognormal, σ = 1.5) or Pareto's (α = 3)."""
+    if tails == "pareto":
+        return 1 + rng.pareto(3, count)
+    return np.exp(rng.normal(0, {"light": 0.3, "heavy": 1.5}[tails], count))
+
+
 def simulate(
-    rng: np.random.Generator, seconds: int, *, heavy: bool, wander: float, correlation: float, apart: float
+    rng: np.random.Generator, seconds: int, *, tails: str, wander: float, correlation: float, apart: float
 ) -> statistics.Intervals:
     """One repetition: latencies of ~200 requests/s whose level wanders from second to second (AR(1), on a log scale)
-    and, ``apart``, from repetition to repetition; heavy: Pareto tails (α = 3)."""
+    and, ``apart``, from repetition to repetition."""
     level = np.empty(seconds)
     level[0] = rng.normal(0, wander)
     for second in range(1, seconds):
         level[second] = correlation * level[second - 1] + rng.normal(0, wander * math.sqrt(1 - correlation**2))
     level += rng.normal(0, apart)
     due = np.repeat(np.arange(seconds), rng.poisson(200, seconds))
-    noise = 1 + rng.pareto(3, len(due)) if heavy else np.exp(rng.normal(0, 0.3, len(due)))
-    return intervals(5 * noise * np.exp(level[due]), due, seconds)
+    return intervals(5 * noise(rng, tails, len(due)) * np.exp(level[due]), due, seconds)
 
 
 SHAPES: dict[str, dict[str, Any]] = {
-    "independent": {"heavy": False, "wander": 0.0, "correlation": 0.0, "apart": 0.0},
-    "heavy tails": {"heavy": True, "wander": 0.0, "correlation": 0.0, "apart": 0.0},
-    "autocorrelated": {"heavy": False, "wander": 0.1, "correlation": 0.5, "apart": 0.0},
-    "repetitions apart": {"heavy": False, "wander": 0.0, "correlation": 0.0, "apart": 0.05},
+    "independent": {"tails": "light", "wander": 0.0, "correlation": 0.0, "apart": 0.0},
+    "heavy tails": {"tails": "heavy", "wander": 0.0, "correlation": 0.0, "apart": 0.0},
+    "Pareto's tails": {"tails": "pareto", "wander": 0.0, "correlation": 0.0, "apart": 0.0},
+    "autocorrelated": {"tails": "light", "wander": 0.1, "correlation": 0.5, "apart": 0.0},
+    "strongly autocorrelated": {"tails": "light", "wander": 0.1, "correlation": 0.8, "apart": 0.0},
+    "heavy and autocorrelated": {"tails": "heavy", "wander": 0.1, "correlation": 0.5, "apart": 0.0},
+    "repetitions apart": {"tails": "light", "wander": 0.0, "correlation": 0.0, "apart": 0.05},
 }
-
-
-# Each takes about half a second; more of them: TANDEM_SIMULATIONS=60 pytest -s -k covers
-RUNS = int(os.environ.get("TANDEM_SIMULATIONS", "24"))
+# Each takes a twentieth of a second; more of them: TANDEM_SIMULATIONS=1000 pytest -s -k covers
+RUNS = int(os.environ.get("TANDEM_SIMULATIONS", "20"))
+SECONDS, MEASUREMENTS = 5, 16  # as in the default experiment
+CHANCE = math.sqrt(0.05 * 0.95 / (RUNS * MEASUREMENTS))  # the standard error of a coverage of 95 %
 
 
 @functools.cache
-def simulated(shape: str) -> tuple[list[bool], list[bool]]:
-    """(whether each interval covers the truth, whether each comparison of equals shows a difference), in runs of 8
-    measurements of 2 × 6 s, as in the default experiment."""
+def simulated(shape: str) -> tuple[dict[str, float], dict[str, float]]:
+    """(the share of intervals that cover the truth, the share of comparisons of equals that show a difference), of p50
+    and p99, in runs of 16 measurements of two repetitions."""
     settings_ = SHAPES[shape]
     truth_rng = np.random.default_rng(99)
     draws = 1_000_000
-    spread = math.hypot(settings_["wander"], settings_["apart"])
-    noise = 1 + truth_rng.pareto(3, draws) if settings_["heavy"] else np.exp(truth_rng.normal(0, 0.3, draws))
-    truth = np.log(np.quantile(5 * noise * np.exp(truth_rng.normal(0, spread, draws)), list(LEVELS.values())))
-    covered, told_apart = [], []
+    levels = truth_rng.normal(0, math.hypot(settings_["wander"], settings_["apart"]), draws)
+    truth = np.log(np.quantile(5 * noise(truth_rng, settings_["tails"], draws) * np.exp(levels), list(LEVELS.values())))
+    covered: dict[str, list[bool]] = {name: [] for name in LEVELS}
+    told_apart: dict[str, list[bool]] = {name: [] for name in LEVELS}
     for run in range(RUNS):
-        rng = np.random.default_rng([run, 7])
+        rng = np.random.default_rng([run, list(SHAPES).index(shape)])
         sampled = [
             statistics.resample(
-                statistics.combine([simulate(rng, 6, **settings_) for _ in range(2)]), LEVELS, seed=[run, n], draws=250
+                statistics.combine([simulate(rng, SECONDS, **settings_) for _ in range(2)]),
+                LEVELS,
+                seed=[run, n],
+                draws=150,
             )
-            for n in range(8)
+            for n in range(MEASUREMENTS)
         ]
         between = statistics.spread(sampled)
         deviations = [statistics.deviations(item, between, [run, n]) for n, item in enumerate(sampled)]
-        for column in range(len(LEVELS)):
+        for column, name in enumerate(LEVELS):
             for item, deviation in zip(sampled, deviations, strict=True):
                 low, high = statistics.interval(item.estimate[column], deviation[:, column]) or (math.nan, math.nan)
-                covered.append(bool(low <= truth[column] <= high))
-            for one in range(0, 8, 2):
+                covered[name].append(bool(low <= truth[column] <= high))
+            for one in range(0, MEASUREMENTS, 2):
                 difference = sampled[one].estimate[column] - sampled[one + 1].estimate[column]
                 apart = deviations[one][:, column] - deviations[one + 1][:, column]
                 low, high = statistics.interval(difference, apart) or (math.nan, math.nan)
-                told_apart.append(not low <= 0 <= high)
-    print(f"\n{shape}: {np.mean(covered):.3f} of {len(covered)} covered, {np.mean(told_apart):.3f} told apart")
-    return covered, told_apart
+                told_apart[name].append(not low <= 0 <= high)
+    shares = tuple({name: float(np.mean(of[name])) for name in LEVELS} for of in (covered, told_apart))
+    print(f"\n{shape}: covered {shares[0]}, told apart {shares[1]}, {len(covered['p99'])} intervals each")
+    return shares[0], shares[1]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_interval_covers_the_truth_and_equal_servers_are_not_told_apart(shape):
     covered, told_apart = simulated(shape)
-    assert 0.91 <= np.mean(covered) <= 0.995  # 160 intervals: ±3 % by chance
-    assert np.mean(told_apart) <= 0.09
+    for share in covered.values():
+        assert 0.93 - 2 * CHANCE <= share <= 0.97 + 2 * CHANCE
+    assert max(told_apart.values()) <= 0.05 + 2 * CHANCE
 
 
 def test_over_all_shapes_the_95_percent_interval_covers_the_truth_93_to_97_times_in_a_hundred():
-    covered = [one for shape in SHAPES for one in simulated(shape)[0]]
-    assert 0.93 <= np.mean(covered) <= 0.97
-    told_apart = [one for shape in SHAPES for one in simulated(shape)[1]]
-    assert np.mean(told_apart) <= 0.05
+    results = [simulated(shape) for shape in SHAPES]
+    for name in LEVELS:
+        assert 0.93 <= np.mean([covered[name] for covered, _ in results]) <= 0.97
+        assert np.mean([told_apart[name] for _, told_apart in results]) <= 0.05
+
+
+@pytest.mark.parametrize("seconds", [2, 3, 5, 6, 27])
+def test_block_resampling_keeps_the_share_of_the_variance_that_it_is_said_to(seconds):
+    rng = np.random.default_rng(seconds)
+    series = rng.normal(0, 1, (400, seconds))
+    weights = statistics.block_weights(seconds, 400, rng)
+    means = series @ weights.T / seconds
+    assert statistics._kept(seconds) == pytest.approx(means.var(axis=1).mean() * seconds, rel=0.1)
+
+
+@pytest.mark.parametrize("seconds", [2, 3, 5, 6, 27])
+def test_the_bootstrap_s_variance_of_independent_seconds_has_the_degrees_of_freedom_that_it_is_given(seconds):
+    """Twice its mean squared over its variance, for which the mean of the series is resampled in blocks."""
+    rng = np.random.default_rng(seconds)
+    series = rng.normal(0, 1, (40_000, seconds))
+    length = statistics.block_length(seconds)
+    blocks = np.stack([np.roll(series, -shift, axis=1) for shift in range(length)]).mean(axis=0)
+    variance = ((blocks - series.mean(axis=1, keepdims=True)) ** 2).mean(axis=1)
+    degrees = 2 * variance.mean() ** 2 / variance.var()
+    assert statistics._degrees(seconds) == pytest.approx(degrees, rel=0.05)
 
 
 def test_a_faster_server_is_told_apart_by_its_true_ratio():

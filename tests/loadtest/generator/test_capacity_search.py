@@ -115,8 +115,14 @@ def test_where_no_precision_is_asked_for_it_settles_what_has_been_found():
     ramped = [Try(200, True), Try(280, True), Try(392, False), Try(392, False)]
     assert look(ramped, 200, **STEPS).next == 331.3
     settle = {**STEPS, "precision": math.inf}
+    # 200 is met by two trials, so only the upper boundary is left; it lacks one.
     found = look(ramped, 200, **settle)
-    assert (found.next, found.closing, found.confirmed) == (280, True, False)
+    assert (found.next, found.closing, found.confirmed) == (392, True, False)
+    found = look([*ramped, Try(392, False)], 200, **settle)
+    assert (found.next, found.low, found.high, found.confirmed) == (None, 200, 392, True)
+    # Of rates that contradict one another it decides none.
+    found = look([*ramped, Try(331.3, True), Try(331.3, False)], 200, **settle)
+    assert found.next == 392
     settled = [*ramped, Try(280, True), Try(392, False)]
     found = look(settled, 200, **settle)
     assert (found.next, found.low, found.high, found.confirmed) == (None, 280, 392, True)
