@@ -37,9 +37,8 @@ from serving.target import Target
 
 CLASSES = 10
 SLIP_LIMIT_MS = 1.0
-RATES = (2000, 4000, 8000, 12000)
-# Of two processes: where they have a core each, they should hold twice the rate.
-RATES_OF_TWO = (8000, 12000, 16000, 24000)
+RATES = (4000, 8000, 12000, 16000, 20000, 24000, 28000)
+RATES_OF_TWO = (16000, 24000, 32000, 40000, 48000)
 ATTEMPTS = (1, 2, 3, 4)
 _LONGEST_S = 120
 
@@ -105,7 +104,8 @@ def _main(arguments: Sequence[str]) -> int:
         for protocol in ("rest", "grpc"):
             with _trivial_server(protocol, server_cores) as server:
                 results += _tandem(server, folder, options.seconds, tool_cores, console)
-                both = cores[1:3] if len(cores) > 2 else tool_cores
+                # A core each; where there are only two, the server has to share one of them.
+                both = cores[1:3] if len(cores) > 2 else cores
                 results += _tandem(server, folder, options.seconds, both, console, processes=2)[:1]
                 request = encode(server.target, protocol, images[:1])
                 if protocol == "rest":
