@@ -6,6 +6,7 @@ import io
 import json
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 
 from loadtest.generator import phase_runner
 from loadtest.generator.part import Part
-from loadtest.generator.phases import OpenLoopPhase, Plan, SearchPhase
+from loadtest.generator.phases import OpenLoopPhase, SearchPhase
 from loadtest.generator.recording import OK
 from serving.target import Target
 
@@ -54,7 +55,8 @@ def search(tmp_path: Path, monkeypatch, crew: Simulated, **values: Any) -> dict[
     )
     settings: dict[str, Any] = {"growth": 2.0, "precision": 0.05, "repeats": 2, "budget_s": 60.0, **values}
     phase = SearchPhase("s", tmp_path / "searches" / "s", tmp_path / "trials", trial, 50.0, 0.001, **settings)
-    phase_runner.Generator(Plan(TARGET, tmp_path / "none", [phase]), crew, io.StringIO()).run()
+    plan: Any = SimpleNamespace(target=TARGET, phases=[phase], exporter_port=0, measured="pytorch", traffic=())
+    phase_runner.Generator(plan, crew, io.StringIO()).run()
     return json.loads((tmp_path / "searches" / "s" / "search.json").read_text())
 
 
