@@ -38,8 +38,7 @@ def show(summary: dict[str, Any], report: Path | None = None, console: Console |
     console.print()
     for verdict in summary["verdicts"]:
         winner = verdict["winner"]
-        undecided = "no verdict" if verdict["why"].startswith("No verdict") else "no difference shown"
-        answer = wording.stack(winner) if winner else undecided
+        answer = wording.stack(winner) if winner else _undecided(verdict["why"])
         console.print(
             Text.assemble((f"{verdict['question']} ", "bold"), (f"{answer}.", "bold green" if winner else "bold"))
         )
@@ -57,6 +56,11 @@ def show(summary: dict[str, Any], report: Path | None = None, console: Console |
         console.print(Text(f"Same model on both sides: largest difference of a probability {largest}."))
     if report:
         console.print(Text(f"Report: {os.path.relpath(report)}"), soft_wrap=True)
+
+
+def _undecided(why: str) -> str:
+    known = ("No verdict", "No difference shown")
+    return next((start.lower() for start in known if why.startswith(start)), "no winner named")
 
 
 def show_comparison(headlines: Sequence[str], report: Path) -> None:
