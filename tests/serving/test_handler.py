@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import sys
@@ -138,6 +139,16 @@ def test_without_orjson_the_answers_are_the_same(context, monkeypatch):
     answers, statuses = run(handler.ImageClassifier(context), context, as_json({"instances": IMAGES[:2].tolist()}))
     assert statuses == [200]
     np.testing.assert_allclose(json.loads(answers[0])["predictions"], expected(IMAGES[:2]), atol=1e-6)
+
+
+def test_what_is_loaded_is_never_looked_at_again_by_a_collection(context):
+    """A full collection over all of torch takes 50 ms and more, in which every request waits."""
+    try:
+        handler.ImageClassifier(context)
+        assert gc.get_freeze_count() > 100_000
+        assert len(gc.get_objects()) < 10_000
+    finally:
+        gc.unfreeze()
 
 
 def test_other_input_shapes_come_from_the_archives_model_config(context):

@@ -16,9 +16,9 @@ def first_agreement(rates, tolerance=0.05):
     return None
 
 
-def test_a_flat_series_is_steady_after_four_windows():
+def test_a_flat_series_is_steady_after_five_windows():
     rates = (1000 * (1 + np.random.default_rng(1).normal(0, 0.01, 40))).tolist()
-    assert first_agreement(rates) == (4, 4)
+    assert first_agreement(rates) == (5, 4)
 
 
 def test_a_java_server_warming_up_is_steady_only_near_its_plateau():
@@ -44,7 +44,7 @@ def test_a_drifting_series_is_never_steady(drift):
 
 def test_a_jump_delays_agreement():
     seen, _ = first_agreement([500.0, 500.0, 500.0, 1000.0, 1000.0, 1000.0, 1000.0, 1000.0], tolerance=0.01)
-    assert seen == 7
+    assert seen == 8
 
 
 def test_no_answers_are_not_steady():
@@ -59,15 +59,21 @@ RECORDED = {
     # The same after a pause of the whole machine, which shows as two windows without an answer.
     "JVM, held up": [0, 0, 134, 599, 673, 724, 668, 650, 680, 703, 632, 697],
     # The embedded TensorFlow server, which has nothing to warm up.
-    "flat": [2687, 2869, 2877, 3005],
+    "flat": [8483, 9487, 9420, 9280, 9219, 9534, 9394, 9620, 9181, 9327, 9161, 9205],
+    # A warm TorchServe, in windows of 0.25 s; `jcmd PID GC.run` collects its whole heap every 1.5 s.
+    "collections": [
+        *(4794, 1729, 4456, 4281, 4980, 3905, 4271, 3258, 1680, 4213, 4456, 4981, 4622, 4110, 4620, 2966, 4851, 5352),
+        *(4372, 4433, 4384, 4657, 2311, 4304, 4871, 5180, 5546, 5034, 4824, 3463, 3667, 4620, 4358, 4809, 5053, 4705),
+    ],
+    # The embedded server, whose core gets one busy neighbour more every 0.8 s, until one more takes little.
+    "neighbours": [
+        *(3460, 2183, 2226, 2248, 1832, 1731, 1520, 1366, 1554, 1356, 1087, 1075, 997, 595, 874, 624, 634, 514, 507),
+    ],
 }
-# Modelled: a young collection every third window; a machine whose host takes ever more of the CPU away.
-COLLECTING = [1482, 1495, 1120, 1490, 1478, 1135, 1493, 1488, 1117, 1485, 1492, 1128, 1490, 1481, 1124]
-DRIFTING = [2000 * 0.93**window for window in range(24)]
 
 
 @pytest.mark.parametrize(
-    ("series", "plateau", "earliest"), [("flat", 2860, 4), ("JVM warm-up", 750, 5), ("JVM, held up", 675, 7)]
+    ("series", "plateau", "earliest"), [("flat", 9300, 5), ("JVM warm-up", 750, 5), ("JVM, held up", 675, 7)]
 )
 def test_recorded_series_are_steady_on_their_plateau_and_not_on_the_way_there(series, plateau, earliest):
     rates = RECORDED[series]
@@ -76,11 +82,13 @@ def test_recorded_series_are_steady_on_their_plateau_and_not_on_the_way_there(se
     assert np.mean(rates[seen - agreed : seen]) == pytest.approx(plateau, rel=0.15)
 
 
-def test_periodic_collections_are_steady_and_the_mean_counts_them():
-    seen, agreed = first_agreement(COLLECTING, tolerance=0.1) or (0, 0)
-    assert 4 <= seen <= 8
-    assert np.mean(COLLECTING[seen - agreed : seen]) == pytest.approx(np.mean(COLLECTING), rel=0.1)
+@pytest.mark.parametrize("first", range(12))
+def test_collections_are_steady_and_the_mean_counts_them(first):
+    rates = RECORDED["collections"][first:]
+    seen, agreed = first_agreement(rates, tolerance=0.1) or (0, 0)
+    assert 5 <= seen <= 12
+    assert np.mean(rates[seen - agreed : seen]) == pytest.approx(np.mean(rates), rel=0.15)
 
 
-def test_a_drift_is_never_steady():
-    assert first_agreement(DRIFTING, tolerance=0.1) is None
+def test_a_recorded_drift_is_never_steady():
+    assert first_agreement(RECORDED["neighbours"], tolerance=0.1) is None

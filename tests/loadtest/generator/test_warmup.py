@@ -45,8 +45,8 @@ def test_a_steady_server_ends_it_and_its_throughput_is_known():
     assert values["steady"]
     assert not values["reached_cap"]
     assert 1.0 <= values["seconds"] < 9
-    # 8 callers that each wait a little more than 50 ms.
-    assert 60 < values["throughput"] <= 160
+    # 8 callers that each wait a little more than 50 ms; at a window's edge their answers may fall on either side.
+    assert 60 < values["throughput"] <= 160 + 8
     assert values["throughput"] == pytest.approx(np.mean([w["rate"] for w in values["windows"][-4:]]), rel=0.35)
     assert all(window["p50_ms"] >= 50 for window in values["windows"])
     assert len(loop.recording) - 8 <= values["requests"] <= len(loop.recording)
