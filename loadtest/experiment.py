@@ -53,7 +53,8 @@ class Slo:
 @dataclass(frozen=True)
 class WarmUp:
     """Closed-loop warm-up until successive windows agree within `tolerance`; it also probes the throughput. Where they
-    do not within `max_s` it is repeated `retries` times; then what follows is measured, and is not valid."""
+    do not within `max_s` it is repeated `retries` times; then what follows is measured, and is not valid. Afterwards
+    open load, until its median latency agrees, for at most `settle_s` (0: none)."""
 
     concurrency: int = 32
     window_s: float = 0.5
@@ -61,6 +62,7 @@ class WarmUp:
     max_s: float = 15.0
     tolerance: float = 0.1
     retries: int = 1
+    settle_s: float = 12.0
 
     def __post_init__(self) -> None:
         between(
@@ -72,6 +74,7 @@ class WarmUp:
             max_s=(0.1, 3600, "seconds"),
             tolerance=(0.001, 1, "a share"),
             retries=(0, 10, "repeats"),
+            settle_s=(0, 600, "seconds"),
         )
         if self.max_s < self.min_s:
             raise Problem(f"warm_up.max_s = {self.max_s}: use at least warm_up.min_s ({self.min_s})")

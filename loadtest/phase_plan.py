@@ -8,15 +8,16 @@ from typing import Any
 
 from loadtest.experiment import Experiment
 from loadtest.generator.capacity_search import CLOSING
+from loadtest.generator.settling import CHUNK_S
 from loadtest.plan import Trial
 from loadtest.scenarios import Capacity, Offline, SingleStream, Spike
 
 Phase = dict[str, Any]
 
 
-def warm_up(experiment: Experiment, folder: Path, protocol: str) -> Phase:
-    """A warm-up whose results go to `folder`."""
-    settings = asdict(experiment.warm_up)
+def warm_up(experiment: Experiment, folder: Path, protocol: str, *, probe: bool = False) -> Phase:
+    """A warm-up whose results go to `folder`; a probe only asks for the closed loop's throughput."""
+    settings = asdict(replace(experiment.warm_up, settle_s=0.0) if probe else experiment.warm_up)
     return {**_common("warm-up", folder, protocol, experiment.seed), **settings}
 
 
@@ -85,7 +86,7 @@ def protocol_of(phase: Phase) -> str:
 def expected_s(phase: Phase) -> float:
     """Seconds that a phase will probably take, without overheads."""
     if phase["kind"] == "warm-up":
-        return float(phase["min_s"])
+        return float(phase["min_s"]) + min(phase.get("settle_s", 0.0), 3 * CHUNK_S)
     if phase["kind"] == "search":
         lead_in, once = float(phase["trial"]["lead_in_s"]), float(phase["trial"]["duration_s"])
         closing = lead_in + CLOSING * once
@@ -97,7 +98,7 @@ def expected_s(phase: Phase) -> float:
 def longest_s(phase: Phase) -> float:
     """Seconds after which a phase has surely failed to end."""
     if phase["kind"] == "warm-up":
-        return (float(phase["max_s"]) + 30) * (1 + phase.get("retries", 0))
+        return (float(phase["max_s"]) + 30) * (1 + phase.get("retries", 0)) + 2 * phase.get("settle_s", 0.0) + 30
     if phase["kind"] == "search":
         # The last trial may start just in time, and may be repeated.
         return float(phase["budget_s"]) + longest_s({**phase["trial"], "kind": "open-loop"})

@@ -228,7 +228,7 @@ class _Job:
 
     def _phase_ended(self, phase: Phase, label: str) -> None:
         if phase["kind"] == "warm-up":
-            self.progress.advance(self.experiment.warm_up.min_s + GENERATOR_START_S)
+            self.progress.advance(phase_plan.expected_s(phase) + GENERATOR_START_S)
             if not _warmed(phase)["steady"]:
                 self.progress.say(f"note: {label}: not steady after {phase['max_s']:g} s of warm-up: not valid")
             return
@@ -252,7 +252,7 @@ class _Job:
 
     def _warm_up(self, block: Block, protocol: str) -> Phase:
         folder = self.folder.new_folder("warm-ups", f"{block.stack}-{protocol}-r{block.repetition}")
-        return phase_plan.warm_up(self.experiment, folder, protocol)
+        return phase_plan.warm_up(self.experiment, folder, protocol, probe=not block.repetition)
 
     def _trial(self, trial: Trial, warm_up: str) -> Phase:
         place = self.folder.path
@@ -272,9 +272,10 @@ class _Job:
         return found
 
     def _seconds(self, trials: Sequence[Trial]) -> float:
+        warm_up = phase_plan.expected_s(phase_plan.warm_up(self.experiment, Path(), "")) + GENERATOR_START_S
         warm_ups = len({trial.protocol for trial in trials})
         loads = sum(phase_plan.expected_s(self._trial(trial, "")) for trial in trials)
-        return START_S + warm_ups * (self.experiment.warm_up.min_s + GENERATOR_START_S) + loads
+        return START_S + warm_ups * warm_up + loads
 
 
 def _warmed(phase: Phase) -> dict[str, Any]:

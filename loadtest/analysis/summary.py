@@ -18,6 +18,7 @@ from loadtest.analysis.verdicts import Compared
 from loadtest.run_folder import write_json
 
 DEFAULT_SLO = {"p99_ms": 50.0, "error_ratio": 0.001}
+FEWEST_DEGREES = 3  # of freedom; with fewer, Student's t makes every interval useless
 
 
 def build(run_folder: Path) -> dict[str, Any]:
@@ -113,18 +114,32 @@ def measure(run: SavedRun, slo: dict[str, float]) -> list[Compared]:
         seed = (int(run.experiment.get("seed", 0)), zlib.crc32(repr(key).encode()))
         resampled = statistics.resample(measurement, validity.SHARES, rates, offered_rate=key[3] or 1.0, seed=seed)
         sampled.append(_Sampled(key, trials, measurement, resampled, seed))
-    # Within a scenario: at a server's limit repetitions lie further apart than on a ladder below it.
-    between = {
-        scenario: statistics.spread(item.resampled for item in sampled if item.key[2] == scenario)
-        for scenario in {item.key[2] for item in sampled}
-    }
+    between = _spreads(sampled)
     compared = []
     for item in sampled:
-        deviations = statistics.deviations(item.resampled, between[item.key[2]], item.seed)
+        deviations = statistics.deviations(item.resampled, between[item.key], item.seed)
         figures = _figures(item, deviations, slo)
         figures["engine"], figures["engine_version"] = _engine(run, item)
         compared.append(Compared(item.key, figures, item.resampled, deviations, item.measurement.mean_ms))
     return compared
+
+
+def _spreads(sampled: Sequence[_Sampled]) -> dict[tuple[str, str, str, float], statistics.Spread]:
+    """For each measurement how far repetitions lie apart: of its own kind where these are enough to tell.
+
+    Servers differ in how alike their starts are, and at a server's limit repetitions lie further apart than on a ladder
+    below it. So spreads are pooled within a scenario, over one target and protocol; where that leaves fewer degrees of
+    freedom than `FEWEST_DEGREES`, over the target; else over all. The plan alone decides that, not the data.
+    """
+    found = {}
+    for item in sampled:
+        target, protocol, scenario, _ = item.key
+        for alike in ((target, protocol, scenario), (target, None, scenario), (None, None, scenario)):
+            kind = [one for one in sampled if all(b in (None, a) for a, b in zip(one.key[:3], alike, strict=True))]
+            found[item.key] = statistics.spread(one.resampled for one in kind)
+            if found[item.key].degrees >= FEWEST_DEGREES:
+                break
+    return found
 
 
 def _figures(item: _Sampled, deviations: Floats, slo: dict[str, float]) -> dict[str, Any]:

@@ -55,6 +55,8 @@ def cautions(trial: SavedTrial) -> list[str]:
         found.append(f"repeated, because the generator sent late before (slip p99 {slips}); those are kept in spoiled/")
     if trial.warm_up and (again := trial.warm_up.get("unsteady_attempts")):
         found.append(f"the warm-up was repeated: {wording.plural(len(again), 'attempt')} did not get steady")
+    if not ((trial.warm_up or {}).get("settling") or {}).get("settled", True):
+        found.append("the latency had not settled when the warm-up ended: a server that gets faster yet was measured")
     busy = trial.record.get("generator_cpu")
     if busy is not None and busy > BUSY_GENERATOR:
         found.append(f"the generator used {wording.share(busy)} of its core")

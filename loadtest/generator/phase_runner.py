@@ -19,7 +19,9 @@ from loadtest.generator.capacity_search import CLOSING, Try, look
 from loadtest.generator.crew import Crew
 from loadtest.generator.exporter import Exporter, nothing_due
 from loadtest.generator.live import SecondLines, Slice, print_event
+from loadtest.generator.part import Part
 from loadtest.generator.phases import ClosedLoopPhase, OpenLoopPhase, Phase, Plan, SearchPhase, WarmUpPhase
+from loadtest.generator.settling import settle
 from loadtest.generator.slip import spoiled
 from loadtest.generator.slo import says_nothing, why_missed
 from loadtest.generator.timer import clock
@@ -72,6 +74,8 @@ class Generator:
             values = {**attempts[-1], "target": self._plan.measured}
             if len(attempts) > 1:
                 values["unsteady_attempts"] = attempts[:-1]
+            if phase.settle_s and values["steady"]:
+                values["settling"] = settle(phase, values["throughput"], self._warm_up_openly)
             write_warm_up(folder, values)
 
     def _warm_up_once(self, phase: WarmUpPhase) -> dict[str, Any]:
@@ -85,6 +89,10 @@ class Generator:
 
             self._crew.warm_up(phase, report)
         return watch.values()
+
+    def _warm_up_openly(self, phase: OpenLoopPhase) -> Part:
+        with self._watched(phase, "warm-up") as take:
+            return self._crew.load(phase, take)[1]
 
     def _trial(self, phase: OpenLoopPhase | ClosedLoopPhase) -> dict[str, Any]:
         """Run a trial, again where the generator spoiled it; trial.json's values.
@@ -177,9 +185,12 @@ class Generator:
             (folder / "search.json").write_text(json.dumps(result, indent=2) + "\n")
 
     @contextmanager
-    def _watched(self, phase: WarmUpPhase | OpenLoopPhase | ClosedLoopPhase) -> Iterator[Callable[..., bool]]:
+    def _watched(
+        self, phase: WarmUpPhase | OpenLoopPhase | ClosedLoopPhase, kind: str = ""
+    ) -> Iterator[Callable[..., bool]]:
         """A function that passes on what is new to the exporter and the progress lines."""
-        kind = {WarmUpPhase: "warm-up", OpenLoopPhase: "open-loop", ClosedLoopPhase: "closed-loop"}[type(phase)]
+        kinds = {WarmUpPhase: "warm-up", OpenLoopPhase: "open-loop", ClosedLoopPhase: "closed-loop"}
+        kind = kind or kinds[type(phase)]
         tally = self._exporter.tally(self._plan.measured, phase.protocol, kind)
         tally.begin_trial()
         lines = SecondLines(phase.id, self._out, clock())

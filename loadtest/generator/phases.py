@@ -16,7 +16,8 @@ from serving.target import PROTOCOLS, Target
 @dataclass(frozen=True)
 class WarmUpPhase:
     """A closed loop at `concurrency` until successive windows of `window_s` agree within `tolerance`, for at least
-    `min_s` and at most `max_s` seconds; `retries` times more where they did not."""
+    `min_s` and at most `max_s` seconds; `retries` times more where they did not. Then open load for at most `settle_s`
+    seconds, until its latency agrees, too (see `settling`)."""
 
     id: str
     folder: Path
@@ -30,6 +31,7 @@ class WarmUpPhase:
     timeout_s: float = 10.0
     batch: int = 1
     retries: int = 0
+    settle_s: float = 0.0
 
 
 @dataclass(frozen=True)

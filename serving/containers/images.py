@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from models.bundle import Bundle
 
 ROOT = Path(__file__).resolve().parents[2]
+AT_ONCE = 2  # builds
 MODELS = ("models/__init__.py", "models/bundle.py", "models/problem.py")
 EMBEDDED_INSTEAD = "make up ARGS=--embedded (make images ARGS=--embedded) runs Tandem's embedded server in its place"
 OTHER_BASE = "give the engine access to the registry, or have the image under that name (docs/containers.md)"
@@ -73,10 +75,9 @@ def build(bundle: Bundle, images: Iterable[Image], how: Build, artifacts: Path) 
     Raises `Problem` where a base image or a package cannot be had, or the build fails.
     """
     docker_cli.require_engine()
-    names = []
-    for image in images:
-        names.append(_build(bundle, image, how, artifacts / "containers"))
-    return names
+    # Unpacking torch and tensorflow keeps one core busy each.
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(lambda image: _build(bundle, image, how, artifacts / "containers"), images))
 
 
 def sizes(names: Sequence[str]) -> str:

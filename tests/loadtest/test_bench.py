@@ -13,7 +13,7 @@ def test_the_table_names_every_tool_and_the_servers_idle_time(monkeypatch, tmp_p
     monkeypatch.setattr(bench, "RATES_OF_TWO", (300,))
     monkeypatch.setattr(bench, "ATTEMPTS", (1,))
     monkeypatch.setattr(bench, "SLIP_LIMIT_MS", 1000.0)
-    monkeypatch.setattr(bench_tools, "SECONDS", 2)
+    monkeypatch.setattr(bench_tools, "SECONDS", 1)
     assert bench.main(["--seconds", "0.5", "--json", str(tmp_path / "bench.json")]) == 0
     rows = json.loads((tmp_path / "bench.json").read_text())
     open_loop = {row["protocol"]: row for row in rows if row["tool"] == "Tandem (open loop)"}

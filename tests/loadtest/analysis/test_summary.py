@@ -65,6 +65,29 @@ def test_figures_are_exactly_those_of_the_merged_repetitions(tmp_path):
     assert item["few_samples"] == ["p99", "p999"]
 
 
+def test_one_targets_uneven_starts_do_not_widen_the_others_intervals(tmp_path):
+    rates = [100.0, 200.0, 300.0, 400.0]
+    run = write_run(tmp_path / "run", {}, rates={"grpc": rates}, asked=["pytorch", "tensorflow"])
+    rng = np.random.default_rng(5)
+    for target in ("pytorch", "tensorflow"):
+        for rate in rates:
+            for repetition in (1, 2):
+                uneven = target == "pytorch" and rate == 300.0 and repetition == 2
+                seconds = [rng.lognormal(0, 0.4, round(rate)) * (60 if uneven else 3) for _ in range(5)]
+                record = {"target": target, "protocol": "grpc", "offered_rate": rate, "repetition": repetition}
+                write_trial(run / "trials" / f"{target}-{rate:g}-{repetition}", {**record, "warm_up": None}, seconds)
+    figures = summary.build(run)
+    for rate in rates:
+        wide, narrow = (
+            high / low
+            for low, high in (
+                measurement(figures, target, "grpc", rate)["ci95"]["p99"] for target in ("pytorch", "tensorflow")
+            )
+        )
+        assert narrow < 1.6
+        assert wide > 4
+
+
 def test_the_summary_holds_the_stable_keys_and_is_plain_json(winner):
     figures = json.loads(json.dumps(summary.build(winner), allow_nan=False))
     contract = {"experiment", "environment", "parity", "targets", "measurements", "capacity", "verdicts"}

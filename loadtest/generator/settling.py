@@ -1,0 +1,58 @@
+"""The second half of a warm-up: open load, until the latency has settled.
+
+A closed loop keeps batches full. Open load forms small ones, for which a JVM compiles its code anew: TorchServe's
+median latency was seen to fall from 7 to 2 ms within ten seconds after its throughput had become steady.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+from loadtest.generator.part import Part
+from loadtest.generator.phases import OpenLoopPhase, WarmUpPhase
+
+SHARE = 0.6  # of the closed loop's throughput: as much as leaves no queue behind
+CHUNK_S = 2.0
+
+
+def settled(p50_ms: Sequence[float | None], tolerance: float) -> bool:
+    """Whether the latest two medians differ by no more than `tolerance` of their mean."""
+    older, newer = p50_ms[-2:] if len(p50_ms) > 1 else (None, None)
+    if older is None or newer is None:
+        return False
+    return abs(newer - older) <= tolerance * (newer + older) / 2
+
+
+def settle(phase: WarmUpPhase, throughput: float, load: Callable[[OpenLoopPhase], Part]) -> dict[str, Any]:
+    """Put open load on the target in chunks until their medians agree, for `phase.settle_s` seconds at most.
+
+    throughput  requests/s that the closed loop found; `load` puts a phase on the target
+    Returns rate (requests/s), p50_ms of each chunk (None where no answer was ok), and whether it settled.
+    """
+    rate = round(SHARE * throughput, 2)
+    p50_ms: list[float | None] = []
+    for number in count():
+        if settled(p50_ms, phase.tolerance) or (len(p50_ms) + 1) * CHUNK_S > phase.settle_s:
+            break
+        part = load(
+            OpenLoopPhase(
+                id=phase.id,
+                folder=phase.folder,
+                protocol=phase.protocol,
+                seed=phase.seed + 1 + number,
+                rate=rate,
+                duration_s=CHUNK_S,
+                scenario="settling",
+                lead_in_s=0.0,
+                timeout_s=phase.timeout_s,
+                check_share=0.0,
+                batch=phase.batch,
+            )
+        )
+        answered = (part.done - part.due)[part.ok]
+        p50_ms.append(round(float(np.median(answered)) * 1000, 3) if answered.size else None)
+    return {"rate": rate, "p50_ms": p50_ms, "settled": settled(p50_ms, phase.tolerance)}
