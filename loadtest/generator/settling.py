@@ -14,6 +14,7 @@ import numpy as np
 
 from loadtest.generator.part import Part
 from loadtest.generator.phases import OpenLoopPhase, WarmUpPhase
+from loadtest.generator.timer import clock
 
 SHARE = 0.6  # of the closed loop's throughput: as much as leaves no queue behind
 CHUNK_S = 2.0
@@ -31,9 +32,9 @@ def settle(phase: WarmUpPhase, throughput: float, load: Callable[[OpenLoopPhase]
     """Put open load on the target in chunks until their medians agree, for `phase.settle_s` seconds at most.
 
     throughput  requests/s that the closed loop found; `load` puts a phase on the target
-    Returns rate (requests/s), p50_ms of each chunk (None where no answer was ok), and whether it settled.
+    Returns rate (requests/s), p50_ms of each chunk (None where no answer was ok), whether it settled, and seconds.
     """
-    rate = round(SHARE * throughput, 2)
+    rate, began = round(SHARE * throughput, 2), clock()
     p50_ms: list[float | None] = []
     for number in count():
         if settled(p50_ms, phase.tolerance) or (len(p50_ms) + 1) * CHUNK_S > phase.settle_s:
@@ -55,4 +56,5 @@ def settle(phase: WarmUpPhase, throughput: float, load: Callable[[OpenLoopPhase]
         )
         answered = (part.done - part.due)[part.ok]
         p50_ms.append(round(float(np.median(answered)) * 1000, 3) if answered.size else None)
-    return {"rate": rate, "p50_ms": p50_ms, "settled": settled(p50_ms, phase.tolerance)}
+    seconds = round(clock() - began, 3)
+    return {"rate": rate, "p50_ms": p50_ms, "settled": settled(p50_ms, phase.tolerance), "seconds": seconds}

@@ -63,7 +63,8 @@ class Block:
     @property
     def warm_up_s(self) -> float:
         """Seconds of warm-up before the first trial; 0 where none was saved."""
-        return float((self.trials[0].warm_up or {}).get("seconds") or 0)
+        warm_up = self.trials[0].warm_up or {}
+        return float(warm_up.get("seconds") or 0) + float((warm_up.get("settling") or {}).get("seconds") or 0)
 
     @property
     def began(self) -> float:
