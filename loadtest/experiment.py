@@ -54,7 +54,8 @@ class Slo:
 class WarmUp:
     """Closed-loop warm-up until successive windows agree within `tolerance`; it also probes the throughput. Where they
     do not within `max_s` it is repeated `retries` times; then what follows is measured, and is not valid. Afterwards
-    open load, until its median latency agrees, for at most `settle_s` (0: none)."""
+    open load, until its median latency agrees and `min_requests` have been sent in all, for at most `settle_s`
+    (0: none)."""
 
     concurrency: int = 32
     window_s: float = 0.5
@@ -62,7 +63,8 @@ class WarmUp:
     max_s: float = 15.0
     tolerance: float = 0.1
     retries: int = 1
-    settle_s: float = 12.0
+    settle_s: float = 16.0
+    min_requests: int = 20_000
 
     def __post_init__(self) -> None:
         between(
@@ -75,6 +77,7 @@ class WarmUp:
             tolerance=(0.001, 1, "a share"),
             retries=(0, 10, "repeats"),
             settle_s=(0, 600, "seconds"),
+            min_requests=(0, 10_000_000, "requests"),
         )
         if self.max_s < self.min_s:
             raise Problem(f"warm_up.max_s = {self.max_s}: use at least warm_up.min_s ({self.min_s})")

@@ -86,7 +86,7 @@ def protocol_of(phase: Phase) -> str:
 def expected_s(phase: Phase) -> float:
     """Seconds that a phase will probably take, without overheads."""
     if phase["kind"] == "warm-up":
-        return float(phase["min_s"]) + min(phase.get("settle_s", 0.0), 3 * CHUNK_S)
+        return float(phase["min_s"]) + min(phase.get("settle_s", 0.0), 4 * CHUNK_S)
     if phase["kind"] == "search":
         lead_in, once = float(phase["trial"]["lead_in_s"]), float(phase["trial"]["duration_s"])
         closing = lead_in + CLOSING * once

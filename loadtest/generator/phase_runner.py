@@ -75,7 +75,7 @@ class Generator:
             if len(attempts) > 1:
                 values["unsteady_attempts"] = attempts[:-1]
             if phase.settle_s and values["steady"]:
-                values["settling"] = settle(phase, values["throughput"], self._warm_up_openly)
+                values["settling"] = settle(phase, values["throughput"], values["requests"], self._warm_up_openly)
             write_warm_up(folder, values)
 
     def _warm_up_once(self, phase: WarmUpPhase) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from serving.target import PROTOCOLS, Target
 class WarmUpPhase:
     """A closed loop at `concurrency` until successive windows of `window_s` agree within `tolerance`, for at least
     `min_s` and at most `max_s` seconds; `retries` times more where they did not. Then open load for at most `settle_s`
-    seconds, until its latency agrees, too (see `settling`)."""
+    seconds, until its latency agrees, too, and `min_requests` have been sent (see `settling`)."""
 
     id: str
     folder: Path
@@ -32,6 +32,7 @@ class WarmUpPhase:
     batch: int = 1
     retries: int = 0
     settle_s: float = 0.0
+    min_requests: int = 0
 
 
 @dataclass(frozen=True)

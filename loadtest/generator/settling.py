@@ -1,7 +1,8 @@
 """The second half of a warm-up: open load, until the latency has settled.
 
 A closed loop keeps batches full. Open load forms small ones, for which a JVM compiles its code anew: TorchServe's
-median latency was seen to fall from 7 to 2 ms within ten seconds after its throughput had become steady.
+median latency was seen to fall from 7 to 2 ms within ten seconds after its throughput had become steady. It falls in
+steps, as the compiler counts calls, so medians that agree are enough only after so many requests.
 """
 
 from __future__ import annotations
@@ -16,28 +17,31 @@ from loadtest.generator.part import Part
 from loadtest.generator.phases import OpenLoopPhase, WarmUpPhase
 from loadtest.generator.timer import clock
 
-SHARE = 0.6  # of the closed loop's throughput: as much as leaves no queue behind
+SHARE = 0.7  # of the closed loop's throughput: as much as leaves no queue behind
 CHUNK_S = 2.0
+AGREEING = 3
 
 
 def settled(p50_ms: Sequence[float | None], tolerance: float) -> bool:
-    """Whether the latest two medians differ by no more than `tolerance` of their mean."""
-    older, newer = p50_ms[-2:] if len(p50_ms) > 1 else (None, None)
-    if older is None or newer is None:
-        return False
-    return abs(newer - older) <= tolerance * (newer + older) / 2
+    """Whether the latest three medians differ by no more than twice `tolerance` of their middle one."""
+    latest = sorted(one for one in p50_ms[-AGREEING:] if one is not None)
+    return len(latest) == AGREEING and latest[-1] - latest[0] <= 2 * tolerance * latest[1]
 
 
-def settle(phase: WarmUpPhase, throughput: float, load: Callable[[OpenLoopPhase], Part]) -> dict[str, Any]:
-    """Put open load on the target in chunks until their medians agree, for `phase.settle_s` seconds at most.
+def settle(
+    phase: WarmUpPhase, throughput: float, requests: int, load: Callable[[OpenLoopPhase], Part]
+) -> dict[str, Any]:
+    """Put open load on the target in chunks until their medians agree and it has had `phase.min_requests`, for
+    `phase.settle_s` seconds at most.
 
-    throughput  requests/s that the closed loop found; `load` puts a phase on the target
+    throughput  requests/s that the closed loop found, with so many `requests`; `load` puts a phase on the target
     Returns rate (requests/s), p50_ms of each chunk (None where no answer was ok), whether it settled, and seconds.
     """
     rate, began = round(SHARE * throughput, 2), clock()
     p50_ms: list[float | None] = []
     for number in count():
-        if settled(p50_ms, phase.tolerance) or (len(p50_ms) + 1) * CHUNK_S > phase.settle_s:
+        over = settled(p50_ms, phase.tolerance) and requests >= phase.min_requests
+        if over or (len(p50_ms) + 1) * CHUNK_S > phase.settle_s:
             break
         part = load(
             OpenLoopPhase(
@@ -54,6 +58,7 @@ def settle(phase: WarmUpPhase, throughput: float, load: Callable[[OpenLoopPhase]
                 batch=phase.batch,
             )
         )
+        requests += len(part.due)
         answered = (part.done - part.due)[part.ok]
         p50_ms.append(round(float(np.median(answered)) * 1000, 3) if answered.size else None)
     seconds = round(clock() - began, 3)
