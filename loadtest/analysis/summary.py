@@ -101,6 +101,18 @@ class _Sampled:
     resampled: Resampled
     seed: tuple[int, ...]
 
+    @property
+    def backlog_s(self) -> float:
+        """Seconds of work that piled up, over all repetitions; a closed loop has none."""
+        return sum(map(self.measurement.backlog_s, self.measurement.repetitions)) if self.key[3] else 0.0
+
+    @property
+    def at_limit(self) -> bool:
+        """Whether the target fell behind the arrivals (see `verdicts.keeps_up`)."""
+        scheduled, ok = _total(self.trials, "scheduled"), _total(self.trials, "ok")
+        seconds = self.measurement.seconds
+        return ok * seconds / (seconds + self.backlog_s) < verdicts.KEEPS_UP * scheduled
+
 
 def measure(run: SavedRun, slo: dict[str, float]) -> list[Compared]:
     """Every measurement of a run with the uncertainty that a comparison needs; ``slo``: p99_ms and error_ratio."""
@@ -127,15 +139,16 @@ def measure(run: SavedRun, slo: dict[str, float]) -> list[Compared]:
 def _spreads(sampled: Sequence[_Sampled]) -> dict[tuple[str, str, str, float], statistics.Spread]:
     """For each measurement how far repetitions lie apart: of its own kind where these are enough to tell.
 
-    Servers differ in how alike their starts are, and at a server's limit repetitions lie further apart than on a ladder
-    below it. So spreads are pooled within a scenario, over one target and protocol; where that leaves fewer degrees of
-    freedom than `FEWEST_DEGREES`, over the target; else over all. The plan alone decides that, not the data.
+    Servers differ in how alike their starts are, and a server that falls behind shows latencies that only depend on how
+    far. So spreads are pooled within a scenario, over what one target does over one protocol, apart for the rates at
+    which it keeps up and those at which it does not. Where that leaves fewer degrees of freedom than `FEWEST_DEGREES`:
+    over both protocols, over all targets, over everything in the scenario.
     """
+    kinds = {item.key: (item.key[2], item.at_limit, item.key[0], item.key[1]) for item in sampled}
     found = {}
     for item in sampled:
-        target, protocol, scenario, _ = item.key
-        for alike in ((target, protocol, scenario), (target, None, scenario), (None, None, scenario)):
-            kind = [one for one in sampled if all(b in (None, a) for a, b in zip(one.key[:3], alike, strict=True))]
+        for shared in (4, 3, 2, 1):
+            kind = [one for one in sampled if kinds[one.key][:shared] == kinds[item.key][:shared]]
             found[item.key] = statistics.spread(one.resampled for one in kind)
             if found[item.key].degrees >= FEWEST_DEGREES:
                 break
@@ -147,11 +160,9 @@ def _figures(item: _Sampled, deviations: Floats, slo: dict[str, float]) -> dict[
     trials, measurement, resampled = item.trials, item.measurement, item.resampled
     answers = int(measurement.merged.sum())
     duration_s = sum(float(trial.record["duration_s"]) for trial in trials)
-    closed = not offered
     # Differs from offered where a trial ends within a second.
     per_second = (offered or 1.0) * measurement.seconds / duration_s
-    backlog = 0.0 if closed else sum(map(measurement.backlog_s, measurement.repetitions))
-    on_time = measurement.seconds / (measurement.seconds + backlog)
+    on_time = measurement.seconds / (measurement.seconds + item.backlog_s)
     latency: dict[str, float | None] = {}
     ci95: dict[str, list[float] | None] = {}
     rates: dict[str, float] = {}

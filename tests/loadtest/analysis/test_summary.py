@@ -88,6 +88,24 @@ def test_one_targets_uneven_starts_do_not_widen_the_others_intervals(tmp_path):
         assert wide > 4
 
 
+def test_a_rate_at_which_a_target_falls_behind_does_not_widen_the_intervals_of_the_others(tmp_path):
+    rates = [100.0, 200.0, 300.0, 400.0]
+    run = write_run(tmp_path / "run", {}, rates={"grpc": rates}, asked=["pytorch"])
+    rng = np.random.default_rng(6)
+    for rate in rates:
+        for repetition in (1, 2):
+            backlog_ms = 400 if rate == 400.0 and repetition == 2 else 0  # more with every second
+            seconds = [rng.lognormal(1, 0.3, round(rate)) + backlog_ms * second for second in range(5)]
+            record = {"target": "pytorch", "protocol": "grpc", "offered_rate": rate, "repetition": repetition}
+            write_trial(run / "trials" / f"{rate:g}-{repetition}", {**record, "warm_up": None}, seconds)
+    figures = summary.build(run)
+    for rate in rates[:3]:
+        low, high = measurement(figures, "pytorch", "grpc", rate)["ci95"]["p50"]
+        assert high / low < 1.3
+    low, high = measurement(figures, "pytorch", "grpc", 400.0)["ci95"]["p50"]
+    assert high / low > 3
+
+
 def test_the_summary_holds_the_stable_keys_and_is_plain_json(winner):
     figures = json.loads(json.dumps(summary.build(winner), allow_nan=False))
     contract = {"experiment", "environment", "parity", "targets", "measurements", "capacity", "verdicts"}
