@@ -25,7 +25,7 @@ from loadtest.generator.settling import settle
 from loadtest.generator.slip import spoiled
 from loadtest.generator.slo import says_nothing, why_missed
 from loadtest.generator.timer import clock
-from loadtest.generator.trial_files import Measured, trial_values, write_trial
+from loadtest.generator.trial_files import Measured, by_model, trial_values, write_trial
 from loadtest.generator.warmup import WarmUp, write_warm_up
 from models.problem import Problem
 
@@ -114,6 +114,8 @@ class Generator:
                 "notes": _notes(measured),
                 "spoiled": aside,
             }
+            if len(self._plan.traffic) > 1:
+                extra["by_model"] = by_model({one.target.model: one.share for one in self._plan.traffic}, measured)
             values = trial_values(phase, self._plan.target, measured, extra)
             again = spoiled(values) and len(aside) < retries
             folder = phase.folder
