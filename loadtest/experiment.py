@@ -63,7 +63,7 @@ class WarmUp:
     max_s: float = 15.0
     tolerance: float = 0.1
     retries: int = 1
-    settle_s: float = 16.0
+    settle_s: float = 12.0
     min_requests: int = 20_000
 
     def __post_init__(self) -> None:

@@ -73,7 +73,7 @@ class Capacity:
     lead_in_s: float = 0.5
     growth: float = 2.0
     precision: float = 0.05
-    budget_s: float = 28.0
+    budget_s: float = 26.0
     arrival: str = "poisson"
     batch: int = 1
 
