@@ -281,7 +281,7 @@ def _selects(selector: Object, labels: dict[str, str]) -> bool:
         if term["operator"] == "Exists" and there is None:
             return False
         if term["operator"] in ("NotIn", "DoesNotExist"):
-            raise NotImplementedError(term)
+            raise NotImplementedError(term)  # no manifest of ours uses them; one that did must not pass unseen
     return True
 
 

@@ -37,7 +37,7 @@ class Simulated:
         yield
 
     def warm_up(self, phase: Any, report: Any) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # the crew must offer it; a search never warms up
 
     def load(self, phase: Any, report: Any) -> tuple[float, Part]:
         self.loads.append(phase)
