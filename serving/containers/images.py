@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import subprocess
 import sys
 import tarfile
@@ -75,9 +74,13 @@ def build(bundle: Bundle, images: Iterable[Image], how: Build, artifacts: Path) 
     Raises `Problem` where a base image or a package cannot be had, or the build fails.
     """
     docker_cli.require_engine()
+    folder = artifacts / "containers"
+    images = tuple(images)
+    for image in images:  # here, where their order is always the same
+        print(f"building {how.tag(image, bundle.version)} (log: {_log(image, folder)})", file=sys.stderr, flush=True)
     # Unpacking torch and tensorflow keeps one core busy each.
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        return list(pool.map(lambda image: _build(bundle, image, how, artifacts / "containers"), images))
+        return list(pool.map(lambda image: _build(bundle, image, how, folder), images))
 
 
 def sizes(names: Sequence[str]) -> str:
@@ -116,15 +119,16 @@ def _build(bundle: Bundle, image: Image, how: Build, folder: Path) -> str:
     for key, value in arguments.items():
         if key in used:
             command += ["--build-arg", f"{key}={value}"]
-    log = folder / f"{image.name}-build.log"
+    log = _log(image, folder)
     log.parent.mkdir(parents=True, exist_ok=True)
-    print(f"building {name} (log: {log})", file=sys.stderr, flush=True)
-    output = _stream([*command, "-"], _context(image, bundle, config))
-    log.write_text(output.text)
-    if output.status:
+    if _stream([*command, "-"], _context(image, bundle, config), log):
         pulling = EMBEDDED_INSTEAD if image is TENSORFLOW_SERVING else OTHER_BASE
-        raise docker_cli.explain(f"building {name}", output.text, pulling=pulling)
+        raise docker_cli.explain(f"building {name}", log.read_text("utf-8", "replace"), pulling=pulling)
     return name
+
+
+def _log(image: Image, folder: Path) -> Path:
+    return folder / f"{image.name}-build.log"
 
 
 def render(
@@ -137,19 +141,14 @@ def render(
     return rendering
 
 
-@dataclass(frozen=True)
-class _Output:
-    status: int
-    text: str
-
-
-def _stream(command: Sequence[str], files: Mapping[str, Path]) -> _Output:
-    """Run docker build with these files (name in the context to path here) as a tar stream on its standard input."""
-    with subprocess.Popen(
-        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as process:
+def _stream(command: Sequence[str], files: Mapping[str, Path], log: Path) -> int:
+    """Run docker build with these files (name in the context to path here) as a tar stream on its standard input;
+    what it prints goes to ``log`` at once. Returns its exit status."""
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT) as process,
+    ):
         assert process.stdin
-        assert process.stdout
         try:
             with tarfile.open(fileobj=process.stdin, mode="w|", format=tarfile.PAX_FORMAT) as tar:
                 for name, path in sorted(files.items()):
@@ -157,8 +156,7 @@ def _stream(command: Sequence[str], files: Mapping[str, Path]) -> _Output:
             process.stdin.close()
         except BrokenPipeError:
             pass  # docker has given up; its output says why
-        text = io.TextIOWrapper(process.stdout, "utf-8", "replace").read()
-    return _Output(process.returncode, text)
+    return process.returncode
 
 
 def _add(tar: tarfile.TarFile, name: str, path: Path) -> None:
