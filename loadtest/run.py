@@ -107,7 +107,7 @@ class _Job:
         if not self.prometheus:
             note = "Prometheus is not installed: no server-side metrics (apt-get install prometheus)"
             self._warn(known, note)
-        if not self.targets.server_cores:
+        if not self.targets.generator_cores:
             self._warn(known, "server and load generator are not pinned to cores of their own")
         self.folder.write("environment.json", known)
 

@@ -32,6 +32,7 @@ from serving.target import STACKS, Target
 
 A, B = STACKS
 
+# Awake: a sleep ends late, and lets the core sleep, by how much and how deep the machine decides.
 _DELAY = """
 
 import time as _time
@@ -40,7 +41,9 @@ _handle_at_once = handle
 
 def handle(data, context):
     if data is not None:
-        _time.sleep({seconds!r})
+        until = _time.perf_counter() + {seconds!r}
+        while _time.perf_counter() < until:
+            pass
     return _handle_at_once(data, context)
 """
 
@@ -119,7 +122,7 @@ def compare(
 
 
 def with_delay(bundle: Bundle, seconds: float, folder: Path) -> Bundle:
-    """A copy of a bundle in `folder` whose TorchServe handler sleeps before it answers a batch."""
+    """A copy of a bundle in `folder` whose TorchServe handler waits so long before it answers a batch."""
     copy = folder / bundle.model / str(bundle.version)
     shutil.copytree(bundle.folder, copy)
     delayed = Bundle(copy, bundle.manifest)
