@@ -185,8 +185,18 @@ class Experiment:
                 raise Problem(
                     f"{section(name)}.rates: give rates for exactly the protocols {', '.join(self.protocols)}"
                 )
+            if name == "capacity":
+                self._check_starts()
             if getattr(self.scenario(name), "arrival", "") == "trace" and not self.arrivals.trace:
                 raise Problem(f"{section(name)}.arrival = 'trace': name the file of timestamps as arrivals.trace")
+
+    def _check_starts(self) -> None:
+        for protocol, starts in self.capacity.rates.items():
+            if len(starts) not in (1, len(self.targets)):
+                raise Problem(
+                    f"capacity.rates.{protocol} = {list(starts)}: use one rate, or one for each of the targets "
+                    f"{', '.join(self.targets)}"
+                )
 
     def _check_models(self) -> None:
         if not self.models:

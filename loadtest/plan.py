@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from loadtest.experiment import Experiment
-from loadtest.scenarios import Rated
+from loadtest.scenarios import Capacity, Rated
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,23 @@ def blocks(experiment: Experiment) -> list[Block]:
 def resolve(experiment: Experiment, throughput: Mapping[str, Mapping[str, float]]) -> Experiment:
     """The experiment with the rates of every scenario fixed, from what a probe found (see `rates_of`)."""
     for name, scenario in experiment.unrated.items():
-        experiment = experiment.with_rates(rates_of(throughput, experiment.protocols, scenario.fractions), name)
+        if isinstance(scenario, Capacity):
+            rates = _starts(throughput, experiment, scenario)
+        else:
+            rates = rates_of(throughput, experiment.protocols, scenario.fractions)
+        experiment = experiment.with_rates(rates, name)
     return experiment
+
+
+def _starts(
+    throughput: Mapping[str, Mapping[str, float]], experiment: Experiment, scenario: Capacity
+) -> dict[str, tuple[float, ...]]:
+    """Where each target's search starts, for each protocol in the targets' order."""
+    (share,) = scenario.fractions
+    return {
+        protocol: tuple(_rounded(share * throughput[stack][protocol]) for stack in experiment.targets)
+        for protocol in experiment.protocols
+    }
 
 
 def rates_of(
@@ -74,8 +89,12 @@ def rates_of(
     rates = {}
     for protocol in protocols:
         slower = min(by_protocol[protocol] for by_protocol in throughput.values())
-        rates[protocol] = tuple(sorted({max(1.0, float(f"{share * slower:.2g}")) for share in fractions}))
+        rates[protocol] = tuple(sorted({_rounded(share * slower) for share in fractions}))
     return rates
+
+
+def _rounded(rate: float) -> float:
+    return max(1.0, float(f"{rate:.2g}"))
 
 
 def _trials(experiment: Experiment, stack: str, repetition: int) -> tuple[Trial, ...]:
@@ -100,6 +119,8 @@ def _of(experiment: Experiment, name: str, stack: str, protocol: str, repetition
     if name not in experiment.scenarios or repetition > scenario.repetitions:
         return []
     rates = scenario.rates[protocol] if isinstance(scenario, Rated) else (0.0,)
+    if isinstance(scenario, Capacity) and len(rates) > 1:
+        rates = (rates[experiment.targets.index(stack)],)
     key = (protocol, repetition) if name == "ladder" else (name, protocol, repetition)
     return [Trial(stack, protocol, rate, repetition, _seed(experiment.seed, *key, rate), name) for rate in rates]
 

@@ -5,7 +5,7 @@ Inference Benchmark", §III-C; https://github.com/mlcommons/inference_policies):
 answered; Poisson arrivals at a rate; all of the work at once. The others are ours.
 
 Rates are requests/s for each protocol. Where none are given they are `fractions` of what the slower target can do,
-found by a probe, so that every target sees the same.
+found by a probe, so that every target sees the same; a capacity search starts near what its own target can do.
 """
 
 from __future__ import annotations
@@ -60,18 +60,19 @@ class Capacity:
     The first repetition searches; the last one, on a server started anew, repeats both boundaries and goes on
     searching where it does not find the same.
 
-    fractions   where the ramp starts, as a share of the slower target's probed throughput; rates: instead of it
+    fractions   where the ramp starts, as a share of each target's own probed throughput; rates: instead of it, for each
+                protocol one for all targets, or one for each in their order
     growth      the ramp's factor; precision: the search ends when the boundaries are within this share of one another
     duration_s  measured seconds of each rate, twice as many where a trial decides on a boundary
     budget_s    most seconds of one repetition's search, for each target and protocol
     """
 
-    fractions: tuple[float, ...] = (0.5,)
+    fractions: tuple[float, ...] = (0.9,)
     rates: Rates = field(default_factory=dict)
     repetitions: int = 2
     duration_s: float = 2.5
     lead_in_s: float = 0.5
-    growth: float = 2.0
+    growth: float = 1.4
     precision: float = 0.05
     budget_s: float = 26.0
     arrival: str = "poisson"
@@ -87,7 +88,7 @@ class Capacity:
             precision=(0.005, 0.5, "a share"),
             budget_s=(1, 86_400, "seconds"),
         )
-        _check_rates("capacity", self.fractions, self.rates, single=True)
+        _check_rates("capacity", self.fractions, self.rates, single_share=True)
         one_of("capacity.arrival", self.arrival, tuple(PROCESSES))
 
 
@@ -217,10 +218,12 @@ def _check_shared(where: str, values: Scenario) -> None:
     between(where, values, **_SHARED)
 
 
-def _check_rates(where: str, fractions: tuple[float, ...], rates: Rates, single: bool = False) -> None:
+def _check_rates(
+    where: str, fractions: tuple[float, ...], rates: Rates, single: bool = False, single_share: bool = False
+) -> None:
     if not fractions or not all(0 < share <= 2 for share in fractions):
         raise Problem(f"{where}.fractions = {list(fractions)}: use shares of the probed throughput in (0, 2]")
-    if single and len(fractions) != 1:
+    if (single or single_share) and len(fractions) != 1:
         raise Problem(f"{where}.fractions = {list(fractions)}: use one")
     for protocol, values in rates.items():
         one_of(f"{where}.rates", protocol, PROTOCOLS)

@@ -60,6 +60,10 @@ def test_smoke_is_the_small_one():
         ("[cost]\nprice_per_hour = -1\n", "mine.toml:2: cost.price_per_hour = -1.0: use money for an hour"),
         ("[cost]\ncurrency = 'US $'\n", "mine.toml:2: cost.currency = 'US $': use a short word, such as USD"),
         ("scenarios = ['stress']\n", "mine.toml:1: scenarios = 'stress': use ladder, capacity, single-stream, server"),
+        (
+            "[capacity]\nrates = {grpc = [1, 2, 3], rest = [1]}\n",
+            "mine.toml:2: capacity.rates.grpc = [1.0, 2.0, 3.0]: use one rate, or one for each of the targets",
+        ),
         ("[capacity]\ngrowth = 1\n", "mine.toml:2: capacity.growth = 1.0: use a factor from 1.05 to 10"),
         ("[spike]\nfactor = 0.5\n", "mine.toml:2: spike.factor = 0.5: use a multiple of the rate from 1 to 100"),
         ("[soak]\nfractions = [0.1, 0.2]\n", "mine.toml:2: soak.fractions = [0.1, 0.2]: use one"),

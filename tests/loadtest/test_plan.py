@@ -8,7 +8,8 @@ from loadtest import phase_plan, plan
 from loadtest.experiment import Experiment
 from loadtest.generator import phases
 from loadtest.plan import Trial
-from loadtest.scenarios import SCENARIOS, Spike
+from loadtest.scenarios import SCENARIOS, Capacity, Spike
+from serving.target import STACKS
 
 FIXED = Experiment(scenarios=("ladder",)).with_rates({"grpc": (100.0, 200.0, 300.0), "rest": (50.0, 75.0)})
 
@@ -79,10 +80,28 @@ def test_scenarios_that_are_not_named_are_not_planned():
 
 def test_a_scenario_s_rates_are_shares_of_the_slower_target():
     resolved = plan.resolve(ALL, PROBED)
-    assert resolved.capacity.rates == {"grpc": (500.0,), "rest": (200.0,)}
     assert resolved.server.rates == {"grpc": (500.0,), "rest": (200.0,)}
     given = replace(ALL, spike=Spike(rates={"grpc": (70.0,), "rest": (30.0,)}))
     assert plan.resolve(given, PROBED).spike.rates == {"grpc": (70.0,), "rest": (30.0,)}
+
+
+def test_each_capacity_search_starts_near_what_its_own_target_can_do():
+    resolved = plan.resolve(ALL, PROBED)
+    assert resolved.capacity.rates == {
+        protocol: tuple(round(0.9 * PROBED[stack][protocol]) for stack in ALL.targets) for protocol in ALL.protocols
+    }
+    starts = {(trial.stack, trial.protocol): trial.rate for trial in searches(resolved)}
+    assert starts == {
+        (stack, protocol): 0.9 * PROBED[stack][protocol] for stack in PROBED for protocol in ALL.protocols
+    }
+    given = replace(ALL, capacity=Capacity(rates={"grpc": (70.0,), "rest": (30.0, 40.0)}))
+    starts = {(trial.stack, trial.protocol): trial.rate for trial in searches(plan.resolve(given, PROBED))}
+    assert {starts[stack, "grpc"] for stack in STACKS} == {70.0}
+    assert [starts[stack, "rest"] for stack in ALL.targets] == [30.0, 40.0]
+
+
+def searches(resolved: Experiment) -> list[Trial]:
+    return [trial for block in plan.blocks(resolved) for trial in block.trials if trial.scenario == "capacity"]
 
 
 def phase(scenario: str, repetition: int = 1) -> dict[str, Any]:
