@@ -26,7 +26,8 @@ def build(run_folder: Path) -> dict[str, Any]:
 
     Latencies are in milliseconds, rates in requests/s, intervals are 95 % as [low, high]. ``goodput`` counts ok answers
     within the SLO's latency. ``achieved_rate`` counts ok answers over the measured time plus the backlog that grew in
-    it, so that what is answered after the end does not look like throughput. Raises `Problem` for a folder
+    it, so that what is answered after the end does not look like throughput. The trials of a capacity search have no
+    intervals of their own: it tries a rate as often as it needs to. Raises `Problem` for a folder
     that is no run or holds a damaged file.
     """
     run = saved_run.load(run_folder)
@@ -166,8 +167,10 @@ def _figures(item: _Sampled, deviations: Floats, slo: dict[str, float]) -> dict[
     latency: dict[str, float | None] = {}
     ci95: dict[str, list[float] | None] = {}
     rates: dict[str, float] = {}
+    repeated = scenario != "capacity"
     for index, name in enumerate(resampled.names):
-        bounds = statistics.interval(float(resampled.estimate[index]), deviations[:, index])
+        # A search goes where latencies explode; what it says, with an interval, is the capacity.
+        bounds = statistics.interval(float(resampled.estimate[index]), deviations[:, index]) if repeated else None
         if name in validity.SHARES:
             latency[name] = float(np.exp(resampled.estimate[index])) if answers else None
             ci95[name] = [float(np.exp(end)) for end in bounds] if bounds and answers else None

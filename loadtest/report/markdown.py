@@ -16,7 +16,7 @@ from loadtest.report.charts.decomposition import PARTS, load
 from loadtest.report.content import Content
 from loadtest.report.page import EXPORTS
 
-LONGEST = 400  # characters of one value
+LONGEST = 1000  # characters of one value; our own sentences are shorter
 SPECIAL = re.compile(r"[\\`*_\[\]|~]")
 
 

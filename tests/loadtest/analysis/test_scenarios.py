@@ -64,6 +64,14 @@ def test_a_search_gives_capacity_its_boundaries_and_an_interval_around_them(tmp_
     assert verdict["p_value"] <= verdict["p_adjusted"] <= 0.05
 
 
+def test_the_single_trials_of_a_search_have_no_intervals(tmp_path):
+    figures = summary.build(searched(tmp_path, {"pytorch": 300.0, "tensorflow": 500.0}))
+    rows = [item for item in figures["measurements"] if item["scenario"] == "capacity"]
+    assert len(rows) == 10
+    assert all(item["latency_ms"]["p99"] and not any(item["ci95"].values()) for item in rows)
+    assert all(item["ci95"]["p99"] for item in figures["measurements"] if item["scenario"] == "ladder")
+
+
 def test_capacities_whose_boundaries_were_not_confirmed_have_no_winner(tmp_path):
     figures = summary.build(searched(tmp_path, {"pytorch": 300.0, "tensorflow": 500.0}, confirmed=False))
     verdict = next(item for item in figures["verdicts"] if item["metric"] == "capacity")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -49,6 +51,18 @@ def test_it_carries_the_verdict_and_every_measurement(run):
         assert len(row) == len(rows[0])
         p99 = f"{wording.number(item['latency_ms']['p99'])} ({wording.interval(item['ci95']['p99'])})"
         assert row[rows[0].index("p99, ms (95 %)")] == p99
+
+
+def test_what_stands_under_the_headline_is_there_to_the_end(tmp_path):
+    servers = {"pytorch": TORCHSERVE, "tensorflow": TF_SERVING}
+    run = write_run(
+        tmp_path / "run", servers, rates={"grpc": [250.0], "rest": [200.0]}, dataset="fashion-mnist-in-colour"
+    )
+    report.write(run)
+    sentences = json.loads((run / "report.json").read_text())["verdict"]["lede"]
+    assert sum(map(len, sentences)) > 400  # more than one value of a report may have
+    text = html.unescape(re.sub(r"\\(?=\W)", "", (run / "report.md").read_text()))
+    assert all(f"\n{sentence}\n" in text for sentence in sentences)
 
 
 def test_commands_are_not_escaped(run):
