@@ -54,8 +54,9 @@ class Slo:
 class WarmUp:
     """Closed-loop warm-up until successive windows agree within `tolerance`; it also probes the throughput. Where they
     do not within `max_s` it is repeated `retries` times; then what follows is measured, and is not valid. Afterwards
-    open load, until its median latency agrees and `min_requests` have been sent in all, for at most `settle_s`
-    (0: none)."""
+    open load, until its median latency agrees and `min_requests` have been sent in all, for at most `settle_s`. The
+    probe, and a warm-up with a `settle_s` of 0, have none: there the closed loop goes on until `min_requests`, for at
+    most `max_s`."""
 
     concurrency: int = 32
     window_s: float = 0.5

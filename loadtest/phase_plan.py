@@ -86,6 +86,8 @@ def protocol_of(phase: Phase) -> str:
 def expected_s(phase: Phase) -> float:
     """Seconds that a phase will probably take, without overheads."""
     if phase["kind"] == "warm-up":
+        if phase.get("min_requests") and not phase.get("settle_s"):
+            return (float(phase["min_s"]) + float(phase["max_s"])) / 2
         return float(phase["min_s"]) + min(phase.get("settle_s", 0.0), 4 * CHUNK_S)
     if phase["kind"] == "search":
         lead_in, once = float(phase["trial"]["lead_in_s"]), float(phase["trial"]["duration_s"])

@@ -72,7 +72,7 @@ def _main(arguments: Sequence[str]) -> int:
 
 def _experiment(number: int, seconds: float) -> Experiment:
     ladder = Ladder(rates=RATES, repetitions=2, duration_s=seconds, lead_in_s=0.3)
-    warm_up = WarmUp(window_s=0.25, min_s=1.0, max_s=6.0, tolerance=0.2, settle_s=0.0)
+    warm_up = WarmUp(window_s=0.25, min_s=1.0, max_s=6.0, tolerance=0.2, settle_s=0.0, min_requests=0)
     return Experiment(name="aa", dataset="digits", seed=number, scenarios=("ladder",), ladder=ladder, warm_up=warm_up)
 
 

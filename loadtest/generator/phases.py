@@ -17,7 +17,8 @@ from serving.target import PROTOCOLS, Target
 class WarmUpPhase:
     """A closed loop at `concurrency` until successive windows of `window_s` agree within `tolerance`, for at least
     `min_s` and at most `max_s` seconds; `retries` times more where they did not. Then open load for at most `settle_s`
-    seconds, until its latency agrees, too, and `min_requests` have been sent (see `settling`)."""
+    seconds, until its latency agrees, too, and `min_requests` have been sent in all (see `settling`); with a `settle_s`
+    of 0 the closed loop goes on until so many were answered, or `max_s`."""
 
     id: str
     folder: Path

@@ -35,6 +35,7 @@ class WarmUp:
         self._latency_ms: list[NDArray[np.float64]] = []  # by window
         self._errors: Counter[str] = Counter()
         self._agreed = 0
+        self._requests = 0
         self.over = False
 
     def take(self, piece: Slice, now: float) -> None:
@@ -55,12 +56,15 @@ class WarmUp:
         rate = round(succeeded / (now - self._edge), 2)
         self._windows.append({"t": round(now - self._began, 3), "rate": rate, "p50_ms": p50})
         self._latency_ms.append(latency_ms)
+        self._requests += succeeded
         self._edge = now
         self._last_success = now if succeeded else self._last_success
         if now - self._began >= phase.min_s:
             self._agreed = agreeing([float(window["rate"] or 0) for window in self._windows], phase.tolerance)
         hopeless = bool(self._errors) and now - self._last_success > _PATIENCE_S
-        self.over = bool(self._agreed) or hopeless or now - self._began >= phase.max_s
+        # Open load that follows makes up for requests that are missing here.
+        enough = phase.settle_s > 0 or self._requests >= phase.min_requests
+        self.over = (bool(self._agreed) and enough) or hopeless or now - self._began >= phase.max_s
 
     def values(self) -> dict[str, Any]:
         """warm-up.json's values without the target's. Raises `Problem` when nothing but errors came back."""
@@ -83,7 +87,7 @@ class WarmUp:
             "windows": windows,
             "throughput": round(throughput, 2),
             "latency_ms": {"p50": p50, "p99": p99},
-            "requests": sum(map(len, self._latency_ms)) + self._errors.total(),
+            "requests": self._requests + self._errors.total(),
             "errors": dict(self._errors),
         }
 

@@ -43,6 +43,7 @@ lead_in_s = 0.5
 
 [warm_up]
 settle_s = 0
+min_requests = 0
 window_s = 0.25
 min_s = 1.0
 max_s = 4.0

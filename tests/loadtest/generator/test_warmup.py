@@ -53,6 +53,20 @@ def test_a_steady_server_ends_it_and_its_throughput_is_known():
     assert values["errors"] == {}
 
 
+def test_without_open_load_after_it_it_goes_on_until_enough_was_answered_or_its_cap():
+    often = {"window_s": 0.2, "min_s": 0.2, "tolerance": 0.3}
+    with small_server("rest", "delay:0.01") as (where, _):
+        enough, _ = run(where, **often, max_s=20.0, min_requests=1600)  # at up to 800/s
+        capped, _ = run(where, **often, max_s=2.0, min_requests=1_000_000)
+        open_load_follows, _ = run(where, **often, max_s=20.0, min_requests=1_000_000, settle_s=5.0)
+    assert enough["steady"]
+    assert 1600 <= enough["requests"] < 3000
+    assert (capped["steady"], capped["reached_cap"]) == (True, False)
+    assert 2.0 <= capped["seconds"] < 3.0
+    assert open_load_follows["steady"]
+    assert open_load_follows["requests"] < 100_000
+
+
 def test_reaching_the_cap_is_reported():
     with small_server("rest", "ok") as (where, _):
         values, _ = run(where, window_s=0.2, min_s=0.2, max_s=0.5, tolerance=0.3)
