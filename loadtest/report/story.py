@@ -135,29 +135,42 @@ def _holds(figures: dict[str, Any]) -> str:
 
 
 def _headline(verdicts: list[dict[str, Any]], names: dict[str, str]) -> str:
-    latency = [verdict for verdict in verdicts if verdict["metric"] == "p99"]
-    winners = {verdict["winner"] for verdict in latency}
-    if winners == {None}:
-        for metric, says in (("capacity", "has the higher capacity"), ("goodput", "answered more requests")):
-            asked = [verdict for verdict in verdicts if verdict["metric"] == metric]
-            ahead = {verdict["winner"] for verdict in asked} - {None}
-            if len(ahead) == 1:
-                where = " and ".join(wording.protocol(verdict["protocol"]) for verdict in asked if verdict["winner"])
-                only = "" if all(verdict["winner"] for verdict in asked) else " only"
-                return f"{names[ahead.pop()]} {says} within the SLO over {where}{only}."
-        if all(verdict["ratio"] is None for verdict in latency):
-            return "No verdict: the measurements do not allow a comparison."
-        if any(verdict["why"].startswith("No difference shown") for verdict in latency):
-            return "No difference shown."
-        return "No winner is named."
-    over = [wording.protocol(verdict["protocol"]) for verdict in latency if verdict["winner"]]
-    if len(winners - {None}) > 1:
+    faster, higher = _won(verdicts, "p99"), _won(verdicts, "capacity")
+    if len(faster) > 1:
         return "It depends on the protocol: each target has the lower p99 on one."
-    winner = (winners - {None}).pop()
-    capacity = [verdict for verdict in verdicts if verdict["metric"] == "capacity" and verdict["winner"] == winner]
-    both = [wording.protocol(verdict["protocol"]) for verdict in capacity] == over
-    what = "the lower p99 latency and the higher capacity" if both else "the lower p99 latency"
-    return f"{names[winner]} has {what} over {' and '.join(over)}{' only' if None in winners else ''}."
+    if not faster:
+        for won, says in ((higher, "has the higher capacity"), (_won(verdicts, "goodput"), "answered more requests")):
+            if won:
+                told = "; ".join(f"{names[winner]} {says} within the SLO over {where}" for winner, where in won.items())
+                return f"It depends on the protocol: {told}." if len(won) > 1 else f"{told}."
+        return _no_winner(verdicts)
+    ((winner, where),) = faster.items()
+    if higher == faster:
+        return f"{names[winner]} has the lower p99 latency and the higher capacity over {where}."
+    told = f"{names[winner]} has the lower p99 latency over {where}"
+    if winner in higher:
+        told += f", and the higher capacity over {higher[winner]}"
+    others = [f"; {names[other]} has the higher capacity over {higher[other]}" for other in higher if other != winner]
+    return f"{told}{''.join(others)}."
+
+
+def _no_winner(verdicts: list[dict[str, Any]]) -> str:
+    latency = [verdict for verdict in verdicts if verdict["metric"] == "p99"]
+    if all(verdict["ratio"] is None for verdict in latency):
+        return "No verdict: the measurements do not allow a comparison."
+    if any(verdict["why"].startswith("No difference shown") for verdict in latency):
+        return "No difference shown."
+    return "No winner is named."
+
+
+def _won(verdicts: list[dict[str, Any]], metric: str) -> dict[str, str]:
+    """For each target that won by a metric, over which protocols, "only" where these are not all that were asked."""
+    asked = [verdict for verdict in verdicts if verdict["metric"] == metric]
+    found: dict[str, list[str]] = {}
+    for verdict in asked:
+        if verdict["winner"]:
+            found.setdefault(verdict["winner"], []).append(wording.protocol(verdict["protocol"]))
+    return {winner: " and ".join(over) + (" only" if len(over) < len(asked) else "") for winner, over in found.items()}
 
 
 def _sentence(figures: dict[str, Any], verdict: dict[str, Any], names: dict[str, str]) -> tuple[str, str]:

@@ -17,6 +17,7 @@ from loadtest.report import story
 from loadtest.report.charts.figure import plain
 from loadtest.report.charts.latency import latency_by_rate
 from models.problem import Problem
+from serving.target import STACKS
 from tests.loadtest.runs.build import EMBEDDED, TF_SERVING, TORCHSERVE, write_run
 
 RATES = {"grpc": [250.0, 500.0]}
@@ -228,14 +229,14 @@ def test_a_damaged_summary_is_named(tmp_path):
         report.write(run)
 
 
-def verdicts(*winners: str | None) -> dict:
+def verdicts(*winners: str | None, metric: str = "p99") -> dict:
     both = ["pytorch", "tensorflow"]
     targets = [{"name": name, "engine": "e", "engine_version": "1", "measured": True} for name in both]
     found = []
     for protocol, winner in zip(("grpc", "rest"), winners, strict=False):
         found.append(
             {
-                "metric": "p99",
+                "metric": metric,
                 "protocol": protocol,
                 "winner": winner,
                 "ratio": 1.0,
@@ -260,6 +261,44 @@ def verdicts(*winners: str | None) -> dict:
 )
 def test_the_headline_says_no_more_than_the_verdicts(winners, headline):
     assert story.tell(verdicts(*winners)).headline == headline
+
+
+@pytest.mark.parametrize(
+    ("latency", "capacity", "headline"),
+    [
+        (
+            ("pytorch", None),
+            ("pytorch", None),
+            "PyTorch (e 1) has the lower p99 latency and the higher capacity over gRPC only.",
+        ),
+        (("pytorch", None), (None, None), "PyTorch (e 1) has the lower p99 latency over gRPC only."),
+        (
+            (None, "pytorch"),
+            ("pytorch", "pytorch"),
+            "PyTorch (e 1) has the lower p99 latency over REST only, and the higher capacity over gRPC and REST.",
+        ),
+        (
+            ("pytorch", "pytorch"),
+            ("pytorch", "tensorflow"),
+            "PyTorch (e 1) has the lower p99 latency over gRPC and REST, and the higher capacity over gRPC only; "
+            "TensorFlow (e 1) has the higher capacity over REST only.",
+        ),
+        ((None, None), ("tensorflow", None), "TensorFlow (e 1) has the higher capacity within the SLO over gRPC only."),
+        (
+            (None, None),
+            ("tensorflow", "pytorch"),
+            "It depends on the protocol: TensorFlow (e 1) has the higher capacity within the SLO over gRPC only; "
+            "PyTorch (e 1) has the higher capacity within the SLO over REST only.",
+        ),
+    ],
+)
+def test_the_headline_tells_latency_and_capacity_apart(latency, capacity, headline):
+    figures, more = verdicts(*latency), verdicts(*capacity, metric="capacity")
+    figures["verdicts"] += more["verdicts"]
+    figures["capacity"] = [
+        {"target": name, "protocol": over, "max_rate": 9.0} for name in STACKS for over in ("grpc", "rest")
+    ]
+    assert story.tell(figures).headline == headline
 
 
 def test_a_server_that_answers_nothing_in_time_is_beaten_without_a_factor(embedded):
