@@ -106,7 +106,7 @@ bench-aa: $(INSTALLED) ## the same server against itself: no difference may be s
 bench-ab: $(INSTALLED) ## a server with 5 ms added to its handler: that must be found
 	@$(PY) -m loadtest bench-ab $(ARGS)
 
-bench-crosscheck: $(DEV) ## the generator beside k6 and wrk: do they measure the same?
+bench-crosscheck: $(DEV) ## the generator beside h2load, wrk and k6: do they measure the same?
 	@$(PY) -m loadtest bench-crosscheck $(ARGS)
 
 screenshot: $(DEV) ## docs/report.png: the verdict of a run's report (RUN=FOLDER)
@@ -131,7 +131,7 @@ lock: $(DEV) ## compile the lock files from pyproject.toml
 	@setup/lock
 
 ci-tools: ## what the full test suite needs beyond the README's promise (root or password-less sudo)
-	@setup/debian-packages --require prometheus prometheus-alertmanager dataset-fashion-mnist chromium chromium-driver wrk curl docker.io docker-compose docker-registry iptables debootstrap
+	@setup/debian-packages --require prometheus prometheus-alertmanager dataset-fashion-mnist chromium chromium-driver nghttp2-client wrk curl docker.io docker-compose docker-registry iptables debootstrap
 	@tests/docker/engine start
 	@tests/docker/base-images
 

@@ -56,13 +56,20 @@ def punctual(cores: Sequence[int]) -> Iterator[str]:
     if not _real_time():
         yield HIGH if _high_priority() else ORDINARY
         return
+    with kept_awake(cores):
+        yield REAL_TIME
+
+
+@contextmanager
+def kept_awake(cores: Sequence[int]) -> Iterator[None]:
+    """While the body runs, a process that gives way to any other keeps each of these cores awake."""
     with ExitStack() as spinning:
         for core in cores:
             command = [sys.executable, "-I", "-S", "-c", _SPIN]
             keeper = ServerProcess("what keeps a core awake", command, Path(os.devnull), cores=[core])
             spinning.callback(keeper.stop)
             keeper.wait_until(partial(_is_idle_class, keeper.pid), timeout_s=10)
-        yield REAL_TIME
+        yield
 
 
 def stolen_share(since: tuple[float, float] | None = None) -> tuple[tuple[float, float], float]:

