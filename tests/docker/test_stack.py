@@ -276,7 +276,8 @@ def test_sigterm_loses_no_request_that_was_accepted(running, which):
         refused_since[protocol] = min(sent for sent, _ in failures) - asked
         before_the_end = [outcome for sent, outcome in failures if sent < ended - 0.05]
         unexpected = [one for one in before_the_end if not any(known in one for known in REFUSALS[protocol])]
-        assert not unexpected, (protocol, unexpected[:3])
+        when = [f"{sent - asked:.3f} s after SIGTERM: {outcome}" for sent, outcome in failures]
+        assert not unexpected, (protocol, unexpected[:3], f"ended {ended - asked:.3f} s after it", when[:5], when[-5:])
         resets = [one for one in before_the_end if "Reset" in one or "Disconnected" in one or "Broken" in one]
         assert (
             len(resets) <= THREADS
