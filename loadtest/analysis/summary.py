@@ -167,10 +167,10 @@ def _figures(item: _Sampled, deviations: Floats, slo: dict[str, float]) -> dict[
     latency: dict[str, float | None] = {}
     ci95: dict[str, list[float] | None] = {}
     rates: dict[str, float] = {}
-    repeated = scenario != "capacity"
+    has_intervals = scenario != "capacity"
     for index, name in enumerate(resampled.names):
         # A search goes where latencies explode; what it says, with an interval, is the capacity.
-        bounds = statistics.interval(float(resampled.estimate[index]), deviations[:, index]) if repeated else None
+        bounds = statistics.interval(float(resampled.estimate[index]), deviations[:, index]) if has_intervals else None
         if name in validity.SHARES:
             latency[name] = float(np.exp(resampled.estimate[index])) if answers else None
             ci95[name] = [float(np.exp(end)) for end in bounds] if bounds and answers else None

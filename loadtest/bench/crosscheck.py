@@ -3,11 +3,11 @@
 Two comparisons, in turns: open loops at one constant rate (Tandem, h2load and k6), and closed loops with as many
 requests in flight (Tandem and wrk). For each tool the median round counts; p50 and p99 must agree within 5 %, or within
 what rounds of one tool differ by, where that is more. h2load and wrk decide: they are C programs that need microseconds
-for a request. k6 stands beside them: its p99 holds pauses of its own of a millisecond or two.
+for a request. k6 stands beside them: its p99 is above h2load's, of the same server in the same rounds.
 
 The server is the embedded TensorFlow server on a core of its own; the tools share another, all with the generator's
-priority and that core kept awake, where this user may: an awake core takes a twentieth of another's speed where the two
-are one core seen twice (hyper-threading). The model computes for some milliseconds, beside which the tools' own
+priority and that core kept awake, where this user may: an awake core was seen to take a twentieth of the server's speed
+(probably hyper-threads of one core). The model computes for some milliseconds, beside which the tools' own
 microseconds are few, and the rate leaves its core little time to fall asleep.
 """
 

@@ -275,15 +275,15 @@ def test_sigterm_loses_no_request_that_was_accepted(running, which):
         assert failures
         refused_since[protocol] = min(sent for sent, _ in failures) - asked
         before_the_end = [outcome for sent, outcome in failures if sent < ended - 0.05]
-        # A connection that is asked for when nothing is answered any more may end in the listener's backlog,
-        # unaccepted, and its reset be lost with the container's network (seen 3 ms after the last answer).
+        # Seen on a busy core, 3 ms after the last answer: probably its connection waited in the listener's backlog,
+        # unaccepted, and the reset was lost with the container's network.
         last_answered = max(sent for sent, outcome in mine if outcome == "ok")
         unexpected = [
             outcome
             for sent, outcome in failures
             if sent < ended - 0.05
             and not any(known in outcome for known in REFUSALS[protocol])
-            and not (sent > last_answered and any(known in outcome for known in ("DEADLINE_EXCEEDED", "timed out")))
+            and not (sent > last_answered and "DEADLINE_EXCEEDED" in outcome)
         ]
         when = [f"{sent - asked:.3f} s after SIGTERM: {outcome}" for sent, outcome in failures]
         assert not unexpected, (protocol, unexpected[:3], f"ended {ended - asked:.3f} s after it", when[:5], when[-5:])
