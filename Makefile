@@ -67,22 +67,22 @@ report: $(INSTALLED) ## build a run's report again from its saved data (RUN=FOLD
 	@$(PY) -m loadtest report $(RUN) $(if $(AGAINST),--against $(AGAINST)) $(ARGS)
 
 deploy: $(INSTALLED) ## both servers, load generator and monitoring on Kubernetes (OVERLAY=local|cpu|gpu REGISTRY=... COMPONENTS=...)
-	@$(PY) -m serving.kubernetes deploy $(deployment) $(ARGS)
+	@$(PY) -m serving.runtimes.kubernetes deploy $(deployment) $(ARGS)
 
 deploy-plan: $(INSTALLED) ## what make deploy would change; touches nothing
-	@$(PY) -m serving.kubernetes plan $(deployment) $(ARGS)
+	@$(PY) -m serving.runtimes.kubernetes plan $(deployment) $(ARGS)
 
 rollout: $(INSTALLED) ## bring both servers on Kubernetes to MODEL_VERSION=N, or BACK=1 to the version before
-	@$(PY) -m serving.kubernetes rollout $(if $(MODEL_VERSION),--model-version $(MODEL_VERSION)) $(if $(BACK),--back) $(ARGS)
+	@$(PY) -m serving.runtimes.kubernetes rollout $(if $(MODEL_VERSION),--model-version $(MODEL_VERSION)) $(if $(BACK),--back) $(ARGS)
 
 collect: $(INSTALLED) ## bring home what a run (RUN=FOLDER) measured on Kubernetes after its client was gone
 	@$(PY) -m loadtest collect $(RUN) $(ARGS)
 
 undeploy: $(INSTALLED) ## remove all of it from Kubernetes
-	@$(PY) -m serving.kubernetes undeploy $(ARGS)
+	@$(PY) -m serving.runtimes.kubernetes undeploy $(ARGS)
 
 manifests: $(DEV) ## write the files in k8s/ that are rendered from the serving profile and from monitoring/
-	@$(PY) -m serving.kubernetes manifests
+	@$(PY) -m serving.runtimes.kubernetes manifests
 
 test: $(DEV) packages lint ## lint and the whole test suite
 	@$(PY) -m pytest $(ARGS)

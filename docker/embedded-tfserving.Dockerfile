@@ -42,5 +42,5 @@ WORKDIR /tmp
 EXPOSE 8500 8501
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=5s --timeout=5s --start-period=90s --retries=3 \
-    CMD ["python3", "-S", "-m", "serving.containers.health", "embedded-tfserving"]
-ENTRYPOINT ["python3", "-m", "serving.containers.entrypoint", "embedded-tfserving"]
+    CMD ["python3", "-S", "-m", "serving.runtimes.containers.health", "embedded-tfserving"]
+ENTRYPOINT ["python3", "-m", "serving.runtimes.containers.entrypoint", "embedded-tfserving"]

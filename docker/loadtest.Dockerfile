@@ -41,5 +41,5 @@ EXPOSE 8089 9646
 # Locust's web page answers while it waits for somebody to start the load, and under load.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python3", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8089/', timeout=4)"]
-ENTRYPOINT ["python3", "-m", "locust", "-f", "/app/loadtest/locustfile.py"]
+ENTRYPOINT ["python3", "-m", "locust", "-f", "/app/loadtest/generator/locustfile.py"]
 CMD ["--help"]

@@ -40,5 +40,5 @@ WORKDIR /tmp
 EXPOSE 8500 8501
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=5s --timeout=5s --start-period=90s --retries=3 \
-    CMD ["/opt/python/lib64/ld-linux-x86-64.so.2", "--library-path", "/opt/python/usr/local/lib:/opt/python/lib/x86_64-linux-gnu:/opt/python/usr/lib/x86_64-linux-gnu", "/opt/python/usr/local/bin/python3", "-S", "-m", "serving.containers.health", "tensorflow-serving"]
-ENTRYPOINT ["/opt/python/lib64/ld-linux-x86-64.so.2", "--library-path", "/opt/python/usr/local/lib:/opt/python/lib/x86_64-linux-gnu:/opt/python/usr/lib/x86_64-linux-gnu", "/opt/python/usr/local/bin/python3", "-S", "-m", "serving.containers.entrypoint", "tensorflow-serving"]
+    CMD ["/opt/python/lib64/ld-linux-x86-64.so.2", "--library-path", "/opt/python/usr/local/lib:/opt/python/lib/x86_64-linux-gnu:/opt/python/usr/lib/x86_64-linux-gnu", "/opt/python/usr/local/bin/python3", "-S", "-m", "serving.runtimes.containers.health", "tensorflow-serving"]
+ENTRYPOINT ["/opt/python/lib64/ld-linux-x86-64.so.2", "--library-path", "/opt/python/usr/local/lib:/opt/python/lib/x86_64-linux-gnu:/opt/python/usr/lib/x86_64-linux-gnu", "/opt/python/usr/local/bin/python3", "-S", "-m", "serving.runtimes.containers.entrypoint", "tensorflow-serving"]

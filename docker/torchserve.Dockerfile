@@ -44,5 +44,5 @@ WORKDIR /tmp
 EXPOSE 7070 8080 8082
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=5s --timeout=5s --start-period=90s --retries=3 \
-    CMD ["python3", "-S", "-m", "serving.containers.health", "torchserve"]
-ENTRYPOINT ["python3", "-m", "serving.containers.entrypoint", "torchserve"]
+    CMD ["python3", "-S", "-m", "serving.runtimes.containers.health", "torchserve"]
+ENTRYPOINT ["python3", "-m", "serving.runtimes.containers.entrypoint", "torchserve"]

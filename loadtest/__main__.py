@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from loadtest import experiment as experiments
+from loadtest.experiment import file as experiments
 from models import problem
-from serving.containers.command_line import build_arguments, build_of
+from serving.runtimes.containers.command_line import build_arguments, build_of
 from serving.target import STACKS
 
 
@@ -98,8 +98,8 @@ def _overrides(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from loadtest.compare import compare
-    from serving.containers.stack import Choice
+    from loadtest.experiment.compare import compare
+    from serving.runtimes.containers.stack import Choice
 
     compare(
         options.experiment,
@@ -115,7 +115,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from loadtest.compare import load_running
+    from loadtest.experiment.compare import load_running
 
     load_running(
         options.experiment,
@@ -130,8 +130,9 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from loadtest import report, run_folder
+    from loadtest import report
     from loadtest.analysis import summary
+    from loadtest.experiment import run_folder
     from loadtest.report import terminal
 
     folder = run_folder.resolve(options.run)
@@ -146,7 +147,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _collect(options: argparse.Namespace) -> int:
-    from loadtest.compare import collect
+    from loadtest.experiment.compare import collect
 
     found = collect(options.run, options.context)
     again = "; the same make compare goes on from there" if found else ""
@@ -155,21 +156,21 @@ def _collect(options: argparse.Namespace) -> int:
 
 
 def _agent(arguments: Sequence[str]) -> int:
-    from loadtest import agent
+    from loadtest.generator import agent
 
     return agent.main(arguments)
 
 
 def _worker(arguments: Sequence[str]) -> int:
-    from loadtest import worker
+    from loadtest.generator import worker
 
     return worker.main(arguments)
 
 
 def _web(options: argparse.Namespace) -> int:
-    from loadtest import container_web
+    from loadtest.experiment.runtimes import container_web
     from serving import serve
-    from serving.containers.stack import Choice
+    from serving.runtimes.containers.stack import Choice
 
     bundle = serve.choose_bundle(options.bundle, options.artifacts, options.model)
     choice = Choice(embedded=options.embedded, gpu=options.gpu, build=build_of(options))
@@ -215,7 +216,7 @@ def _bench_drain(arguments: Sequence[str]) -> int:
 
 
 def _dashboards_check(arguments: Sequence[str]) -> int:
-    from loadtest import dashboards_check
+    from loadtest.bench import dashboards_check
 
     return dashboards_check.main(arguments)
 

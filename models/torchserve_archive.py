@@ -15,7 +15,7 @@ import yaml
 from models.problem import Problem
 
 # The handler of the serving room, relative to the repository's root. It is packed as a file and never imported.
-HANDLER = Path("serving") / "torchserve" / "handler.py"
+HANDLER = Path("serving") / "engines" / "torchserve" / "handler.py"
 
 
 def handler_path() -> Path:

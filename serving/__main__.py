@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models import problem
-from serving.containers import command_line as container_verbs
 from serving.profile import DEVICES, ServingProfile
+from serving.runtimes.containers import command_line as container_verbs
 from serving.target import STACKS, Target
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["tfserving"]:  # it has TF Serving's own flags and conventions
-        from serving.tfserving.main import main as tfserving
+        from serving.engines.embedded_tfserving.main import main as tfserving
 
         return tfserving(arguments[1:])
     options = _parser().parse_args(arguments)
@@ -87,7 +87,7 @@ def _bundles(options: argparse.Namespace) -> list[Bundle]:
 
 def _serve(options: argparse.Namespace) -> int:
     from serving import serve
-    from serving.launch import FixedPorts
+    from serving.runtimes.process.launch import FixedPorts
 
     ports = {
         "pytorch": FixedPorts(options.pytorch_grpc_port, options.pytorch_rest_port, options.pytorch_metrics_port),

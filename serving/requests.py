@@ -17,9 +17,9 @@ import numpy as np
 import orjson
 from google.protobuf.message import DecodeError
 
-from serving.protocol import tensorflow_serving_pb2 as tf_serving
-from serving.protocol import torchserve_pb2 as torchserve
 from serving.target import PROTOCOLS, STACKS, Target
+from serving.wire.protobuf import tensorflow_serving_pb2 as tf_serving
+from serving.wire.protobuf import torchserve_pb2 as torchserve
 
 INPUT = "images"
 OUTPUT = "probabilities"

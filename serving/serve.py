@@ -17,8 +17,9 @@ import numpy as np
 import orjson
 
 from models.problem import Problem
-from serving import launch, prometheus, requests
+from serving import requests
 from serving.profile import ServingProfile
+from serving.runtimes.process import launch, prometheus
 from serving.target import Target
 
 if TYPE_CHECKING:

@@ -48,11 +48,11 @@ def test_no_deep_learning_in_the_load_test(package):
 @pytest.mark.parametrize(
     "module",
     [
-        "loadtest.run",
-        "loadtest.compare",
+        "loadtest.experiment.run",
+        "loadtest.experiment.compare",
         "loadtest.bench.load_generator",
         "loadtest.bench.embedded",
-        "serving.launch",
+        "serving.runtimes.process.launch",
         "serving.wire_parity",
     ],
 )
@@ -73,11 +73,11 @@ def test_every_command_line_has_help(package):
 def test_only_the_locust_file_s_process_imports_locust():
     """Importing Locust patches the standard library for gevent, in whichever process that happens."""
     modules = [
-        "loadtest.run",
+        "loadtest.experiment.run",
         *(
             f"loadtest.generator.{path.stem}"
             for path in (ROOT / "loadtest" / "generator").glob("*.py")
-            if path.stem not in ("locust_stats", "__init__")
+            if path.stem not in ("locust_stats", "locustfile", "__init__")
         ),
     ]
     code = f"import {', '.join(modules)}, sys; sys.exit('locust' in sys.modules)"

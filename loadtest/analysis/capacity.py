@@ -18,8 +18,8 @@ from typing import Any
 
 from loadtest.analysis import statistics, validity, wording
 from loadtest.analysis.saved_run import SavedTrial
-from loadtest.generator import slo as slo_of_trial
-from loadtest.generator.capacity_search import Thresholds, Try
+from loadtest.experiment import slo as slo_of_trial
+from loadtest.experiment.capacity_search import Thresholds, Try
 
 Figures = dict[str, Any]
 Bracket = tuple[float | None, float | None]

@@ -15,7 +15,7 @@ from loadtest.analysis import capacity, decomposition, over_time, saved_run, sta
 from loadtest.analysis.saved_run import SavedRun, SavedTrial
 from loadtest.analysis.statistics import Floats, Measurement, Resampled
 from loadtest.analysis.verdicts import Compared
-from loadtest.run_folder import write_json
+from loadtest.experiment.run_folder import write_json
 
 DEFAULT_SLO = {"p99_ms": 50.0, "error_ratio": 0.001}
 FEWEST_DEGREES = 3  # of freedom; with fewer, Student's t makes every interval useless

@@ -7,7 +7,7 @@ from typing import Any
 
 from loadtest.analysis import wording
 from loadtest.analysis.saved_run import SavedTrial
-from loadtest.generator.slip import allowed_ms
+from loadtest.experiment.slip import allowed_ms
 
 FEWEST_BEYOND = 10
 BUSY_GENERATOR = 0.9

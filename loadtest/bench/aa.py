@@ -19,9 +19,9 @@ from rich.table import Table
 
 from loadtest.analysis import wording
 from loadtest.bench import twins
-from loadtest.experiment import Experiment, WarmUp
-from loadtest.progress import RunProgress
-from loadtest.scenarios import Ladder
+from loadtest.experiment.file import Experiment, WarmUp
+from loadtest.experiment.progress import RunProgress
+from loadtest.experiment.scenarios import Ladder
 from models.problem import Problem, run
 from serving.target import STACKS
 

@@ -19,9 +19,9 @@ from rich.console import Console
 
 from loadtest.analysis import wording
 from loadtest.bench import twins
-from loadtest.experiment import Experiment, WarmUp
-from loadtest.progress import RunProgress
-from loadtest.scenarios import Ladder, SingleStream
+from loadtest.experiment.file import Experiment, WarmUp
+from loadtest.experiment.progress import RunProgress
+from loadtest.experiment.scenarios import Ladder, SingleStream
 from models.problem import run
 
 TOLERANCE = 0.1

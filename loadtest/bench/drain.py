@@ -31,13 +31,15 @@ from loadtest.bench.name_server import Endpoints
 from loadtest.bench.switching_load import FLOWS, Flow, Outcome, SwitchingLoad
 from models.bundle import Bundle
 from models.problem import Problem, run
-from serving import launch, ports, tensorflow_serving
-from serving.process import ServerProcess
+from serving import ports
+from serving.engines.tensorflow_serving import config as tensorflow_serving
+from serving.engines.torchserve import config as torchserve_config
+from serving.engines.torchserve import java
+from serving.engines.torchserve import server as torchserve
 from serving.profile import ServingProfile
+from serving.runtimes.process import launch
+from serving.runtimes.process.server_process import ServerProcess
 from serving.target import STACKS, Target
-from serving.torchserve import config as torchserve_config
-from serving.torchserve import java
-from serving.torchserve import server as torchserve
 
 OLD, NEW = "127.0.0.2", "127.0.0.3"
 # The Deployments' times (k8s/base), and what docs/operations.md says of clients, in seconds.
@@ -45,7 +47,7 @@ CONNECTION_AGE_S, PRE_STOP_S, RESOLVE_EVERY_S, REST_AGE_S, LAG_S = 20.0, 60.0, 3
 BEFORE_S, AFTER_S = 2.0, 1.0  # of load on both sides of what is measured
 END_S = 30.0
 SUPERVISED = (
-    "import sys; from pathlib import Path; from serving.containers.entrypoint import Supervisor; "
+    "import sys; from pathlib import Path; from serving.runtimes.containers.entrypoint import Supervisor; "
     "sys.exit(Supervisor(sys.argv[1], sys.argv[3:], {}, Path(sys.argv[2])).run())"
 )
 

@@ -36,7 +36,7 @@ from loadtest.bench.tensorflow_server import (
     write_reference,
 )
 from models.problem import Problem, run
-from serving.tensorflow_serving import find_engine
+from serving.engines.tensorflow_serving.config import find_engine
 
 WARM_UP_S = 1.5  # not shorter: a neighbour may take the core away for so long, and no answer at all is a failure
 

@@ -29,8 +29,8 @@ from rich.table import Table
 from loadtest.bench import cpu_clock
 from loadtest.bench import tools as bench_tools
 from loadtest.bench.tools import CONNECTIONS, ROOT, pinned
-from loadtest.experiment import Generator
-from loadtest.generator_process import workers
+from loadtest.experiment.file import Generator
+from loadtest.experiment.generator_process import LOCUSTFILE, workers
 from models.problem import Problem, run
 from serving.requests import encode, grpc_method
 from serving.target import Target
@@ -207,7 +207,7 @@ def run_plan(
 
     Raises `Problem` where the generator fails or takes longer than `longest_s`.
     """
-    command = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py"), "--headless"]
+    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless"]
     command += ["-u", "1", "-r", "1", "--only-summary", "--plan", str(plan)]
     command += workers(Generator(processes=processes))
     log = plan.with_suffix(".log")

@@ -19,9 +19,9 @@ from loadtest.bench.tools import ROOT
 from models.problem import Problem
 from serving import ports
 from serving.client import Client, RequestFailed
-from serving.process import ServerProcess
+from serving.engines.tensorflow_serving.config import Engine, embedded
+from serving.runtimes.process.server_process import ServerProcess
 from serving.target import Target
-from serving.tensorflow_serving import Engine, embedded
 
 EMBEDDED = embedded()
 MODEL = "cnn"

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from hpack import Encoder, NeverIndexedHeaderTuple
 
-from loadtest.generator import http2_frames as h2
+from serving.wire import http2_frames as h2
 
 _Answer = Callable[[bytearray], bytes]
 

@@ -15,19 +15,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from loadtest import generator_process
-from loadtest.experiment import Experiment
-from loadtest.observation import Prometheus
-from loadtest.progress import RunProgress
-from loadtest.run import run
-from loadtest.run_folder import RunFolder
-from loadtest.runtimes.place import Here
+from loadtest.experiment import generator_process
+from loadtest.experiment.file import Experiment
+from loadtest.experiment.observation import Prometheus
+from loadtest.experiment.progress import RunProgress
+from loadtest.experiment.run import run
+from loadtest.experiment.run_folder import RunFolder
+from loadtest.experiment.runtimes.place import Here
 from models import bundle as bundles
 from models.bundle import Bundle
 from models.problem import Problem
-from serving import launch, wire_parity
+from serving import wire_parity
 from serving.cores import split_cores
 from serving.profile import ServingProfile
+from serving.runtimes.process import launch
 from serving.target import STACKS, Target
 
 A, B = STACKS

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtest.generator.http2_frames import grpc_message
 from models.problem import Problem
 from serving import requests
 from serving.target import Target
+from serving.wire.http2_frames import grpc_message
 
 TOLERANCE = 1e-3
 

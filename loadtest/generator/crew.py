@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from loadtest.experiment.phases import ClosedLoopPhase, OpenLoopPhase, Plan, WarmUpPhase
 from loadtest.generator.answers import Asked, Reference
 from loadtest.generator.loader import Loader, Report, Rows
 from loadtest.generator.part import Part
-from loadtest.generator.phases import ClosedLoopPhase, OpenLoopPhase, Plan, WarmUpPhase
 from loadtest.generator.punctuality import punctual
 from loadtest.generator.timer import clock
 

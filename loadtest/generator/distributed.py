@@ -18,13 +18,13 @@ from typing import Any
 import gevent
 from gevent.queue import Empty, Queue
 
-from loadtest.generator import phases
+from loadtest.experiment import phases
+from loadtest.experiment.phases import ClosedLoopPhase, OpenLoopPhase, Plan, WarmUpPhase
 from loadtest.generator.answers import Asked, Reference
 from loadtest.generator.crew import START_MARGIN_S
 from loadtest.generator.live import Slice, join
 from loadtest.generator.loader import Loader, Report, Rows
 from loadtest.generator.part import Part, merge
-from loadtest.generator.phases import ClosedLoopPhase, OpenLoopPhase, Plan, WarmUpPhase
 from loadtest.generator.punctuality import punctual
 from loadtest.generator.timer import clock
 from models.problem import Problem

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from loadtest.experiment.slip import allowed_ms
 from loadtest.generator.live import Slice
-from loadtest.generator.slip import allowed_ms
 from models.problem import Problem
 
 _PREFIX = "tandem_loadtest"

@@ -12,11 +12,11 @@ from contextlib import suppress
 
 import gevent
 
-from loadtest.generator import http2_frames as h2
 from loadtest.generator.connection import Connection, resolve
 from loadtest.generator.recording import Finish
 from loadtest.generator.timer import clock
 from models.problem import Problem
+from serving.wire import http2_frames as h2
 
 CONNECTIONS = 4
 _RECONNECT_S = 0.1

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from loadtest.experiment.phases import ClosedLoopPhase, OpenLoopPhase, WarmUpPhase
 from loadtest.generator.answers import Asked, Pool
 from loadtest.generator.arrivals import schedule, share
 from loadtest.generator.closed_loop import ClosedLoop
@@ -18,7 +19,6 @@ from loadtest.generator.http2 import GrpcClient
 from loadtest.generator.live import Reader, Slice
 from loadtest.generator.open_loop import TICK_S, OpenLoop
 from loadtest.generator.part import Part
-from loadtest.generator.phases import ClosedLoopPhase, OpenLoopPhase, WarmUpPhase
 from loadtest.generator.punctuality import stolen_share
 from loadtest.generator.recording import Finish
 from loadtest.generator.timer import clock

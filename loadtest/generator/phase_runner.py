@@ -15,15 +15,15 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from loadtest.generator.capacity_search import CLOSING, Try, look
+from loadtest.experiment.capacity_search import CLOSING, Try, look
+from loadtest.experiment.phases import ClosedLoopPhase, OpenLoopPhase, Phase, Plan, SearchPhase, WarmUpPhase
+from loadtest.experiment.slip import spoiled
+from loadtest.experiment.slo import says_nothing, why_missed
 from loadtest.generator.crew import Crew
 from loadtest.generator.exporter import Exporter, nothing_due
 from loadtest.generator.live import SecondLines, Slice, print_event
 from loadtest.generator.part import Part
-from loadtest.generator.phases import ClosedLoopPhase, OpenLoopPhase, Phase, Plan, SearchPhase, WarmUpPhase
 from loadtest.generator.settling import settle
-from loadtest.generator.slip import spoiled
-from loadtest.generator.slo import says_nothing, why_missed
 from loadtest.generator.timer import clock
 from loadtest.generator.trial_files import Measured, by_model, trial_values, write_trial
 from loadtest.generator.warmup import WarmUp, write_warm_up

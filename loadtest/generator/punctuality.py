@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 
 from models.problem import Problem
-from serving.process import ServerProcess
+from serving.runtimes.process.server_process import ServerProcess
 
 REAL_TIME = "real-time priority, cores kept awake"
 HIGH = "high priority"

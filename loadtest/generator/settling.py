@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from loadtest.experiment.phases import OpenLoopPhase, WarmUpPhase
 from loadtest.generator.part import Part
-from loadtest.generator.phases import OpenLoopPhase, WarmUpPhase
 from loadtest.generator.timer import clock
 
 SHARE = 0.7  # of the closed loop's throughput: as much as leaves no queue behind

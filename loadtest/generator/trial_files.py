@@ -15,8 +15,8 @@ import numpy as np
 from hdrh.histogram import HdrHistogram
 from numpy.typing import NDArray
 
+from loadtest.experiment.phases import ClosedLoopPhase, OpenLoopPhase
 from loadtest.generator.part import Part
-from loadtest.generator.phases import ClosedLoopPhase, OpenLoopPhase
 from loadtest.generator.recording import DROPPED
 from serving.target import Target
 

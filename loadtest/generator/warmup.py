@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from loadtest.experiment.phases import WarmUpPhase
 from loadtest.generator.live import Slice
-from loadtest.generator.phases import WarmUpPhase
 from loadtest.generator.steady_state import agreeing
 from models.problem import Problem
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.analysis import saved_run, summary
+from loadtest.experiment.run_folder import write_json
 from loadtest.report import content, files, markdown, page
-from loadtest.run_folder import write_json
 from models.problem import Problem
 
 __all__ = ["write"]

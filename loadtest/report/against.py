@@ -9,11 +9,11 @@ from typing import Any
 from loadtest.analysis import saved_run, two_runs, wording
 from loadtest.analysis.saved_run import SavedRun
 from loadtest.analysis.two_runs import BASELINE, THIS
+from loadtest.experiment.run_folder import write_json
 from loadtest.report import configurations, files, markdown, page, sizing, story
 from loadtest.report.charts.figure import Chart
 from loadtest.report.charts.latency import latency_by_rate
 from loadtest.report.charts.ratios import ratios
-from loadtest.run_folder import write_json
 from models.problem import Problem
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest import mock
 
-from serving.containers import base_images, docker_cli
+from serving.runtimes.containers import base_images, docker_cli
 
 NAME = "tandem-test/tensorflow-serving:stand-in"
 DOCKERFILE = """FROM tandem-test/debian:bookworm

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from serving.containers import base_images, layout
-from serving.containers.stack import PORTS
+from serving.runtimes.containers import base_images, layout
+from serving.runtimes.containers.stack import PORTS
 from tests.components import require
 from tests.docker.files import DOCKER, SERVERS, compose, instruction, stages
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from models.problem import Problem
-from serving.containers import base_images, images
+from serving.runtimes.containers import base_images, images
 from tests.docker.files import DOCKER, DOCKERFILES, ROOT, instruction, stages
 
 HADOLINT = Path(sys.executable).parent / "hadolint"
@@ -105,8 +105,15 @@ def test_the_load_generators_image_has_nothing_of_torch_or_tensorflow():
 @pytest.mark.parametrize(
     ("name", "modules"),
     [
-        ("torchserve", ["serving.containers.entrypoint", "serving.torchserve.server", "serving.torchserve.java"]),
-        ("embedded-tfserving", ["serving.containers.health", "serving.tfserving.main"]),
+        (
+            "torchserve",
+            [
+                "serving.runtimes.containers.entrypoint",
+                "serving.engines.torchserve.server",
+                "serving.engines.torchserve.java",
+            ],
+        ),
+        ("embedded-tfserving", ["serving.runtimes.containers.health", "serving.engines.embedded_tfserving.main"]),
         ("loadtest", ["locust", "loadtest.generator.phase_runner", "loadtest.generator.crew"]),
     ],
 )

@@ -17,8 +17,8 @@ from typing import ClassVar
 import pytest
 
 from models.problem import Problem
-from serving.containers import configuration, entrypoint, health, layout
 from serving.profile import ServingProfile
+from serving.runtimes.containers import configuration, entrypoint, health, layout
 from tests.docker.files import ROOT
 
 
@@ -61,7 +61,7 @@ def test_another_model_is_refused_and_the_file_named(inside, damage, said):
 
 
 def test_an_unknown_engine_is_one_line():
-    command = [sys.executable, "-m", "serving.containers.entrypoint", "triton"]
+    command = [sys.executable, "-m", "serving.runtimes.containers.entrypoint", "triton"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert done.stderr == "error: triton: use one of torchserve, tensorflow-serving, embedded-tfserving\n"
@@ -70,7 +70,7 @@ def test_an_unknown_engine_is_one_line():
 SUPERVISED = """
 import sys
 from pathlib import Path
-from serving.containers.entrypoint import Supervisor
+from serving.runtimes.containers.entrypoint import Supervisor
 sys.exit(Supervisor(sys.argv[1], sys.argv[3:], {}, Path(sys.argv[2])).run())
 """
 

@@ -23,9 +23,9 @@ import yaml
 from models.problem import Problem
 from serving import __main__ as serving_command_line
 from serving import ports
-from serving.containers import docker_cli, images, registry
-from serving.kubernetes import __main__ as command_line
-from serving.kubernetes import rollout
+from serving.runtimes.containers import docker_cli, images, registry
+from serving.runtimes.kubernetes import __main__ as command_line
+from serving.runtimes.kubernetes import rollout
 from tests.components import require, require_docker_engine
 from tests.docker import stand_in
 from tests.k8s import api_server

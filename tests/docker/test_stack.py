@@ -25,9 +25,9 @@ import pytest
 from models.bundle import Bundle
 from serving import ports
 from serving.client import Client, RequestFailed
-from serving.containers import base_images, docker_cli, images, stack
-from serving.containers.images import Build
-from serving.containers.stack import PORTS, Choice, Stack
+from serving.runtimes.containers import base_images, docker_cli, images, stack
+from serving.runtimes.containers.images import Build
+from serving.runtimes.containers.stack import PORTS, Choice, Stack
 from serving.target import STACKS, Target
 from tests.components import require, require_docker_engine
 from tests.docker import stand_in

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.containers import docker_cli
+from serving.runtimes.containers import docker_cli
 from tests.components import require_docker_engine
 from tests.docker.files import ROOT
 
@@ -91,7 +91,7 @@ def test_an_image_that_cannot_be_pulled_leads_to_the_embedded_server(artifacts):
     require_docker_engine()
     missing = {"TENSORFLOW_SERVING_IMAGE": "localhost:1/tensorflow/serving:2.20.0"}
     code = (
-        "import sys; from serving.containers import base_images, images; from models import bundle, problem; "
+        "import sys; from serving.runtimes.containers import base_images, images; from models import bundle, problem; "
         "from pathlib import Path; "
         f"known = base_images.variables(digests=False) | {missing!r}; "
         "base_images.variables = lambda **_: known; "

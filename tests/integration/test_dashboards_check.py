@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
 
-from loadtest import dashboards_check
+from loadtest.bench import dashboards_check
 from monitoring.grafana import queries
 from monitoring.prometheus_api import PrometheusApi
-from serving import ports, prometheus
+from serving import ports
+from serving.runtimes.process import prometheus
 from tests.components import require
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.serving.tfserving.embedded import running
+from tests.serving.engines.embedded_tfserving.embedded import running
 
 SAMPLES = 20
 

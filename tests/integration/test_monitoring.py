@@ -26,17 +26,18 @@ import pytest
 import yaml
 
 from monitoring import render, rules, schema, scrape
-from serving import launch, ports, requests
+from serving import ports, requests
 from serving.client import Client
-from serving.process import ServerProcess
+from serving.engines.torchserve.handler import LATENCY_BUCKETS
 from serving.profile import ServingProfile
-from serving.prometheus import Prometheus
+from serving.runtimes.process import launch
+from serving.runtimes.process.prometheus import Prometheus
+from serving.runtimes.process.server_process import ServerProcess
 from serving.target import Target
-from serving.torchserve.handler import LATENCY_BUCKETS
 from tests.components import require
 
 SCHEMA = schema.load()
-RECORDED_PAGE = render.ROOT / "tests" / "serving" / "tfserving" / "recordings" / "metrics.txt"
+RECORDED_PAGE = render.ROOT / "tests" / "serving" / "engines" / "embedded_tfserving" / "recordings" / "metrics.txt"
 # A queue that is soon full, and long enough that whoever waits in it waits for longer than the objective.
 PROFILE = ServingProfile(max_batch_size=8, queue_capacity=400)
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}

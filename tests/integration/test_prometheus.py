@@ -11,11 +11,11 @@ import urllib.request
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
 
-from loadtest import observation
+from loadtest.experiment import observation
 from models.problem import Problem
 from monitoring import prometheus_api
 from serving import ports
-from serving.process_metrics import ProcessMetrics
+from serving.runtimes.process.process_metrics import ProcessMetrics
 from serving.target import Target
 from tests.components import require
 

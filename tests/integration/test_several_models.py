@@ -13,19 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from loadtest import experiment
-from loadtest.experiment import Generator
-from loadtest.generator.phases import Traffic
-from loadtest.generator_process import run_phases
-from loadtest.progress import RunProgress
-from loadtest.run import run as run_experiment
-from loadtest.run_folder import RunFolder
-from loadtest.runtimes.process import LocalTargets
+from loadtest.experiment import file as experiment
+from loadtest.experiment.file import Generator
+from loadtest.experiment.generator_process import run_phases
+from loadtest.experiment.phases import Traffic
+from loadtest.experiment.progress import RunProgress
+from loadtest.experiment.run import run as run_experiment
+from loadtest.experiment.run_folder import RunFolder
+from loadtest.experiment.runtimes.process import LocalTargets
 from models import bundle as bundles
 from models.bundle import Bundle
-from serving import launch
 from serving.cores import split_cores
 from serving.profile import ServingProfile
+from serving.runtimes.process import launch
 from tests.loadtest.report.page_checks import assert_sound
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -28,9 +28,10 @@ import psutil
 import pytest
 
 from models.problem import Problem
-from serving import launch, wire_parity
+from serving import wire_parity
 from serving.client import Client, RequestFailed
 from serving.profile import ServingProfile
+from serving.runtimes.process import launch
 from serving.target import Target
 
 PROFILE = ServingProfile(max_batch_size=32, batch_timeout_ms=50)
@@ -126,7 +127,7 @@ def test_a_bad_body_is_a_400_that_says_why(running, body, content_type, says):
 
 
 def test_a_bad_grpc_request_is_no_prediction(running):
-    from serving.protocol import torchserve_pb2
+    from serving.wire.protobuf import torchserve_pb2
 
     bad = torchserve_pb2.PredictionsRequest(model_name="convnet", input={"data": b"x" * 100}).SerializeToString()
     with Client(running.target) as client:

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving import launch, prometheus
 from serving.client import Client
 from serving.profile import ServingProfile
+from serving.runtimes.process import launch, prometheus
 from tests.components import require
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from models.bundle import Bundle
-from serving import launch
-from serving.kubernetes import __main__ as command_line
-from serving.kubernetes import plan, rollout
-from serving.kubernetes.kubectl import Cluster, program
-from serving.kubernetes.settings import Record, Settings, identity
 from serving.profile import ServingProfile
+from serving.runtimes.kubernetes import __main__ as command_line
+from serving.runtimes.kubernetes import plan, rollout
+from serving.runtimes.kubernetes.kubectl import Cluster, program
+from serving.runtimes.kubernetes.settings import Record, Settings, identity
+from serving.runtimes.process import launch
 from tests.k8s.api_server import ApiServer, serving
 
 KUBECTL = Path(__file__).parent / "kubectl_with_port_forward.py"

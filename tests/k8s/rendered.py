@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from serving.kubernetes.kubectl import program
+from serving.runtimes.kubernetes.kubectl import program
 
 ROOT = Path(__file__).resolve().parents[2]
 K8S = ROOT / "k8s"

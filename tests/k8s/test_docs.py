@@ -9,10 +9,10 @@ import shutil
 import pytest
 import yaml
 
-from serving.containers import images, wheels
-from serving.kubernetes import __main__ as command_line
-from serving.kubernetes import plan, rollout
-from serving.kubernetes.settings import folders
+from serving.runtimes.containers import images, wheels
+from serving.runtimes.kubernetes import __main__ as command_line
+from serving.runtimes.kubernetes import plan, rollout
+from serving.runtimes.kubernetes.settings import folders
 from tests.k8s.api_server import ApiServer, serving
 from tests.k8s.rendered import K8S, ROOT, Combination, everything
 

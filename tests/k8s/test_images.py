@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from models.problem import Problem
-from serving.containers import images as containers
-from serving.containers import registry, wheels
-from serving.kubernetes import images, plan
-from serving.kubernetes.settings import Settings
 from serving.profile import ServingProfile
+from serving.runtimes.containers import images as containers
+from serving.runtimes.containers import registry, wheels
+from serving.runtimes.kubernetes import images, plan
+from serving.runtimes.kubernetes.settings import Settings
 from tests.k8s.rendered import ROOT
 
 
@@ -101,7 +101,7 @@ def test_a_cluster_whose_nodes_cannot_be_given_images(monkeypatch):
         images.require_loadable("kind-tandem")
 
 
-@pytest.mark.parametrize("module", ["loadtest.agent", "loadtest.worker"])
+@pytest.mark.parametrize("module", ["loadtest.generator.agent", "loadtest.generator.worker"])
 def test_the_load_generators_image_has_every_package_that_its_pods_import(module):
     """Of third-party packages those of its lock file, of ours those that it copies."""
     lock = (ROOT / "docker/requirements/loadtest.lock").read_text()

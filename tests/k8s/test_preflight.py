@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from serving.kubernetes import kubectl, rollout
+from serving.runtimes.kubernetes import kubectl, rollout
 from tests.k8s.api_server import node, write_kubeconfig
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from models.problem import Problem
 from serving.client import Client, RequestFailed
-from serving.kubernetes import deploy, endpoints
-from serving.kubernetes.kubectl import Cluster
-from serving.kubernetes.port_forward import PortForward
+from serving.runtimes.kubernetes import deploy, endpoints
+from serving.runtimes.kubernetes.kubectl import Cluster
+from serving.runtimes.kubernetes.port_forward import PortForward
 
 
 def test_predictions_on_both_protocols_and_wire_parity(deployed, bundle):

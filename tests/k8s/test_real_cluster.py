@@ -14,9 +14,9 @@ import shutil
 
 import pytest
 
-from loadtest import compare
-from serving.kubernetes import __main__ as command_line
-from serving.kubernetes.kubectl import NAMESPACE, Cluster
+from loadtest.experiment import compare
+from serving.runtimes.kubernetes import __main__ as command_line
+from serving.runtimes.kubernetes.kubectl import NAMESPACE, Cluster
 from tests.k8s.rendered import COMBINATIONS, everything
 
 pytestmark = pytest.mark.skipif(

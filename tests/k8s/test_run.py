@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from loadtest import agent as agents
-from loadtest import compare
+from loadtest.experiment import compare
+from loadtest.generator import agent as agents
 from models.problem import Problem
 from serving import ports
-from serving.kubernetes import endpoints
-from serving.prometheus import Prometheus
+from serving.runtimes.kubernetes import endpoints
+from serving.runtimes.process.prometheus import Prometheus
 from tests.components import require
 
 FAST = {

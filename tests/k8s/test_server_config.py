@@ -20,12 +20,13 @@ import numpy as np
 import psutil
 import pytest
 
-from serving import launch, ports
+from serving import ports
 from serving.client import Client
-from serving.kubernetes import operator_rules, server_config
-from serving.process import ServerProcess
+from serving.engines.torchserve import config as torchserve_config
 from serving.profile import ServingProfile
-from serving.torchserve import config as torchserve_config
+from serving.runtimes.kubernetes import operator_rules, server_config
+from serving.runtimes.process import launch
+from serving.runtimes.process.server_process import ServerProcess
 from tests.components import require
 from tests.k8s.rendered import K8S, ROOT, Combination, everything, pod_specs, the
 

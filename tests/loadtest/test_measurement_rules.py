@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.scenarios import SCENARIOS
+from loadtest.experiment.scenarios import SCENARIOS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "measurement.md").read_text()

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import grpc
 
-from serving.protocol import tensorflow_serving_pb2 as messages
+from serving.wire.protobuf import tensorflow_serving_pb2 as messages
 
 CLASSES = 10
 

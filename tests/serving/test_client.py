@@ -12,7 +12,7 @@ import numpy as np
 
 from serving import requests
 from serving.client import Client
-from serving.protocol import torchserve_pb2
+from serving.wire.protobuf import torchserve_pb2
 from tests.serving.targets import target
 
 ANSWER = torchserve_pb2.PredictionResponse(prediction=np.full((1, 10), 0.1, np.float32).tobytes()).SerializeToString()

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from serving import requests
-from serving.protocol import tensorflow_serving_pb2 as tf_serving
-from serving.protocol import torchserve_pb2 as torchserve
 from serving.target import PROTOCOLS, STACKS
+from serving.wire.protobuf import tensorflow_serving_pb2 as tf_serving
+from serving.wire.protobuf import torchserve_pb2 as torchserve
 from tests.serving.targets import target
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from loadtest.analysis import capacity, statistics
 from loadtest.analysis.capacity import Vote
-from loadtest.generator.capacity_search import Try, look
+from loadtest.experiment.capacity_search import Try, look
 
 SLO = {"p99_ms": 50.0, "error_ratio": 0.001}
 FOUND = {"protocol": "grpc", "repetition": 2, "out_of_time": False}

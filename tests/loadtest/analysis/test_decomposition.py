@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest import model_time
 from loadtest.analysis import decomposition, summary
+from loadtest.experiment import model_time
 from models import bundle as bundles
 from serving.profile import ServingProfile
 from tests.loadtest.runs.build import write_run, write_trial

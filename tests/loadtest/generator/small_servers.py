@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from loadtest.experiment.generator_process import LOCUSTFILE
 from loadtest.generator.answers import Payloads, Reference
 from loadtest.generator.http1 import HttpClient
 from loadtest.generator.http2 import GrpcClient
@@ -118,7 +119,14 @@ def request(where: Target, protocol: str) -> bytes:
 @contextmanager
 def generator(plan: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """The generator as users run it: Locust in a process of its own."""
-    command = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py"), "--headless"]
+    command = [
+        sys.executable,
+        "-m",
+        "locust",
+        "-f",
+        str(LOCUSTFILE),
+        "--headless",
+    ]
     command += ["-u", "1", "-r", "1", "--only-summary", "--plan", str(plan), *arguments]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=plan.parent, env={**os.environ}

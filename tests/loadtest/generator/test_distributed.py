@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from loadtest.experiment.generator_process import LOCUSTFILE
 from loadtest.generator.arrivals import schedule, share
 from loadtest.generator.distributed import _Together
 from loadtest.generator.live import Slice
@@ -81,7 +82,15 @@ def test_workers_join_from_anywhere_without_a_file_of_the_run(tmp_path):
     (port,) = ports.free(1)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    command = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py"), "--headless", "--worker"]
+    command = [
+        sys.executable,
+        "-m",
+        "locust",
+        "-f",
+        str(LOCUSTFILE),
+        "--headless",
+        "--worker",
+    ]
     command += ["--master-host", "127.0.0.1", "--master-port", str(port)]
     with small_server("rest", "ok") as (where, _), ExitStack() as stack:
         plan = write_plan(tmp_path, where, [{**TRIAL, "protocol": "rest", "check_share": 1.0}])

@@ -10,9 +10,9 @@ from hpack import Encoder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.generator import http2_frames as h2
 from loadtest.generator.http2 import GrpcClient
 from models.problem import Problem
+from serving.wire import http2_frames as h2
 from tests.loadtest.generator.small_servers import Load, small_server, target
 
 DUE = np.arange(40) / 200

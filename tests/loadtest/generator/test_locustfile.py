@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from loadtest.experiment.generator_process import LOCUSTFILE
 from tests.loadtest.generator.small_servers import ROOT, generator, small_server, target, write_plan
 
 WARM_UP = {"kind": "warm-up", "id": "warm", "window_s": 0.2, "min_s": 0.4, "max_s": 0.8, "concurrency": 8}
@@ -128,7 +129,7 @@ def test_trouble_before_the_start_is_one_line(tmp_path):
 def test_the_generator_imports_neither_torch_nor_tensorflow_and_no_standard_module_is_hidden():
     code = (
         "import sys; sys.argv = ['locust']; from locust.util.load_locustfile import load_locustfile\n"
-        f"classes = load_locustfile({str(ROOT / 'loadtest' / 'locustfile.py')!r})[0]\n"
+        f"classes = load_locustfile({str(LOCUSTFILE)!r})[0]\n"
         "assert list(classes) == ['Tandem'], classes\n"
         "import statistics; assert hasattr(statistics, 'NormalDist'), statistics\n"
         "found = {'torch', 'tensorflow', 'grpc'} & set(sys.modules); assert not found, found"

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from loadtest.experiment.phases import OpenLoopPhase, SearchPhase
 from loadtest.generator import phase_runner
 from loadtest.generator.part import Part
-from loadtest.generator.phases import OpenLoopPhase, SearchPhase
 from loadtest.generator.recording import OK
 from serving.target import Target
 

@@ -10,8 +10,8 @@ import pytest
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 
+from loadtest.experiment.phases import OpenLoopPhase
 from loadtest.generator.part import Part
-from loadtest.generator.phases import OpenLoopPhase
 from loadtest.generator.recording import Recording
 from loadtest.generator.trial_files import Measured, trial_values, write_trial
 from tests.loadtest.generator.small_servers import target

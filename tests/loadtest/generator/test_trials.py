@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from loadtest.generator.slip import spoiled
+from loadtest.experiment.slip import spoiled
 from tests.loadtest.generator.small_servers import generator, small_server, write_plan
 
 TRIAL = {"kind": "open-loop", "id": "trial", "protocol": "rest", "rate": 150, "duration_s": 1.5, "lead_in_s": 0.3}

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from loadtest.experiment.phases import WarmUpPhase
 from loadtest.generator.closed_loop import ClosedLoop
 from loadtest.generator.http1 import HttpClient
 from loadtest.generator.live import Reader
-from loadtest.generator.phases import WarmUpPhase
 from loadtest.generator.timer import clock
 from loadtest.generator.warmup import WarmUp
 from models.problem import Problem

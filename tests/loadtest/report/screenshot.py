@@ -10,7 +10,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from loadtest import report, run_folder
+from loadtest import report
+from loadtest.experiment import run_folder
 from tests import browser as chromium
 
 WIDTH = 1200

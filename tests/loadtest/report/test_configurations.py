@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtest.report import configurations
-from serving import tensorflow_serving
+from serving.engines.tensorflow_serving import config as tensorflow_serving
+from serving.engines.torchserve import config as torchserve
 from serving.profile import ServingProfile
-from serving.torchserve import config as torchserve
 
 PROFILE = ServingProfile(max_batch_size=64, batch_timeout_ms=2.5, instances=2, threads=2, queue_capacity=500)
 

@@ -1,0 +1,241 @@
+"""`make dashboards-check`: both real servers under load, a real Prometheus, and every query of every dashboard asked.
+
+A query passes where Prometheus accepts it and it yields data (of both servers, unless it asks for one): with every
+variable at "All", and again with one value of each chosen. What may yield nothing, and why, stands in
+monitoring/grafana/may_be_empty.toml.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from loadtest.experiment import file as experiments
+from loadtest.experiment.compare import export
+from loadtest.experiment.generator_process import run_phases
+from models import bundle as bundles
+from models.bundle import Bundle
+from models.problem import Problem, run
+from monitoring.grafana import queries
+from monitoring.grafana.queries import DashboardQuery
+from monitoring.prometheus_api import PrometheusApi, QueryRefused, Unreachable
+from serving import ports, requests, serve
+from serving.profile import ServingProfile
+from serving.runtimes.process.prometheus import Prometheus, start
+from serving.target import STACKS, Target
+
+PASSED, ALLOWED, EMPTY, REFUSED = "data", "may be empty", "NO DATA", "REFUSED"
+FAILURES = (EMPTY, REFUSED)
+SERVER_CHOSEN = re.compile(r'server=~?"')
+RATE = 40.0
+STEP_S = 1.0
+# Recording rules run every few seconds over a minute: the last load is seen by then.
+SETTLE_S = 6.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a query: its verdict, and the number of series, the reason or Prometheus' own words."""
+
+    query: DashboardQuery
+    verdict: str
+    detail: str
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Command line of `make dashboards-check`; the exit status is 1 where a query fails."""
+    return run(lambda: _main(arguments))
+
+
+def check(
+    api: PrometheusApi,
+    dashboards: Iterable[Mapping[str, Any]],
+    start: float,
+    end: float,
+    servers: Collection[str] = (),
+) -> list[Outcome]:
+    """Ask every query of the dashboards for the time between two Unix times; raises `Unreachable`.
+
+    `servers`: values of the label `server` that must all be there where a query asks for any server.
+    """
+    reasons = queries.may_be_empty()
+    outcomes = []
+    for dashboard in dashboards:
+        everything = {**_built_in(start, end), **queries.variables(dashboard)}
+        chosen = {**everything, **_chosen(api, dashboard, everything, start, end)}
+        for query in queries.of(dashboard):
+            verdict, detail = _ask(api, query, everything, start, end, servers)
+            if verdict == PASSED and query.place != "variable":
+                narrowed, reason = _ask(api, query, chosen, start, end)
+                if narrowed in FAILURES:
+                    values = ", ".join(f"{name} = {chosen[name]}" for name in queries.variables(dashboard))
+                    verdict, detail = narrowed, f"with {values}: {reason}"
+            excuse = reasons.get((query.uid, query.name)) or reasons.get(("*", query.name))
+            if excuse and verdict == EMPTY:
+                verdict, detail = ALLOWED, excuse
+            outcomes.append(Outcome(query, verdict, detail))
+    return outcomes
+
+
+def _ask(
+    api: PrometheusApi,
+    query: DashboardQuery,
+    values: Mapping[str, str],
+    start: float,
+    end: float,
+    servers: Collection[str] = (),
+) -> tuple[str, str]:
+    try:
+        expression = queries.filled(query.expression, values)
+        if query.place == "variable":
+            selector, label = queries.label_values(expression)
+            found = api.label_values(label, selector, start, end)
+            return (PASSED, ", ".join(found)) if found else (EMPTY, expression)
+        series = api.range(expression, start, end, STEP_S)
+        if not series:
+            return EMPTY, expression
+        there = {one.labels["server"] for one in series if "server" in one.labels}
+        if there and not SERVER_CHOSEN.search(expression) and not there >= set(servers):
+            return EMPTY, f"of {', '.join(set(servers) - there)}: {expression}"
+        return PASSED, f"{len(series)} series"
+    except (QueryRefused, ValueError) as problem:
+        return REFUSED, str(problem)
+    except KeyError as problem:
+        return REFUSED, f"no such variable: {problem}"
+
+
+def _built_in(start: float, end: float) -> dict[str, str]:
+    """Grafana's own variables, for a data source scraped every second or faster."""
+    return {"__rate_interval": "5s", "__interval": "1s", "__range": f"{end - start:.0f}s"}
+
+
+def _chosen(
+    api: PrometheusApi, dashboard: Mapping[str, Any], values: Mapping[str, str], start: float, end: float
+) -> dict[str, str]:
+    """One value of each variable that has any."""
+    chosen: dict[str, str] = {}
+    for query in queries.of(dashboard):
+        if query.place == "variable":
+            selector, label = queries.label_values(queries.filled(query.expression, {**values, **chosen}))
+            found = api.label_values(label, selector, start, end)
+            if found:
+                chosen[query.name] = found[0]
+    return chosen
+
+
+def _main(arguments: Sequence[str]) -> int:
+    options = _options(arguments)
+    console = Console(highlight=False, soft_wrap=True, width=max(160, shutil.get_terminal_size().columns))
+    with tempfile.TemporaryDirectory(prefix="tandem-dashboards-") as name, ExitStack() as running:
+        folder = Path(name)
+        bundle = bundles.load(options.bundle) if options.bundle else _export(folder / "artifacts")
+        prometheus = _prometheus(folder / "prometheus")
+        running.callback(prometheus.stop)
+        servers = serve.started(
+            bundle,
+            ServingProfile(),
+            folder / "servers",
+            stacks=STACKS,
+            tensorflow_model_server=options.tensorflow_model_server,
+        )
+        up = running.enter_context(servers)
+        prometheus.watch_servers([(one.target, one.process.pid) for one in up])
+        began = time.time()
+        for one in up:
+            console.print(f"loading {one.target.stack}: {one.target.engine} {one.target.engine_version}", markup=False)
+            load(one.target, bundle, folder, options.seconds, prometheus)
+        time.sleep(SETTLE_S)
+        engines = [one.target.engine for one in up]
+        try:
+            outcomes = check(PrometheusApi(prometheus.url), queries.load(), began, time.time(), engines)
+        except Unreachable as trouble:
+            raise Problem(f"Prometheus does not answer any more: {trouble}") from trouble
+    _show(outcomes, console)
+    failed = sum(outcome.verdict in FAILURES for outcome in outcomes)
+    console.print(f"{len(outcomes)} queries, {failed} failed")
+    return 1 if failed else 0
+
+
+def load(target: Target, bundle: Bundle, folder: Path, seconds: float, prometheus: Prometheus) -> None:
+    """Load a target over each protocol, then once beyond what the generator may have in flight, so that the panels of
+    failures have something to show, and send it a request that it must refuse."""
+    (port,) = ports.free(1)
+    prometheus.watch_generator(port)
+    common = {"kind": "open-loop", "seed": 0, "rate": RATE, "lead_in_s": 0.0, "timeout_s": 5.0}
+    beyond = {"duration_s": 2.0, "max_in_flight": 1, "timeout_s": 0.001}
+    phases: list[dict[str, Any]] = []
+    for protocol in ("grpc", "rest"):
+        for name, particular in (("within", {"duration_s": seconds}), ("beyond", beyond)):
+            phase = f"{target.stack}-{protocol}-{name}"
+            place = str(folder / "trials" / phase)
+            phases.append({**common, "id": phase, "folder": place, "protocol": protocol, **particular})
+    run_phases(
+        target,
+        bundle.reference,
+        phases,
+        folder=folder / "generator" / target.stack,
+        generator=experiments.Generator(payloads=16),
+        exporter_port=port,
+        cores=(),
+        on_event=lambda event: None,
+        check=lambda: None,
+    )
+    _ask_nonsense(target)
+
+
+def _ask_nonsense(target: Target) -> None:
+    """One request that the server must refuse."""
+    address = f"http://{target.rest}{requests.rest_path(target)}"
+    nonsense = urllib.request.Request(address, b'{"instances": 1}', {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(nonsense, timeout=10):
+            raise Problem(f"{address}: the server answered a request that makes no sense")
+    except urllib.error.HTTPError:
+        pass
+
+
+def _prometheus(folder: Path) -> Prometheus:
+    started = start(folder, ())
+    if started is None:
+        raise Problem("Prometheus is not installed: apt-get install prometheus")
+    return started
+
+
+def _show(outcomes: Sequence[Outcome], console: Console) -> None:
+    table = Table(title="Every query of every dashboard, asked of a real Prometheus", title_justify="left")
+    for heading in ("dashboard", "", "name", "verdict", "detail"):
+        table.add_column(heading, overflow="fold")
+    for outcome in outcomes:
+        query = outcome.query
+        table.add_row(query.dashboard, query.place, query.name, outcome.verdict, outcome.detail)
+    console.print(table)
+
+
+def _export(artifacts: Path) -> Bundle:
+    """The smallest bundle: what a model answers does not matter here."""
+    smoke = experiments.load("smoke")
+    return export(smoke, smoke.model, artifacts)
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="dashboards-check", description=__doc__)
+    parser.add_argument("--bundle", type=Path, metavar="FOLDER", help="default: one of digits is exported (20 s)")
+    parser.add_argument("--seconds", type=float, default=6.0, help="load on each server and protocol (%(default)s)")
+    parser.add_argument("--tensorflow-model-server", type=Path, metavar="PROGRAM", help="default: PATH, else embedded")
+    options = parser.parse_args(arguments)
+    if not 1 <= options.seconds <= 600:
+        raise Problem(f"--seconds {options.seconds:g}: use 1 to 600")
+    return options

@@ -1,0 +1,146 @@
+"""What Prometheus knows of a trial: the server's own figures of it, by monitoring's schema."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from monitoring import schema
+from monitoring.prometheus_api import Series
+from serving.runtimes.process.prometheus import Prometheus, start
+
+__all__ = ["SETTLE_S", "Prometheus", "server_figures", "server_timeline", "start"]
+
+# After this many seconds the servers' pages show a trial's last request, and Prometheus has scraped them.
+SETTLE_S = 1.3
+# A row of the timeline looks back this far: two scrapes at least, also where one is late. The first row looks back to
+# the trial's start only: before it lies other load.
+ROW_WINDOW, FIRST_ROW_WINDOW = "2s", "1s"
+TIMELINE = ("t", "rate", "p50_ms", "p99_ms", "batch_size", "cpu_cores", "memory_bytes")
+
+
+def server_figures(prometheus: Prometheus, trial: Mapping[str, Any]) -> dict[str, Any]:
+    """What the server under test says of a trial (`trial`: the values of trial.json).
+
+    Throughput in requests/s, times in milliseconds, batch size in images; None where the engine does not tell. Of
+    several models the mean latency is that of all requests, and quantiles are in `by_model` alone: they do not add up.
+    """
+    known = schema.load()
+    dialect = known.dialects[known.dialect_of(trial["engine"])]
+    window = f"{max(2, round(trial['ended_at'] - trial['started_at']))}s"
+    at = trial["ended_at"] + dialect.lag_s
+
+    def milliseconds(name: str) -> float | None:
+        value = _value(prometheus, known, name, dialect.name, window, at)
+        return None if value is None else 1e3 * value
+
+    latency = known.metrics["serving:request_latency_seconds:p99"]
+    if "by_model" in trial:
+        models = _models(prometheus, known, dialect.name, window, at)
+        latencies: dict[str, Any] = {
+            "latency_ms": {"p50": None, "p99": None},
+            "latency_ms_mean": _mean_of(models, trial["by_model"]),
+            "by_model": models,
+        }
+    else:
+        latencies = {
+            "latency_ms": {
+                "p50": milliseconds("serving:request_latency_seconds:p50"),
+                "p99": milliseconds("serving:request_latency_seconds:p99"),
+            },
+            "latency_ms_mean": milliseconds("serving:request_latency_seconds:mean"),
+        }
+    return {
+        "throughput": _throughput(prometheus.series(f"{dialect.answered}[{window}]", at)),
+        **latencies,
+        "latency_meaning": latency.meaning[dialect.name],
+        "batch_size_mean": _value(prometheus, known, "serving:batch_size:avg", dialect.name, window, at),
+        "compute_ms_mean": milliseconds("serving:compute_seconds:mean"),
+        "queue_ms_mean": milliseconds("serving:queue_seconds:mean"),
+        "source": f"prometheus {prometheus.version}",
+    }
+
+
+def server_timeline(prometheus: Prometheus, trial: Mapping[str, Any]) -> str:
+    """server-timeline.csv of a trial: a row a second with the columns of `TIMELINE`.
+
+    `t` is seconds since the trial's start; rate in requests/s, latencies in milliseconds, batch size in images, CPU in
+    cores, memory in bytes. A cell is empty where nothing is known.
+    """
+    known = schema.load()
+    dialect = known.dialects[known.dialect_of(trial["engine"])]
+    started = trial["started_at"]
+    seconds = math.ceil(trial["ended_at"] - started)
+    columns = {
+        "rate": ("sum", "serving:requests:rate1m", dialect.name, 1.0),
+        "p50_ms": ("max", "serving:request_latency_seconds:p50", dialect.name, 1e3),
+        "p99_ms": ("max", "serving:request_latency_seconds:p99", dialect.name, 1e3),
+        "batch_size": ("max", "serving:batch_size:avg", dialect.name, 1.0),
+        "cpu_cores": ("sum", "serving:cpu:cores", "process", 1.0),
+        "memory_bytes": ("sum", "serving:memory_bytes", "process", 1.0),
+    }
+    cells: dict[str, dict[int, float]] = {}
+    for column, (over, name, source, factor) in columns.items():
+        first = started + 1 + (dialect.lag_s if source == dialect.name else 0)
+        cells[column] = {}
+        for window, begin, end in (
+            (FIRST_ROW_WINDOW, first, first),
+            (ROW_WINDOW, first + 1, first + seconds - 1),
+        ):
+            expression = f"{over}({known.metrics[name].expression(source, window)})"
+            for one in prometheus.range(expression, begin, end, 1) if begin <= end else ():
+                cells[column] |= {round(at - first) + 1: factor * value for at, value in one.samples}
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(TIMELINE)
+    for t in range(1, seconds + 1):
+        rows.writerow([t, *(_cell(cells[column].get(t)) for column in TIMELINE[1:])])
+    return text.getvalue()
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
+
+
+def _value(
+    prometheus: Prometheus, known: schema.Schema, name: str, dialect: str, window: str, at: float
+) -> float | None:
+    """The metric over the trial. Series of protocols that were not in use are not numbers there, and fall out."""
+    metric = known.metrics[name]
+    if dialect not in metric.dialects:
+        return None
+    return prometheus.query(f"max({metric.expression(dialect, window)} >= 0)", at)
+
+
+def _models(
+    prometheus: Prometheus, known: schema.Schema, dialect: str, window: str, at: float
+) -> dict[str, dict[str, float]]:
+    """{model: {"p50", "p99", "mean"}}: what the server says of each model's latency, in milliseconds."""
+    found: dict[str, dict[str, float]] = {}
+    for figure in ("p50", "p99", "mean"):
+        expression = known.metrics[f"serving:request_latency_seconds:{figure}"].expression(dialect, window)
+        for one in prometheus.series(f"max by (model) ({expression} >= 0)", at):
+            found.setdefault(one.labels["model"], {})[figure] = 1e3 * one.samples[-1][1]
+    return found
+
+
+def _mean_of(models: Mapping[str, Mapping[str, float]], answered: Mapping[str, Any]) -> float | None:
+    """The mean over all requests, by how many of each model were answered; None where a model's is not known."""
+    weights = {model: one["requests"]["ok"] for model, one in answered.items() if one["requests"]["ok"]}
+    if not weights or any("mean" not in models.get(model, {}) for model in weights):
+        return None
+    return sum(weight * models[model]["mean"] for model, weight in weights.items()) / sum(weights.values())
+
+
+def _throughput(counters: list[Series]) -> float | None:
+    """How fast counters grew between their first and last sample, by those samples' own times.
+
+    PromQL's rate() would be too low where a busy machine misses a scrape; a server that is gone may still be seen,
+    without growth.
+    """
+    grown = sum(one.samples[-1][1] - one.samples[0][1] for one in counters)
+    took = max((one.samples[-1][0] - one.samples[0][0] for one in counters), default=0.0)
+    return grown / took if took > 0 else None

@@ -1,0 +1,130 @@
+"""One run's folder under results/: what has been measured, and what is still to do."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from loadtest.experiment import file as experiments
+from loadtest.experiment.file import Experiment
+from models.problem import Problem
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write JSON whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(values, indent=2) + "\n")
+    partial.replace(path)
+
+
+class RunFolder:
+    """A run's folder. It is created for a requested experiment and a bundle, and found again by both, so that a
+    killed run goes on where it was."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def open(cls, results: Path, requested: Experiment, bundle_digest: str, fresh: bool = False) -> RunFolder:
+        """The newest unfinished run of this experiment and bundle, or a new one; `results/latest` points to it."""
+        key = {"requested": requested.to_toml(), "bundle": bundle_digest}
+        run = None if fresh else cls._unfinished(results, key)
+        if run is None:
+            path = _new_folder(results, f"{time.strftime('%Y%m%d-%H%M%S')}-{requested.name}")
+            run = cls(path)
+            run.save_experiment(requested)
+            write_json(path / "run.json", {**key, "finished": False})
+        _point(results / "latest", run.path)
+        return run
+
+    @classmethod
+    def _unfinished(cls, results: Path, key: dict[str, str]) -> RunFolder | None:
+        for path in sorted(results.glob("*/run.json"), reverse=True):
+            if path.parent.is_symlink():
+                continue
+            with contextlib.suppress(OSError, ValueError):
+                state = json.loads(path.read_text())
+                if not state["finished"] and all(state[name] == value for name, value in key.items()):
+                    return cls(path.parent)
+        return None
+
+    def finish(self) -> None:
+        """Mark the run as complete: the same command then starts a new one."""
+        state = json.loads((self.path / "run.json").read_text())
+        write_json(self.path / "run.json", {**state, "finished": True})
+
+    def experiment(self) -> Experiment:
+        """The experiment as resolved so far (with the ladder's rates once they are chosen)."""
+        return experiments.load(str(self.path / "experiment.toml"))
+
+    def save_experiment(self, resolved: Experiment) -> None:
+        """Save the resolved experiment: running this file repeats the experiment."""
+        partial = self.path / ".experiment.toml.partial"
+        partial.write_text(resolved.to_toml())
+        partial.replace(self.path / "experiment.toml")
+
+    def read(self, name: str, default: Any = None) -> Any:
+        """A JSON file of the run, or `default` where there is none."""
+        try:
+            return json.loads((self.path / name).read_text())
+        except FileNotFoundError:
+            return default
+
+    def write(self, name: str, values: Any) -> None:
+        """Write a JSON file of the run, whole or not at all."""
+        write_json(self.path / name, values)
+
+    def trial(self, trial_id: str) -> Path:
+        """The folder of one trial."""
+        return self.path / "trials" / trial_id
+
+    def measured(self, trial_id: str) -> bool:
+        """Whether that trial (or search) has ended and its results are here."""
+        return (self.trial(trial_id) / "trial.json").exists() or (self.search(trial_id) / "search.json").exists()
+
+    def search(self, trial_id: str) -> Path:
+        """The folder of one capacity search."""
+        return self.path / "searches" / trial_id
+
+    def trials(self) -> list[Path]:
+        """The folders of all trials that have ended."""
+        return sorted(path.parent for path in self.path.glob("trials/*/trial.json"))
+
+    def new_folder(self, parent: str, stem: str) -> Path:
+        """A folder name `parent/stem-N` that is not taken yet (the folder is not created)."""
+        number = 1
+        while (path := self.path / parent / f"{stem}-{number}").exists():
+            number += 1
+        return path
+
+
+def resolve(run: str) -> Path:
+    """The folder of an existing run; `Problem` where it is none."""
+    path = Path(run)
+    if not (path / "experiment.toml").is_file():
+        raise Problem(f"{run}: not a run's folder (no experiment.toml in it); give one under results/, or make compare")
+    return path.resolve()
+
+
+def _new_folder(results: Path, stem: str) -> Path:
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        for suffix in ("", *(f"-{number}" for number in range(2, 1000))):
+            path = results / f"{stem}{suffix}"
+            with contextlib.suppress(FileExistsError):
+                path.mkdir()
+                return path
+    except OSError as error:
+        raise Problem(f"{results}: cannot create a run's folder there: {error.strerror}") from error
+    raise Problem(f"{results}: a thousand runs called {stem}; delete some")
+
+
+def _point(link: Path, target: Path) -> None:
+    partial = link.with_name(".latest.partial")
+    partial.unlink(missing_ok=True)
+    os.symlink(target.name, partial)
+    partial.replace(link)

@@ -1,0 +1,153 @@
+"""A block of phases run by an agent elsewhere: followed through broken connections, its results brought home."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import tarfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from loadtest.experiment.file import Generator
+from loadtest.generator.agent import RUN
+from models.bundle import sha256
+from models.problem import Problem
+from serving.target import Target
+
+PATIENCE_S = 300.0  # without any answer
+POLL_S = 0.5
+
+
+class AgentClient:
+    """Speaks to the agent at ``address`` ("host:port"), for the run in folder ``run``."""
+
+    def __init__(self, address: str, run: Path, *, patience_s: float = PATIENCE_S) -> None:
+        self._url, self._run, self._patience_s = f"http://{address}", run, patience_s
+
+    def environment(self) -> dict[str, Any]:
+        """Where the load comes from: `environment.describe` and `environment.punctuality` of that machine."""
+        values: dict[str, Any] = json.loads(self._ask("GET", "/environment")[0])
+        return values
+
+    def jobs(self) -> dict[str, str]:
+        """The agent's jobs of this run, and their states."""
+        known: dict[str, str] = json.loads(self._ask("GET", "/jobs")[0])
+        return {job: state for job, state in known.items() if job.startswith(f"{self._run.name}.")}
+
+    def run_phases(
+        self,
+        target: Target,
+        reference: Path,
+        phases: Sequence[dict[str, Any]],
+        *,
+        folder: Path,
+        generator: Generator,
+        on_event: Callable[[dict[str, Any]], None],
+        check: Callable[[], None],
+    ) -> None:
+        """Like `generator_process.run_phases`, there. A phase's results are here before its end is reported.
+
+        Interrupted, it leaves the job running: `collect` brings it home later. Raises `Problem`.
+        """
+        digest = sha256(reference)
+        job = f"{self._run.name}.{folder.name}"
+        values = {
+            "target": target.to_dict(),
+            "reference": digest,
+            "phases": self._portable(list(phases)),
+            "generator": asdict(generator),
+            "folder": folder.relative_to(self._run).as_posix(),
+        }
+        body = json.dumps(values).encode()
+        try:
+            self._ask("PUT", f"/jobs/{job}", body)
+        except Problem as problem:
+            if "PUT it first" not in str(problem):
+                raise
+            self._ask("PUT", f"/references/{digest}", reference.read_bytes())
+            self._ask("PUT", f"/jobs/{job}", body)
+        self._follow(job, on_event, check)
+        self._finish(job)
+
+    def collect(self, say: Callable[[str], None]) -> int:
+        """Bring home every job of this run, waiting for one that still runs; returns how many. Raises `Problem`."""
+        found = self.jobs()
+        for job, state in found.items():
+            if state == "running":
+                say(f"{job} still runs; waiting for its end")
+                while (state := self.jobs()[job]) == "running":
+                    time.sleep(POLL_S)
+            self._finish(job)
+            say(f"{job}: collected ({state.splitlines()[0]})")
+        return len(found)
+
+    def _follow(self, job: str, on_event: Callable[[dict[str, Any]], None], check: Callable[[], None]) -> None:
+        position = 0
+        while True:
+            text, headers = self._ask("GET", f"/jobs/{job}/events?from={position}")
+            position += len(text)
+            for line in text.splitlines():
+                event = json.loads(line)
+                if event.get("event") == "phase-ended":
+                    self._fetch(job)
+                on_event(event)
+            state = str(json.loads(headers["X-State"]))
+            if state == "ended":
+                return
+            if state.startswith("failed"):
+                self._finish(job)
+                message, *details = state.removeprefix("failed: ").splitlines()
+                raise Problem(message, details)
+            check()
+            time.sleep(POLL_S)
+
+    def _finish(self, job: str) -> None:
+        self._fetch(job)
+        self._ask("DELETE", f"/jobs/{job}")
+
+    def _fetch(self, job: str) -> None:
+        packed, _ = self._ask("GET", f"/jobs/{job}/results")
+        with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as tar:
+            tar.extractall(self._run, filter="data")
+
+    def _portable(self, value: Any) -> Any:
+        """Phases with their paths in the run's folder marked, for another machine."""
+        if isinstance(value, dict):
+            return {key: self._portable(one) for key, one in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self._portable(one) for one in value]
+        if isinstance(value, str) and value.startswith(f"{self._run}/"):
+            return RUN + value.removeprefix(f"{self._run}/")
+        return value
+
+    def _ask(self, method: str, path: str, body: bytes | None = None) -> tuple[bytes, Any]:
+        """One request, tried again while the connection is away; every request may safely come twice."""
+        deadline = time.monotonic() + self._patience_s
+        while True:
+            request = urllib.request.Request(self._url + path, data=body, method=method)
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    return answer.read(), answer.headers
+            except urllib.error.HTTPError as error:
+                said = error.read().decode("utf-8", "replace")
+                raise Problem(f"the load generator refuses {method} {path}: {_error(said)}") from None
+            except (OSError, http.client.HTTPException) as error:
+                if time.monotonic() > deadline:
+                    raise Problem(
+                        f"the load generator does not answer ({error}); what it measures goes on: "
+                        f"make compare RUNTIME=kubernetes goes on from there"
+                    ) from None
+                time.sleep(POLL_S)
+
+
+def _error(text: str) -> str:
+    try:
+        return str(json.loads(text)["error"])
+    except (ValueError, KeyError, TypeError):
+        return text[:200]

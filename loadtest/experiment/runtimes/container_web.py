@@ -1,0 +1,59 @@
+"""Locust's web page in a container beside the stack: somebody starts a short load by hand and watches it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from loadtest.experiment.run_folder import write_json
+from models.bundle import Bundle
+from models.problem import Problem
+from serving.runtimes.containers import docker_cli, images, layout
+from serving.runtimes.containers.stack import Choice, Stack
+
+SERVICE = "loadtest"
+EXPORTER_PORT = 9646
+PORT = "TANDEM_LOCUST_PORT"
+
+
+def start(bundle: Bundle, choice: Choice, artifacts: Path, which: str, rate: float, seconds: float) -> str:
+    """Start the container with a plan for one server of a running stack; returns the page's address.
+
+    ``rate`` in requests/s, ``seconds`` of load on each protocol. Raises `Problem` where that server is not up.
+    """
+    stack = Stack(bundle, choice, artifacts)
+    engine = choice.engine(which)
+    if stack.address(engine) is None:
+        raise Problem(f"{engine} is not up: make up first (with the same ARGS)")
+    name = choice.build.tag(images.LOADTEST, bundle.version)
+    if not docker_cli.images_present(name) or not stack.holds_bundle(name):
+        images.build(bundle, [images.LOADTEST], choice.build, artifacts)
+    ports = layout.PORTS[engine]
+    # Inside Compose's network, by the service's name.
+    target = replace(stack.target(which), grpc=f"{engine}:{ports.grpc}", rest=f"{engine}:{ports.rest}")
+    phases = [
+        {
+            "kind": "open-loop",
+            "id": f"{which}-{protocol}",
+            "folder": f"{layout.SCRATCH}/{protocol}",
+            "protocol": protocol,
+            "seed": 0,
+            "rate": rate,
+            "duration_s": seconds,
+        }
+        for protocol in ("grpc", "rest")
+    ]
+    folder = stack.config / SERVICE
+    folder.mkdir(parents=True, exist_ok=True)
+    plan = {
+        "target": target.to_dict(),
+        "reference": f"{layout.MANIFEST.parent}/{bundle.reference.name}",
+        "payloads": 256,
+        "exporter_port": EXPORTER_PORT,
+        "cores": [],
+        "phases": phases,
+    }
+    write_json(folder / "plan.json", plan)
+    stack.compose.run("up", "-d", "--no-deps", "--force-recreate", SERVICE, doing="docker compose up")
+    stack.wait_until_healthy([SERVICE])
+    return f"http://localhost:{stack.ports[PORT]}"

@@ -1,0 +1,271 @@
+"""Runtime "kubernetes": what `make deploy` brought up, one server at a time, loaded from inside the cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from loadtest.experiment.file import Experiment, Generator
+from loadtest.experiment.observation import Prometheus
+from loadtest.experiment.phases import Traffic
+from loadtest.experiment.run_folder import RunFolder
+from loadtest.experiment.runtimes.agent_client import AgentClient
+from loadtest.experiment.runtimes.proven import Proven
+from models.bundle import Bundle
+from models.problem import Problem
+from serving.profile import ServingProfile
+from serving.runtimes.kubernetes import endpoints, plan, rollout, server_config
+from serving.runtimes.kubernetes.cluster_prometheus import ClusterPrometheus
+from serving.runtimes.kubernetes.kubectl import NAMESPACE, Cluster, Object
+from serving.runtimes.kubernetes.port_forward import PortForward
+from serving.runtimes.kubernetes.settings import Record, Settings
+from serving.target import Target
+
+AGENT_PORT = 9647
+PROMETHEUS_PORT = 9090
+READY_S = 900.0
+CHECK_EVERY_S = 5.0
+
+
+def deployed(cluster: Cluster, experiment: Experiment) -> Settings:
+    """The deployment to measure. Raises `Problem` where there is none, or none that can be measured."""
+    record = Record.load(cluster) if cluster.find("namespace", NAMESPACE, None) else None
+    if record is None:
+        raise Problem(f"nothing is deployed on {cluster.context}: make deploy COMPONENTS=loadtest first")
+    settings = record.settings
+    if "autoscaling" in settings.components:
+        raise Problem("autoscaling is on, which changes what is measured: make deploy COMPONENTS=loadtest first")
+    if settings.model != experiment.model:
+        raise Problem(f"{settings.model} is deployed, the experiment is of {experiment.model}: make deploy MODEL=…")
+    device = "gpu" if settings.gpu else "cpu"
+    if experiment.profile.device != device:
+        raise Problem(
+            f"profile.device = {experiment.profile.device!r}, and overlay {settings.overlay} is deployed: "
+            f'ARGS="--set profile.device={device}", or make deploy with another OVERLAY'
+        )
+    return settings
+
+
+class KubernetesTargets:
+    """The deployed servers: the one in use alone, with one replica, under the experiment's profile.
+
+    Replicas and configuration are afterwards what they were before.
+    """
+
+    server_cores: tuple[int, ...] = ()
+    generator_cores: tuple[int, ...] = ()
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        bundle: Bundle,
+        profile: ServingProfile,
+        protocols: Sequence[str],
+        cluster: Cluster,
+        settings: Settings,
+    ) -> None:
+        if settings.version != bundle.version:
+            raise Problem(
+                f"version {settings.version} of {settings.model} is deployed, this machine's bundle is version "
+                f"{bundle.version}: make rollout MODEL_VERSION={bundle.version}"
+            )
+        self._folder, self._cluster = folder, cluster
+        self._before, self._settings = settings, replace(settings, profile={**profile.to_dict(), "device": "cpu"})
+        self._proven = Proven(folder, [bundle], protocols)
+        self._stack: str | None = None
+        self._target: Target | None = None
+        self._replicas: dict[str, int] = {}
+        self._restarts = 0
+        self._checked_at = 0.0
+
+    def observe(self, prometheus: Prometheus | None) -> None:
+        """The cluster's Prometheus finds the servers itself."""
+
+    def use(self, stack: str, now: Callable[[str], None]) -> None:
+        """Scale this stack's server to one replica and the other to none; see `Targets`."""
+        if self._stack == stack:
+            return
+        if not self._replicas:
+            self._take_over(now)
+        for name in server_config.SERVERS.values():
+            self._scale(name, 1 if name == server_config.SERVERS[stack] else 0)
+        servers = rollout.deployments(server_config.SERVERS.values())
+        rollout.wait(self._cluster, servers, timeout_s=READY_S, say=now)
+        self._wait_until_alone(server_config.SERVERS[stack])
+        target = endpoints.inside(self._cluster, self._settings, stack)
+        folder = self._folder.new_folder("servers", stack)
+        folder.mkdir(parents=True)
+        target.save(folder / "target.json")
+        self._record_node(stack)
+        with endpoints.forwarded(self._cluster, target) as (local, _):
+            self._proven.prove(local, now)
+        others = [known for known in self._folder.read("targets.json", []) if known["stack"] != stack]
+        self._folder.write("targets.json", [*others, target.to_dict()])
+        self._stack, self._target = stack, target
+        self._restarts = self._pod(stack)[1]
+
+    def target(self, stack: str) -> Target:
+        """The server in use, by its name in the cluster."""
+        assert self._target is not None
+        return self._target
+
+    def check(self) -> None:
+        """Raise `Problem` where the server's container was restarted; asks every few seconds."""
+        if self._stack is None or time.monotonic() - self._checked_at < CHECK_EVERY_S:
+            return
+        self._checked_at = time.monotonic()
+        with contextlib.suppress(_Away):
+            pod, restarts = self._pod(self._stack)
+            if restarts > self._restarts:
+                name = pod["metadata"]["name"]
+                done = self._cluster.try_run("logs", name, f"--namespace={NAMESPACE}", "--previous", "--tail=15")
+                raise Problem(f"{name} died under load and was restarted", done.stdout.splitlines())
+
+    def stop(self) -> None:
+        """Put replicas and configuration back; without a connection, say how."""
+        if not self._replicas:
+            return
+        try:
+            if self._settings.profile != self._before.profile:
+                self._apply(self._before)
+            for name, count in self._replicas.items():
+                self._scale(name, count)
+        except Problem as problem:
+            raise Problem(f"the servers' replicas could not be put back ({problem}): make deploy does it") from None
+        self._replicas = {}
+        self._stack = None
+
+    def _take_over(self, now: Callable[[str], None]) -> None:
+        for name in server_config.SERVERS.values():
+            deployment = self._cluster.find("deployment", name)
+            if deployment is None:
+                raise Problem(f"{name} is gone from {self._cluster.context}: make deploy")
+            self._replicas[name] = deployment["spec"].get("replicas", 1)
+        if self._settings.profile != self._before.profile:
+            now("giving both servers the experiment's profile")
+            self._apply(self._settings)
+
+    def _apply(self, settings: Settings) -> None:
+        objects = plan.render(settings, self._folder.path / "servers" / "kubernetes")
+        names = set(server_config.SERVERS.values())
+        chosen = [
+            one
+            for one in objects
+            if (one["kind"] == "Deployment" and one["metadata"]["name"] in names)
+            or (one["kind"] == "ConfigMap" and one["metadata"]["name"].rpartition("-config-")[0] in names)
+        ]
+        self._cluster.apply(chosen)
+
+    def _scale(self, name: str, replicas: int) -> None:
+        patch = json.dumps({"spec": {"replicas": replicas}})
+        arguments = ["patch", "deployment", name, f"--namespace={NAMESPACE}", "--type=merge", f"--patch={patch}"]
+        self._cluster.run(*arguments, doing=f"scaling {name} to {replicas}")
+
+    def _wait_until_alone(self, name: str) -> None:
+        """A pod that stops still drains: it would share a node's CPUs, and old pods would answer."""
+        deadline = time.monotonic() + READY_S
+        while len(pods := self._pods()) > 1:
+            if time.monotonic() > deadline:
+                raise Problem(f"{', '.join(one['metadata']['name'] for one in pods)}: not gone after {READY_S:g} s")
+            time.sleep(rollout.POLL_S)
+
+    def _pods(self) -> list[Object]:
+        selector = "--selector=app.kubernetes.io/component=server"
+        return self._cluster.get("pods", f"--namespace={NAMESPACE}", selector, doing="looking for the servers' pods")
+
+    def _pod(self, stack: str) -> tuple[Object, int]:
+        """The server's pod and how often its container was restarted. Raises `_Away` where the cluster is."""
+        try:
+            pods = self._pods()
+        except Problem as problem:
+            raise _Away(str(problem)) from None
+        name = server_config.SERVERS[stack]
+        for pod in pods:
+            if pod["metadata"]["labels"].get("app.kubernetes.io/name") == name:
+                statuses = pod["status"].get("containerStatuses", [])
+                return pod, sum(status.get("restartCount", 0) for status in statuses)
+        raise Problem(f"{name} has no pod any more: kubectl --namespace={NAMESPACE} get pods,events")
+
+    def _record_node(self, stack: str) -> None:
+        """Node and GPU model into environment.json; different node types spoil the comparison, which is noted."""
+        pod, _ = self._pod(stack)
+        node = self._cluster.find("node", pod["spec"]["nodeName"], None) or {"metadata": {}, "status": {}}
+        labels, info = node["metadata"].get("labels", {}), node["status"].get("nodeInfo", {})
+        images = [status.get("imageID", "") for status in pod["status"].get("containerStatuses", [])]
+        found = {
+            "node": pod["spec"]["nodeName"],
+            "instance_type": labels.get("node.kubernetes.io/instance-type"),
+            "gpu": labels.get("nvidia.com/gpu.product"),
+            "capacity": node["status"].get("capacity", {}),
+            "kernel": info.get("kernelVersion"),
+            "kubelet": info.get("kubeletVersion"),
+            "image": next(iter(images), ""),
+        }
+        known = self._folder.read("environment.json")
+        known["nodes"] = {**known.get("nodes", {}), stack: found}
+        kinds = {(one["instance_type"], one["gpu"]) for one in known["nodes"].values()}
+        note = "the servers ran on different types of nodes: make deploy ARGS=--node-type=… makes them the same"
+        if len(kinds) > 1 and note not in known["warnings"]:
+            known["warnings"].append(note)
+        self._folder.write("environment.json", known)
+
+
+class _Away(Problem):
+    """The cluster does not answer just now."""
+
+
+class InCluster:
+    """The load generator's pod and the cluster's Prometheus, by port-forwards that come back. A context manager."""
+
+    settle_s = 6.5  # a scrape every five seconds
+
+    def __init__(self, cluster: Cluster, folder: RunFolder) -> None:
+        self._cluster, self._folder = cluster, folder
+        self._resources = contextlib.ExitStack()
+
+    def __enter__(self) -> InCluster:
+        forward = self._resources.enter_context(PortForward(self._cluster, "deployment/locust-master", (AGENT_PORT,)))
+        self.agent = AgentClient(forward.address(AGENT_PORT), self._folder.path)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._resources.close()
+
+    def environment(self, cores: tuple[int, ...]) -> dict[str, Any]:
+        """The generator's pod; see `Place`."""
+        return {**self.agent.environment(), "cluster": self._cluster.context}
+
+    def prometheus(self, folder: Path, cores: tuple[int, ...]) -> Prometheus | None:
+        """The cluster's own, where there is one; see `Place`."""
+        if self._cluster.find("service", "prometheus") is None:
+            return None
+        forward = self._resources.enter_context(PortForward(self._cluster, "service/prometheus", (PROMETHEUS_PORT,)))
+        return ClusterPrometheus(f"http://{forward.address(PROMETHEUS_PORT)}")
+
+    def run_phases(
+        self,
+        target: Target,
+        reference: Path,
+        phases: Sequence[dict[str, Any]],
+        *,
+        mix: Sequence[Traffic] = (),
+        folder: Path,
+        generator: Generator,
+        exporter_port: int,
+        cores: tuple[int, ...],
+        on_event: Callable[[dict[str, Any]], None],
+        check: Callable[[], None],
+    ) -> None:
+        """By the agent and as many Locust workers as the cluster has; see `Place`. Of one model: images hold one."""
+        assert not mix
+        workers = self._cluster.find("deployment", "locust-worker")
+        there = workers["spec"].get("replicas", 1) if workers else 0
+        generator = replace(generator, remote_workers=there, processes=1)
+        self.agent.run_phases(
+            target, reference, phases, folder=folder, generator=generator, on_event=on_event, check=check
+        )

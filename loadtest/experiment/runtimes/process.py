@@ -1,0 +1,67 @@
+"""Runtime "process": servers on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from loadtest.experiment.observation import Prometheus
+from loadtest.experiment.run_folder import RunFolder
+from loadtest.experiment.runtimes.proven import Proven
+from models.bundle import Bundle
+from serving.profile import ServingProfile
+from serving.runtimes.process import launch
+from serving.target import Target
+
+
+class LocalTargets:
+    """Servers that a run starts as processes, the one in use alone on its cores."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        bundles: Sequence[Bundle],
+        profile: ServingProfile,
+        protocols: Sequence[str],
+        cores: tuple[tuple[int, ...], tuple[int, ...]],
+        tensorflow_model_server: Path | None = None,
+    ) -> None:
+        self.server_cores, self.generator_cores = cores
+        self._folder, self._bundles, self._profile = folder, bundles, profile
+        self._model_server = tensorflow_model_server
+        self._proven = Proven(folder, bundles, protocols)
+        self._prometheus: Prometheus | None = None
+        self._running: launch.RunningTarget | None = None
+
+    def observe(self, prometheus: Prometheus | None) -> None:
+        self._prometheus = prometheus
+
+    def use(self, stack: str, now: Callable[[str], None]) -> None:
+        if self._running and self._running.target.stack == stack:
+            return
+        self.stop()
+        self._running = launch.start(
+            stack,
+            self._bundles[0],
+            self._profile,
+            self._folder.new_folder("servers", stack),
+            beside=self._bundles[1:],
+            cores=self.server_cores,
+            tensorflow_model_server=self._model_server,
+        )
+        if self._prometheus:
+            self._prometheus.watch_server(self._running.target, self._running.process.pid)
+        self._proven.prove(self._running.target, now)
+
+    def target(self, stack: str) -> Target:
+        assert self._running is not None
+        return self._running.target
+
+    def check(self) -> None:
+        if self._running:
+            self._running.check()
+
+    def stop(self) -> None:
+        if self._running:
+            self._running.stop()
+            self._running = None

@@ -1,0 +1,45 @@
+"""Runtime "remote": servers that somebody else keeps up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from loadtest.experiment.observation import Prometheus
+from loadtest.experiment.run_folder import RunFolder
+from loadtest.experiment.runtimes.proven import Proven
+from models.bundle import Bundle
+from models.problem import Problem
+from serving.target import Target
+
+
+class RemoteTargets:
+    """Servers that are up already, both at the same time."""
+
+    def __init__(
+        self, folder: RunFolder, bundles: Sequence[Bundle], protocols: Sequence[str], targets: Sequence[Target]
+    ) -> None:
+        """`targets`: one for each server."""
+        self.server_cores: tuple[int, ...] = ()
+        self.generator_cores: tuple[int, ...] = ()
+        self._targets = {target.stack: target for target in targets}
+        self._proven = Proven(folder, bundles, protocols)
+        self._prometheus: Prometheus | None = None
+
+    def observe(self, prometheus: Prometheus | None) -> None:
+        self._prometheus = prometheus
+
+    def use(self, stack: str, now: Callable[[str], None]) -> None:
+        if self._prometheus:
+            self._prometheus.watch_server(self.target(stack))
+        self._proven.prove(self.target(stack), now)
+
+    def target(self, stack: str) -> Target:
+        if stack not in self._targets:
+            raise Problem(f"no running {stack} server is named; it has {', '.join(self._targets) or 'none'}")
+        return self._targets[stack]
+
+    def check(self) -> None:
+        """Somebody else's server: its death shows as errors in the trial."""
+
+    def stop(self) -> None:
+        """Somebody else's server: it stays up."""

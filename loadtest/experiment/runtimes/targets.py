@@ -1,0 +1,31 @@
+"""What a run needs of its servers, whatever runtime they live in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from loadtest.experiment.observation import Prometheus
+from serving.target import Target
+
+
+class Targets(Protocol):
+    """The servers of a run: one at a time, started when a block needs it, and proven over the wire before any load."""
+
+    server_cores: tuple[int, ...]
+    generator_cores: tuple[int, ...]
+
+    def observe(self, prometheus: Prometheus | None) -> None:
+        """Tell this Prometheus which server to scrape from now on."""
+
+    def use(self, stack: str, now: Callable[[str], None]) -> None:
+        """Have this stack's server up, alone, and proven; raises `Problem` where it fails."""
+
+    def target(self, stack: str) -> Target:
+        """The server in use, as clients see it."""
+
+    def check(self) -> None:
+        """Raise `Problem`, with its last log lines, if the server in use has died."""
+
+    def stop(self) -> None:
+        """Stop whatever runs."""

@@ -1,0 +1,210 @@
+"""Unary gRPC on `http2` (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import zlib
+from collections.abc import Callable
+from urllib.parse import quote
+
+from serving.engines.embedded_tfserving.http2 import Http2Connection, Stream
+from serving.engines.embedded_tfserving.identity import NAME
+from serving.engines.embedded_tfserving.status import Code, ServingError
+
+log = logging.getLogger(NAME)
+
+# Encoded header blocks (HPACK without the dynamic table, so that they mean the same on every connection):
+# ":status: 200" is entry 8 of the static table and "content-type" entry 31; 0x00 starts a literal name.
+CONTENT_TYPE = b"\x0f\x10\x10application/grpc"
+RESPONSE_HEADERS = b"\x88" + CONTENT_TYPE
+OK_TRAILERS = b"\x00\x0bgrpc-status\x010"
+UNSUPPORTED_MEDIA_TYPE = b"\x08\x03415"
+
+# 256 MiB: 80,000 images of 32x32x3.
+MAX_MESSAGE = 2**28
+MAX_ERROR_TEXT = 4096
+AGE_JITTER = 0.1  # gRPC's: connections that were opened together must not all be opened again together
+TIMEOUT_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+
+
+def _literal(text: bytes) -> bytes:
+    """An HPACK string literal without Huffman coding (RFC 7541, 5.2)."""
+    if len(text) < 127:
+        return bytes((len(text),)) + text
+    rest, size = len(text) - 127, [127]
+    while rest >= 128:
+        size.append(rest % 128 + 128)
+        rest //= 128
+    return bytes((*size, rest)) + text
+
+
+def trailers(code: Code, message: str) -> bytes:
+    """The encoded trailers of a failed call."""
+    text = quote(message.encode("utf-8", "replace")[:MAX_ERROR_TEXT], safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")
+    block = b"\x00\x0bgrpc-status" + _literal(str(int(code)).encode())
+    return block + (b"\x00\x0cgrpc-message" + _literal(text.encode()) if text else b"")
+
+
+class Call:
+    """One call under way. Exactly one of `reply` and `fail` is called, on the event loop's thread; both do nothing
+    once the client has gone."""
+
+    __slots__ = ("alive", "connection", "deadline", "server", "stream")
+
+    def __init__(self, server: GrpcServer, connection: Http2Connection, stream: Stream) -> None:
+        self.server = server
+        self.connection = connection
+        self.stream = stream
+        self.alive = True
+        self.deadline: asyncio.TimerHandle | None = None
+
+    def expire(self) -> None:
+        """The client's deadline has passed."""
+        self.fail(ServingError(Code.DEADLINE_EXCEEDED, "Deadline Exceeded"))
+
+    def reply(self, message: bytes) -> None:
+        """Send the answer."""
+        if self.alive:
+            self._end()
+            body = b"\x00" + len(message).to_bytes(4, "big") + message
+            self.connection.respond(self.stream, RESPONSE_HEADERS, body, OK_TRAILERS)
+
+    def fail(self, error: ServingError) -> None:
+        """Send a status other than OK."""
+        if self.alive:
+            self._end()
+            self.connection.respond(self.stream, b"", b"", RESPONSE_HEADERS + trailers(error.code, error.message))
+
+    def _end(self) -> None:
+        self.forget()
+        self.server.calls.pop((self.connection, self.stream.id), None)
+
+    def forget(self) -> None:
+        """Send nothing more."""
+        self.alive = False
+        if self.deadline is not None:
+            self.deadline.cancel()
+
+
+Method = Callable[[bytes, Call], None]
+
+
+class GrpcServer:
+    """Hands each call to its method. `max_calls` bounds the calls under way, as the real server's threads do.
+
+    After `age_s` seconds, give or take a tenth, a connection is retired: its client is asked to connect anew, and its
+    calls are finished, for `grace_s` seconds at most. None: without limit.
+    """
+
+    def __init__(
+        self,
+        methods: dict[str, Method],
+        max_calls: int,
+        age_s: float | None = None,
+        grace_s: float | None = None,
+    ) -> None:
+        self.methods = methods
+        self.max_calls = max_calls
+        self.age_s = age_s
+        self.grace_s = grace_s
+        self.timers: dict[Http2Connection, asyncio.TimerHandle] = {}
+        self.connections: set[Http2Connection] = set()
+        self.calls: dict[tuple[Http2Connection, int], Call] = {}
+
+    def protocol(self) -> Http2Connection:
+        """A new connection, for `loop.create_server`."""
+        return Http2Connection(self, max_body=MAX_MESSAGE + 5)
+
+    def drain(self) -> None:
+        """Take no new call; connections close as their last call is answered."""
+        for connection in list(self.connections):
+            connection.drain()
+
+    # http2.Handler
+
+    def opened(self, connection: Http2Connection) -> None:
+        """A client has connected."""
+        self.connections.add(connection)
+        if self.age_s is not None:
+            age_s = self.age_s * random.uniform(1 - AGE_JITTER, 1 + AGE_JITTER)
+            self.timers[connection] = asyncio.get_running_loop().call_later(age_s, self._retire, connection)
+
+    def _retire(self, connection: Http2Connection) -> None:
+        connection.retire()
+        if self.grace_s is not None:
+            loop = asyncio.get_running_loop()
+            self.timers[connection] = loop.call_later(self.grace_s, connection.transport.abort)
+
+    def closed(self, connection: Http2Connection) -> None:
+        """A client's connection is gone."""
+        self.connections.discard(connection)
+        if connection in self.timers:
+            self.timers.pop(connection).cancel()
+
+    def request(self, connection: Http2Connection, stream: Stream, body: bytes) -> None:
+        """A complete call has arrived."""
+        headers = stream.headers
+        call = Call(self, connection, stream)
+        if not headers.get("content-type", "").startswith("application/grpc"):
+            connection.respond(stream, b"", b"", UNSUPPORTED_MEDIA_TYPE)
+            return
+        method = self.methods.get(headers.get(":path", ""))
+        if method is None:
+            call.fail(ServingError(Code.UNIMPLEMENTED, ""))
+            return
+        if len(self.calls) >= self.max_calls:
+            call.fail(ServingError(Code.RESOURCE_EXHAUSTED, "Server Threadpool Exhausted"))
+            return
+        self.calls[connection, stream.id] = call
+        if "grpc-timeout" in headers:
+            call.deadline = asyncio.get_running_loop().call_later(timeout_s(headers["grpc-timeout"]), call.expire)
+        try:
+            method(_message(body, headers), call)
+        except ServingError as error:
+            call.fail(error)
+        except Exception as error:  # a fault of ours must not take the connection's other calls down
+            log.exception("a call failed")
+            call.fail(ServingError(Code.INTERNAL, f"{type(error).__name__}: {error}"))
+
+    def too_large(self, connection: Http2Connection, stream: Stream) -> None:
+        """A message has outgrown `MAX_MESSAGE`."""
+        message = f"Received message larger than max ({stream.size} vs. {MAX_MESSAGE})"
+        Call(self, connection, stream).fail(ServingError(Code.RESOURCE_EXHAUSTED, message))
+
+    def cancelled(self, connection: Http2Connection, stream: Stream) -> None:
+        """The client no longer waits."""
+        call = self.calls.pop((connection, stream.id), None)
+        if call is not None:
+            call.forget()
+
+
+def timeout_s(text: str) -> float:
+    """The seconds that a `grpc-timeout` header leaves; a malformed one leaves a day."""
+    unit = TIMEOUT_UNITS.get(text[-1:])
+    return int(text[:-1]) * unit if unit and text[:-1].isdecimal() and len(text) <= 9 else 86_400.0
+
+
+def _message(body: bytes, headers: dict[str, str]) -> bytes:
+    """The one message of a unary call; raises `ServingError`."""
+    if len(body) < 5 or len(body) - 5 != int.from_bytes(body[1:5], "big"):
+        raise ServingError(Code.INTERNAL, "a unary call carries exactly one whole message")
+    if body[0] == 0:
+        return body[5:]
+    encoding = headers.get("grpc-encoding", "identity")
+    if encoding not in ("gzip", "deflate"):
+        raise ServingError(Code.UNIMPLEMENTED, f"grpc-encoding {encoding} is not supported")
+    return inflate(body[5:], MAX_MESSAGE)
+
+
+def inflate(data: bytes, limit: int) -> bytes:
+    """Decompress gzip or zlib data of at most `limit` bytes when decompressed; raises `ServingError`."""
+    try:
+        decompressor = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+        result = decompressor.decompress(data, limit)
+    except zlib.error as error:
+        raise ServingError(Code.INTERNAL, f"decompression: {error}") from None
+    if decompressor.unconsumed_tail:
+        raise ServingError(Code.RESOURCE_EXHAUSTED, f"Decompressed message larger than max ({limit})")
+    return result

@@ -1,0 +1,248 @@
+"""PredictionService, ModelService and grpc.health.v1 on `grpc_server`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import DecodeError, Message
+from grpc_health.v1 import health_pb2
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    inference_pb2,
+    model_management_pb2,
+    model_pb2,
+    predict_pb2,
+)
+
+from serving.engines.embedded_tfserving import classify_regress, examples, tensors
+from serving.engines.embedded_tfserving.grpc_server import Call, Method
+from serving.engines.embedded_tfserving.manager import Version
+from serving.engines.embedded_tfserving.predict import Predictor
+from serving.engines.embedded_tfserving.predict_request import arguments
+from serving.engines.embedded_tfserving.servable import Signature
+from serving.engines.embedded_tfserving.status import Code, ServingError, invalid
+
+PREDICTION_SERVICE = "/tensorflow.serving.PredictionService/"
+MODEL_SERVICE = "/tensorflow.serving.ModelService/"
+HEALTH_SERVICE = "/grpc.health.v1.Health/"
+SERVICES = ("", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
+
+
+class GrpcService:
+    """The methods. `serving` says whether the server takes requests, for the health check."""
+
+    def __init__(self, predictor: Predictor, *, as_content: bool) -> None:
+        self.predictor = predictor
+        self.manager = predictor.manager
+        self.as_content = as_content
+        self.serving = True
+        self.reloads: set[asyncio.Future[None]] = set()
+        self.model_specs: dict[tuple[str, int, str], bytes] = {}
+
+    def methods(self) -> dict[str, Method]:
+        """By path."""
+        return {
+            PREDICTION_SERVICE + "Predict": self.predict,
+            PREDICTION_SERVICE + "Classify": partial(self.infer, classify_regress.CLASSIFY),
+            PREDICTION_SERVICE + "Regress": partial(self.infer, classify_regress.REGRESS),
+            PREDICTION_SERVICE + "MultiInference": self.multi_inference,
+            PREDICTION_SERVICE + "GetModelMetadata": self.metadata,
+            MODEL_SERVICE + "GetModelStatus": self.status,
+            MODEL_SERVICE + "HandleReloadConfigRequest": self.reload,
+            HEALTH_SERVICE + "Check": self.health,
+        }
+
+    def predict(self, message: bytes, call: Call) -> None:
+        """PredictionService.Predict."""
+        started = time.perf_counter()
+        request = _parse(predict_pb2.PredictRequest, message)
+        name = request.model_spec.name
+
+        def finish(outputs: list[np.ndarray] | None, error: ServingError | None) -> None:
+            if outputs is not None:
+                call.reply(self._answer(version, signature, outputs, wanted))
+            elif error is not None:
+                call.fail(error)
+            self.predictor.count(name, "Predict", "GRPC", started, error)
+
+        try:
+            version = self._find(request)
+            assert version.servable is not None
+            signature, arrays = arguments(version.servable, request)
+            wanted = signature.filter(request.output_filter) if request.output_filter else None
+            self.predictor.run(version, signature, arrays, finish)
+        except ServingError as error:
+            finish(None, error)
+
+    def _answer(
+        self, version: Version, signature: Signature, outputs: list[np.ndarray], wanted: list[int] | None
+    ) -> bytes:
+        """A serialized PredictResponse."""
+        parts = [
+            tensors.encode(info.alias, array, info.dtype, as_content=self.as_content)
+            for position, (info, array) in enumerate(zip(signature.outputs, outputs, strict=True))
+            if wanted is None or position in wanted
+        ]
+        return b"".join(parts) + self._model_spec(version, signature)
+
+    def _model_spec(self, version: Version, signature: Signature) -> bytes:
+        """What was called, as the field that Predict's, Classify's and Regress's responses share."""
+        key = (version.model, version.number, signature.name)
+        spec = self.model_specs.get(key)
+        if spec is None:
+            number = tensors.field(2, b"\x08" + tensors.varint(version.number))
+            spec = tensors.field(1, version.model.encode()) + number + tensors.field(3, signature.name.encode())
+            spec = self.model_specs[key] = tensors.field(2, spec)
+        return spec
+
+    def infer(self, method: classify_regress.Method, message: bytes, call: Call) -> None:
+        """PredictionService.Classify and Regress."""
+        started = time.perf_counter()
+        request = _parse(method.request, message)
+        name = request.model_spec.name
+
+        def finish(result: Any, error: ServingError | None) -> None:
+            if result is not None:
+                call.reply(tensors.field(1, result.SerializeToString()) + self._model_spec(version, signature))
+            elif error is not None:
+                call.fail(error)
+            self.predictor.count(name, method.api, "GRPC", started, error)
+
+        try:
+            version = self._find(request)
+            assert version.servable is not None
+            signature = method.signature(version.servable, request.model_spec.signature_name)
+            method.run(self.predictor, version, signature, examples.serialized(request.input), finish)
+        except ServingError as error:
+            finish(None, error)
+
+    def multi_inference(self, message: bytes, call: Call) -> None:
+        """PredictionService.MultiInference."""
+        started = time.perf_counter()
+        request = _parse(inference_pb2.MultiInferenceRequest, message)
+        first = request.tasks[0].model_spec if request.tasks else model_pb2.ModelSpec()
+
+        def finish(results: list[Any] | None, error: ServingError | None) -> None:
+            if results is not None:
+                response = inference_pb2.MultiInferenceResponse()
+                for (method, signature), result in zip(planned, results, strict=True):
+                    entry = response.results.add()
+                    entry.model_spec.name = version.model
+                    entry.model_spec.version.value = version.number
+                    entry.model_spec.signature_name = signature.name
+                    getattr(entry, f"{method.kind}_result").CopyFrom(result)
+                call.reply(response.SerializeToString())
+            elif error is not None:
+                call.fail(error)
+            self.predictor.count(first.name, "MultiInference", "GRPC", started, error)
+
+        try:
+            version = self._find_by(first)
+            assert version.servable is not None
+            planned = classify_regress.plan(version.servable, request.tasks)
+            classify_regress.run_all(self.predictor, version, planned, examples.serialized(request.input), finish)
+        except ServingError as error:
+            finish(None, error)
+
+    def metadata(self, message: bytes, call: Call) -> None:
+        """PredictionService.GetModelMetadata."""
+        request = _parse(get_model_metadata_pb2.GetModelMetadataRequest, message)
+        if not request.HasField("model_spec"):
+            raise invalid("Missing ModelSpec")
+        if not request.metadata_field:
+            raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
+        for name in request.metadata_field:
+            if name != "signature_def":
+                raise invalid(f"Metadata field {name} is not supported")
+        call.reply(model_metadata(self._find(request)).SerializeToString())
+
+    def status(self, message: bytes, call: Call) -> None:
+        """ModelService.GetModelStatus."""
+        request = _parse(get_model_status_pb2.GetModelStatusRequest, message)
+        if not request.HasField("model_spec"):
+            raise invalid("Missing ModelSpec")
+        spec = request.model_spec
+        number = spec.version.value if spec.HasField("version") else None
+        call.reply(model_status(self.manager.status(spec.name, number)).SerializeToString())
+
+    def reload(self, message: bytes, call: Call) -> None:
+        """ModelService.HandleReloadConfigRequest: answered when the models that are new are available."""
+        request = _parse(model_management_pb2.ReloadConfigRequest, message)
+        if request.config.WhichOneof("config") != "model_config_list":
+            raise invalid(
+                "ServerModelConfig type not supported by HandleReloadConfigRequest. "
+                "Only ModelConfigList is currently supported"
+            )
+
+        async def work() -> None:
+            try:
+                await self.manager.reload(list(request.config.model_config_list.config))
+            except ServingError as error:
+                call.fail(error)
+            else:
+                response = model_management_pb2.ReloadConfigResponse()
+                response.status.SetInParent()
+                call.reply(response.SerializeToString())
+
+        self.reloads.add(task := asyncio.ensure_future(work()))
+        task.add_done_callback(self.reloads.discard)
+
+    def health(self, message: bytes, call: Call) -> None:
+        """grpc.health.v1.Health.Check (not in the real server)."""
+        request = _parse(health_pb2.HealthCheckRequest, message)
+        if request.service not in SERVICES:
+            raise ServingError(Code.NOT_FOUND, f"unknown service {request.service}")
+        state = health_pb2.HealthCheckResponse.SERVING if self.serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        call.reply(health_pb2.HealthCheckResponse(status=state).SerializeToString())
+
+    def _find(self, request: Any) -> Version:
+        if not request.HasField("model_spec"):
+            raise invalid("Missing ModelSpec")
+        return self._find_by(request.model_spec)
+
+    def _find_by(self, spec: Any) -> Version:
+        if not spec.name:
+            raise invalid("ModelSpec has no name specified.")
+        choice = spec.WhichOneof("version_choice")
+        return self.manager.find(
+            spec.name,
+            spec.version.value if choice == "version" else None,
+            spec.version_label if choice == "version_label" else None,
+        )
+
+
+def _parse(kind: type[Message], message: bytes) -> Any:
+    try:
+        return kind.FromString(message)
+    except DecodeError:
+        raise ServingError(Code.INTERNAL, "") from None
+
+
+def model_metadata(version: Version) -> Any:
+    """A GetModelMetadataResponse with the version's signatures."""
+    assert version.servable is not None
+    response = get_model_metadata_pb2.GetModelMetadataResponse()
+    response.model_spec.name = version.model
+    response.model_spec.version.value = version.number
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    for key, definition in version.servable.signature_defs.items():
+        signatures.signature_def[key].CopyFrom(definition)
+    response.metadata["signature_def"].Pack(signatures)
+    return response
+
+
+def model_status(versions: list[Version]) -> Any:
+    """A GetModelStatusResponse."""
+    response = get_model_status_pb2.GetModelStatusResponse()
+    for version in versions:
+        entry = response.model_version_status.add(version=version.number, state=int(version.state))
+        entry.status.SetInParent()
+        if version.error:
+            entry.status.error_code = int(version.error.code)
+            entry.status.error_message = version.error.message
+    return response

@@ -1,0 +1,208 @@
+"""Builds our images: one bundle's model, baked in. An image is immutable; its tag is the bundle's version."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from serving.engines.torchserve import config as torchserve_config
+from serving.profile import ServingProfile
+from serving.runtimes.containers import base_images, configuration, docker_cli, wheels
+
+if TYPE_CHECKING:
+    from models.bundle import Bundle
+
+ROOT = Path(__file__).resolve().parents[3]
+AT_ONCE = 2  # builds
+MODELS = ("models/__init__.py", "models/bundle.py", "models/problem.py")
+EMBEDDED_INSTEAD = "make up ARGS=--embedded (make images ARGS=--embedded) runs Tandem's embedded server in its place"
+OTHER_BASE = "give the engine access to the registry, or have the image under that name (docs/containers.md)"
+
+
+@dataclass(frozen=True)
+class Image:
+    """One of our images: its name below `tandem/`, what its build reads beside the Dockerfile, and of the bundle."""
+
+    name: str
+    sources: tuple[str, ...]
+    parts: tuple[str, ...]
+    packages: bool = True
+
+    @property
+    def dockerfile(self) -> str:
+        """The Dockerfile's path in the repository."""
+        return f"docker/{self.name}.Dockerfile"
+
+
+TORCHSERVE = Image("torchserve", (*MODELS, "serving"), ("manifest.json", "torchserve"))
+TENSORFLOW_SERVING = Image("tensorflow-serving", (*MODELS, "serving"), ("manifest.json", "savedmodel"), packages=False)
+EMBEDDED = Image("embedded-tfserving", (*MODELS, "serving"), ("manifest.json", "savedmodel"))
+LOADTEST = Image("loadtest", (*MODELS, "serving", "loadtest", "experiments"), ("manifest.json", "reference.npz"))
+IMAGES = (TORCHSERVE, TENSORFLOW_SERVING, EMBEDDED, LOADTEST)
+
+
+@dataclass(frozen=True)
+class Build:
+    """How to build: for GPUs or not, PyTorch's build, bases by digest or by tag alone, and the prefix of our names."""
+
+    gpu: bool = False
+    torch: str = "cpu"
+    digests: bool = True
+    registry: str = ""
+
+    def tag(self, image: Image, version: int) -> str:
+        """An image's full name for a bundle's version; the loadtest and embedded images have no GPU variant."""
+        suffix = "-gpu" if self.gpu and image in (TORCHSERVE, TENSORFLOW_SERVING) else ""
+        return f"{self.registry}tandem/{image.name}:{version}{suffix}"
+
+
+def chosen(*, embedded: bool, loadtest: bool = True) -> tuple[Image, ...]:
+    """The images of a stack: with the embedded server, or with TensorFlow Serving."""
+    tensorflow = EMBEDDED if embedded else TENSORFLOW_SERVING
+    return (TORCHSERVE, tensorflow, *((LOADTEST,) if loadtest else ()))
+
+
+def build(bundle: Bundle, images: Iterable[Image], how: Build, artifacts: Path) -> list[str]:
+    """Build ``images`` for ``bundle`` and return their names; ``artifacts`` receives their configuration and the logs.
+
+    Raises `Problem` where a base image or a package cannot be had, or the build fails.
+    """
+    docker_cli.require_engine()
+    folder = artifacts / "containers"
+    images = tuple(images)
+    for image in images:  # here, where their order is always the same
+        print(f"building {how.tag(image, bundle.version)} (log: {_log(image, folder)})", file=sys.stderr, flush=True)
+    # Unpacking torch and tensorflow keeps one core busy each.
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(lambda image: _build(bundle, image, how, folder), images))
+
+
+def sizes(names: Sequence[str]) -> str:
+    """A table of images and their sizes in MB (of 10^6 bytes, as docker counts)."""
+    rows = [(name, int(docker_cli.docker("image", "inspect", "--format", "{{.Size}}", name).stdout)) for name in names]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"  {name:<{width}}  {size / 1e6:7,.0f} MB" for name, size in rows)
+
+
+def _build(bundle: Bundle, image: Image, how: Build, folder: Path) -> str:
+    name = how.tag(image, bundle.version)
+    if image.packages:
+        wheels.fetch(image.name, how.torch if image is TORCHSERVE else "cpu")
+    config = folder / f"{bundle.model}-{bundle.version}"
+    if image is not LOADTEST:
+        render(bundle, image.name, ServingProfile(device="gpu" if how.gpu else "cpu"), config / image.name, cores=4)
+    bases = base_images.variables(digests=how.digests)
+    arguments = {
+        "PYTHON": base_images.reference("PYTHON", bases),
+        "BUNDLE": "bundle",
+        "CONFIG": "config",
+        "PIP_NO_INDEX": "1",
+        "SOURCE": _git("config", "--get", "remote.origin.url"),
+        "REVISION": _git("rev-parse", "HEAD"),
+        "MODEL": bundle.model,
+        "VERSION": str(bundle.version),
+        "DIGEST": bundle.digest,
+    }
+    if image is TORCHSERVE:
+        arguments["TORCH"] = how.torch
+    if image is TENSORFLOW_SERVING:
+        base = "TENSORFLOW_SERVING_GPU" if how.gpu else "TENSORFLOW_SERVING"
+        arguments["TENSORFLOW_SERVING"] = base_images.reference(base, bases)
+    used = _arguments_of(ROOT / image.dockerfile)
+    command = [docker_cli.program(), "build", "--file", image.dockerfile, "--tag", name]
+    for key, value in arguments.items():
+        if key in used:
+            command += ["--build-arg", f"{key}={value}"]
+    log = _log(image, folder)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if _stream([*command, "-"], _context(image, bundle, config), log):
+        pulling = EMBEDDED_INSTEAD if image is TENSORFLOW_SERVING else OTHER_BASE
+        raise docker_cli.explain(f"building {name}", log.read_text("utf-8", "replace"), pulling=pulling)
+    return name
+
+
+def _log(image: Image, folder: Path) -> Path:
+    return folder / f"{image.name}-build.log"
+
+
+def render(
+    bundle: Bundle, engine: str, profile: ServingProfile, folder: Path, *, cores: int
+) -> configuration.Rendering:
+    """Write what ``engine``'s container reads in /config, for ``bundle`` and ``profile``, into ``folder``."""
+    version = torchserve_config.archive_version(bundle.archive)
+    rendering = configuration.render(engine, profile, model=bundle.model, model_version=version, cores=cores)
+    configuration.write(engine, rendering, profile, folder)
+    return rendering
+
+
+def _stream(command: Sequence[str], files: Mapping[str, Path], log: Path) -> int:
+    """Run docker build with these files (name in the context to path here) as a tar stream on its standard input;
+    what it prints goes to ``log`` at once. Returns its exit status."""
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT) as process,
+    ):
+        assert process.stdin
+        try:
+            with tarfile.open(fileobj=process.stdin, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+                for name, path in sorted(files.items()):
+                    _add(tar, name, path)
+            process.stdin.close()
+        except BrokenPipeError:
+            pass  # docker has given up; its output says why
+    return process.returncode
+
+
+def _add(tar: tarfile.TarFile, name: str, path: Path) -> None:
+    """Add a file with fixed owner, mode and time, so that equal contents give equal layers."""
+    entry = tar.gettarinfo(path, name)
+    entry.uid = entry.gid = entry.mtime = 0
+    entry.uname = entry.gname = ""
+    entry.mode = 0o755 if entry.mode & 0o100 else 0o644
+    with path.open("rb") as file:
+        tar.addfile(entry, file)
+
+
+def _context(image: Image, bundle: Bundle, config: Path) -> dict[str, Path]:
+    """The build's files: what this image needs of the repository and the bundle, and nothing else."""
+    files = {image.dockerfile: ROOT / image.dockerfile}
+    for source in image.sources:
+        files.update(_below(ROOT / source, source))
+    if image.packages:
+        lock = f"docker/requirements/{image.name}.lock"
+        files[lock] = ROOT / lock
+        files.update(_below(ROOT / "docker" / "wheels" / image.name, f"docker/wheels/{image.name}"))
+    if image is not LOADTEST:
+        files.update(_below(config / image.name, f"config/{image.name}"))
+    for part in image.parts:
+        files.update(_below(bundle.folder / part, f"bundle/{part}"))
+    return files
+
+
+def _below(path: Path, name: str) -> Iterator[tuple[str, Path]]:
+    if path.is_file():
+        yield name, path
+    for file in path.rglob("*"):
+        if file.is_file() and "__pycache__" not in file.parts:
+            yield f"{name}/{file.relative_to(path).as_posix()}", file
+
+
+def _arguments_of(dockerfile: Path) -> set[str]:
+    """The build arguments that a Dockerfile declares."""
+    lines = dockerfile.read_text().splitlines()
+    return {line.split()[1].partition("=")[0] for line in lines if line.startswith("ARG ")}
+
+
+def _git(*arguments: str) -> str:
+    """Git's answer, or nothing where this is no checkout."""
+    try:
+        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return done.stdout.strip()

@@ -1,0 +1,219 @@
+"""Command line of the deployment: plan, deploy, rollout, undeploy, manifests."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from models import bundle as bundles
+from models.bundle import Bundle
+from models.problem import Problem, run
+from serving.profile import ServingProfile
+from serving.runtimes.kubernetes import deploy, images, operator_rules, plan, preflight, server_config
+from serving.runtimes.kubernetes.kubectl import NAMESPACE, Cluster
+from serving.runtimes.kubernetes.progress import Steps
+from serving.runtimes.kubernetes.settings import K8S, Record, Settings
+
+RENDERED = Path("artifacts/kubernetes")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse the command line and run one verb; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m serving.runtimes.kubernetes", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    for name, text in (
+        ("plan", "render, and show what would change; touches nothing"),
+        ("deploy", "apply, wait, prove"),
+    ):
+        verb = verbs.add_parser(name, help=text)
+        verb.add_argument("--overlay", default="local", help="a folder of k8s/overlays: local, cpu or gpu")
+        verb.add_argument("--components", default="", help="folders of k8s/components, separated by spaces or commas")
+        verb.add_argument(
+            "--registry", default="", help="where images are pushed; empty: they are loaded into the nodes"
+        )
+        verb.add_argument("--model", default="convnet", help="name of the bundle")
+        verb.add_argument("--model-version", type=int, help="version of the bundle (default: the newest)")
+        verb.add_argument("--artifacts", type=Path, default=Path("artifacts"), help="folder of the bundles")
+        verb.add_argument("--node-type", default="", help="instance type (node label) that both servers must run on")
+        verb.add_argument("--embedded", action="store_true", help="the embedded server instead of TensorFlow Serving")
+        verb.add_argument(
+            "--set", action="append", default=[], metavar="KEY=NUMBER", help="a key of the serving profile"
+        )
+        _images_argument(verb)
+        _cluster_arguments(verb)
+
+    roll = verbs.add_parser("rollout", help="bring both servers to another model version")
+    roll.add_argument("--model-version", type=int, help="the version to roll out")
+    roll.add_argument("--back", action="store_true", help="back to the version before")
+    roll.add_argument("--artifacts", type=Path, default=Path("artifacts"), help="folder of the bundles")
+    _images_argument(roll)
+    _cluster_arguments(roll)
+
+    undo = verbs.add_parser("undeploy", help="remove all of it")
+    _cluster_arguments(undo)
+
+    verbs.add_parser(
+        "manifests", help="write the files in k8s/ that are rendered from the serving profile and from monitoring/"
+    )
+
+    options = parser.parse_args(argv)
+    return run(lambda: _VERBS[options.verb](options))
+
+
+def _images_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--no-images", action="store_true", help="the images are where the nodes find them already")
+    parser.add_argument(
+        "--no-digests", action="store_true", help="build on base images by tag: whatever this machine has"
+    )
+
+
+def _cluster_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--context", help="the kubectl context (default: the current one; KUBECONFIG is honoured)")
+    parser.add_argument("--timeout", type=float, default=900, help="seconds to wait for roll-outs (default: 900)")
+
+
+def _settings(options: argparse.Namespace, bundle: Bundle) -> Settings:
+    profile = ServingProfile()
+    values = profile.to_dict()
+    for argument in options.set:
+        key, _, text = argument.partition("=")
+        try:
+            values[key] = type(values.get(key, 0))(text)
+        except ValueError:
+            raise Problem(f"--set {argument}: use KEY=NUMBER, such as max_batch_size=64") from None
+    return Settings(
+        overlay=options.overlay,
+        components=tuple(options.components.replace(",", " ").split()),
+        registry=options.registry,
+        model=bundle.model,
+        version=bundle.version,
+        input_shape=bundle.input_shape,
+        classes=bundle.classes,
+        profile=ServingProfile.from_dict(values).to_dict(),
+        node_type=options.node_type,
+        embedded=options.embedded,
+    )
+
+
+def _bundle(artifacts: Path, model: str, version: int | None) -> Bundle:
+    known = bundles.versions(artifacts, model)
+    if not known:
+        raise Problem(f"{artifacts}/{model}: no bundle there; make export first")
+    if version is not None and version not in known:
+        raise Problem(f"{artifacts}/{model}/{version}: no such bundle; there are versions {', '.join(map(str, known))}")
+    return bundles.load(artifacts / model / str(version or known[-1]))
+
+
+def _plan(options: argparse.Namespace) -> int:
+    settings = _settings(options, _bundle(options.artifacts, options.model, options.model_version))
+    folder = RENDERED / settings.overlay
+    objects = plan.render(settings, folder)
+    try:
+        cluster = Cluster(options.context)
+    except Problem as problem:
+        print(f"note: nothing to compare with: {problem}", file=sys.stderr)
+        cluster = None
+    if cluster:
+        preflight.check_version(cluster)
+    need = plan.demand(objects)
+    gpus = f", {need['nvidia.com/gpu']:g} GPUs" if "nvidia.com/gpu" in need else ""
+    print(f"asks for {need['cpu']:.1f} CPUs, {need['memory'] / 2**30:.1f} GiB of memory{gpus}", file=sys.stderr)
+    differs = deploy.show_plan(cluster, objects, print)
+    where = f"kubectl kustomize {os.path.relpath(folder)}"
+    print(f"{'to apply this: make deploy' if differs else 'nothing would change'}; all of it: {where}", file=sys.stderr)
+    return 0
+
+
+def _deploy(options: argparse.Namespace) -> int:
+    bundle = _bundle(options.artifacts, options.model, options.model_version)
+    settings = _settings(options, bundle)
+    cluster = Cluster(options.context)
+    with Steps() as steps:
+        steps.say(f"cluster  {cluster.context}, Kubernetes {preflight.check_version(cluster)}")
+        objects = plan.render(settings, RENDERED / settings.overlay)
+        preflight.check(cluster, objects)
+        if not options.no_images:
+            _publish(cluster, settings, bundle, options, steps)
+        deploy.deploy(cluster, settings, objects, timeout_s=options.timeout, say=steps.now)
+        deploy.prove(cluster, settings, bundle, steps.say)
+    if "prometheus-operator" not in settings.components:
+        forward = f"kubectl --context={cluster.context} --namespace={NAMESPACE} port-forward service/grafana 3000"
+        print(f"\nGrafana: {forward}")
+        print("         then open http://localhost:3000 (no password: whoever may forward a port may look)")
+    print("measure: make compare RUNTIME=kubernetes      remove: make undeploy")
+    return 0
+
+
+def _publish(cluster: Cluster, settings: Settings, bundle: Bundle, options: argparse.Namespace, steps: Steps) -> None:
+    digests = not options.no_digests
+    images.publish(cluster.context, settings, bundle, options.artifacts, steps.say, digests=digests)
+
+
+def _rollout(options: argparse.Namespace) -> int:
+    cluster = Cluster(options.context)
+    record = Record.load(cluster) if cluster.find("namespace", NAMESPACE, None) else None
+    if record is None:
+        raise Problem(f"nothing is deployed on {cluster.context}: make deploy first")
+    if options.back == bool(options.model_version):
+        raise Problem("which version? MODEL_VERSION=N, or BACK=1 for the one before")
+    version = record.previous_version if options.back else options.model_version
+    if version is None:
+        raise Problem("there is no version before: this deployment has served one version only")
+    if version == record.settings.version:
+        raise Problem(f"version {version} is what both servers serve already")
+    settings = record.settings.with_version(version)
+    have_bundle = version in bundles.versions(options.artifacts, settings.model)
+    with Steps() as steps:
+        steps.say(f"rollout  {settings.model} {record.settings.version} -> {version} on {cluster.context}")
+        if have_bundle or not options.back:
+            bundle = _bundle(options.artifacts, settings.model, version)
+            _same_signature(record.settings, bundle)
+            if not options.no_images and not options.back:
+                _publish(cluster, settings, bundle, options, steps)
+        deploy.roll(cluster, record, settings, RENDERED / settings.overlay, timeout_s=options.timeout, say=steps.now)
+        if have_bundle:
+            deploy.prove(cluster, settings, bundle, steps.say)
+        else:
+            steps.say(f"note: {options.artifacts}/{settings.model}/{version} is not here, so parity was not checked")
+    print(f"both servers serve {settings.model} version {version}; back: make rollout BACK=1")
+    return 0
+
+
+def _same_signature(settings: Settings, bundle: Bundle) -> None:
+    if (bundle.input_shape, bundle.classes) != (settings.input_shape, settings.classes):
+        raise Problem(
+            f"version {bundle.version} takes {bundle.input_shape} images and gives {bundle.classes} classes, version "
+            f"{settings.version} does not: clients would break; make undeploy, then make deploy"
+        )
+
+
+def _undeploy(options: argparse.Namespace) -> int:
+    cluster = Cluster(options.context)
+    with Steps() as steps:
+        there = deploy.undeploy(cluster, timeout_s=options.timeout, say=steps.now)
+    print(f"{'everything is removed from' if there else 'nothing was deployed on'} {cluster.context}")
+    return 0
+
+
+def _manifests(_: argparse.Namespace) -> int:
+    for path, content in {**server_config.checked_in(), **operator_rules.checked_in()}.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        print(path.relative_to(K8S.parent))
+    return 0
+
+
+_VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "plan": _plan,
+    "deploy": _deploy,
+    "rollout": _rollout,
+    "undeploy": _undeploy,
+    "manifests": _manifests,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""Renders what will be applied: an overlay, its components, the images' tags and the servers' configuration."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from serving.profile import ServingProfile
+from serving.runtimes.containers import images as containers
+from serving.runtimes.kubernetes import images, kubectl, server_config
+from serving.runtimes.kubernetes.kubectl import NAMESPACE, Object
+from serving.runtimes.kubernetes.settings import K8S, Settings
+
+VERSION_ANNOTATION = "tandem.dev/model-version"
+OUR_IMAGES = ("torchserve", "tensorflow-serving", "loadtest")
+
+
+def render(settings: Settings, folder: Path) -> list[Object]:
+    """The objects to apply, in an order in which they can be created.
+
+    ``folder`` receives the Kustomize folder that they are made of, to read and to build by hand. Raises `Problem`.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    _write_kustomization(settings, folder, {})
+    cores = math.floor(cpu_limit(kubectl.build(folder)))
+    names = server_config.write(
+        ServingProfile.from_dict({**settings.profile, "device": "gpu" if settings.gpu else "cpu"}),
+        folder,
+        model=settings.model,
+        version=settings.version,
+        input_shape=settings.input_shape,
+        cores=max(1, cores),
+    )
+    _write_kustomization(settings, folder, names)
+    return sorted(kubectl.build(folder), key=lambda one: one["kind"] != "Namespace")
+
+
+def image(settings: Settings, name: str) -> str:
+    """The reference of one of our images: as it is built and pushed."""
+    known = {one.name: one for one in containers.IMAGES}
+    if name == "tensorflow-serving" and settings.embedded:
+        name = "embedded-tfserving"
+    return images.how(settings).tag(known[name], settings.version)
+
+
+def cpu_limit(objects: list[Object]) -> float:
+    """The CPUs that one replica of a server may use."""
+    return min(quantity(container(one)["resources"]["limits"]["cpu"]) for one in servers(objects))
+
+
+def servers(objects: Iterable[Object]) -> list[Object]:
+    """The two servers' Deployments."""
+    return [
+        one
+        for one in objects
+        if one["kind"] == "Deployment" and one["metadata"]["name"] in server_config.SERVERS.values()
+    ]
+
+
+def demand(objects: Iterable[Object]) -> dict[str, float]:
+    """What everything asks for while nothing rolls out: CPUs, bytes of memory and GPUs by resource name."""
+    total: dict[str, float] = {}
+    minimum = {
+        one["spec"]["scaleTargetRef"]["name"]: one["spec"]["minReplicas"]
+        for one in objects
+        if one["kind"] == "HorizontalPodAutoscaler"
+    }
+    for one in objects:
+        if one["kind"] != "Deployment":
+            continue
+        replicas = one["spec"].get("replicas", minimum.get(one["metadata"]["name"], 1))
+        for each in one["spec"]["template"]["spec"]["containers"]:
+            for resource, text in each["resources"]["requests"].items():
+                total[resource] = total.get(resource, 0) + replicas * quantity(text)
+    return total
+
+
+def container(deployment: Object) -> Object:
+    """A server's container."""
+    found: Object = deployment["spec"]["template"]["spec"]["containers"][0]
+    return found
+
+
+def quantity(text: str) -> float:
+    """A Kubernetes quantity ("500m", "4Gi") as a number (of CPUs, of bytes)."""
+    scale = {
+        "": 1,
+        "m": 1e-3,
+        "k": 1e3,
+        "M": 1e6,
+        "G": 1e9,
+        "T": 1e12,
+        "Ki": 2**10,
+        "Mi": 2**20,
+        "Gi": 2**30,
+        "Ti": 2**40,
+    }
+    found = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?)([A-Za-z]{0,2})", str(text))
+    if found is None or found[2] not in scale:
+        raise ValueError(f"{text!r} is no quantity")
+    return float(found[1]) * scale[found[2]]
+
+
+def _write_kustomization(settings: Settings, folder: Path, names: dict[str, list[str]]) -> None:
+    k8s = os.path.relpath(K8S, folder.resolve())
+    content: dict[str, Any] = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [f"{k8s}/overlays/{settings.overlay}"],
+        "components": [f"{k8s}/components/{component}" for component in settings.components],
+        "images": [_image(settings, name) for name in OUR_IMAGES],
+        "configMapGenerator": [
+            {
+                "name": f"{name}-config",
+                "namespace": NAMESPACE,
+                "behavior": "replace",
+                "files": [f"{name}/{file}" for file in files],
+            }
+            for name, files in names.items()
+        ],
+        "patches": [_server_patch(settings)],
+    }
+    text = "# Rendered by make deploy; changes here are lost.\n" + yaml.safe_dump(content, sort_keys=False, width=120)
+    (folder / "kustomization.yaml").write_text(text)
+
+
+def _image(settings: Settings, name: str) -> dict[str, str]:
+    new_name, _, tag = image(settings, name).rpartition(":")
+    # The key is the name as base/kustomization.yaml leaves it.
+    return {"name": f"tandem/{name}", "newName": new_name, "newTag": tag}
+
+
+def _server_patch(settings: Settings) -> dict[str, Any]:
+    operations: list[dict[str, Any]] = [
+        # JSON pointers write "/" as "~1".
+        {
+            "op": "add",
+            "path": f"/spec/template/metadata/annotations/{VERSION_ANNOTATION.replace('/', '~1')}",
+            "value": str(settings.version),
+        }
+    ]
+    if settings.node_type:
+        terms = [
+            {
+                "matchExpressions": [
+                    {"key": "node.kubernetes.io/instance-type", "operator": "In", "values": [settings.node_type]}
+                ]
+            }
+        ]
+        required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+        operations.append({"op": "add", "path": "/spec/template/spec/affinity/nodeAffinity", "value": required})
+    return {
+        "target": {"kind": "Deployment", "labelSelector": "app.kubernetes.io/component=server"},
+        "patch": yaml.safe_dump(operations, sort_keys=False),
+    }

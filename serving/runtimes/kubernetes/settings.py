@@ -1,0 +1,121 @@
+"""What a deployment was made from: kept in the cluster, so that a roll-out from another machine goes on from there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from models.problem import Problem
+from serving.profile import ServingProfile
+from serving.runtimes.kubernetes.kubectl import NAMESPACE, Cluster, Object
+
+K8S = Path(__file__).resolve().parents[3] / "k8s"
+NAME = "tandem-deployment"
+EXCLUSIVE = ("loadtest", "autoscaling")  # one fixes the replicas, the other changes them
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides what is applied.
+
+    overlay, components  folders under k8s/overlays and k8s/components
+    registry             prefix of our images, such as registry.example.com/team; empty: images are on the nodes
+    model, version       the bundle
+    input_shape          (H, W, C) of one image, for the probes; classes: probabilities in an answer
+    profile              the servers' tuning, as `ServingProfile.to_dict` gives it
+    node_type            value of the label node.kubernetes.io/instance-type that servers must run on; empty: any
+    embedded             the embedded server instead of TensorFlow Serving
+    """
+
+    overlay: str
+    components: tuple[str, ...]
+    registry: str
+    model: str
+    version: int
+    input_shape: tuple[int, int, int]
+    classes: int
+    profile: dict[str, Any]
+    node_type: str = ""
+    embedded: bool = False
+
+    def __post_init__(self) -> None:
+        _known("overlay", "OVERLAY", self.overlay, folders(K8S / "overlays"))
+        for component in self.components:
+            _known("component", "COMPONENTS", component, folders(K8S / "components"))
+        if set(EXCLUSIVE) <= set(self.components):
+            raise Problem(
+                "components loadtest and autoscaling: one fixes the replicas, the other changes them; leave one out"
+            )
+        ServingProfile.from_dict(self.profile)
+
+    def with_version(self, version: int) -> Settings:
+        """The same deployment of another model version."""
+        return replace(self, version=version)
+
+    @property
+    def gpu(self) -> bool:
+        """Whether the servers compute on a GPU."""
+        return self.overlay == "gpu" or "gpu" in self.components
+
+
+def folders(parent: Path) -> list[str]:
+    """The Kustomize folders below ``parent``."""
+    return sorted(path.parent.relative_to(parent).as_posix() for path in parent.glob("**/kustomization.yaml"))
+
+
+def _known(what: str, variable: str, value: str, known: Iterable[str]) -> None:
+    if value not in (names := list(known)):
+        raise Problem(f"{variable}={value}: no such {what}; use {', '.join(names)}")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the cluster remembers: the settings in force, the model version before, and everything applied."""
+
+    settings: Settings
+    previous_version: int | None
+    inventory: tuple[tuple[str, str, str], ...]  # (kind, namespace or "", name)
+
+    def to_object(self) -> Object:
+        """The ConfigMap that holds it."""
+        return {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": NAME, "namespace": NAMESPACE, "labels": {"app.kubernetes.io/part-of": "tandem"}},
+            "data": {
+                "settings": json.dumps(asdict(self.settings), indent=1),
+                "previous-version": str(self.previous_version or ""),
+                "inventory": "\n".join("/".join(one) for one in self.inventory),
+            },
+        }
+
+    @classmethod
+    def load(cls, cluster: Cluster) -> Record | None:
+        """What this cluster remembers; None where nothing is deployed. Raises `Problem`."""
+        found = cluster.find("configmap", NAME)
+        if found is None:
+            return None
+        try:
+            data = found["data"]
+            values = json.loads(data["settings"])
+            tuples = {key: tuple(values[key]) for key in ("components", "input_shape")}
+            inventory = tuple(_entry(line) for line in data["inventory"].splitlines())
+            previous = int(data["previous-version"]) if data["previous-version"] else None
+            return cls(Settings(**{**values, **tuples}), previous, inventory)
+        except (KeyError, TypeError, ValueError) as error:
+            raise Problem(
+                f"ConfigMap {NAMESPACE}/{NAME}: not written by this program ({error!r}); make undeploy, then deploy"
+            ) from None
+
+
+def _entry(line: str) -> tuple[str, str, str]:
+    kind, namespace, name = line.split("/")
+    return kind, namespace, name
+
+
+def identity(one: Object) -> tuple[str, str, str]:
+    """An object's entry in the inventory."""
+    return one["kind"], one["metadata"].get("namespace", ""), one["metadata"]["name"]

@@ -1,0 +1,108 @@
+"""Which of the models that running servers hold an experiment is measured with, and what is refused before any load."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadtest.experiment import compare
+from loadtest.experiment.compare import load_running
+from models.problem import Problem
+from tests.serving.targets import target
+
+PYTORCH, TENSORFLOW = target("pytorch"), target("tensorflow")
+
+
+def lenet(one, **changes):
+    return replace(one, model="lenet", **changes)
+
+
+@pytest.mark.parametrize(
+    ("targets", "overrides", "message"),
+    [
+        (
+            [PYTORCH, lenet(PYTORCH), TENSORFLOW],
+            {},
+            "its targets must serve the same models in the same versions, not ",
+        ),
+        ([PYTORCH, replace(TENSORFLOW, version=2)], {}, "its targets must serve the same models in the same versions"),
+        (
+            [PYTORCH, lenet(PYTORCH, grpc="127.0.0.1:3")],
+            {},
+            "the models of pytorch must be held by one server, not at ",
+        ),
+        (
+            [PYTORCH, TENSORFLOW],
+            {"models": {"convnet": 0.7, "lenet": 0.3}},
+            "its servers hold convnet, and not lenet",
+        ),
+        ([PYTORCH, lenet(PYTORCH)], {"model": "vgg"}, "its servers hold convnet, lenet, and not vgg"),
+        ([], {}, "its targets must serve the same models"),
+    ],
+)
+def test_servers_that_cannot_be_compared_are_refused_in_one_line(targets, overrides, message, tmp_path):
+    file = tmp_path / "targets.json"
+    file.write_text(json.dumps([one.to_dict() for one in targets]))
+    with pytest.raises(Problem) as caught:
+        load_running(
+            "smoke",
+            overrides,
+            targets_file=file,
+            bundle_folder=None,
+            artifacts=tmp_path / "artifacts",
+            results=tmp_path / "results",
+        )
+    assert str(caught.value).startswith(f"{file}: {message}")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.fixture
+def held(artifacts, tmp_path) -> Path:
+    """A folder of artifacts with a bundle of convnet and one, of the same files, that calls itself lenet."""
+    folder = tmp_path / "artifacts"
+    for model in ("convnet", "lenet"):
+        copy = folder / model / "1"
+        shutil.copytree(artifacts / "convnet" / "1", copy)
+        manifest = json.loads((copy / "manifest.json").read_text())
+        (copy / "manifest.json").write_text(json.dumps({**manifest, "model": model}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("models", "overrides", "mix"),
+    [
+        (["convnet"], {}, {"convnet": 1.0}),
+        (["lenet"], {}, {"lenet": 1.0}),  # the only one, whatever the experiment says
+        (["convnet", "lenet"], {}, {"convnet": 1.0}),
+        (["convnet", "lenet"], {"model": "lenet"}, {"lenet": 1.0}),
+        (["convnet", "lenet"], {"models": {"lenet": 0.2, "convnet": 0.8}}, {"lenet": 0.2, "convnet": 0.8}),
+    ],
+)
+def test_running_servers_are_asked_for_the_models_that_the_experiment_names(
+    models, overrides, mix, held, tmp_path, monkeypatch
+):
+    found: dict[str, Any] = {}
+
+    def run(experiment, bundles, targets, folder, progress):
+        found.update(mix=experiment.mix, bundles=bundles, dataset=experiment.dataset, runtime=experiment.runtime)
+        found.update(asked=[targets.target(stack).model for stack in ("pytorch", "tensorflow")])
+        return folder.path
+
+    monkeypatch.setattr(compare, "run", run)
+    file = tmp_path / "targets.json"
+    file.write_text(
+        json.dumps([replace(one, model=model).to_dict() for one in (PYTORCH, TENSORFLOW) for model in models])
+    )
+    load_running(
+        "default", overrides, targets_file=file, bundle_folder=None, artifacts=held, results=tmp_path / "results"
+    )
+    assert found["mix"] == mix
+    assert [bundle.model for bundle in found["bundles"]] == list(mix)
+    assert found["asked"] == [next(iter(mix))] * 2
+    assert (found["dataset"], found["runtime"]) == ("digits", "remote")

@@ -1,0 +1,181 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtest.experiment import file as experiment
+from loadtest.experiment.file import Experiment, Generator, Ladder, Slo, WarmUp
+from models.problem import Problem
+from serving.profile import ServingProfile
+from serving.target import PROTOCOLS, STACKS
+
+
+def refused(text: str) -> str:
+    with pytest.raises(Problem) as caught:
+        experiment.parse(text, "mine.toml")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_built_in_default_covers_both_stacks_and_protocols_with_a_ladder_of_at_least_four():
+    default = experiment.load("default")
+    assert default.targets == ("pytorch", "tensorflow")
+    assert default.protocols == ("grpc", "rest")
+    assert len(default.ladder.fractions) >= 4
+    assert default.ladder.repetitions >= 2
+
+
+def test_default_file_states_exactly_the_defaults():
+    assert experiment.load("default") == Experiment()
+
+
+def test_smoke_is_the_small_one():
+    smoke = experiment.load("smoke")
+    assert smoke.dataset == "digits"
+    assert smoke.ladder.duration_s < experiment.load("default").ladder.duration_s
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sede = 3\n", "mine.toml:1: sede: unknown key; did you mean seed?"),
+        ("\n\n[ladder]\nduration = 5\n", "mine.toml:4: ladder.duration: unknown key; did you mean duration_s?"),
+        (
+            '[ladder]\nbatch = 1\nduration_s = "6s"\n',
+            "mine.toml:3: ladder.duration_s = '6s': use a number without a unit (the key's suffix names it)",
+        ),
+        ("[slo]\np99_ms = 0\n", "mine.toml:2: slo.p99_ms = 0.0: use milliseconds from 0.1 to 60000"),
+        ("[profile]\nmax_batch_size = 0\n", "mine.toml:2: profile.max_batch_size = 0: use a whole number of 1 or more"),
+        ("[profile]\nthreads = 2\ndevice = 'tpu'\n", "mine.toml:3: profile.device = 'tpu': use one of cpu, gpu"),
+        ("targets = ['pytorch', 'mxnet']\n", "mine.toml:1: targets = 'mxnet': use pytorch, tensorflow"),
+        ("protocols = ['grpc', 'grpc']\n", "mine.toml:1: protocols = ['grpc', 'grpc']: name each once, of "),
+        ("seed = 1\nprofile = 3\n", "mine.toml:2: profile: use a table, [profile]"),
+        ("name = '../x'\n", "mine.toml:1: name = '../x': use 1 to 64 letters"),
+        (
+            "[ladder]\nrates = {grpc = [100]}\n",
+            "mine.toml:2: ladder.rates: give rates for exactly the protocols grpc, rest",
+        ),
+        ("[ladder.rates]\ngrpc = [-1]\nrest = [5]\n", "mine.toml:2: ladder.rates.grpc = [-1.0]: use requests/s"),
+        ("[ladder]\narrival = 'bursty'\n", "mine.toml:2: ladder.arrival = 'bursty': use "),
+        ("[warm_up]\nmin_s = 9\nmax_s = 3\n", "mine.toml:3: warm_up.max_s = 3.0: use at least warm_up.min_s (9.0)"),
+        ("[cost]\nprice_per_hour = -1\n", "mine.toml:2: cost.price_per_hour = -1.0: use money for an hour"),
+        ("[cost]\ncurrency = 'US $'\n", "mine.toml:2: cost.currency = 'US $': use a short word, such as USD"),
+        ("scenarios = ['stress']\n", "mine.toml:1: scenarios = 'stress': use ladder, capacity, single-stream, server"),
+        (
+            "[capacity]\nrates = {grpc = [1, 2, 3], rest = [1]}\n",
+            "mine.toml:2: capacity.rates.grpc = [1.0, 2.0, 3.0]: use one rate, or one for each of the targets",
+        ),
+        ("[capacity]\ngrowth = 1\n", "mine.toml:2: capacity.growth = 1.0: use a factor from 1.05 to 10"),
+        ("[spike]\nfactor = 0.5\n", "mine.toml:2: spike.factor = 0.5: use a multiple of the rate from 1 to 100"),
+        ("[soak]\nfractions = [0.1, 0.2]\n", "mine.toml:2: soak.fractions = [0.1, 0.2]: use one"),
+        ("[single_stream]\nrate = 3\n", "mine.toml:2: single_stream.rate: unknown key"),
+        ("[arrivals]\nburstiness = 0\n", "mine.toml:2: arrivals.burstiness = 0.0: use a gamma shape from 0.01 to 100"),
+        ("[ladder]\narrival = 'trace'\n", "mine.toml:2: ladder.arrival = 'trace': name the file of timestamps as"),
+        ("[generator]\nprocesses = 2\nremote_workers = 3\n", "mine.toml:3: generator.remote_workers = 3: workers are"),
+        (
+            "seed = 1\nmodel = 'lenet'\nmodels = {lenet = 0.5, convnet = 0.5}\n",
+            "mine.toml:3: models: give either model or",
+        ),
+        (
+            "models = {lenet = 1.0}\n",
+            "mine.toml:1: models = {'lenet': 1.0}: use a table of two or more, such as {convnet",
+        ),
+        ("models = ['lenet', 'convnet']\n", "mine.toml:1: models = ['lenet', 'convnet']: use a table of two or more"),
+        ("[models]\nlenet = 0.5\nconvnet = 0.4\n", "mine.toml:1: models: the shares add up to 0.9, not to 1"),
+        ("[models]\nlenet = 1\nconvnet = 0\n", "mine.toml:2: models.lenet = 1: use a share of the requests between 0"),
+        ("[models]\nlenet = 0.5\nconvnet = nan\n", "mine.toml:3: models.convnet = nan: use a share of the requests"),
+        ("[models]\nlenet = 'half'\nconvnet = 0.5\n", "mine.toml:2: models.lenet = 'half': use a number"),
+        (
+            "models = {lenet = 0.5, convnet = 0.5}\nruntime = 'container'\n",
+            "mine.toml:1: models: runtime = 'container' serves one model, which its images hold: name it as model, "
+            "or use runtime = 'process' or make loadtest",
+        ),
+        (
+            "models = {lenet = 0.5, convnet = 0.5}\nruntime = 'kubernetes'\n",
+            "mine.toml:1: models: runtime = 'kubernetes' serves one model",
+        ),
+        ("a = = 1\n", "mine.toml: not valid TOML"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_with_file_line_key_and_fix(text, message):
+    assert refused(text).startswith(message)
+
+
+def test_unknown_experiment_names_the_known_ones(tmp_path):
+    with pytest.raises(Problem, match=r"experiment 'nightly': .*use a TOML file's path or one of default, smoke"):
+        experiment.load("nightly")
+    with pytest.raises(Problem, match="No such file"):
+        experiment.load(str(tmp_path / "none.toml"))
+
+
+def test_command_line_wins_over_the_file_and_is_named_in_errors():
+    text = "[ladder]\nduration_s = 6\n"
+    assert experiment.parse(text, "f", {"ladder.duration_s": 9}).ladder.duration_s == 9
+    with pytest.raises(Problem, match=r"^command line: ladder.duration_s = 0.0: use seconds"):
+        experiment.parse(text, "f", {"ladder.duration_s": 0})
+
+
+def test_the_models_and_their_shares_of_the_requests():
+    assert Experiment(model="lenet").mix == {"lenet": 1.0}
+    several = experiment.parse("models = {convnet = 0.7, lenet = 0.3}\n")
+    assert several.mix == {"convnet": 0.7, "lenet": 0.3}
+    assert experiment.parse("models = {a = 0.333, b = 0.333, c = 0.333}\n").mix["c"] == 0.333
+
+
+def test_a_model_of_the_command_line_takes_the_place_of_the_file_s():
+    assert experiment.parse("models = {a = 0.7, b = 0.3}\n", "f", {"model": "lenet"}).mix == {"lenet": 1.0}
+    assert experiment.parse("model = 'c'\n", "f", {"models": {"a": 0.7, "b": 0.3}}).mix == {"a": 0.7, "b": 0.3}
+    assert experiment.parse("models = {a = 0.7, b = 0.3}\n", "f", {"models.a": 0.5, "models.b": 0.5}).mix["a"] == 0.5
+    with pytest.raises(Problem, match="give either model or models"):
+        experiment.parse("", "f", {"model": "c", "models": {"a": 0.7, "b": 0.3}})
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("ladder.duration_s=10", ("ladder.duration_s", 10)),
+        ("dataset=digits", ("dataset", "digits")),
+        ("protocols=['grpc']", ("protocols", ["grpc"])),
+    ],
+)
+def test_set_takes_toml_values_or_plain_text(argument, expected):
+    assert experiment.override(argument) == expected
+
+
+@pytest.mark.parametrize("argument", ["ladder", "=3", "a b=1"])
+def test_set_without_key_or_value_is_refused(argument):
+    with pytest.raises(Problem, match="use KEY=VALUE"):
+        experiment.override(argument)
+
+
+rates = st.lists(st.floats(0.5, 9000), min_size=1, max_size=5).map(tuple)
+experiments = st.builds(
+    Experiment,
+    name=st.from_regex(r"[a-z][a-z0-9-]{0,20}", fullmatch=True),
+    models=st.one_of(st.just({}), st.floats(0.01, 0.99).map(lambda share: {"convnet": share, "lenet": 1 - share})),
+    dataset=st.text(min_size=1, max_size=20),
+    targets=st.sampled_from([STACKS, STACKS[:1], STACKS[::-1]]),
+    protocols=st.just(PROTOCOLS[:2]),
+    seed=st.integers(0, 2**40),
+    profile=st.builds(ServingProfile, max_batch_size=st.integers(1, 64), batch_timeout_ms=st.floats(0, 100)),
+    slo=st.builds(Slo, p99_ms=st.floats(0.1, 1000)),
+    ladder=st.builds(
+        Ladder,
+        rates=st.one_of(st.just({}), st.fixed_dictionaries({"grpc": rates, "rest": rates})),
+        fractions=st.just((0.5, 1.0)),
+    ),
+    warm_up=st.builds(WarmUp, concurrency=st.integers(1, 100)),
+    generator=st.builds(Generator, check_share=st.floats(0, 1)),
+)
+
+
+@given(experiments)
+def test_the_saved_experiment_repeats_the_experiment(one):
+    assert experiment.parse(one.to_toml()) == one
+
+
+@given(st.text())
+def test_any_text_is_an_experiment_or_a_one_line_problem(text):
+    try:
+        experiment.parse(text, "f.toml")
+    except Problem as problem:
+        assert str(problem).startswith("f.toml")

@@ -1,0 +1,259 @@
+"""A block run by an agent: the real generator, real HTTP, a connection that breaks, a client that goes away."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadtest.experiment.file import Generator
+from loadtest.experiment.runtimes.agent_client import AgentClient
+from loadtest.generator import agent as agents
+from models.problem import Problem
+from serving import ports
+from tests.loadtest.generator.small_servers import ROOT, small_server, write_reference
+
+
+@contextmanager
+def serving(results: Path, master_port: int = 0) -> Iterator[str]:
+    """An agent; yields its address."""
+    agent = agents.Agent(results, master_port=master_port or ports.free(1)[0], exporter_port=ports.free(1)[0])
+    service = agents.server(agent, ports.LOOPBACK, 0)
+    thread = threading.Thread(target=service.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"{ports.LOOPBACK}:{service.server_address[1]}"
+    finally:
+        service.shutdown()
+        service.server_close()
+        agent.close()
+        thread.join()
+
+
+class Relay:
+    """A connection that can be cut, like a port-forward."""
+
+    def __init__(self, address: str) -> None:
+        host, port = address.split(":")
+        self._far = (host, int(port))
+        self._open: list[socket.socket] = []
+        self.away = threading.Event()
+        self._listener = socket.create_server((ports.LOOPBACK, 0))
+        self.address = f"{ports.LOOPBACK}:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """Drop every connection."""
+        for one in self._open:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._listener.close()
+        self.cut()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                if self.away.is_set():
+                    near.close()
+                    continue
+                far = socket.create_connection(self._far)
+                self._open += [near, far]
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=self._pump, args=pair, daemon=True).start()
+
+    @staticmethod
+    def _pump(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+
+
+def phases(run: Path, seconds: float = 1.0, trials: int = 1) -> list[dict[str, Any]]:
+    return [
+        {
+            "kind": "open-loop",
+            "id": f"trial-{number}",
+            "folder": str(run / "trials" / f"trial-{number}"),
+            "protocol": "rest",
+            "seed": number,
+            "rate": 50.0,
+            "duration_s": seconds,
+            "lead_in_s": 0.1,
+            "timeout_s": 10.0,
+        }
+        for number in range(1, trials + 1)
+    ]
+
+
+class Block:
+    """One block of a run, as `run.py` gives it to a place."""
+
+    def __init__(self, folder: Path, address: str, target: Any, *, workers: int = 0) -> None:
+        self.run = folder / "results" / "run-1"
+        self.run.mkdir(parents=True, exist_ok=True)
+        self.client = AgentClient(address, self.run, patience_s=60)
+        self.reference = write_reference(folder / "reference.npz")
+        self.generator = Generator(payloads=4, remote_workers=workers)
+        self.target, self.events = target, []  # type: ignore[var-annotated]
+
+    def measure(
+        self, trials: list[dict[str, Any]], check: Any = lambda: None, on_event: Any = None, name: str = "block-1"
+    ) -> None:
+        self.client.run_phases(
+            self.target,
+            self.reference,
+            trials,
+            folder=self.run / "generator" / name,
+            generator=self.generator,
+            on_event=on_event or self.events.append,
+            check=check,
+        )
+
+
+def test_results_come_home_before_the_phase_is_said_to_have_ended(tmp_path):
+    with small_server("rest", "ok") as (target, _), serving(tmp_path / "there") as address:
+        block = Block(tmp_path, address, target)
+        there = []
+
+        def on_event(event: dict[str, Any]) -> None:
+            if event["event"] == "phase-ended":
+                there.append((block.run / "trials" / event["id"] / "trial.json").exists())
+
+        block.measure(phases(block.run, trials=2), on_event=on_event)
+        assert there == [True, True]
+        trial = json.loads((block.run / "trials" / "trial-1" / "trial.json").read_text())
+        assert trial["latency_ms"]["p50"] > 0
+        assert not any(trial["errors"].values())
+        assert (block.run / "trials" / "trial-1" / "latency.hlog").exists()
+        assert (block.run / "generator" / "block-1" / "locust.log").exists()
+        assert block.client.jobs() == {}  # nothing is left there
+
+
+def test_a_run_survives_a_broken_connection(tmp_path):
+    with small_server("rest", "ok") as (target, _), serving(tmp_path / "there") as address:
+        relay = Relay(address)
+        block = Block(tmp_path, relay.address, target)
+
+        def on_event(event: dict[str, Any]) -> None:
+            block.events.append(event)
+            if event["event"] == "second":
+                relay.cut()
+
+        block.measure(phases(block.run, seconds=3.0), on_event=on_event)
+        relay.close()
+        assert [event["event"] for event in block.events].count("phase-ended") == 1
+        assert (block.run / "trials" / "trial-1" / "trial.json").exists()
+
+
+def test_a_run_that_loses_its_client_is_collected_later(tmp_path):
+    class ClientDies(BaseException):
+        pass
+
+    def die() -> None:
+        raise ClientDies
+
+    with small_server("rest", "ok") as (target, _), serving(tmp_path / "there") as address:
+        block = Block(tmp_path, address, target)
+        with pytest.raises(ClientDies):
+            block.measure(phases(block.run, seconds=2.0), check=die)
+        assert not (block.run / "trials").exists()
+        said: list[str] = []
+        assert AgentClient(address, block.run).collect(said.append) == 1
+        assert (block.run / "trials" / "trial-1" / "trial.json").exists()
+        assert said == [
+            "run-1.block-1 still runs; waiting for its end",
+            "run-1.block-1: collected (ended)",
+        ]
+        assert AgentClient(address, block.run).collect(said.append) == 0
+
+
+def test_workers_on_other_nodes_share_the_schedule(tmp_path):
+    """As in the cluster: the agent is Locust's master, and workers come to it, run after run."""
+    masters = ports.free(1)
+    with small_server("rest", "ok") as (target, _), serving(tmp_path / "there", masters[0]) as address:
+        block = Block(tmp_path, address, target, workers=2)
+        (port,) = masters
+        command = [sys.executable, "-m", "loadtest.generator.worker", "--master", ports.LOOPBACK, "--port", str(port)]
+        workers = subprocess.Popen([*command, "--processes", "2"], cwd=ROOT, stderr=subprocess.DEVNULL)
+        try:
+            block.measure(phases(block.run, trials=1))
+            block.measure(phases(block.run, trials=2)[1:], name="block-2")
+        finally:
+            workers.terminate()
+            workers.wait()
+    for number in (1, 2):
+        trial = json.loads((block.run / "trials" / f"trial-{number}" / "trial.json").read_text())
+        assert trial["latency_ms"]["p50"] > 0
+        assert not any(trial["errors"].values())
+
+
+def test_another_run_is_not_disturbed_nor_collected(tmp_path):
+    with small_server("rest", "ok") as (target, _), serving(tmp_path / "there") as address:
+        block = Block(tmp_path, address, target)
+        with pytest.raises(ZeroDivisionError):
+            block.measure(phases(block.run, seconds=5.0), check=lambda: 1 // 0)
+        other = Block(tmp_path / "other", address, target)
+        other.run = other.run.with_name("run-2")
+        other.run.mkdir()
+        other.client = AgentClient(address, other.run)
+        with pytest.raises(Problem, match=r"job run-1\.block-1 runs: collect it, or wait for its end"):
+            other.measure(phases(other.run))
+        assert other.client.jobs() == {}
+
+
+def test_a_generator_that_fails_says_why(tmp_path):
+    with small_server("rest", "ok") as (target, _), serving(tmp_path / "there") as address:
+        block = Block(tmp_path, address, target)
+        wrong = [{**phases(block.run)[0], "rate": "fast"}]
+        with pytest.raises(Problem, match="the load generator"):
+            block.measure(wrong)
+        assert block.client.jobs() == {}
+
+
+def test_an_agent_that_is_gone_is_waited_for_and_then_named(tmp_path):
+    (port,) = ports.free(1)
+    client = AgentClient(f"{ports.LOOPBACK}:{port}", tmp_path, patience_s=0.5)
+    started = time.monotonic()
+    with pytest.raises(Problem, match="make compare RUNTIME=kubernetes goes on from there"):
+        client.jobs()
+    assert time.monotonic() - started >= 0.5
+
+
+def test_a_restarted_agent_tells_what_it_lost(tmp_path):
+    folder = tmp_path / "there" / "jobs" / "run-1.block-1"
+    folder.mkdir(parents=True)
+    (folder / "job.json").write_text("{}")
+    with serving(tmp_path / "there") as address:
+        run = tmp_path / "run-1"
+        run.mkdir()
+        states = AgentClient(address, run).jobs()
+    assert states == {"run-1.block-1": "failed: the load generator's pod was restarted"}
+
+
+def test_where_the_load_comes_from(tmp_path):
+    with serving(tmp_path) as address:
+        values = AgentClient(address, tmp_path).environment()
+    assert values["cpu_count"] >= 1
+    assert "p99" in values["wake_up_lateness_ms"]
+
+
+@pytest.mark.parametrize("path", ["/jobs/../../etc/passwd/results", "/jobs/none/events", "/", "/references/abc"])
+def test_nothing_else_is_served(tmp_path, path):
+    with serving(tmp_path) as address:
+        with pytest.raises(Problem, match="the load generator refuses GET"):
+            AgentClient(address, tmp_path)._ask("GET", path)

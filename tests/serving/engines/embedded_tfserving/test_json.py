@@ -1,0 +1,131 @@
+"""REST's JSON: the fast paths agree with the slow one, and faults read as the real server's."""
+
+from __future__ import annotations
+
+import json
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.engines.embedded_tfserving import json_tensors, rapidjson
+from serving.engines.embedded_tfserving.json_images import images
+from serving.engines.embedded_tfserving.servable import TensorInfo
+from serving.engines.embedded_tfserving.status import ServingError
+
+
+def signature(shape: tuple[int, ...], dtype: int = 4) -> Any:
+    info = TensorInfo("images", "images:0", dtype, shape)
+    return SimpleNamespace(inputs=[info], outputs=[info], input_names={"images"})
+
+
+SMALL = signature((-1, 2, 3))
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(JSON, st.booleans())
+def test_the_tolerant_parser_reads_what_the_standard_one_reads(value, ascii_only):
+    text = json.dumps(value, ensure_ascii=ascii_only, indent=1).encode("utf-8", "surrogateescape")
+    assert rapidjson.parse(text + b" trailing garbage") == json.loads(text)
+
+
+@given(st.binary(max_size=60) | st.text(alphabet='{}[]",:0123456789.eE+-\\ntrufalsNI ', max_size=60))
+def test_no_document_breaks_the_reader(document):
+    body = document if isinstance(document, bytes) else document.encode()
+    try:
+        json_tensors.read(body, lambda _: SMALL)
+    except ServingError as error:
+        assert error.message
+
+
+@pytest.mark.parametrize(("text", "value"), [("NaN", math.nan), ("-Inf", -math.inf), ("Infinity", math.inf)])
+def test_numbers_beyond_json_are_read(text, value):
+    parsed = rapidjson.parse(text.encode())
+    assert parsed == value or (math.isnan(parsed) and math.isnan(value))
+
+
+def test_nesting_without_end_is_refused():
+    with pytest.raises(ServingError):
+        rapidjson.parse(b"[" * 100_000)
+
+
+@pytest.mark.parametrize("depth", [64, 65, 199, 300, 900, 1100])
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"b64":', "}"), ('[{"a":', "}]")])
+@pytest.mark.parametrize("key", ["instances", "inputs"])
+def test_deep_values_are_refused(depth, opening, closing, key):
+    body = f'{{"{key}": [{opening * depth}1{closing * depth}]}}'.encode()
+    with pytest.raises(ServingError):
+        json_tensors.read(body, lambda _: signature((-1,), 1))
+
+
+def test_as_many_dimensions_as_numpy_has_are_read():
+    nested = "[" * 64 + "1" + "]" * 64
+    for rows in (f'{{"instances": {nested}}}', f'{{"inputs": {nested}}}'):
+        assert json_tensors.read(rows.encode(), lambda _: signature((-1,), 1))[1][0].ndim == 64
+
+
+@given(
+    st.integers(1, 3).flatmap(
+        lambda rows: st.lists(st.integers(0, 255), min_size=6 * rows, max_size=6 * rows).map(
+            lambda numbers: np.array(numbers, np.uint8).reshape(rows, 2, 3)
+        )
+    ),
+    st.sampled_from([(",", ":"), (", ", ": ")]),
+    st.booleans(),
+)
+def test_the_image_path_reads_what_it_takes(pixels, separators, named):
+    request: dict[str, Any] = {"signature_name": "serving_default"} if named else {}
+    body = json.dumps({**request, "instances": pixels.tolist()}, separators=separators).encode()
+    found = images(body, lambda _: SMALL)
+    assert found is not None
+    np.testing.assert_array_equal(found[1], pixels)
+    np.testing.assert_array_equal(json_tensors.read(body, lambda _: SMALL)[1][0], pixels)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "[[[1,2,3],[4,5,6]],[[1,2,3],[4,5]]]",
+        "[[[1 2,3],[4,5,6]]]",
+        "[[[1,,3],[4,5,6]]]",
+        "[[[01,2,3],[4,5,6]]]",
+        "[[[1,2,256],[4,5,6]]]",
+        "[[[1.0,2,3],[4,5,6]]]",
+        "[[[-1,2,3],[4,5,6]]]",
+        "[[[1,2,3],[4,5,true]]]",
+        "[]",
+        "[,]",
+    ],
+)
+def test_the_image_path_leaves_the_unusual_to_the_general_reader(rows):
+    assert images(b'{"instances":' + rows.encode() + b"}", lambda _: SMALL) is None
+
+
+@given(st.lists(st.lists(st.floats(width=32, allow_nan=False), min_size=2, max_size=2), min_size=1, max_size=5))
+def test_dense_lists_and_single_elements_give_the_same_array(rows):
+    info = TensorInfo("x", "x:0", 1, (-1, 2))
+    dense = json_tensors._dense(rows, info)
+    shape, flat = json_tensors._flat(rows, info)
+    np.testing.assert_array_equal(dense, json_tensors._array(flat, shape, info))
+
+
+def test_answers_keep_what_is_not_finite():
+    outputs = [np.array([[1.5, np.nan], [np.inf, -np.inf]], np.float32)]
+    body = json_tensors.write(signature((-1, 2), 1), outputs, row_format=True)
+    assert json.loads(body, parse_constant=str) == {"predictions": [[1.5, "NaN"], ["Infinity", "-Infinity"]]}
+
+
+def test_bytes_come_back_as_base64():
+    info = TensorInfo("echo_bytes", "e:0", 7, (-1,))
+    outputs = [np.array([b"\xff\x00", b"hi"], object)]
+    body = json_tensors.write(SimpleNamespace(outputs=[info]), outputs, row_format=False)  # type: ignore[arg-type]
+    assert json.loads(body) == {"outputs": [{"b64": "/wA="}, {"b64": "aGk="}]}

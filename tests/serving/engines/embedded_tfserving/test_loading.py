@@ -1,0 +1,138 @@
+"""Loading a version: warm-up records and batching parameters that travel with it, as recorded in extra.jsonl."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+
+from serving.engines.embedded_tfserving import config
+from serving.engines.embedded_tfserving.batching import Batcher
+from serving.engines.embedded_tfserving.direct import Direct
+from serving.engines.embedded_tfserving.flags import Flags
+from serving.engines.embedded_tfserving.manager import Manager, State, Version
+from serving.engines.embedded_tfserving.metrics import Metrics
+from serving.engines.embedded_tfserving.status import Code, ServingError
+from serving.engines.embedded_tfserving.workers import Workers
+from tests.serving.engines.embedded_tfserving.embedded import predict_request
+
+IMAGE = np.zeros((1, 32, 32, 3), np.uint8)
+
+
+@pytest.fixture
+def version(models_folder: Path, tmp_path: Path) -> Path:
+    """A copy of one version of the CNN, to which a test may add files."""
+    return shutil.copytree(models_folder / "cnn" / "1", tmp_path / "cnn" / "1")
+
+
+def load(version: Path, **values: Any) -> tuple[Version, Metrics]:
+    """What the manager makes of the version; raises `ServingError` as the server says it at its start."""
+    flags = Flags(model_name="cnn", model_base_path=str(version.parent), max_num_load_retries=0, **values)
+    metrics = Metrics("test")
+
+    async def start() -> Version:
+        manager = Manager(flags, config.batching_parameters(flags), Workers(asyncio.get_running_loop(), 1, 1), metrics)
+        await manager.start(config.model_configs(flags))
+        return manager.find("cnn")
+
+    return asyncio.run(start()), metrics
+
+
+def record(version: Path, *requests: object) -> None:
+    """Write the requests as the version's warm-up records."""
+    folder = version / "assets.extra"
+    folder.mkdir()
+    with tf.io.TFRecordWriter(str(folder / "tf_serving_warmup_requests")) as writer:
+        for request in requests:
+            log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
+            writer.write(log.SerializeToString())
+
+
+def test_warm_up_records_are_run_and_counted(version: Path):
+    record(version, *[predict_request("another_name", {"images": IMAGE})] * 3)
+    loaded, metrics = load(version, num_request_iterations_for_warmup=2)
+    assert loaded.state == State.AVAILABLE
+    page = metrics.page().decode()
+    assert f':tensorflow:serving:model_warmup_records_read{{model_path="{version}",status="OK"}} 3' in page
+    assert f':tensorflow:serving:model_warmup_latency_count{{model_path="{version}",status="OK"}} 1' in page
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (
+            predict_request("cnn", {"images": IMAGE}, signature="zz"),
+            'FAILED_PRECONDITION: Serving signature key "zz" not found.',
+        ),
+        (
+            predict_request("cnn", {"images": IMAGE.astype(np.float32)}),
+            "INVALID_ARGUMENT: Expects arg[0] to be uint8 but float is provided",
+        ),
+        (predict_request("cnn", {"images": IMAGE[:, :16, :16]}), "INVALID_ARGUMENT: input images has shape"),
+    ],
+)
+def test_a_version_whose_warm_up_record_fails_is_not_served(version: Path, request_: object, message: str):
+    record(version, request_)
+    with pytest.raises(ServingError) as refused:
+        load(version)
+    assert refused.value.code == Code.UNKNOWN
+    wanted = f"1 servable(s) did not become available: {{{{{{name: cnn version: 1}} due to error: {message}"
+    assert refused.value.message.startswith(wanted)
+    assert load(version, enable_model_warmup=False)[0].state == State.AVAILABLE
+
+
+def test_too_many_warm_up_records_and_none_at_all(version: Path):
+    record(version, *[predict_request("cnn", {"images": IMAGE})] * 1001)
+    path = version / "assets.extra" / "tf_serving_warmup_requests"
+    with pytest.raises(ServingError, match=rf"Number of warmup records exceeds the maximum \(1000\) at {path}"):
+        load(version)
+    path.write_bytes(b"no records at all")
+    with pytest.raises(ServingError, match=r"DATA_LOSS: corrupted record at 0 .*your warmup data is in TFRecord"):
+        load(version)
+
+
+def test_batching_parameters_in_the_versions_folder(version: Path, tmp_path: Path):
+    common = tmp_path / "batching.txt"
+    common.write_text("max_batch_size { value: 64 }")
+    own = version / "batching_params.pbtxt"
+    own.write_text("max_batch_size { value: 4 }")
+    batching = {"enable_batching": True, "batching_parameters_file": str(common)}
+
+    runner = load(version, **batching)[0].runner  # without the flag, the file does not count
+    assert isinstance(runner, Batcher)
+    assert runner.parameters.max_batch_size == 64
+    runner = load(version, **batching, enable_per_model_batching_parameters=True)[0].runner
+    assert isinstance(runner, Batcher)
+    assert runner.parameters.max_batch_size == 4
+
+    own.write_text("nonsense: 1")
+    with pytest.raises(ServingError, match=f"INVALID_ARGUMENT: Invalid protobuf file: '{own}'"):
+        load(version, **batching, enable_per_model_batching_parameters=True)
+    own.unlink()  # no file, no batching
+    assert isinstance(load(version, **batching, enable_per_model_batching_parameters=True)[0].runner, Direct)
+
+
+def test_the_model_that_fails_is_named_and_the_reason_is_the_runtimes(version: Path):
+    with pytest.raises(ServingError, match=r"Could not find meta graph def matching supplied tags: \{ gpu \}"):
+        load(version, saved_model_tags="gpu")
+    (version / "variables" / "variables.data-00000-of-00001").write_bytes(b"short")
+    with pytest.raises(ServingError, match=r"^UNKNOWN: 1 servable\(s\) did not become available: {{{name: cnn version"):
+        load(version)
+
+
+def test_labels_at_the_start_need_the_flag(version: Path, tmp_path: Path):
+    file = tmp_path / "models.txt"
+    file.write_text(
+        f'model_config_list {{ config {{ name: "cnn" base_path: "{version.parent}" '
+        'version_labels { key: "stable" value: 1 } } }'
+    )
+    with pytest.raises(ServingError, match="Request to assign label to version 1 of model cnn, which is not currently"):
+        load(version, model_config_file=str(file))
+    loaded, _ = load(version, model_config_file=str(file), allow_version_labels_for_unavailable_models=True)
+    assert loaded.number == 1

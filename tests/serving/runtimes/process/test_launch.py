@@ -1,0 +1,121 @@
+"""Launching the TensorFlow side, with a stand-in for the real server; TorchServe is launched for real elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from models.problem import Problem
+from serving import ports
+from serving.profile import ServingProfile
+from serving.runtimes.process import launch
+from serving.target import Target
+from tests.serving import fake_model_server
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return SimpleNamespace(
+        model="convnet", version=3, input_shape=(32, 32, 3), classes=10, savedmodel=tmp_path / "saved model"
+    )
+
+
+@pytest.fixture
+def program(tmp_path) -> Path:
+    path = tmp_path / "tensorflow_model_server"
+    path.write_text(
+        f"""#!/bin/sh
+if [ "$1" = --version ]; then echo "TensorFlow ModelServer: 2.20.0"; echo "TensorFlow Library: 2.20.0"; exit; fi
+exec {sys.executable} {fake_model_server.__file__} "$@"
+"""
+    )
+    path.chmod(0o755)
+    return path
+
+
+def test_the_target_answers_on_both_protocols_and_says_what_it_is(bundle, program, tmp_path):
+    grpc_port, rest_port = ports.free(2)
+    core = max(os.sched_getaffinity(0))
+    with launch.start(
+        "tensorflow",
+        bundle,
+        ServingProfile(max_batch_size=16, threads=3),
+        tmp_path / "run",
+        cores=[core],
+        tensorflow_model_server=program,
+        fixed_ports=launch.FixedPorts(grpc=grpc_port, rest=rest_port),
+    ) as running:
+        target = running.target
+        running.check()
+        assert (target.engine, target.engine_version) == ("tensorflow-serving", "2.20.0 (tensorflow 2.20.0)")
+        assert (target.grpc, target.rest) == (f"127.0.0.1:{grpc_port}", f"127.0.0.1:{rest_port}")
+        assert target.metrics == f"http://127.0.0.1:{rest_port}/monitoring/prometheus/metrics"
+        assert (target.model, target.version, target.classes, target.cores) == ("convnet", 3, 10, (core,))
+        assert os.sched_getaffinity(running.process.pid) == {core}
+        assert Target.load(tmp_path / "run" / "target.json") == target
+        lines = running.process.last_lines()
+        flags = json.loads(next(line for line in lines if line.startswith("flags:")).removeprefix("flags:"))
+        assert flags["model_base_path"] == str(bundle.savedmodel)
+        assert "max_batch_size { value: 16 }" in Path(flags["batching_parameters_file"]).read_text()
+        assert Path(flags["monitoring_config_file"]).is_file()
+        assert "threads: 3" in lines
+    assert not psutil.pid_exists(running.process.pid)
+
+
+def test_a_server_that_dies_while_starting_shows_its_last_words(bundle, program, tmp_path):
+    bundle.model = "dies"
+    with pytest.raises(Problem, match=r"tensorflow-serving died: exit status 1 \(log: .*server\.log\)") as caught:
+        launch.start("tensorflow", bundle, ServingProfile(), tmp_path / "run", tensorflow_model_server=program)
+    assert caught.value.details[-1] == "Failed to start server. Error: no versions of servable"
+
+
+def test_a_server_that_is_killed_under_load_is_noticed(bundle, program, tmp_path):
+    with launch.start(
+        "tensorflow", bundle, ServingProfile(), tmp_path / "run", tensorflow_model_server=program
+    ) as running:
+        os.kill(running.process.pid, signal.SIGKILL)
+        with pytest.raises(Problem, match="memory runs out"):
+            running.process.wait_until(lambda: False, 20)
+
+
+def test_not_ready_in_time_stops_it(bundle, program, tmp_path):
+    bundle.classes = 7  # the stand-in answers 10 classes: never a prediction of this model
+    with pytest.raises(Problem, match="was not ready after"):
+        launch.start(
+            "tensorflow",
+            bundle,
+            ServingProfile(),
+            tmp_path / "run",
+            tensorflow_model_server=program,
+            startup_timeout_s=3,
+        )
+    left = [one for one in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(one.info["cmdline"] or [])]
+    assert left == []
+
+
+def test_a_target_survives_its_file(tmp_path):
+    target = Target(
+        stack="tensorflow",
+        engine="embedded-tfserving",
+        engine_version="x",
+        runtime="process",
+        model="m",
+        version=1,
+        input_shape=(1, 2, 3),
+        classes=4,
+        grpc="a:1",
+        rest="b:2",
+        cores=(1, 0),
+        notes=("one",),
+    )
+    target.save(tmp_path / "target.json")
+    assert Target.load(tmp_path / "target.json") == target
+    assert Target.load(tmp_path / "target.json") != replace(target, cores=())
