@@ -132,7 +132,7 @@ def _parity(options: argparse.Namespace) -> int:
 def _print_parity(target: Target, figures: dict[str, dict[str, Any]]) -> None:
     for protocol, one in figures.items():
         print(
-            f"{target.stack:<10} {target.engine:<18} {target.model:<10} {protocol:<11} {one['samples']} samples, "
+            f"{target.name:<10} {target.engine:<18} {target.model:<10} {protocol:<11} {one['samples']} samples, "
             f"max |dp| {one['max_abs_diff']:.1e}, same top-1 {one['top1_agreement']:.2%}"
         )
 

@@ -57,14 +57,14 @@ def encode(target: Target, protocol: str, images: np.ndarray) -> bytes:
 
 def grpc_method(target: Target) -> str:
     """The full name of the target's unary prediction call."""
-    if target.stack == "pytorch":
+    if target.name == "pytorch":
         return "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions"
     return "/tensorflow.serving.PredictionService/Predict"
 
 
 def rest_path(target: Target) -> str:
     """The path of the target's prediction URL."""
-    return f"/predictions/{target.model}" if target.stack == "pytorch" else f"/v1/models/{target.model}:predict"
+    return f"/predictions/{target.model}" if target.name == "pytorch" else f"/v1/models/{target.model}:predict"
 
 
 def decode(target: Target, protocol: str, body: bytes) -> np.ndarray:
@@ -75,7 +75,7 @@ def decode(target: Target, protocol: str, body: bytes) -> np.ndarray:
     _check(target, protocol)
     if protocol == "grpc":
         return _grpc_answer(target, body)
-    if target.stack == "pytorch" and protocol == "rest-binary":
+    if target.name == "pytorch" and protocol == "rest-binary":
         return _from_bytes(body, target.classes)
     return _from_json(body, target.classes)
 
@@ -83,13 +83,13 @@ def decode(target: Target, protocol: str, body: bytes) -> np.ndarray:
 def _check(target: Target, protocol: str) -> None:
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol {protocol!r}: use one of {', '.join(PROTOCOLS)}")
-    if target.stack not in STACKS:
-        raise ValueError(f"stack {target.stack!r}: use one of {', '.join(STACKS)}")
+    if target.name not in STACKS:
+        raise ValueError(f"stack {target.name!r}: use one of {', '.join(STACKS)}")
 
 
 def _grpc_request(target: Target, images: np.ndarray) -> bytes:
     raw = images.tobytes()
-    if target.stack == "pytorch":
+    if target.name == "pytorch":
         return torchserve.PredictionsRequest(model_name=target.model, input={TORCHSERVE_INPUT: raw}).SerializeToString(
             deterministic=True
         )
@@ -107,7 +107,7 @@ def _rest_body(target: Target, protocol: str, images: np.ndarray) -> tuple[bytes
     if protocol == "rest":
         contiguous = np.ascontiguousarray(images)
         return orjson.dumps({"instances": contiguous}, option=orjson.OPT_SERIALIZE_NUMPY), JSON_TYPE
-    if target.stack == "pytorch":
+    if target.name == "pytorch":
         return images.tobytes(), BINARY_TYPE
     rows = [{"b64": base64.b64encode(image.tobytes()).decode("ascii")} for image in images]
     return orjson.dumps({"signature_name": BYTES_SIGNATURE, "instances": rows}), JSON_TYPE
@@ -115,7 +115,7 @@ def _rest_body(target: Target, protocol: str, images: np.ndarray) -> tuple[bytes
 
 def _grpc_answer(target: Target, body: bytes) -> np.ndarray:
     try:
-        if target.stack == "pytorch":
+        if target.name == "pytorch":
             return _from_bytes(torchserve.PredictionResponse.FromString(body).prediction, target.classes)
         answer = tf_serving.PredictResponse.FromString(body)
     except DecodeError as error:

@@ -164,7 +164,7 @@ def describe(target: Target, sample: Path) -> str:
     url = f"http://{target.rest}{requests.rest_path(target)}"
     curl = f"curl -s -H 'Content-Type: application/json' --data-binary @{shlex.quote(str(sample))} {url}"
     return (
-        f"\n{target.stack}: {target.engine} {target.engine_version}\n"
+        f"\n{target.name}: {target.engine} {target.engine_version}\n"
         f"  gRPC     {target.grpc}  {requests.grpc_method(target)}\n"
         f"  REST     {url}\n"
         f"  metrics  {target.metrics}\n"

@@ -19,7 +19,7 @@ class Target:
     """Everything that a client, the load generator and the report need to know of one running server, asked for one
     of the models that it holds.
 
-    stack           "pytorch" or "tensorflow"
+    name            what the experiment calls it: "pytorch" or "tensorflow"
     engine          what really answers: "torchserve", "tensorflow-serving" or "embedded-tfserving"
     engine_version  version of that engine, with the runtime's version where they differ
     runtime         "process", "container", "kubernetes" or "remote"
@@ -34,7 +34,7 @@ class Target:
     notes           where the profile has no exact counterpart on this engine, one sentence each
     """
 
-    stack: str
+    name: str
     engine: str
     engine_version: str
     runtime: str

@@ -36,7 +36,7 @@ def check(
     figures = {}
     with Client(target, timeout_s=60.0) as client:
         for protocol in protocols:
-            where = f"wire parity of {target.stack} ({target.engine}) over {protocol}"
+            where = f"wire parity of {target.name} ({target.engine}) over {protocol}"
             answers = np.empty_like(expected)
             for first in range(0, len(images), batch):
                 part = slice(first, first + batch)

@@ -101,7 +101,7 @@ class SavedRun:
 
     def target(self, stack: str) -> Values:
         """The saved `Target` of a stack; empty where it never came up."""
-        return next((target for target in self.targets if target.get("stack") == stack), {})
+        return next((target for target in self.targets if target.get("name") == stack), {})
 
     def samples(self) -> dict[str, np.ndarray] | None:
         """wire-samples.npz: some test images with labels and the reference's probabilities; None where not saved."""

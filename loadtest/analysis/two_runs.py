@@ -112,7 +112,7 @@ def _facts(run: SavedRun) -> dict[str, Any]:
     environment = {key: value for key, value in run.environment.items() if key not in _PASSING}
     facts = {**_flat("experiment", run.experiment), **_flat("environment", environment)}
     for target in run.targets:
-        name = wording.stack(str(target.get("stack")))
+        name = wording.stack(str(target.get("name")))
         facts |= {f"{name}: {key}": target.get(key) for key in ("engine", "engine_version", "runtime")}
         facts |= _flat(f"{name}: settings", target.get("settings") or {})
     for model, manifest in (run.manifests or {"": run.manifest}).items():

@@ -155,7 +155,7 @@ def _main(arguments: Sequence[str]) -> int:
         prometheus.watch_servers([(one.target, one.process.pid) for one in up])
         began = time.time()
         for one in up:
-            console.print(f"loading {one.target.stack}: {one.target.engine} {one.target.engine_version}", markup=False)
+            console.print(f"loading {one.target.name}: {one.target.engine} {one.target.engine_version}", markup=False)
             load(one.target, bundle, folder, options.seconds, prometheus)
         time.sleep(SETTLE_S)
         engines = [one.target.engine for one in up]
@@ -179,14 +179,14 @@ def load(target: Target, bundle: Bundle, folder: Path, seconds: float, prometheu
     phases: list[dict[str, Any]] = []
     for protocol in ("grpc", "rest"):
         for name, particular in (("within", {"duration_s": seconds}), ("beyond", beyond)):
-            phase = f"{target.stack}-{protocol}-{name}"
+            phase = f"{target.name}-{protocol}-{name}"
             place = str(folder / "trials" / phase)
             phases.append({**common, "id": phase, "folder": place, "protocol": protocol, **particular})
     run_phases(
         target,
         bundle.reference,
         phases,
-        folder=folder / "generator" / target.stack,
+        folder=folder / "generator" / target.name,
         generator=experiments.Generator(payloads=16),
         exporter_port=port,
         cores=(),

@@ -269,7 +269,7 @@ def _command(
 def _target(stack: str, bundle: Bundle, engine: str, address: str, shared: tuple[int, ...]) -> Target:
     rest, grpc = shared
     return Target(
-        stack=stack,
+        name=stack,
         engine=engine,
         engine_version="",
         runtime="process",

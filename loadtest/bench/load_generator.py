@@ -65,7 +65,7 @@ class TrivialServer:
         self.address = f"127.0.0.1:{process.stdout.readline().strip()}"
         self._pid = process.pid
         self.target = Target(
-            stack="pytorch",
+            name="pytorch",
             engine="trivial",
             engine_version="1",
             runtime="process",

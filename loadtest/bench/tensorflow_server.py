@@ -40,7 +40,7 @@ class Server:
         self._usage = psutil.Process(process.pid)
         grpc, rest = (f"{ports.LOOPBACK}:{port}" for port in address)
         self.target = Target(
-            stack="tensorflow",
+            name="tensorflow",
             engine=engine.name,
             engine_version=engine.version,
             runtime="process",

@@ -121,8 +121,8 @@ def _served(targets: Sequence[Target], file: Path) -> dict[str, int]:
     held: dict[str, dict[str, int]] = {}
     addresses: dict[str, set[tuple[str, str]]] = {}
     for target in targets:
-        held.setdefault(target.stack, {})[target.model] = target.version
-        addresses.setdefault(target.stack, set()).add((target.grpc, target.rest))
+        held.setdefault(target.name, {})[target.model] = target.version
+        addresses.setdefault(target.name, set()).add((target.grpc, target.rest))
     different = {str(models) for models in held.values()}
     if len(different) != 1:
         raise Problem(f"{file}: its targets must serve the same models in the same versions, not {sorted(different)}")

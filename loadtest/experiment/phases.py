@@ -152,7 +152,7 @@ class Plan:
     @property
     def measured(self) -> str:
         """What results call the target."""
-        return self.name or self.target.stack
+        return self.name or self.target.name
 
 
 def load(path: Path) -> Plan:

@@ -17,7 +17,7 @@ class Trial:
     the two targets with the same (protocol, scenario, rate, repetition) share their seed, so that both see the same
     arrivals."""
 
-    stack: str
+    target: str
     protocol: str
     rate: float
     repetition: int
@@ -30,14 +30,14 @@ class Trial:
         what = f"{self.rate:g}" if self.scenario == "ladder" else self.scenario
         if self.scenario == "server":
             what += f"-{self.rate:g}"
-        return f"{self.stack}-{self.protocol}-{what}-r{self.repetition}"
+        return f"{self.target}-{self.protocol}-{what}-r{self.repetition}"
 
 
 @dataclass(frozen=True)
 class Block:
     """Consecutive trials on one target: its protocols in turn, each after a warm-up. Repetition 0 is the probe."""
 
-    stack: str
+    target: str
     repetition: int
     trials: tuple[Trial, ...] = ()
 

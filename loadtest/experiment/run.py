@@ -137,16 +137,16 @@ class _Job:
             return
         throughput: dict[str, dict[str, float]] = self.folder.read("probe.json", {})
         for block in plan.probes(self.experiment):
-            if block.stack in throughput:
+            if block.target in throughput:
                 continue
             with self._block(block):
                 phases = [self._warm_up(block, protocol) for protocol in self.experiment.protocols]
                 self._load(block, phases)
                 found = {phase["protocol"]: _warmed(phase)["throughput"] for phase in phases}
-            throughput[block.stack] = found
+            throughput[block.target] = found
             self.folder.write("probe.json", throughput)
             text = ", ".join(f"{protocol} {rate:,.0f}/s" for protocol, rate in found.items())
-            self.progress.say(f"probe  {block.stack}: {text} at {self.experiment.warm_up.concurrency} in flight")
+            self.progress.say(f"probe  {block.target}: {text} at {self.experiment.warm_up.concurrency} in flight")
         self.experiment = plan.resolve(self.experiment, throughput)
         self.folder.save_experiment(self.experiment)
 
@@ -175,11 +175,11 @@ class _Job:
 
     @contextlib.contextmanager
     def _block(self, block: Block) -> Iterator[None]:
-        self.progress.now(f"{block.stack}: starting its server")
-        self.targets.use(block.stack, self.progress.now)
+        self.progress.now(f"{block.target}: starting its server")
+        self.targets.use(block.target, self.progress.now)
         self.progress.advance(START_S)
         known = self.folder.read("environment.json")
-        self.folder.write("environment.json", {**known, "order": [*known["order"], block.stack]})
+        self.folder.write("environment.json", {**known, "order": [*known["order"], block.target]})
         yield
         self._observe()
 
@@ -187,13 +187,13 @@ class _Job:
         generator = self.experiment.generator
         if self.prometheus:
             self.prometheus.watch_generator(self.exporter_port)
-        target = self.targets.target(block.stack)
+        target = self.targets.target(block.target)
         self.place.run_phases(
             target,
             self.bundles[0].reference,
             phases,
             mix=self._mix(target),
-            folder=self.folder.new_folder("generator", f"{block.stack}-r{block.repetition}"),
+            folder=self.folder.new_folder("generator", f"{block.target}-r{block.repetition}"),
             generator=generator,
             exporter_port=self.exporter_port,
             cores=self.targets.generator_cores,
@@ -212,7 +212,7 @@ class _Job:
         phase = phases.get(event.get("id", ""))
         if phase is None:
             return
-        label = f"{block.stack} {phase_plan.protocol_of(phase)}"
+        label = f"{block.target} {phase_plan.protocol_of(phase)}"
         if event["event"] == "phase-started" and phase["kind"] == "warm-up":
             self.progress.now(f"{label}: warming up")
         elif event["event"] == "second":
@@ -252,7 +252,7 @@ class _Job:
             self.folder.write(f"trials/{path.name}/server.json", observation.server_figures(self.prometheus, trial))
 
     def _warm_up(self, block: Block, protocol: str) -> Phase:
-        folder = self.folder.new_folder("warm-ups", f"{block.stack}-{protocol}-r{block.repetition}")
+        folder = self.folder.new_folder("warm-ups", f"{block.target}-{protocol}-r{block.repetition}")
         return phase_plan.warm_up(self.experiment, folder, protocol, probe=not block.repetition)
 
     def _trial(self, trial: Trial, warm_up: str) -> Phase:

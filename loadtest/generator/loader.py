@@ -162,7 +162,7 @@ class Loader:
         return Pool(self.mix, phase.protocol, phase.batch, self.payloads, draw)
 
     def _row(self, protocol: str, what: str) -> Callable[[Slice], None]:
-        return self.rows(protocol, f"{self.mix[0].target.stack} {what}")
+        return self.rows(protocol, f"{self.mix[0].target.name} {what}")
 
     @contextmanager
     def _client(self, protocol: str, finish: Finish, between: Callable[[], None]) -> Iterator[Client]:

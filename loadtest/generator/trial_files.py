@@ -88,7 +88,7 @@ def trial_values(
     requests = measured.requests
     return {
         "id": phase.id,
-        "target": target.stack,
+        "target": target.name,
         "engine": target.engine,
         "engine_version": target.engine_version,
         "protocol": phase.protocol,

@@ -171,8 +171,8 @@ def comparison(servers, bundle, tmp_path_factory) -> Comparison:
         for _ in range(5):
             await_true(lambda end=window: time.time() > end, 30, "a window")  # type: ignore[misc]
             for stream in streams:
-                if differ.get((stream.target.stack, stream.protocol)) != []:
-                    differ[stream.target.stack, stream.protocol] = disagreements(stream, running)
+                if differ.get((stream.target.name, stream.protocol)) != []:
+                    differ[stream.target.name, stream.protocol] = disagreements(stream, running)
             if not any(differ.values()):
                 break
             window += 6

@@ -75,9 +75,9 @@ def run(both, tmp_path_factory) -> tuple[Path, dict[str, str]]:
     stop = launch.RunningTarget.stop
 
     def read_and_stop(running: launch.RunningTarget) -> None:
-        if running.target.metrics and running.target.stack not in pages:
+        if running.target.metrics and running.target.name not in pages:
             with urllib.request.urlopen(running.target.metrics, timeout=10) as answer:
-                pages[running.target.stack] = answer.read().decode()
+                pages[running.target.name] = answer.read().decode()
         stop(running)
 
     several = experiment.parse(EXPERIMENT)

@@ -289,7 +289,7 @@ def test_serve_prints_a_curl_line_that_works_and_stops_on_ctrl_c(bundle, referen
             rows = np.array(json.load(answer)["predictions"])
         np.testing.assert_allclose(rows, reference[1][:1], atol=1e-4)
         [target] = json.loads((tmp_path / "serve" / "targets.json").read_text())
-        assert target["stack"] == "pytorch"
+        assert target["name"] == "pytorch"
         started = psutil.Process(server.pid).children()
         assert len(started) == (2 if shutil.which("prometheus") else 1)
         server.send_signal(signal.SIGINT)

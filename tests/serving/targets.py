@@ -9,7 +9,7 @@ ENGINES = {"pytorch": "torchserve", "tensorflow": "tensorflow-serving"}
 
 def target(stack: str, shape: tuple[int, int, int] = (32, 32, 3), classes: int = 10) -> Target:
     return Target(
-        stack=stack,
+        name=stack,
         engine=ENGINES[stack],
         engine_version="test",
         runtime="remote",

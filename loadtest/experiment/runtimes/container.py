@@ -51,7 +51,7 @@ class ContainerTargets:
         self._prometheus = prometheus
 
     def use(self, stack: str, now: Callable[[str], None]) -> None:
-        if self._in_use and self._in_use.target.stack == stack:
+        if self._in_use and self._in_use.target.name == stack:
             return
         self._leave()
         if self._up_before is None:
@@ -141,7 +141,7 @@ class _InUse:
         if line.startswith("{") and self._died is None:
             event = json.loads(line)
             self._died = {
-                "stack": self.target.stack,
+                "stack": self.target.name,
                 "engine": self.engine,
                 "died_at": event["timeNano"] / 1e9,
                 "exit_status": int(event["Actor"]["Attributes"].get("exitCode", -1)),

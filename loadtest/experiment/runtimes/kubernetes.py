@@ -104,7 +104,7 @@ class KubernetesTargets:
         self._record_node(stack)
         with endpoints.forwarded(self._cluster, target) as (local, _):
             self._proven.prove(local, now)
-        others = [known for known in self._folder.read("targets.json", []) if known["stack"] != stack]
+        others = [known for known in self._folder.read("targets.json", []) if known["name"] != stack]
         self._folder.write("targets.json", [*others, target.to_dict()])
         self._stack, self._target = stack, target
         self._restarts = self._pod(stack)[1]

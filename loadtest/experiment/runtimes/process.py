@@ -37,7 +37,7 @@ class LocalTargets:
         self._prometheus = prometheus
 
     def use(self, stack: str, now: Callable[[str], None]) -> None:
-        if self._running and self._running.target.stack == stack:
+        if self._running and self._running.target.name == stack:
             return
         self.stop()
         self._running = launch.start(

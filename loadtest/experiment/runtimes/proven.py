@@ -20,7 +20,7 @@ class Proven:
     def prove(self, target: Target, now: Callable[[str], None]) -> None:
         """Record the target, and send the whole test split through each of its models unless that has been done in this
         run."""
-        others = [known for known in self._folder.read("targets.json", []) if known["stack"] != target.stack]
+        others = [known for known in self._folder.read("targets.json", []) if known["name"] != target.name]
         self._folder.write("targets.json", [*others, target.to_dict()])
         known = self._folder.read("wire-parity.json", {})
         first, *beside = self._bundles
@@ -39,11 +39,11 @@ class Proven:
     ) -> dict[str, Any]:
         """What is known of one model, this target's figures included."""
         targets = known.get("targets", {})
-        if target.stack in targets:
+        if target.name in targets:
             return known
         what = f" of {bundle.model}" if len(self._bundles) > 1 else ""
-        now(f"{target.stack}: wire parity{what} over the whole test split")
+        now(f"{target.name}: wire parity{what} over the whole test split")
         figures = wire_parity.check(target.asked_for(bundle), bundle.reference, protocols=self._protocols)
         samples = next(iter(figures.values()))["samples"]
-        proven = {**targets, target.stack: figures}
+        proven = {**targets, target.name: figures}
         return {"samples": samples, "tolerance": wire_parity.TOLERANCE, "targets": proven}

@@ -21,7 +21,7 @@ class RemoteTargets:
         """`targets`: one for each server."""
         self.server_cores: tuple[int, ...] = ()
         self.generator_cores: tuple[int, ...] = ()
-        self._targets = {target.stack: target for target in targets}
+        self._targets = {target.name: target for target in targets}
         self._proven = Proven(folder, bundles, protocols)
         self._prometheus: Prometheus | None = None
 

@@ -156,7 +156,7 @@ class Stack:
             )
         path = "/metrics" if stack == "pytorch" else tensorflow_serving.METRICS_PATH
         return Target(
-            stack=stack,
+            name=stack,
             engine=engine,
             engine_version=self._engine_version(stack),
             runtime="container",

@@ -32,7 +32,7 @@ def inside(cluster: Cluster, settings: Settings, stack: str) -> Target:
         engine = "embedded-tfserving"
     image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
     return Target(
-        stack=stack,
+        name=stack,
         engine=engine,
         engine_version=f"image {image}",
         runtime="kubernetes",
@@ -50,7 +50,7 @@ def inside(cluster: Cluster, settings: Settings, stack: str) -> Target:
 @contextlib.contextmanager
 def forwarded(cluster: Cluster, target: Target) -> Iterator[tuple[Target, PortForward]]:
     """``target`` (as `inside` gives it) on local ports for the length of a ``with`` block. Raises `Problem`."""
-    name = server_config.SERVERS[target.stack]
-    ports = server_config.ports(target.stack)
+    name = server_config.SERVERS[target.name]
+    ports = server_config.ports(target.name)
     with PortForward(cluster, f"deployment/{name}", (ports.grpc, ports.rest)) as forward:
         yield replace(target, grpc=forward.address(ports.grpc), rest=forward.address(ports.rest), metrics=None), forward

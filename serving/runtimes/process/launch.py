@@ -82,7 +82,7 @@ def start(
         raise Problem(f"target {stack!r}: use one of {', '.join(STACKS)}")
     folder.mkdir(parents=True, exist_ok=True)
     common: dict[str, Any] = {
-        "stack": stack,
+        "name": stack,
         "runtime": "process",
         "model": bundle.model,
         "version": bundle.version,

@@ -41,7 +41,7 @@ def measure(run: Path, stack: str, mode: str, disturb: Disturb | None = None, **
             name = f"{stack}-{repetition}"
             trial = {**TRIAL, "id": name, "folder": str(run / "trials" / name), "seed": repetition}
             phases.append({**trial, "repetition": repetition, "warm_up": stack})
-        with generator(write_plan(work, replace(where, stack=stack), phases)) as process:
+        with generator(write_plan(work, replace(where, name=stack), phases)) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 event = json.loads(line)

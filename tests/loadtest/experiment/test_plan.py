@@ -14,17 +14,17 @@ FIXED = Experiment(scenarios=("ladder",)).with_rates({"grpc": (100.0, 200.0, 300
 
 
 def test_targets_alternate_a_b_b_a():
-    assert [block.stack for block in plan.blocks(FIXED)] == ["pytorch", "tensorflow", "tensorflow", "pytorch"]
+    assert [block.target for block in plan.blocks(FIXED)] == ["pytorch", "tensorflow", "tensorflow", "pytorch"]
 
 
 def test_the_last_probed_server_is_the_first_measured():
-    assert plan.probes(FIXED)[-1].stack == plan.blocks(FIXED)[0].stack
+    assert plan.probes(FIXED)[-1].target == plan.blocks(FIXED)[0].target
 
 
 def test_every_rate_is_measured_once_per_repetition_on_every_target():
     trials = [trial for block in plan.blocks(FIXED) for trial in block.trials]
     assert len(trials) == len({trial.id for trial in trials}) == 2 * 2 * 5
-    assert sorted(t.rate for t in trials if (t.stack, t.protocol, t.repetition) == ("pytorch", "grpc", 2)) == [
+    assert sorted(t.rate for t in trials if (t.target, t.protocol, t.repetition) == ("pytorch", "grpc", 2)) == [
         100,
         200,
         300,
@@ -32,7 +32,7 @@ def test_every_rate_is_measured_once_per_repetition_on_every_target():
 
 
 def test_both_targets_see_the_same_arrivals_and_repetitions_see_others():
-    seeds = {(t.stack, t.protocol, t.rate, t.repetition): t.seed for block in plan.blocks(FIXED) for t in block.trials}
+    seeds = {(t.target, t.protocol, t.rate, t.repetition): t.seed for block in plan.blocks(FIXED) for t in block.trials}
     assert seeds["pytorch", "grpc", 100.0, 1] == seeds["tensorflow", "grpc", 100.0, 1]
     assert seeds["pytorch", "grpc", 100.0, 1] != seeds["pytorch", "grpc", 100.0, 2]
     assert len(set(seeds.values())) == len(seeds) / 2
@@ -89,12 +89,12 @@ def test_each_capacity_search_starts_near_what_its_own_target_can_do():
     assert resolved.capacity.rates == {
         protocol: tuple(round(0.9 * PROBED[stack][protocol]) for stack in ALL.targets) for protocol in ALL.protocols
     }
-    starts = {(trial.stack, trial.protocol): trial.rate for trial in searches(resolved)}
+    starts = {(trial.target, trial.protocol): trial.rate for trial in searches(resolved)}
     assert starts == {
         (stack, protocol): 0.9 * PROBED[stack][protocol] for stack in PROBED for protocol in ALL.protocols
     }
     given = replace(ALL, capacity=Capacity(rates={"grpc": (70.0,), "rest": (30.0, 40.0)}))
-    starts = {(trial.stack, trial.protocol): trial.rate for trial in searches(plan.resolve(given, PROBED))}
+    starts = {(trial.target, trial.protocol): trial.rate for trial in searches(plan.resolve(given, PROBED))}
     assert {starts[stack, "grpc"] for stack in STACKS} == {70.0}
     assert [starts[stack, "rest"] for stack in ALL.targets] == [30.0, 40.0]
 

@@ -40,7 +40,7 @@ def small_server(protocol: str, mode: str, *arguments: str) -> Iterator[tuple[Ta
 
 def target(address: str) -> Target:
     return Target(
-        stack="pytorch",
+        name="pytorch",
         engine="small",
         engine_version="1",
         runtime="process",

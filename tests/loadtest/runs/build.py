@@ -310,7 +310,7 @@ def _environment(prometheus: bool) -> dict[str, Any]:
 
 def _target(stack: str, server: Server, model: str) -> dict[str, Any]:
     return {
-        "stack": stack,
+        "name": stack,
         "engine": server.engine,
         "engine_version": server.version,
         "runtime": "process",

@@ -103,7 +103,7 @@ def test_not_ready_in_time_stops_it(bundle, program, tmp_path):
 
 def test_a_target_survives_its_file(tmp_path):
     target = Target(
-        stack="tensorflow",
+        name="tensorflow",
         engine="embedded-tfserving",
         engine_version="x",
         runtime="process",

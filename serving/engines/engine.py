@@ -1,0 +1,214 @@
+"""The seam between Tandem and a serving engine: what an engine's folder provides, and the only way to reach it.
+
+Imports the standard library only, as every engine's `__init__` does: the entrypoint and the health check of a container
+find their engine here, beside a server that is measured, in images that hold no package. Heavy modules (numpy, grpc,
+protobuf) are imported inside the methods that need them.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from models.bundle import Bundle
+    from serving.profile import ServingProfile
+    from serving.target import Target
+
+
+class KnobKind(enum.Enum):
+    """How a server's own setting relates to the profile's knob that it was rendered from.
+
+    SAME            the same quantity in the same unit, with the same value
+    OTHER_UNIT      the same intent, counted or measured in another unit, so that equal numbers do not make it equal
+    DIFFERS         the engine cannot take the profile's value exactly (rounded, raised, capped)
+    NO_COUNTERPART  the engine has no such setting; `native_key` is empty
+    """
+
+    SAME = "same"
+    OTHER_UNIT = "other-unit"
+    DIFFERS = "differs"
+    NO_COUNTERPART = "no-counterpart"
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One setting that a server was really given.
+
+    name        the profile's key ("max_batch_size"), or for what the profile leaves to the engine a name that engines
+                share ("front end, gRPC")
+    native_key  the engine's own key or flag; empty where there is none
+    value       as given to the server, in `unit`; None where there is no counterpart
+    note        what a reader must know of it, one sentence, or empty
+    """
+
+    name: str
+    native_key: str
+    value: float | int | str | None
+    unit: str = ""
+    kind: KnobKind = KnobKind.SAME
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """A profile in an engine's own terms.
+
+    files        configuration files, name to text
+    arguments    the command line's flags, after the program
+    environment  variables that the server needs, name to value
+    knobs        what was set, in the profile's order; every key of the profile is there, with a counterpart or without
+    """
+
+    files: Mapping[str, str]
+    arguments: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    knobs: tuple[Knob, ...] = ()
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model as an engine is told of it: its name, its version, and where its files lie as the server sees them."""
+
+    name: str
+    version: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where a server listens. An engine that has fewer APIs leaves the others 0 (`metrics` may equal `rest`)."""
+
+    rest: int
+    grpc: int
+    metrics: int
+    management: int = 0
+    grpc_management: int = 0
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a server runs, as the server itself sees it: rendering depends on nothing else of a runtime.
+
+    host              the address that its APIs bind to
+    ports             where they listen
+    configuration     the folder that will hold the rendered files
+    models            the folder that holds the models
+    cores             CPUs that the server may use
+    connection_age_s  gRPC clients are asked to connect anew after so many seconds, so that they find new replicas
+                      (None: never)
+    """
+
+    host: str
+    ports: Ports
+    configuration: str
+    models: str
+    cores: int
+    connection_age_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Call:
+    """How one protocol of an engine is called: encoded before the clock, decoded after it.
+
+    path          REST: the URL's path; gRPC: the full method name, with its leading slash
+    content_type  REST: of the body
+    encode        uint8 images [N, H, W, C] → the body, or the serialized message
+    decode        the answer's body or message → float32 probabilities [N, classes]; ValueError where it is none
+    """
+
+    path: str
+    content_type: str
+    encode: Callable[[np.ndarray], bytes]
+    decode: Callable[[bytes], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A server about to run as a process of this machine.
+
+    command, environment, folder  what to start, and where
+    site         where it will listen
+    version      the engine's, with the runtime's where they differ
+    rendering    what it was given
+    ready        whether every model is loaded (called again and again; raises `Problem` where that cannot happen any
+                 more, given the log so far)
+    release      gives back what the launch took (scratch folders); called once, after the process has ended
+    """
+
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    site: Site
+    version: str
+    rendering: Rendering
+    ready: Callable[[str], bool]
+    release: Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A sentence about an engine for the report's checklist, and where it stands: the source's name and address.
+
+    topic: one of the checklist's decision points ("experience", "needs", "scale", "hardware", "documentation",
+    "maintenance").
+    """
+
+    topic: str
+    text: str
+    source: str
+    url: str
+
+
+class Engine(Protocol):
+    """A serving engine. One object, found by its id in `serving.engines.registry`; nothing else names it."""
+
+    id: str
+    """Unique, as in targets and metrics: "torchserve"."""
+    title: str
+    """As people read it: "TorchServe"."""
+    framework: str
+    """The framework of the models that it serves, as people read it: "PyTorch"."""
+    stands_in_for: str
+    """The id of the engine that this one replaces where that is not at hand; empty for a production server."""
+    stand_in_warning: str
+    """What a reader must know of a stand-in's figures, one sentence; empty for a production server."""
+    default_target: str
+    """The name of a target that runs this engine where the experiment gives none: "pytorch"."""
+    protocols: tuple[str, ...]
+    """Of `serving.target.PROTOCOLS`, those that it speaks."""
+    dialect: str
+    """The dialect of `monitoring/schema.toml` that its metrics are in; empty: it has no metrics to scrape."""
+    metrics_path: str
+    """The path of its Prometheus page."""
+    facts: tuple[Fact, ...]
+    """What the report's checklist states of it."""
+
+    def call(self, target: Target, protocol: str) -> Call:
+        """How ``target`` is called over ``protocol``. Raises ValueError for a protocol that it does not speak."""
+
+    def render(self, profile: ServingProfile, models: Sequence[Served], site: Site) -> Rendering:
+        """The profile in the engine's own terms, for a server that holds ``models``."""
+
+    def launch(
+        self,
+        bundles: Sequence[Bundle],
+        profile: ServingProfile,
+        folder: Path,
+        *,
+        ports: Ports,
+        cores: Sequence[int],
+        program: Path | None = None,
+    ) -> Launch:
+        """Prepare a server of ``bundles`` as a process: render its files into ``folder``, return how to start it.
+
+        ``ports``: 0 picks a free one; ``program``: the server's own program, where the user names one. Raises `Problem`
+        where the engine cannot run here.
+        """
+
+    def model_time(self, bundle: Bundle, threads: int) -> Callable[[np.ndarray], object]:
+        """The model alone, as the server's worker would call it: the floor that serving adds to."""
