@@ -181,8 +181,9 @@ class Engine(Protocol):
     """The name of a target that runs this engine where the experiment gives none: "pytorch"."""
     protocols: tuple[str, ...]
     """Of `serving.target.PROTOCOLS`, those that it speaks."""
-    dialect: str
-    """The dialect of `monitoring/schema.toml` that its metrics are in; empty: it has no metrics to scrape."""
+    dialect: Path | None
+    """The file that maps its raw series to the shared vocabulary of metrics (`metrics.toml` in its folder, or that of the
+    engine whose metrics it speaks); None: it has no metrics to scrape."""
     metrics_path: str
     """The path of its Prometheus page."""
     facts: tuple[Fact, ...]
