@@ -1,0 +1,459 @@
+"""What a run leaves on disk, typed: trial.json, warm-up.json, search.json, server.json, and the notes of a whole run.
+
+Generator and run write these records with `encode`, and whoever reads a run does it with `read_…`. Keys are the fields'
+names; those that `_OPTIONAL` names are left out where they are None. Times are Unix seconds where a name ends in `_at`;
+latencies and slips are milliseconds, rates are requests/s.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from loadtest.experiment.capacity_search import Try
+from models.problem import Problem
+
+Errors = dict[str, int]
+"""How often each kind of error was seen."""
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that stands in a file. Unknown keys of a newer version are ignored."""
+
+
+# --- trial.json -------------------------------------------------------------------------------------------------------
+
+
+class Requests(Record, frozen=True, kw_only=True):
+    """How many were due, sent, answered in whatever way, answered rightly, and never sent (too many in flight)."""
+
+    scheduled: int = 0
+    sent: int = 0
+    completed: int = 0
+    ok: int = 0
+    dropped: int = 0
+
+
+class MedianAndTail(Record, frozen=True, kw_only=True):
+    """Two percentiles in milliseconds; None where there was no value."""
+
+    p50: float | None = None
+    p99: float | None = None
+
+
+class Latency(Record, frozen=True, kw_only=True):
+    """Percentiles of right answers from due time, in milliseconds; None where there was none."""
+
+    p50: float | None = None
+    p90: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+    p999: float | None = None
+    max: float | None = None
+
+
+class Slip(Record, frozen=True, kw_only=True):
+    """How late requests were sent, in milliseconds; None where none was sent."""
+
+    p50: float | None = None
+    p99: float | None = None
+    max: float | None = None
+
+
+class ServerDied(Record, frozen=True, kw_only=True, tag="server-died"):
+    """Connections failed from `after_s` seconds into the trial on, and no request was answered any more; `lost` of them
+    failed to connect or lost their connection."""
+
+    after_s: float
+    lost: int
+
+
+class ConnectionsLost(Record, frozen=True, kw_only=True, tag="connections-lost"):
+    """Connections failed first `after_s` seconds into the trial, and others were answered after that; `lost` of them
+    failed to connect or lost their connection."""
+
+    after_s: float
+    lost: int
+
+
+TrialNote = ServerDied | ConnectionsLost
+"""What happened in a trial besides its figures. A server that died makes the trial invalid; the rest are cautions."""
+
+
+class SpoiledAttempt(Record, frozen=True, kw_only=True):
+    """An attempt at a trial that the generator spoiled by sending late; it is kept in `spoiled/<folder>`."""
+
+    folder: str
+    schedule_slip_ms: Slip = Slip()
+
+
+class ModelShare(Record, frozen=True, kw_only=True):
+    """What a trial measured of one of several models; `share` of all requests were to be for it."""
+
+    share: float
+    requests: Requests
+    errors: Errors = {}
+    latency_ms: MedianAndTail = MedianAndTail()
+
+
+class ArrivalShape(Record, frozen=True, kw_only=True):
+    """What shaped the arrivals, where a rate does not say all about them; see `generator.arrivals.Shape`."""
+
+    burstiness: float = 0.5
+    ramp_from: float = 0.1
+    steps: int = 4
+    spike_factor: float = 3.0
+    spike_start_s: float = 5.0
+    spike_s: float = 5.0
+    trace: str = ""
+
+
+class TrialRecord(Record, frozen=True, kw_only=True):
+    """One trial on one target: what was asked, and what came back.
+
+    target           what the experiment calls it; `engine` and `engine_version`: what that was
+    offered_rate     requests/s of an open loop, 0 for a closed one, whose `concurrency` says how many were in flight
+    arrivals         where the process (`arrival`) is more than a rate
+    errors           by kind; a request that failed is in `requests.sent` all the same
+    schedule_slip_ms None: not recorded, so that the generator proves nothing
+    checked, wrong   answers compared with the reference, and those of them that differed
+    generator_cpu    share of a core that the busiest worker used, and `generator_cpus` all of them together
+    cpu_stolen       the largest share of CPU time that its host gave to others
+    warm_up          the id of the warm-up before it
+    spoiled          attempts before this one that the generator spoiled
+    by_model         where the requests were for several models
+    """
+
+    id: str = ""
+    target: str
+    engine: str = ""
+    engine_version: str = ""
+    protocol: str
+    scenario: str = "ladder"
+    offered_rate: float
+    arrival: str = "poisson"
+    max_in_flight: int | None = None
+    arrivals: ArrivalShape | None = None
+    concurrency: int | None = None
+    repetition: int = 1
+    seed: int = 0
+    batch: int = 1
+    duration_s: float
+    lead_in_s: float = 0.0
+    requests: Requests
+    errors: Errors = {}
+    latency_ms: Latency = Latency()
+    schedule_slip_ms: Slip | None = None
+    in_flight_max: int | None = None
+    checked: int = 0
+    wrong: int = 0
+    generator_cpu: float | None = None
+    generator_cpus: float | None = None
+    cpu_stolen: float | None = None
+    warm_up: str | None = None
+    started_at: float = 0.0
+    ended_at: float = 0.0
+    workers: int = 1
+    notes: tuple[TrialNote, ...] = ()
+    spoiled: tuple[SpoiledAttempt, ...] = ()
+    by_model: dict[str, ModelShare] | None = None
+
+
+# --- warm-up.json -----------------------------------------------------------------------------------------------------
+
+
+class Window(Record, frozen=True, kw_only=True):
+    """A stretch of a warm-up that ended `t` seconds after its start."""
+
+    t: float
+    rate: float
+    p50_ms: float | None = None
+
+
+class Settling(Record, frozen=True, kw_only=True):
+    """The open load after a warm-up's closed loop: its rate, the median latency of each chunk, whether those agreed in
+    the end, and how many seconds it took."""
+
+    rate: float
+    p50_ms: tuple[float | None, ...] = ()
+    settled: bool
+    seconds: float
+
+
+class WarmUpAttempt(Record, frozen=True, kw_only=True):
+    """A closed loop until windows agreed (`steady`) or its cap came (`reached_cap`), with what the last windows say of
+    the server: `throughput` and `latency_ms`."""
+
+    id: str = ""
+    protocol: str
+    steady: bool = True
+    reached_cap: bool = False
+    seconds: float = 0.0
+    concurrency: int = 0
+    windows: tuple[Window, ...] = ()
+    throughput: float
+    latency_ms: MedianAndTail = MedianAndTail()
+    requests: int = 0
+    errors: Errors = {}
+
+
+class WarmUpRecord(WarmUpAttempt, frozen=True, kw_only=True):
+    """A warm-up: its last attempt, those before that did not get steady, and the open load after it."""
+
+    target: str
+    unsteady_attempts: tuple[WarmUpAttempt, ...] | None = None
+    settling: Settling | None = None
+
+
+# --- search.json ------------------------------------------------------------------------------------------------------
+
+
+class SentLate(Record, frozen=True, kw_only=True, tag="sent-late"):
+    """The generator sent late, so the trial says nothing of the server."""
+
+    slip_p99_ms: float
+
+
+class BoundTooLow(Record, frozen=True, kw_only=True, tag="bound-too-low"):
+    """Arrivals were dropped at a bound on requests in flight below what a server that just meets the SLO holds
+    (`held`), so the trial says nothing of the server."""
+
+    dropped: int
+    max_in_flight: int
+    held: float
+
+
+class ArrivalsDropped(Record, frozen=True, kw_only=True, tag="arrivals-dropped"):
+    """Arrivals were dropped: too many requests were in flight."""
+
+    dropped: int
+
+
+class RequestsFailed(Record, frozen=True, kw_only=True, tag="requests-failed"):
+    """More requests failed than the SLO allows."""
+
+    failed: int
+    sent: int
+
+
+class NothingAnswered(Record, frozen=True, kw_only=True, tag="nothing-answered"):
+    """No request was answered rightly."""
+
+
+class TooSlow(Record, frozen=True, kw_only=True, tag="too-slow"):
+    """The 99th percentile of latency is above the SLO's."""
+
+    p99_ms: float
+
+
+SaysNothing = SentLate | BoundTooLow
+"""Why a trial says nothing of the server."""
+
+SloMiss = ArrivalsDropped | RequestsFailed | NothingAnswered | TooSlow
+"""Why a trial that says something of the server misses the SLO."""
+
+
+class SearchStep(Record, frozen=True, kw_only=True):
+    """A trial of a search. `why_not`: why it did not meet the SLO, or (`spoiled`) says nothing of the server; None
+    where it met it, and in older files, which had words."""
+
+    trial: str = ""
+    rate: float
+    p99_ms: float | None = None
+    met: bool
+    why_not: SaysNothing | SloMiss | None = None
+    spoiled: bool = False
+
+
+class SearchRecord(Record, frozen=True, kw_only=True):
+    """A capacity search: between `low`, which meets the SLO, and `high`, which does not; None: no rate says so.
+
+    confirmed    both boundaries were repeated
+    out_of_time  its budget ended before that
+    tries        those of earlier repetitions included
+    """
+
+    id: str = ""
+    target: str
+    protocol: str
+    repetition: int = 1
+    low: float | None = None
+    high: float | None = None
+    confirmed: bool = False
+    out_of_time: bool = False
+    seconds: float = 0.0
+    steps: tuple[SearchStep, ...] = ()
+    tries: tuple[Try, ...] = ()
+
+
+# --- server.json ------------------------------------------------------------------------------------------------------
+
+
+class ModelLatency(Record, frozen=True, kw_only=True):
+    """What a server says of one of several models' latency, in milliseconds."""
+
+    p50: float | None = None
+    p99: float | None = None
+    mean: float | None = None
+
+
+class ServerFigures(Record, frozen=True, kw_only=True):
+    """What a server says of a trial; None where its engine does not tell.
+
+    throughput       requests/s; batch sizes are images, times milliseconds
+    latency_ms       of one model; of several, quantiles are in `by_model` alone: they do not add up
+    latency_meaning  which part of a request's time the engine counts
+    source           who was asked
+    """
+
+    throughput: float | None = None
+    latency_ms: MedianAndTail = MedianAndTail()
+    latency_ms_mean: float | None = None
+    by_model: dict[str, ModelLatency] | None = None
+    latency_meaning: str = ""
+    batch_size_mean: float | None = None
+    compute_ms_mean: float | None = None
+    queue_ms_mean: float | None = None
+    source: str = ""
+
+
+# --- environment.json's `warnings` ------------------------------------------------------------------------------------
+
+
+class Resumed(Record, frozen=True, kw_only=True, tag="resumed"):
+    """The run was interrupted, and went on then."""
+
+    at: float
+
+
+class WakesLate(Record, frozen=True, kw_only=True, tag="wakes-late"):
+    """Before any load the generator's machine woke a process later than a schedule may slip."""
+
+    p99_ms: float
+    allowed_ms: float
+
+
+class NoPrometheus(Record, frozen=True, kw_only=True, tag="no-prometheus"):
+    """Prometheus is not installed: no server-side figures."""
+
+
+class NotPinned(Record, frozen=True, kw_only=True, tag="not-pinned"):
+    """Server and generator have no cores of their own."""
+
+
+class DifferentNodes(Record, frozen=True, kw_only=True, tag="different-nodes"):
+    """The servers ran on different types of nodes."""
+
+
+class ServerRestarted(Record, frozen=True, kw_only=True, tag="server-restarted"):
+    """A server under load died and came back: a gap of `gap_s` seconds."""
+
+    target: str
+    engine: str
+    died_at: float
+    gap_s: float
+    exit_status: int
+
+
+class Remark(Record, frozen=True, kw_only=True, tag="remark"):
+    """A sentence of a run of the previous format."""
+
+    text: str
+
+
+RunNote = Resumed | WakesLate | NoPrometheus | NotPinned | DifferentNodes | ServerRestarted | Remark
+"""What a reader of a run's results should know of it. In environment.json, `warnings`."""
+
+
+def run_notes(values: Any) -> tuple[RunNote, ...]:
+    """The notes in environment.json's `warnings` (None: none)."""
+    tagged = [{"type": "remark", "text": one} if isinstance(one, str) else one for one in values or ()]
+    found: tuple[RunNote, ...] = msgspec.convert(tagged, tuple[RunNote, ...])
+    return found
+
+
+# --- reading and writing ----------------------------------------------------------------------------------------------
+
+_OPTIONAL = ("max_in_flight", "arrivals", "concurrency", "by_model", "unsteady_attempts", "settling")
+_Kind = TypeVar("_Kind", bound=Record)
+
+
+def values_of(record: Record) -> dict[str, Any]:
+    """A record as plain values, as they stand in its file."""
+    values: dict[str, Any] = msgspec.to_builtins(record)
+    return {key: value for key, value in values.items() if value is not None or key not in _OPTIONAL}
+
+
+def encode(record: Record) -> str:
+    """A record as its file's text."""
+    return json.dumps(values_of(record), indent=2) + "\n"
+
+
+def read_trial(path: Path) -> TrialRecord:
+    """A trial.json. Raises `Problem` naming the file where it is missing, damaged or lacks a key."""
+    return _read(path, TrialRecord, "delete the folder and run again to repeat the trial")
+
+
+def read_warm_up(path: Path) -> WarmUpRecord:
+    """A warm-up.json. Raises `Problem` naming the file where it is missing, damaged or lacks a key."""
+    return _read(path, WarmUpRecord, "run the experiment again")
+
+
+def read_search(path: Path) -> SearchRecord:
+    """A search.json. Raises `Problem` naming the file where it is missing, damaged or lacks a key."""
+    return _read(path, SearchRecord, "delete the folder and run again to repeat the search")
+
+
+def read_server(path: Path) -> ServerFigures:
+    """A server.json. Raises `Problem` naming the file where it is missing, damaged or lacks a key."""
+    return _read(path, ServerFigures, "delete it and build the report again")
+
+
+def trial_of(values: Mapping[str, Any]) -> TrialRecord:
+    """A trial.json's values as a record. Raises `msgspec.ValidationError`."""
+    return msgspec.convert(_current(values), TrialRecord)
+
+
+def _read(path: Path, kind: type[_Kind], fix: str) -> _Kind:
+    try:
+        values = json.loads(path.read_text())
+        return msgspec.convert(_current(values), kind)
+    except msgspec.ValidationError as error:
+        raise Problem(f"{path}: {error}; {fix}") from error
+    except ValueError as error:
+        raise Problem(f"{path}: not valid JSON ({error}); {fix}") from error
+    except OSError as error:
+        raise Problem(f"{path}: cannot be read ({error.strerror}); {fix}") from error
+
+
+# Until summary format 2 notes were sentences; these are the two that trials had.
+_SPOKEN = re.compile(r"the server (died or became unreachable|refused or closed connections) ([\d.]+) s [^:]*: (\d+) ")
+
+
+def _current(values: Any) -> Any:
+    """Values of an older file as those of today's."""
+    if not isinstance(values, dict):
+        return values
+    found = dict(values)
+    for key in ("latency_ms", "errors", "notes", "spoiled"):
+        if key in found and found[key] is None:
+            del found[key]
+    if any(isinstance(note, str) for note in found.get("notes", ())):
+        found["notes"] = [_note(note) for note in found["notes"]]
+    if "steps" in found:
+        steps = [one if not isinstance(one.get("why_not"), str) else {**one, "why_not": None} for one in found["steps"]]
+        found["steps"] = steps
+    return found
+
+
+def _note(note: Any) -> Any:
+    spoken = _SPOKEN.match(note) if isinstance(note, str) else None
+    if spoken is None:
+        return note
+    tag = "server-died" if spoken[1].startswith("died") else "connections-lost"
+    return {"type": tag, "after_s": float(spoken[2]), "lost": int(spoken[3])}
