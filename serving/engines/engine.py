@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from models.bundle import Bundle
+    from serving.engines.container import Container, Deployment
     from serving.profile import ServingProfile
     from serving.target import Target
 
@@ -188,6 +189,10 @@ class Engine(Protocol):
     """The path of its Prometheus page."""
     facts: tuple[Fact, ...]
     """What the report's checklist states of it."""
+    container: Container | None
+    """Its server in a container; None: there is no image of it."""
+    deployment: Deployment | None
+    """Its server on Kubernetes, in its container's image; None: there are no manifests of it."""
 
     def call(self, target: Target, protocol: str) -> Call:
         """How ``target`` is called over ``protocol``. Raises ValueError for a protocol that it does not speak."""
