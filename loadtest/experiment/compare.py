@@ -69,7 +69,7 @@ def compare(
             stack = Stack(bundle, containers or Choice(), artifacts)
             return ContainerTargets(folder, bundle, experiment.profile, experiment.protocols, stack)
         cores = split_cores(sorted(os.sched_getaffinity(0)))
-        return LocalTargets(folder, bundles, experiment.profile, experiment.protocols, cores, tensorflow_model_server)
+        return LocalTargets(folder, bundles, experiment, cores, tensorflow_model_server)
 
     return _run(experiment, bundles, results, fresh, servers)
 
@@ -109,6 +109,10 @@ def load_running(
         raise Problem(f"{targets_file}: its models are of several data sets: {', '.join(sorted(datasets))}")
     experiment = experiments.load(name, {**overrides, **fixed, "dataset": datasets.pop()})
     first = [target for target in targets if target.model == chosen[0].model]
+    up = {target.name for target in first}
+    if absent := [name for name in experiment.target_names if name not in up]:
+        there = ", ".join(sorted(up))
+        raise Problem(f"{targets_file}: no server of it is called {', '.join(absent)}; there are {there}")
 
     def servers(folder: RunFolder) -> Targets:
         return RemoteTargets(folder, chosen, experiment.protocols, first)
@@ -126,9 +130,9 @@ def _served(targets: Sequence[Target], file: Path) -> dict[str, int]:
     different = {str(models) for models in held.values()}
     if len(different) != 1:
         raise Problem(f"{file}: its targets must serve the same models in the same versions, not {sorted(different)}")
-    for stack, found in addresses.items():
+    for name, found in addresses.items():
         if len(found) > 1:
-            raise Problem(f"{file}: the models of {stack} must be held by one server, not at {sorted(found)}")
+            raise Problem(f"{file}: the models of {name} must be held by one server, not at {sorted(found)}")
     return next(iter(held.values()))
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from loadtest.experiment import target_specs
 from loadtest.experiment.limits import between, one_of
 from loadtest.experiment.scenarios import (
     SCENARIOS,
@@ -24,14 +25,15 @@ from loadtest.experiment.scenarios import (
     Spike,
     section,
 )
+from loadtest.experiment.target_specs import TargetSpec
 from loadtest.generator.arrivals import Shape
 from models.problem import Problem
 from serving.profile import ServingProfile
-from serving.target import PROTOCOLS, STACKS
+from serving.target import PROTOCOLS
 
 BUILT_IN = Path(__file__).resolve().parents[2] / "experiments"
 RUNTIMES = ("process", "container", "kubernetes", "remote")
-# Their images hold one model.
+# Their images hold one model, and they have one server of each engine, all under one profile.
 ONE_MODEL_RUNTIMES = ("container", "kubernetes")
 # Shares of several models may leave this much over: thirds are 0.333.
 SHARES_TOLERANCE = 0.005
@@ -150,7 +152,7 @@ class Experiment:
     model: str = "convnet"
     models: Shares = field(default_factory=dict)
     dataset: str = "fashion-mnist"
-    targets: tuple[str, ...] = STACKS
+    targets: tuple[TargetSpec, ...] = field(default_factory=target_specs.by_default)
     protocols: tuple[str, ...] = ("grpc", "rest")
     runtime: str = "process"
     seed: int = 0
@@ -174,7 +176,8 @@ class Experiment:
             raise Problem(f"name = {self.name!r}: use 1 to 64 letters, digits, '.', '_' or '-'")
         one_of("runtime", self.runtime, RUNTIMES)
         self._check_models()
-        for key, known in (("targets", STACKS), ("protocols", PROTOCOLS), ("scenarios", tuple(SCENARIOS))):
+        self._check_targets()
+        for key, known in (("protocols", PROTOCOLS), ("scenarios", tuple(SCENARIOS))):
             chosen = getattr(self, key)
             for value in chosen:
                 one_of(key, value, known)
@@ -196,7 +199,20 @@ class Experiment:
             if len(starts) not in (1, len(self.targets)):
                 raise Problem(
                     f"capacity.rates.{protocol} = {list(starts)}: use one rate, or one for each of the targets "
-                    f"{', '.join(self.targets)}"
+                    f"{', '.join(self.target_names)}"
+                )
+
+    def _check_targets(self) -> None:
+        names = self.target_names
+        if not names or len(set(names)) != len(names):
+            raise Problem(f"targets = {list(names)}: name each once")
+        for target in self.targets:
+            target.tuned(self.profile)
+            if self.runtime in ONE_MODEL_RUNTIMES and not target.is_shorthand:
+                raise Problem(
+                    f"target.{target.name}: runtime = {self.runtime!r} has one server of each engine, all under "
+                    f"[profile]: name it in targets, without a table ({', '.join(target_specs.SHORTHAND)}), or use "
+                    "runtime = 'process'"
                 )
 
     def _check_models(self) -> None:
@@ -212,6 +228,19 @@ class Experiment:
                 f"models: runtime = {self.runtime!r} serves one model, which its images hold: name it as model, or use "
                 "runtime = 'process' or make loadtest"
             )
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """What the targets are called, in their order."""
+        return tuple(target.name for target in self.targets)
+
+    def target(self, name: str) -> TargetSpec:
+        """The target of that name; KeyError where there is none."""
+        return {target.name: target for target in self.targets}[name]
+
+    def profile_of(self, name: str) -> ServingProfile:
+        """The tuning of one target: the shared profile, and what is different for it."""
+        return self.target(name).tuned(self.profile)
 
     @property
     def mix(self) -> Shares:
@@ -240,6 +269,7 @@ class Experiment:
 
         values = asdict(self)
         del values["model" if self.models else "models"]
+        values.update(target_specs.values(self.targets))
         for name in SCENARIOS:
             if "rates" in values[section(name)] and not values[section(name)]["rates"]:
                 del values[section(name)]["rates"]
@@ -289,6 +319,7 @@ def parse(text: str, file: str = "experiment", overrides: Mapping[str, Any] | No
     try:
         if "model" in values and "models" in values:
             raise Problem("models: give either model or models")
+        _put_targets(values, chosen="targets" in given)
         return _build(Experiment, values, "")
     except Problem as problem:
         found = re.match(r"[\w.-]+", str(problem))
@@ -304,6 +335,24 @@ def _put(values: dict[str, Any], dotted: str, value: Any) -> None:
         if not isinstance(values, dict):
             raise Problem(f"command line: {dotted}: {table} is no table")
     values[key] = value
+
+
+def _put_targets(values: dict[str, Any], chosen: bool) -> None:
+    """Replace the list of names and the tables by what both say; `chosen`: the command line gives the list."""
+    tables = values.pop("target", [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise Problem("target: use tables, [[target]], each with a name, an engine and what is different of [profile]")
+    specs = []
+    for number, table in enumerate(tables, start=1):
+        where = f"target.{table['name']}" if isinstance(table.get("name"), str) else f"target.{number}"
+        for key in ("name", "engine"):
+            if key not in table:
+                raise Problem(f"{where}: give it a {key}")
+        specs.append(_build(TargetSpec, table, where))
+    names = _typed("targets", values["targets"], "tuple[str, ...]") if "targets" in values else None
+    if names is not None and not chosen:
+        target_specs.unnamed(names, specs)
+    values["targets"] = target_specs.parse(names, specs)
 
 
 def _build(kind: type, values: Mapping[str, Any], section: str) -> Any:
@@ -330,11 +379,17 @@ _SECTIONS: dict[str, type] = {
 }
 
 
-def _typed(dotted: str, value: Any, annotation: str) -> Any:
+def _typed(dotted: str, value: Any, annotation: str) -> Any:  # noqa: PLR0911
     """Convert a TOML value to a field's type, or say which type the key takes."""
     if annotation in _SECTIONS:
         if isinstance(value, dict):
             return _build(_SECTIONS[annotation], value, dotted)
+        raise Problem(f"{dotted}: use a table, [{dotted}]")
+    if annotation == "tuple[TargetSpec, ...]":
+        return value
+    if annotation == "Mapping[str, Override]":
+        if isinstance(value, dict):
+            return value
         raise Problem(f"{dotted}: use a table, [{dotted}]")
     if annotation == "Shares":
         if isinstance(value, dict) and len(value) > 1:

@@ -41,7 +41,8 @@ def trial(experiment: Experiment, chosen: Trial, trials: Path, searches: Path, w
     }
     if isinstance(scenario, SingleStream | Offline):
         concurrency = scenario.concurrency if isinstance(scenario, Offline) else 1
-        full = 4 * experiment.profile.max_batch_size * experiment.profile.instances
+        profiles = [experiment.profile_of(name) for name in experiment.target_names]
+        full = 4 * max(profile.max_batch_size * profile.instances for profile in profiles)  # the same load for all
         return {**loop, "kind": "closed-loop", "concurrency": concurrency or max(1, full // scenario.batch)}
     shape = experiment.arrivals
     if isinstance(scenario, Spike):

@@ -1,4 +1,7 @@
-"""Which trial runs when: blocks of one server at a time, interleaved A B B A. Pure functions of the experiment."""
+"""Which trial runs when: blocks of one server at a time, interleaved A B B A, or A B C C B A.
+
+Pure functions of the experiment.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from loadtest.experiment.scenarios import Capacity, Rated
 @dataclass(frozen=True)
 class Trial:
     """One scenario on one target: `rate` in requests/s (0: a closed loop; capacity: where the search starts). Trials of
-    the two targets with the same (protocol, scenario, rate, repetition) share their seed, so that both see the same
+    several targets with the same (protocol, scenario, rate, repetition) share their seed, so that all see the same
     arrivals."""
 
     target: str
@@ -45,17 +48,17 @@ class Block:
 def probes(experiment: Experiment) -> list[Block]:
     """One block without trials for each target, in reverse order: the last target probed is the first measured, and
     its server can stay up."""
-    return [Block(stack, 0) for stack in reversed(experiment.targets)]
+    return [Block(name, 0) for name in reversed(experiment.target_names)]
 
 
 def blocks(experiment: Experiment) -> list[Block]:
-    """The measuring blocks, in A B B A order; within a block the rates are shuffled (seeded), so that drift of the
-    machine does not look like an effect of the rate."""
+    """The measuring blocks, in A B B A order (A B C C B A with three targets); within a block the rates are shuffled
+    (seeded), so that drift of the machine does not look like an effect of the rate."""
     plan = []
     repetitions = max(experiment.scenario(name).repetitions for name in experiment.scenarios)
     for repetition in range(1, repetitions + 1):
-        order = experiment.targets if repetition % 2 else tuple(reversed(experiment.targets))
-        plan += [Block(stack, repetition, _trials(experiment, stack, repetition)) for stack in order]
+        order = experiment.target_names if repetition % 2 else tuple(reversed(experiment.target_names))
+        plan += [Block(name, repetition, _trials(experiment, name, repetition)) for name in order]
     return plan
 
 
@@ -76,7 +79,7 @@ def _starts(
     """Where each target's search starts, for each protocol in the targets' order."""
     (share,) = scenario.fractions
     return {
-        protocol: tuple(_rounded(share * throughput[stack][protocol]) for stack in experiment.targets)
+        protocol: tuple(_rounded(share * throughput[name][protocol]) for name in experiment.target_names)
         for protocol in experiment.protocols
     }
 
@@ -97,32 +100,32 @@ def _rounded(rate: float) -> float:
     return max(1.0, float(f"{rate:.2g}"))
 
 
-def _trials(experiment: Experiment, stack: str, repetition: int) -> tuple[Trial, ...]:
+def _trials(experiment: Experiment, target: str, repetition: int) -> tuple[Trial, ...]:
     trials: list[Trial] = []
     for protocol in experiment.protocols:
-        mild = [trial for name in MILD for trial in _of(experiment, name, stack, protocol, repetition)]
+        mild = [trial for name in MILD for trial in _of(experiment, name, target, protocol, repetition)]
         random.Random(_seed(experiment.seed, protocol, repetition)).shuffle(mild)
         trials += mild
         # What may leave a server overloaded comes after what must not see that.
         for name in experiment.scenarios:
             if name not in MILD:
-                trials += _of(experiment, name, stack, protocol, repetition)
+                trials += _of(experiment, name, target, protocol, repetition)
     return tuple(trials)
 
 
 MILD = ("ladder", "server", "single-stream")
 
 
-def _of(experiment: Experiment, name: str, stack: str, protocol: str, repetition: int) -> list[Trial]:
+def _of(experiment: Experiment, name: str, target: str, protocol: str, repetition: int) -> list[Trial]:
     """One repetition of a scenario; none where it has fewer repetitions or was not asked for."""
     scenario = experiment.scenario(name)
     if name not in experiment.scenarios or repetition > scenario.repetitions:
         return []
     rates = scenario.rates[protocol] if isinstance(scenario, Rated) else (0.0,)
     if isinstance(scenario, Capacity) and len(rates) > 1:
-        rates = (rates[experiment.targets.index(stack)],)
+        rates = (rates[experiment.target_names.index(target)],)
     key = (protocol, repetition) if name == "ladder" else (name, protocol, repetition)
-    return [Trial(stack, protocol, rate, repetition, _seed(experiment.seed, *key, rate), name) for rate in rates]
+    return [Trial(target, protocol, rate, repetition, _seed(experiment.seed, *key, rate), name) for rate in rates]
 
 
 def _seed(*parts: object) -> int:

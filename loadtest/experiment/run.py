@@ -123,12 +123,13 @@ class _Job:
         if not cores:
             return
         known: dict[str, Any] = self.folder.read("model-time.json", {})
-        for stack in self.experiment.targets:
-            if stack not in known:
-                self.progress.now(f"{stack}: the model alone, without a server")
-                profile, shares = self.experiment.profile, self.experiment.mix.values()
-                alone = [model_time.measure(bundle, stack, profile, cores) for bundle in self.bundles]
-                known[stack] = model_time.mean(alone, list(shares))
+        for name in self.experiment.target_names:
+            if name not in known:
+                self.progress.now(f"{name}: the model alone, without a server")
+                profile, shares = self.experiment.profile_of(name), self.experiment.mix.values()
+                world = self.experiment.target(name).world
+                alone = [model_time.measure(bundle, world, profile, cores) for bundle in self.bundles]
+                known[name] = model_time.mean(alone, list(shares))
                 self.folder.write("model-time.json", known)
 
     def probe(self) -> None:

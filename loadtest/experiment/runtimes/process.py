@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from loadtest.experiment.file import Experiment
 from loadtest.experiment.observation import Prometheus
 from loadtest.experiment.run_folder import RunFolder
 from loadtest.experiment.runtimes.proven import Proven
 from models.bundle import Bundle
-from serving.profile import ServingProfile
 from serving.runtimes.process import launch
 from serving.target import Target
 
@@ -21,39 +22,39 @@ class LocalTargets:
         self,
         folder: RunFolder,
         bundles: Sequence[Bundle],
-        profile: ServingProfile,
-        protocols: Sequence[str],
+        experiment: Experiment,
         cores: tuple[tuple[int, ...], tuple[int, ...]],
         tensorflow_model_server: Path | None = None,
     ) -> None:
         self.server_cores, self.generator_cores = cores
-        self._folder, self._bundles, self._profile = folder, bundles, profile
+        self._folder, self._bundles, self._experiment = folder, bundles, experiment
         self._model_server = tensorflow_model_server
-        self._proven = Proven(folder, bundles, protocols)
+        self._proven = Proven(folder, bundles, experiment.protocols)
         self._prometheus: Prometheus | None = None
         self._running: launch.RunningTarget | None = None
 
     def observe(self, prometheus: Prometheus | None) -> None:
         self._prometheus = prometheus
 
-    def use(self, stack: str, now: Callable[[str], None]) -> None:
-        if self._running and self._running.target.name == stack:
+    def use(self, name: str, now: Callable[[str], None]) -> None:
+        if self._running and self._running.target.name == name:
             return
         self.stop()
         self._running = launch.start(
-            stack,
+            self._experiment.target(name).world,
             self._bundles[0],
-            self._profile,
-            self._folder.new_folder("servers", stack),
+            self._experiment.profile_of(name),
+            self._folder.new_folder("servers", name),
             beside=self._bundles[1:],
             cores=self.server_cores,
             tensorflow_model_server=self._model_server,
         )
+        self._running.target = replace(self._running.target, name=name)
         if self._prometheus:
             self._prometheus.watch_server(self._running.target, self._running.process.pid)
         self._proven.prove(self._running.target, now)
 
-    def target(self, stack: str) -> Target:
+    def target(self, name: str) -> Target:
         assert self._running is not None
         return self._running.target
 

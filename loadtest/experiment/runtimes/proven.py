@@ -12,7 +12,7 @@ from serving.target import Target
 
 
 class Proven:
-    """Wire parity once for each stack and model, and the list of targets, both kept in the run's folder."""
+    """Wire parity once for each target and model, and the list of targets, both kept in the run's folder."""
 
     def __init__(self, folder: RunFolder, bundles: Sequence[Bundle], protocols: Sequence[str]) -> None:
         self._folder, self._bundles, self._protocols = folder, bundles, protocols

@@ -28,15 +28,15 @@ class RemoteTargets:
     def observe(self, prometheus: Prometheus | None) -> None:
         self._prometheus = prometheus
 
-    def use(self, stack: str, now: Callable[[str], None]) -> None:
+    def use(self, name: str, now: Callable[[str], None]) -> None:
         if self._prometheus:
-            self._prometheus.watch_server(self.target(stack))
-        self._proven.prove(self.target(stack), now)
+            self._prometheus.watch_server(self.target(name))
+        self._proven.prove(self.target(name), now)
 
-    def target(self, stack: str) -> Target:
-        if stack not in self._targets:
-            raise Problem(f"no running {stack} server is named; it has {', '.join(self._targets) or 'none'}")
-        return self._targets[stack]
+    def target(self, name: str) -> Target:
+        if name not in self._targets:
+            raise Problem(f"no running server is called {name}; there is {', '.join(self._targets) or 'none'}")
+        return self._targets[name]
 
     def check(self) -> None:
         """Somebody else's server: its death shows as errors in the trial."""

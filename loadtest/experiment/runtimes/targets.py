@@ -18,10 +18,10 @@ class Targets(Protocol):
     def observe(self, prometheus: Prometheus | None) -> None:
         """Tell this Prometheus which server to scrape from now on."""
 
-    def use(self, stack: str, now: Callable[[str], None]) -> None:
-        """Have this stack's server up, alone, and proven; raises `Problem` where it fails."""
+    def use(self, name: str, now: Callable[[str], None]) -> None:
+        """Have this target's server up, alone, and proven; raises `Problem` where it fails."""
 
-    def target(self, stack: str) -> Target:
+    def target(self, name: str) -> Target:
         """The server in use, as clients see it."""
 
     def check(self) -> None:

@@ -1,12 +1,15 @@
+import tomllib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtest.experiment import file as experiment
 from loadtest.experiment.file import Experiment, Generator, Ladder, Slo, WarmUp
+from loadtest.experiment.target_specs import ENGINES, TargetSpec, by_default
 from models.problem import Problem
 from serving.profile import ServingProfile
-from serving.target import PROTOCOLS, STACKS
+from serving.target import PROTOCOLS
 
 
 def refused(text: str) -> str:
@@ -18,7 +21,7 @@ def refused(text: str) -> str:
 
 def test_built_in_default_covers_both_stacks_and_protocols_with_a_ladder_of_at_least_four():
     default = experiment.load("default")
-    assert default.targets == ("pytorch", "tensorflow")
+    assert default.targets == (TargetSpec("pytorch", "torchserve"), TargetSpec("tensorflow", "tensorflow-serving"))
     assert default.protocols == ("grpc", "rest")
     assert len(default.ladder.fractions) >= 4
     assert default.ladder.repetitions >= 2
@@ -47,6 +50,9 @@ def test_smoke_is_the_small_one():
         ("[profile]\nmax_batch_size = 0\n", "mine.toml:2: profile.max_batch_size = 0: use a whole number of 1 or more"),
         ("[profile]\nthreads = 2\ndevice = 'tpu'\n", "mine.toml:3: profile.device = 'tpu': use one of cpu, gpu"),
         ("targets = ['pytorch', 'mxnet']\n", "mine.toml:1: targets = 'mxnet': use pytorch, tensorflow"),
+        ("targets = ['pytorch', 'pytorch']\n", "mine.toml:1: targets = ['pytorch', 'pytorch']: name each once"),
+        ("targets = []\n", "mine.toml:1: targets = []: name each once"),
+        ("targets = ['pytorhc']\n", "mine.toml:1: targets = 'pytorhc': did you mean pytorch?"),
         ("protocols = ['grpc', 'grpc']\n", "mine.toml:1: protocols = ['grpc', 'grpc']: name each once, of "),
         ("seed = 1\nprofile = 3\n", "mine.toml:2: profile: use a table, [profile]"),
         ("name = '../x'\n", "mine.toml:1: name = '../x': use 1 to 64 letters"),
@@ -147,13 +153,73 @@ def test_set_without_key_or_value_is_refused(argument):
         experiment.override(argument)
 
 
+THREE = """
+targets = ["pytorch", "tensorflow", "unbatched"]
+
+[profile]
+threads = 2
+
+[[target]]
+name = "unbatched"
+engine = "tensorflow-serving"
+profile = { max_batch_size = 1 }
+"""
+
+
+def test_a_target_has_a_name_an_engine_and_a_tuning_of_its_own():
+    three = experiment.parse(THREE)
+    assert three.target_names == ("pytorch", "tensorflow", "unbatched")
+    assert [one.engine for one in three.targets] == ["torchserve", "tensorflow-serving", "tensorflow-serving"]
+    assert three.profile_of("tensorflow") == three.profile == ServingProfile(threads=2)
+    assert three.profile_of("unbatched") == ServingProfile(threads=2, max_batch_size=1)
+
+
+def test_the_tables_alone_are_the_targets_in_their_order():
+    alone = experiment.parse(THREE.replace('targets = ["pytorch", "tensorflow", "unbatched"]', ""))
+    assert alone.target_names == ("unbatched",)
+    assert experiment.parse("").target_names == ("pytorch", "tensorflow")
+
+
+def test_the_command_line_chooses_among_the_targets_that_are_defined():
+    assert experiment.parse(THREE, "f", {"targets": ["unbatched"]}).targets == experiment.parse(THREE).targets[2:]
+
+
+def test_shorthand_stays_shorthand_in_what_is_saved():
+    saved = tomllib.loads(experiment.parse("").to_toml())
+    assert saved["targets"] == ["pytorch", "tensorflow"]
+    assert "target" not in saved
+    saved = tomllib.loads(experiment.parse(THREE).to_toml())
+    assert saved["targets"] == ["pytorch", "tensorflow", "unbatched"]
+    assert saved["target"] == [
+        {"name": "unbatched", "engine": "tensorflow-serving", "profile": {"max_batch_size": 1}},
+    ]
+
+
 rates = st.lists(st.floats(0.5, 9000), min_size=1, max_size=5).map(tuple)
+specs = st.builds(
+    TargetSpec,
+    name=st.from_regex(r"[A-Za-z0-9]{1,10}(-[a-z0-9]{1,10})?", fullmatch=True),
+    engine=st.sampled_from(ENGINES),
+    profile=st.fixed_dictionaries(
+        {},
+        optional={
+            "max_batch_size": st.integers(1, 64),
+            "batch_timeout_ms": st.floats(0, 100),
+            "device": st.sampled_from(["cpu", "gpu"]),
+        },
+    ),
+)
 experiments = st.builds(
     Experiment,
     name=st.from_regex(r"[a-z][a-z0-9-]{0,20}", fullmatch=True),
     models=st.one_of(st.just({}), st.floats(0.01, 0.99).map(lambda share: {"convnet": share, "lenet": 1 - share})),
     dataset=st.text(min_size=1, max_size=20),
-    targets=st.sampled_from([STACKS, STACKS[:1], STACKS[::-1]]),
+    targets=st.one_of(
+        st.sampled_from([by_default(), by_default()[:1], by_default()[::-1]]),
+        st.lists(
+            st.one_of(specs, st.sampled_from(by_default())), min_size=1, max_size=4, unique_by=lambda one: one.name
+        ).map(tuple),
+    ),
     protocols=st.just(PROTOCOLS[:2]),
     seed=st.integers(0, 2**40),
     profile=st.builds(ServingProfile, max_batch_size=st.integers(1, 64), batch_timeout_ms=st.floats(0, 100)),

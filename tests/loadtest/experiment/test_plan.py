@@ -8,13 +8,20 @@ from loadtest.experiment import phase_plan, phases, plan
 from loadtest.experiment.file import Experiment
 from loadtest.experiment.plan import Trial
 from loadtest.experiment.scenarios import SCENARIOS, Capacity, Spike
-from serving.target import STACKS
+from loadtest.experiment.target_specs import TargetSpec
 
 FIXED = Experiment(scenarios=("ladder",)).with_rates({"grpc": (100.0, 200.0, 300.0), "rest": (50.0, 75.0)})
 
 
 def test_targets_alternate_a_b_b_a():
     assert [block.target for block in plan.blocks(FIXED)] == ["pytorch", "tensorflow", "tensorflow", "pytorch"]
+
+
+def test_three_targets_alternate_a_b_c_c_b_a():
+    three = replace(FIXED, targets=(*FIXED.targets, TargetSpec("unbatched", FIXED.targets[0].engine)))
+    a, b, c = three.target_names
+    assert [block.target for block in plan.blocks(three)] == [a, b, c, c, b, a]
+    assert plan.probes(three)[-1].target == a
 
 
 def test_the_last_probed_server_is_the_first_measured():
@@ -87,7 +94,8 @@ def test_a_scenario_s_rates_are_shares_of_the_slower_target():
 def test_each_capacity_search_starts_near_what_its_own_target_can_do():
     resolved = plan.resolve(ALL, PROBED)
     assert resolved.capacity.rates == {
-        protocol: tuple(round(0.9 * PROBED[stack][protocol]) for stack in ALL.targets) for protocol in ALL.protocols
+        protocol: tuple(round(0.9 * PROBED[stack][protocol]) for stack in ALL.target_names)
+        for protocol in ALL.protocols
     }
     starts = {(trial.target, trial.protocol): trial.rate for trial in searches(resolved)}
     assert starts == {
@@ -95,8 +103,8 @@ def test_each_capacity_search_starts_near_what_its_own_target_can_do():
     }
     given = replace(ALL, capacity=Capacity(rates={"grpc": (70.0,), "rest": (30.0, 40.0)}))
     starts = {(trial.target, trial.protocol): trial.rate for trial in searches(plan.resolve(given, PROBED))}
-    assert {starts[stack, "grpc"] for stack in STACKS} == {70.0}
-    assert [starts[stack, "rest"] for stack in ALL.targets] == [30.0, 40.0]
+    assert {starts[stack, "grpc"] for stack in ALL.target_names} == {70.0}
+    assert [starts[stack, "rest"] for stack in ALL.target_names] == [30.0, 40.0]
 
 
 def searches(resolved: Experiment) -> list[Trial]:
