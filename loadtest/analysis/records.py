@@ -1,0 +1,845 @@
+"""The results of a run as typed records: what summary.json holds, whole, and what the report is made from.
+
+Latencies are in milliseconds, rates in requests/s, times in seconds unless a name says otherwise (`at`, `started_at`:
+Unix time), intervals are 95 %. What was decided is an enumeration or one of a union of records (told apart by
+``kind``); no field holds a sentence. `docs/summary.schema.json` is the JSON Schema of `Summary`; a change of what a
+field means is a new `FORMAT`.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import msgspec
+
+from loadtest.experiment.file import Slo
+from loadtest.experiment.warnings import Noted, RunWarning, kind
+from serving.engines.engine import Knob
+
+FORMAT = 2  # 1, which had no number, held sentences
+
+# [low, high]; an end is None where the data set no bound.
+Interval = tuple[float | None, float | None]
+# One value of a profile.
+Setting = bool | int | float | str | None
+
+
+class Record(msgspec.Struct, frozen=True):
+    """Values that do not change."""
+
+
+class Estimate(Record, frozen=True):
+    """A figure with its interval; ``ci95`` is None where there is nothing to base one on."""
+
+    value: float | None
+    ci95: Interval | None
+
+
+# --- what was asked, where, and of what ---
+
+
+class Ladder(Record, frozen=True, kw_only=True):
+    """The experiment's fixed rates: requests/s by protocol, each of them ``repetitions`` times for ``duration_s``."""
+
+    rates: dict[str, tuple[float, ...]] = {}
+    repetitions: int | None = None
+    duration_s: float | None = None
+    arrival: str = "poisson"
+    batch: int = 1
+
+
+class Cost(Record, frozen=True, kw_only=True):
+    """The price of a node for an hour, its currency, and the images/s that are expected; 0: not known."""
+
+    price_per_hour: float = 0.0
+    currency: str = "USD"
+    expected_rate: float = 0.0
+
+
+class ExperimentInfo(Record, frozen=True, kw_only=True):
+    """The experiment as resolved. What a run did not save is None or empty.
+
+    models    the models that each server holds, and their shares of the requests; empty where it is one
+    targets   their names, in the experiment's order
+    profile   the serving profile shared by the targets; `overrides`: target → what differs from it there
+    slo       with the defaults filled in
+    ladder    None where no rates were fixed
+    sections  the experiment file's other sections as they stand there: scenarios, warm-up, generator, …
+    """
+
+    name: str | None = None
+    model: str | None = None
+    models: dict[str, float] = {}
+    dataset: str | None = None
+    targets: tuple[str, ...] = ()
+    protocols: tuple[str, ...] = ()
+    runtime: str | None = None
+    seed: int = 0
+    scenarios: tuple[str, ...] = ("ladder",)
+    profile: dict[str, Setting] = {}
+    overrides: dict[str, dict[str, Setting]] = {}
+    slo: Slo = msgspec.field(default_factory=Slo)
+    ladder: Ladder | None = None
+    cost: Cost = msgspec.field(default_factory=Cost)
+    sections: dict[str, Any] = {}
+
+    def images_of(self, scenario: str) -> int:
+        """Images in one request of a scenario."""
+        if scenario == "ladder":
+            return self.ladder.batch if self.ladder else 1
+        return int((self.sections.get(scenario) or {}).get("batch", 1))
+
+
+class Lateness(Record, frozen=True, kw_only=True):
+    """How late the machine woke a process before any load, milliseconds."""
+
+    p50: float | None = None
+    p99: float | None = None
+    max: float | None = None
+
+
+class Node(Record, frozen=True, kw_only=True):
+    """The node of a cluster that a target's server ran on."""
+
+    node: str | None = None
+    instance_type: str | None = None
+    gpu: str | None = None
+    capacity: dict[str, str] = {}
+    kernel: str | None = None
+    kubelet: str | None = None
+    image: str | None = None
+
+
+class Environment(Record, frozen=True, kw_only=True):
+    """Where a run took place; what was not saved is None or empty.
+
+    server_cores, generator_cores  CPUs that each is pinned to; empty: not pinned
+    load_average_at_start          over 1, 5 and 15 minutes
+    prometheus                     its version, None where it did not watch the run
+    order                          the targets in the order in which their servers were started
+    nodes                          target → its node, in a cluster
+    """
+
+    cpu_model: str | None = None
+    cpu_count: int | None = None
+    memory_bytes: int | None = None
+    os: str | None = None
+    kernel: str | None = None
+    python: str | None = None
+    libraries: dict[str, str] = {}
+    git_commit: str | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    load_average_at_start: tuple[float, ...] = ()
+    generator_priority: str | None = None
+    wake_up_lateness_ms: Lateness | None = None
+    server_cores: tuple[int, ...] = ()
+    generator_cores: tuple[int, ...] = ()
+    prometheus: str | None = None
+    order: tuple[str, ...] = ()
+    cluster: str | None = None
+    nodes: dict[str, Node] = {}
+    warnings: tuple[RunWarning, ...] = ()
+
+
+class ModelShare(Record, frozen=True, kw_only=True):
+    """One of several models of a server: its version, and its share of the requests."""
+
+    name: str
+    version: int | str | None
+    share: float
+
+
+class TargetInfo(Record, frozen=True, kw_only=True):
+    """A target: what it is called and what really answered.
+
+    engine          the engine's id; ``stands_in_for``: of the engine in whose place it was measured, None where it is
+                    the one that was asked for
+    models          where the server holds several
+    knobs           what the server was really given
+    caveats         what else is not as it seems (see `serving.target.Caveat`)
+    measured        whether the run holds a trial of it
+    """
+
+    name: str
+    engine: str | None = None
+    engine_version: str | None = None
+    stands_in_for: str | None = None
+    runtime: str | None = None
+    model: str | None = None
+    version: int | str | None = None
+    models: tuple[ModelShare, ...] = ()
+    cores: tuple[int, ...] = ()
+    knobs: tuple[Knob, ...] = ()
+    caveats: tuple[str, ...] = ()
+    measured: bool = False
+
+
+# --- whether all targets serve the same model ---
+
+
+class Doubt(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=kind):
+    """Why parity is not proven. ``model``: of which of several models, else empty; ``run``: in which of two runs."""
+
+    model: str = ""
+    run: str = ""
+
+
+class NoExportParity(Doubt, frozen=True, kw_only=True):
+    """The bundle's manifest holds no parity figures."""
+
+
+class NotCompared(Doubt, frozen=True, kw_only=True):
+    """A target's answers over a protocol were not compared with the reference."""
+
+    target: str
+    protocol: str
+
+
+class ExportDiffers(Doubt, frozen=True, kw_only=True):
+    """An export differs from the reference by more than is allowed; ``difference``: None where it is not a number."""
+
+    export: str
+    difference: float | None
+    allowed: float
+
+
+class AnswersDiffer(Doubt, frozen=True, kw_only=True):
+    """A target's answers over a protocol differ from the reference by more than is allowed."""
+
+    target: str
+    protocol: str
+    difference: float | None
+    allowed: float
+
+
+WhyNotProven = NoExportParity | NotCompared | ExportDiffers | AnswersDiffer
+
+
+class ExportParity(Record, frozen=True, kw_only=True):
+    """A form of the model against eager PyTorch, on the whole test split. The reference itself has an accuracy only."""
+
+    accuracy: float | None = None
+    max_abs_diff: float | None = None
+    top1_agreement: float | None = None
+    is_reference: bool = False
+
+
+class WireParity(Record, frozen=True, kw_only=True):
+    """A running server's answers over one protocol against the reference.
+
+    disagreements  (expected class, answered class, times), where best classes differed
+    examples       index of a kept sample → (best class, its probability)
+    """
+
+    max_abs_diff: float | None = None
+    top1_agreement: float | None = None
+    samples: int | None = None
+    disagreements: tuple[tuple[int, int, int], ...] = ()
+    examples: dict[str, tuple[int, float]] = {}
+
+
+class Parity(Record, frozen=True, kw_only=True):
+    """The evidence that all targets serve the same model, and whether it is complete.
+
+    tolerance     the largest difference of a probability that is allowed
+    samples       of the test split, through every export; `wire_samples`: through every server
+    exports       form → its figures; `wire`: target → protocol → its figures. Empty where there are several models
+    max_abs_diff  the largest over all exports, targets and protocols; None where nothing was compared
+    by_model      the evidence of each of several models; empty where there is one
+    """
+
+    tolerance: float
+    samples: int | None
+    wire_samples: int | None
+    exports: dict[str, ExportParity]
+    wire: dict[str, dict[str, WireParity]]
+    max_abs_diff: float | None
+    proven: bool
+    why_not_proven: tuple[WhyNotProven, ...]
+    by_model: dict[str, Parity] = {}
+
+
+# --- measurements ---
+
+
+class Reason(msgspec.Struct, frozen=True, tag_field="kind", tag=kind):
+    """What is to be known of a trial; ``kind`` says what."""
+
+
+class SentLate(Reason, frozen=True):
+    """The generator sent late: its schedule slip (p99) against what is allowed, and the share of the machine's CPU time
+    that its host gave to others meanwhile."""
+
+    slip_p99_ms: float
+    allowed_ms: float
+    cpu_stolen: float
+
+
+class SlipUnknown(Reason, frozen=True):
+    """The generator did not record its slip, so it cannot prove that it kept its schedule."""
+
+
+class ArrivalsDropped(Reason, frozen=True):
+    """Arrivals that were dropped because so many requests were already in flight."""
+
+    dropped: int
+    max_in_flight: int | None
+
+
+class WrongAnswers(Reason, frozen=True):
+    """Answers that were wrong, of those that were checked."""
+
+    wrong: int
+    checked: int | None
+
+
+class ServerDied(Reason, frozen=True):
+    """From ``at_s`` seconds into the trial the server answered nothing any more; ``failed``: requests that failed to
+    connect or lost their connection. Both are None where an earlier format kept no values."""
+
+    at_s: float | None = None
+    failed: int | None = None
+
+
+class NoAnswer(Reason, frozen=True):
+    """No request was answered correctly, so there is no latency."""
+
+
+class UnsteadyWarmUp(Reason, frozen=True):
+    """The warm-up was not steady when it reached its cap, so a warming server was measured."""
+
+    cap_s: float | None
+
+
+class WorkerLost(Reason, frozen=True):
+    """A worker of the generator was lost in the trial."""
+
+    worker: str
+
+
+WhyInvalid = (
+    SentLate | SlipUnknown | ArrivalsDropped | WrongAnswers | ServerDied | NoAnswer | UnsteadyWarmUp | WorkerLost
+)
+
+
+class TrialRepeated(Reason, frozen=True):
+    """The trial was repeated, because the generator had sent late: the slip (p99) of each attempt put aside."""
+
+    slips_p99_ms: tuple[float, ...]
+
+
+class WarmUpRepeated(Reason, frozen=True):
+    """The warm-up was repeated: so many attempts did not get steady."""
+
+    attempts: int
+
+
+class NotSettled(Reason, frozen=True):
+    """The latency had not settled when the warm-up ended: a server that gets faster yet was measured."""
+
+
+class BusyGenerator(Reason, frozen=True):
+    """The generator used so much of its core, a share."""
+
+    share: float
+
+
+class ConnectionsLost(Reason, frozen=True):
+    """The server refused or closed connections, first at ``at_s`` seconds into the trial, and answered others later."""
+
+    at_s: float
+    failed: int
+
+
+class CountsDiffer(Reason, frozen=True):
+    """The histograms hold other numbers of answers than the counters say were ok."""
+
+    in_histograms: int
+    in_counters: int
+
+
+class TrialRemark(Reason, frozen=True):
+    """A sentence of its own: an earlier format's, which kept no values."""
+
+    text: str
+
+
+Notice = TrialRepeated | WarmUpRepeated | NotSettled | BusyGenerator | ConnectionsLost | CountsDiffer | TrialRemark
+
+
+class Fault(Record, frozen=True):
+    """Why a measurement is not valid, and the repetitions (from 1) that it holds for."""
+
+    repetitions: tuple[int, ...]
+    reason: WhyInvalid
+
+
+class Caution(Record, frozen=True):
+    """What a reader should know of a measurement that counts all the same, and the repetitions that it holds for;
+    none where it is of all of them together."""
+
+    repetitions: tuple[int, ...]
+    reason: Notice
+
+
+class Percentiles(Record, frozen=True, kw_only=True):
+    """Latencies in milliseconds from the merged histogram; None where nothing was answered. Also by name:
+    ``latency_ms["p99"]``."""
+
+    p50: float | None = None
+    p90: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+    p999: float | None = None
+    max: float | None = None
+
+    def __getitem__(self, name: str) -> float | None:
+        value: float | None = getattr(self, name)
+        return value
+
+
+class Intervals(Record, frozen=True, kw_only=True):
+    """The 95 % intervals of a measurement's figures; None where there is none. Also by name: ``ci95["p99"]``."""
+
+    p50: tuple[float, float] | None = None
+    p90: tuple[float, float] | None = None
+    p95: tuple[float, float] | None = None
+    p99: tuple[float, float] | None = None
+    p999: tuple[float, float] | None = None
+    max: tuple[float, float] | None = None
+    achieved_rate: tuple[float, float] | None = None
+    goodput: tuple[float, float] | None = None
+
+    def __getitem__(self, name: str) -> tuple[float, float] | None:
+        bounds: tuple[float, float] | None = getattr(self, name)
+        return bounds
+
+
+class Requests(Record, frozen=True, kw_only=True):
+    """How many requests were due, sent, answered in any way, and answered right; and how many arrivals were dropped."""
+
+    scheduled: int = 0
+    sent: int = 0
+    completed: int = 0
+    ok: int = 0
+    dropped: int = 0
+
+
+class Slip(Record, frozen=True, kw_only=True):
+    """The generator's schedule slip in milliseconds, the largest over the repetitions."""
+
+    p99: float | None = None
+    max: float | None = None
+
+
+class ServerFigures(Record, frozen=True, kw_only=True):
+    """What Prometheus knew of the server in one trial: requests/s, milliseconds, images; None where it cannot tell."""
+
+    throughput: float | None = None
+    latency_ms: Percentiles = msgspec.field(default_factory=Percentiles)
+    latency_ms_mean: float | None = None
+    latency_meaning: str | None = None
+    batch_size_mean: float | None = None
+    compute_ms_mean: float | None = None
+    queue_ms_mean: float | None = None
+    source: str | None = None
+
+
+class ModelFigures(Record, frozen=True, kw_only=True):
+    """What one of several models did in a measurement: its share of the requests, p50 and p99, and errors by kind."""
+
+    share: float
+    requests: Requests
+    latency_ms: Percentiles
+    errors: dict[str, int]
+
+
+class Measurement(Record, frozen=True, kw_only=True):
+    """All repetitions of one load on one target over one protocol.
+
+    offered_rate   requests/s; 0 for a closed loop
+    batch          images in one request
+    achieved_rate  ok answers over the measured time and the backlog that grew in it; `images_per_s` likewise
+    goodput        ok answers within the SLO's latency
+    errors         kind → how many; `error_ratio`: of the requests that were sent
+    few_samples    percentiles with fewer than ten answers beyond them
+    duration_s     measured, over all repetitions
+    in_flight_max, generator_cpu, cpu_stolen  the largest over the repetitions; the latter two are shares
+    warm_up_throughput  requests/s of the closed loop before each repetition
+    trials, spoiled     folders of the repetitions, and of attempts that the generator spoiled
+    recovery_s     spike: for each repetition, seconds from its end until p99 of every later second meets the SLO (0: it
+                   was never missed after; None: it never met it again)
+    drift_p50, drift_p99  soak: the percentile in the last quarter of the time over that in the first
+    by_model       empty where there is one model
+    """
+
+    target: str
+    protocol: str
+    scenario: str
+    offered_rate: float
+    engine: str | None
+    engine_version: str | None
+    batch: int
+    achieved_rate: float
+    goodput: float
+    images_per_s: float
+    latency_ms: Percentiles
+    ci95: Intervals
+    requests: Requests
+    errors: dict[str, int]
+    error_ratio: float
+    schedule_slip_ms: Slip
+    valid: bool
+    why_not_valid: tuple[Fault, ...]
+    cautions: tuple[Caution, ...]
+    few_samples: tuple[str, ...]
+    repetitions: int
+    duration_s: float
+    in_flight_max: int | None
+    generator_cpu: float | None
+    cpu_stolen: float | None
+    warm_up_throughput: tuple[float | None, ...]
+    server: tuple[ServerFigures, ...]
+    trials: tuple[str, ...]
+    spoiled: tuple[str, ...]
+    recovery_s: tuple[int | None, ...] | None = None
+    drift_p50: float | None = None
+    drift_p99: float | None = None
+    by_model: dict[str, ModelFigures] = {}
+
+
+# --- capacity ---
+
+
+class WhyOpen(enum.Enum):
+    """Why an end of a capacity's interval is open, and which: an end's `OpenEnd.rate` is the rate that is meant.
+
+    NOTHING_VALID     both: no trial is valid (no rate)
+    NO_RATE_MET       the lower: no rate from this one on met the SLO
+    SELDOM_MET        the lower: this rate met it, but not so often that it could not be chance
+    NO_RATE_MISSED    the upper: no rate up to this one missed the SLO
+    SELDOM_MISSED     the upper: this rate missed it, but not so often that it could not be chance
+    """
+
+    NOTHING_VALID = "nothing-valid"
+    NO_RATE_MET = "no-rate-met"
+    SELDOM_MET = "seldom-met"
+    NO_RATE_MISSED = "no-rate-missed"
+    SELDOM_MISSED = "seldom-missed"
+
+
+class OpenEnd(Record, frozen=True):
+    """An open end of a capacity's interval (see `WhyOpen`)."""
+
+    why: WhyOpen
+    rate: float | None = None
+
+
+class Capacity(Record, frozen=True, kw_only=True):
+    """The highest rate of a target over a protocol that meets the SLO, requests/s.
+
+    scenario     "capacity" where a search was made, else "ladder"
+    max_rate     the highest offered rate that meets the SLO; None where no tested rate does
+    bracket      (max_rate, the rate above it that does not), its end None where no tested rate missed
+    confirmed    both ends of a search's bracket were repeated and said the same; a ladder's: they were repeated
+    out_of_time  the search was ended by its time budget
+    ci95         an end is None where no tested rate sets a bound; `open_ends` says why
+    """
+
+    target: str
+    protocol: str
+    scenario: str
+    slo: Slo
+    max_rate: float | None
+    bracket: Interval
+    confirmed: bool
+    out_of_time: bool
+    ci95: Interval
+    open_ends: tuple[OpenEnd, ...]
+    tested_rates: tuple[float, ...]
+
+
+# --- where the time goes ---
+
+
+class Untold(enum.Enum):
+    """Why a part of the latency is not known, or only within limits.
+
+    QUEUE          the server does not report how long a request waits for its batch
+    BATCH          the server does not report how large its batches are, so the model's time is not known
+    MODEL          the model alone was not measured (`Decomposition.model_problem` says why, where it was tried)
+    UNEVEN         the model alone took longer than inside the server: the machine was not equally fast twice
+    """
+
+    QUEUE = "queue"
+    BATCH = "batch"
+    MODEL = "model"
+    UNEVEN = "uneven"
+
+
+class Parts(Record, frozen=True, kw_only=True):
+    """Milliseconds of the mean latency (see `loadtest.analysis.decomposition`); None where nobody can tell. Also by
+    name: ``parts_ms["queue"]``."""
+
+    model: float | None = None
+    queue: float | None = None
+    runtime: float | None = None
+    transport: float | None = None
+
+    def __getitem__(self, name: str) -> float | None:
+        value: float | None = getattr(self, name)
+        return value
+
+
+class Decomposition(Record, frozen=True, kw_only=True):
+    """Where the mean latency of a measurement goes; ``batch_size_mean``: the server's mean batch, images."""
+
+    target: str
+    protocol: str
+    scenario: str
+    offered_rate: float
+    parts_ms: Parts
+    total_ms: float
+    batch_size_mean: float | None
+    cannot_report: tuple[Untold, ...] = ()
+    model_problem: str | None = None
+
+
+# --- verdicts ---
+
+
+class Metric(enum.Enum):
+    """What a verdict compares: p99 latency and requests/s within the SLO at one rate, or the highest rate within it."""
+
+    P99 = "p99"
+    GOODPUT = "goodput"
+    CAPACITY = "capacity"
+
+
+class Outcome(enum.Enum):
+    """How a verdict came out. Only WINNER names one.
+
+    no ratio:
+    NO_COMMON_RATE       the two were not both measured at a common rate
+    NO_VALID_RATE        at no common rate were both measurements valid (p99: and both servers keeping up)
+    NO_RATE_MET_SLO      `because_of` met the SLO at no rate that was tried
+
+    a ratio, but:
+    NO_DIFFERENCE_SHOWN  its interval includes 1, or there is none
+    NOT_AFTER_CORRECTION its interval excludes 1, but not after Holm's correction for all `comparisons`
+    ONE_REPETITION_ONLY  one of the two was measured once, so nothing tells how much a repetition would differ
+    TOO_MANY_ERRORS      `because_of` failed more requests than the SLO allows (`error_ratios`)
+    NOT_CONFIRMED        the boundaries of the searches of `because_of` were not confirmed by a repeat
+    PARITY_NOT_PROVEN    the servers are not proven to serve the same model
+    """
+
+    WINNER = "winner"
+    NO_COMMON_RATE = "no-common-rate"
+    NO_VALID_RATE = "no-valid-rate"
+    NO_RATE_MET_SLO = "no-rate-met-slo"
+    NO_DIFFERENCE_SHOWN = "no-difference-shown"
+    NOT_AFTER_CORRECTION = "not-after-correction"
+    ONE_REPETITION_ONLY = "one-repetition-only"
+    TOO_MANY_ERRORS = "too-many-errors"
+    NOT_CONFIRMED = "not-confirmed"
+    PARITY_NOT_PROVEN = "parity-not-proven"
+
+
+class Verdict(Record, frozen=True, kw_only=True):
+    """The answer to one question about two targets over a protocol.
+
+    compared      (first, second)
+    offered_rate  requests/s at which they are compared; None for a capacity, and where there is no verdict
+    figures       of the first and of the second: p99 (ms), goodput or capacity (requests/s); None without a verdict
+    ratio         first / second; None where there is no verdict, where it is `unbounded` (the second's figure is 0 and
+                  the first's is not), and where both are 0. ``ci95`` is of that ratio
+    p_value       None where there is nothing to base one on; `p_adjusted`: after Holm's correction for `comparisons`
+    because_of    the targets that keep a winner from being named (see `Outcome`); `error_ratios`: their failed requests
+    both_meet_slo goodput: both still met the SLO there, so that only a higher rate could tell them apart
+    """
+
+    protocol: str
+    metric: Metric
+    compared: tuple[str, str]
+    outcome: Outcome
+    winner: str | None = None
+    offered_rate: float | None = None
+    figures: tuple[Estimate, Estimate] | None = None
+    ratio: float | None = None
+    unbounded: bool = False
+    ci95: Interval | None = None
+    p_value: float | None = None
+    p_adjusted: float | None = None
+    comparisons: int | None = None
+    because_of: tuple[str, ...] = ()
+    error_ratios: dict[str, float] = {}
+    both_meet_slo: bool = False
+
+    @property
+    def has_ratio(self) -> bool:
+        """Whether the two were compared at all."""
+        return self.figures is not None
+
+    @property
+    def shows_no_difference(self) -> bool:
+        """Whether they were compared fairly and no difference was shown."""
+        return self.outcome in (Outcome.NO_DIFFERENCE_SHOWN, Outcome.NOT_AFTER_CORRECTION)
+
+    @property
+    def loser(self) -> str | None:
+        """The other one, where there is a winner."""
+        return None if self.winner is None else self.compared[self.compared[0] == self.winner]
+
+
+class Standing(Record, frozen=True, kw_only=True):
+    """A target's place in a `Ranking`: 1 + how many targets a verdict names the winner over it (``behind``); None where
+    it was compared with none. Targets that were not told apart share a place."""
+
+    target: str
+    place: int | None
+    behind: tuple[str, ...]
+
+
+class Ranking(Record, frozen=True, kw_only=True):
+    """All targets over a protocol by one metric, the best first; of one place in the run's order."""
+
+    protocol: str
+    metric: Metric
+    standings: tuple[Standing, ...]
+
+
+# --- the whole ---
+
+
+class NotMeasured(Noted, frozen=True):
+    """A target has no measurement in this run."""
+
+    target: str
+
+
+class StandIn(Noted, frozen=True):
+    """A target was measured on a stand-in inside this project: its speed says little about the production server."""
+
+    target: str
+    engine: str
+    engine_version: str | None
+    stands_in_for: str
+
+
+class TrialsMissing(Noted, frozen=True):
+    """So many of the planned trials are missing: the run is not complete."""
+
+    missing: int
+    planned: int
+
+
+class MeasuredOnce(Noted, frozen=True):
+    """Each rate was measured once: intervals cover time within a trial, not repetition."""
+
+
+class ParityNotProven(Noted, frozen=True):
+    """That all targets serve the same model is not proven."""
+
+    why: WhyNotProven
+
+
+SummaryWarning = RunWarning | NotMeasured | StandIn | TrialsMissing | MeasuredOnce | ParityNotProven
+
+
+class Summary(Record, frozen=True, kw_only=True):
+    """Everything that a run measured and what follows from it: summary.json.
+
+    targets    in the experiment's order; ``rankings`` place them, ``verdicts`` compare each with each
+    warnings   what a reader must know, the run's own first
+    """
+
+    format: int = FORMAT
+    experiment: ExperimentInfo
+    environment: Environment
+    parity: Parity
+    targets: tuple[TargetInfo, ...]
+    measurements: tuple[Measurement, ...]
+    capacity: tuple[Capacity, ...]
+    decomposition: tuple[Decomposition, ...]
+    verdicts: tuple[Verdict, ...]
+    rankings: tuple[Ranking, ...]
+    warnings: tuple[SummaryWarning, ...]
+
+    def target(self, name: str) -> TargetInfo:
+        """A target by its name. Raises KeyError."""
+        for target in self.targets:
+            if target.name == name:
+                return target
+        raise KeyError(name)
+
+
+# --- two runs ---
+
+
+class Subject(enum.Enum):
+    """What a difference between two runs is of."""
+
+    EXPERIMENT = "experiment"
+    ENVIRONMENT = "environment"
+    TARGET = "target"
+    MODEL = "model"
+
+
+class Difference(Record, frozen=True, kw_only=True):
+    """Something that is not measured and not the same in two runs.
+
+    of        the target or the model, empty for experiment and environment
+    key       what differs, dotted ("ladder.duration_s"); of a model: the file whose sha256 (its start) is given
+    baseline, this  the value in each run, None where it has none
+    """
+
+    subject: Subject
+    of: str = ""
+    key: str
+    baseline: Any
+    this: Any
+
+
+class NoCommonRate(Noted, frozen=True):
+    """A target was measured at no rate that both runs share, so only the capacities can be compared."""
+
+    target: str
+
+
+class LeftOut(Noted, frozen=True):
+    """A target was not measured in both runs and is left out."""
+
+    target: str
+
+
+class SlosDiffer(Noted, frozen=True):
+    """The runs had different SLOs: both are judged by that of the newer one, "this run"."""
+
+
+class ModelsDiffer(Noted, frozen=True):
+    """The runs served different model files: what is compared is not the server alone."""
+
+
+ComparisonWarning = NoCommonRate | LeftOut | SlosDiffer | ModelsDiffer
+
+
+class RunInfo(Record, frozen=True, kw_only=True):
+    """One of two runs: the name of its folder, its experiment's name, and when it started."""
+
+    folder: str
+    experiment: str | None
+    started_at: float | None
+
+
+class RunComparison(Record, frozen=True, kw_only=True):
+    """A run against a baseline. ``comparisons``: target → a summary in which the two runs stand as targets (see
+    `loadtest.analysis.two_runs`)."""
+
+    format: int = FORMAT
+    this: RunInfo
+    baseline: RunInfo
+    comparisons: dict[str, Summary]
+    differences: tuple[Difference, ...]
+    warnings: tuple[ComparisonWarning, ...]
