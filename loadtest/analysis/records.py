@@ -2,19 +2,20 @@
 
 Latencies are in milliseconds, rates in requests/s, times in seconds unless a name says otherwise (`at`, `started_at`:
 Unix time), intervals are 95 %. What was decided is an enumeration or one of a union of records (told apart by
-``kind``); no field holds a sentence. `docs/summary.schema.json` is the JSON Schema of `Summary`; a change of what a
+``type``); no field holds a sentence. `docs/summary.schema.json` is the JSON Schema of `Summary`; a change of what a
 field means is a new `FORMAT`.
 """
 
 from __future__ import annotations
 
 import enum
+import re
 from typing import Any
 
 import msgspec
 
 from loadtest.experiment.file import Slo
-from loadtest.experiment.warnings import Noted, RunWarning, kind
+from loadtest.experiment.records import ConnectionsLost, MedianAndTail, Requests, RunNote, ServerDied, ServerFigures
 from serving.engines.engine import Knob
 
 FORMAT = 2  # 1, which had no number, held sentences
@@ -25,8 +26,17 @@ Interval = tuple[float | None, float | None]
 Setting = bool | int | float | str | None
 
 
+def _tag(name: str) -> str:
+    """A class' name as the value of ``type``: "SentLate" is "sent-late"."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
+
+
 class Record(msgspec.Struct, frozen=True):
     """Values that do not change."""
+
+
+class Told(msgspec.Struct, frozen=True, tag=_tag):
+    """One of a union; ``type`` says which."""
 
 
 class Estimate(Record, frozen=True):
@@ -39,7 +49,7 @@ class Estimate(Record, frozen=True):
 # --- what was asked, where, and of what ---
 
 
-class Ladder(Record, frozen=True, kw_only=True):
+class LadderInfo(Record, frozen=True, kw_only=True):
     """The experiment's fixed rates: requests/s by protocol, each of them ``repetitions`` times for ``duration_s``."""
 
     rates: dict[str, tuple[float, ...]] = {}
@@ -80,7 +90,7 @@ class ExperimentInfo(Record, frozen=True, kw_only=True):
     profile: dict[str, Setting] = {}
     overrides: dict[str, dict[str, Setting]] = {}
     slo: Slo = msgspec.field(default_factory=Slo)
-    ladder: Ladder | None = None
+    ladder: LadderInfo | None = None
     cost: Cost = msgspec.field(default_factory=Cost)
     sections: dict[str, Any] = {}
 
@@ -140,7 +150,7 @@ class Environment(Record, frozen=True, kw_only=True):
     order: tuple[str, ...] = ()
     cluster: str | None = None
     nodes: dict[str, Node] = {}
-    warnings: tuple[RunWarning, ...] = ()
+    warnings: tuple[RunNote, ...] = ()
 
 
 class ModelShare(Record, frozen=True, kw_only=True):
@@ -179,7 +189,7 @@ class TargetInfo(Record, frozen=True, kw_only=True):
 # --- whether all targets serve the same model ---
 
 
-class Doubt(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=kind):
+class Doubt(Told, frozen=True, kw_only=True):
     """Why parity is not proven. ``model``: of which of several models, else empty; ``run``: in which of two runs."""
 
     model: str = ""
@@ -264,11 +274,7 @@ class Parity(Record, frozen=True, kw_only=True):
 # --- measurements ---
 
 
-class Reason(msgspec.Struct, frozen=True, tag_field="kind", tag=kind):
-    """What is to be known of a trial; ``kind`` says what."""
-
-
-class SentLate(Reason, frozen=True):
+class SentLate(Told, frozen=True):
     """The generator sent late: its schedule slip (p99) against what is allowed, and the share of the machine's CPU time
     that its host gave to others meanwhile."""
 
@@ -277,96 +283,67 @@ class SentLate(Reason, frozen=True):
     cpu_stolen: float
 
 
-class SlipUnknown(Reason, frozen=True):
+class SlipUnknown(Told, frozen=True):
     """The generator did not record its slip, so it cannot prove that it kept its schedule."""
 
 
-class ArrivalsDropped(Reason, frozen=True):
+class ArrivalsDropped(Told, frozen=True):
     """Arrivals that were dropped because so many requests were already in flight."""
 
     dropped: int
     max_in_flight: int | None
 
 
-class WrongAnswers(Reason, frozen=True):
+class WrongAnswers(Told, frozen=True):
     """Answers that were wrong, of those that were checked."""
 
     wrong: int
     checked: int | None
 
 
-class ServerDied(Reason, frozen=True):
-    """From ``at_s`` seconds into the trial the server answered nothing any more; ``failed``: requests that failed to
-    connect or lost their connection. Both are None where an earlier format kept no values."""
-
-    at_s: float | None = None
-    failed: int | None = None
-
-
-class NoAnswer(Reason, frozen=True):
+class NoAnswer(Told, frozen=True):
     """No request was answered correctly, so there is no latency."""
 
 
-class UnsteadyWarmUp(Reason, frozen=True):
+class UnsteadyWarmUp(Told, frozen=True):
     """The warm-up was not steady when it reached its cap, so a warming server was measured."""
 
     cap_s: float | None
 
 
-class WorkerLost(Reason, frozen=True):
-    """A worker of the generator was lost in the trial."""
-
-    worker: str
+WhyInvalid = SentLate | SlipUnknown | ArrivalsDropped | WrongAnswers | ServerDied | NoAnswer | UnsteadyWarmUp
 
 
-WhyInvalid = (
-    SentLate | SlipUnknown | ArrivalsDropped | WrongAnswers | ServerDied | NoAnswer | UnsteadyWarmUp | WorkerLost
-)
-
-
-class TrialRepeated(Reason, frozen=True):
+class TrialRepeated(Told, frozen=True):
     """The trial was repeated, because the generator had sent late: the slip (p99) of each attempt put aside."""
 
     slips_p99_ms: tuple[float, ...]
 
 
-class WarmUpRepeated(Reason, frozen=True):
+class WarmUpRepeated(Told, frozen=True):
     """The warm-up was repeated: so many attempts did not get steady."""
 
     attempts: int
 
 
-class NotSettled(Reason, frozen=True):
+class NotSettled(Told, frozen=True):
     """The latency had not settled when the warm-up ended: a server that gets faster yet was measured."""
 
 
-class BusyGenerator(Reason, frozen=True):
+class BusyGenerator(Told, frozen=True):
     """The generator used so much of its core, a share."""
 
     share: float
 
 
-class ConnectionsLost(Reason, frozen=True):
-    """The server refused or closed connections, first at ``at_s`` seconds into the trial, and answered others later."""
-
-    at_s: float
-    failed: int
-
-
-class CountsDiffer(Reason, frozen=True):
+class CountsDiffer(Told, frozen=True):
     """The histograms hold other numbers of answers than the counters say were ok."""
 
     in_histograms: int
     in_counters: int
 
 
-class TrialRemark(Reason, frozen=True):
-    """A sentence of its own: an earlier format's, which kept no values."""
-
-    text: str
-
-
-Notice = TrialRepeated | WarmUpRepeated | NotSettled | BusyGenerator | ConnectionsLost | CountsDiffer | TrialRemark
+Notice = TrialRepeated | WarmUpRepeated | NotSettled | BusyGenerator | ConnectionsLost | CountsDiffer
 
 
 class Fault(Record, frozen=True):
@@ -417,16 +394,6 @@ class Intervals(Record, frozen=True, kw_only=True):
         return bounds
 
 
-class Requests(Record, frozen=True, kw_only=True):
-    """How many requests were due, sent, answered in any way, and answered right; and how many arrivals were dropped."""
-
-    scheduled: int = 0
-    sent: int = 0
-    completed: int = 0
-    ok: int = 0
-    dropped: int = 0
-
-
 class Slip(Record, frozen=True, kw_only=True):
     """The generator's schedule slip in milliseconds, the largest over the repetitions."""
 
@@ -434,25 +401,12 @@ class Slip(Record, frozen=True, kw_only=True):
     max: float | None = None
 
 
-class ServerFigures(Record, frozen=True, kw_only=True):
-    """What Prometheus knew of the server in one trial: requests/s, milliseconds, images; None where it cannot tell."""
-
-    throughput: float | None = None
-    latency_ms: Percentiles = msgspec.field(default_factory=Percentiles)
-    latency_ms_mean: float | None = None
-    latency_meaning: str | None = None
-    batch_size_mean: float | None = None
-    compute_ms_mean: float | None = None
-    queue_ms_mean: float | None = None
-    source: str | None = None
-
-
 class ModelFigures(Record, frozen=True, kw_only=True):
     """What one of several models did in a measurement: its share of the requests, p50 and p99, and errors by kind."""
 
     share: float
     requests: Requests
-    latency_ms: Percentiles
+    latency_ms: MedianAndTail
     errors: dict[str, int]
 
 
@@ -713,13 +667,13 @@ class Ranking(Record, frozen=True, kw_only=True):
 # --- the whole ---
 
 
-class NotMeasured(Noted, frozen=True):
+class NotMeasured(Told, frozen=True):
     """A target has no measurement in this run."""
 
     target: str
 
 
-class StandIn(Noted, frozen=True):
+class StandIn(Told, frozen=True):
     """A target was measured on a stand-in inside this project: its speed says little about the production server."""
 
     target: str
@@ -728,24 +682,24 @@ class StandIn(Noted, frozen=True):
     stands_in_for: str
 
 
-class TrialsMissing(Noted, frozen=True):
+class TrialsMissing(Told, frozen=True):
     """So many of the planned trials are missing: the run is not complete."""
 
     missing: int
     planned: int
 
 
-class MeasuredOnce(Noted, frozen=True):
+class MeasuredOnce(Told, frozen=True):
     """Each rate was measured once: intervals cover time within a trial, not repetition."""
 
 
-class ParityNotProven(Noted, frozen=True):
+class ParityNotProven(Told, frozen=True):
     """That all targets serve the same model is not proven."""
 
     why: WhyNotProven
 
 
-SummaryWarning = RunWarning | NotMeasured | StandIn | TrialsMissing | MeasuredOnce | ParityNotProven
+SummaryWarning = RunNote | NotMeasured | StandIn | TrialsMissing | MeasuredOnce | ParityNotProven
 
 
 class Summary(Record, frozen=True, kw_only=True):
@@ -802,23 +756,23 @@ class Difference(Record, frozen=True, kw_only=True):
     this: Any
 
 
-class NoCommonRate(Noted, frozen=True):
+class NoCommonRate(Told, frozen=True):
     """A target was measured at no rate that both runs share, so only the capacities can be compared."""
 
     target: str
 
 
-class LeftOut(Noted, frozen=True):
+class LeftOut(Told, frozen=True):
     """A target was not measured in both runs and is left out."""
 
     target: str
 
 
-class SlosDiffer(Noted, frozen=True):
+class SlosDiffer(Told, frozen=True):
     """The runs had different SLOs: both are judged by that of the newer one, "this run"."""
 
 
-class ModelsDiffer(Noted, frozen=True):
+class ModelsDiffer(Told, frozen=True):
     """The runs served different model files: what is compared is not the server alone."""
 
 
