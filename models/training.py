@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from models import architectures
+from models import architectures, whole_file
 from models.architectures import ImageClassifier
 from models.datasets import Dataset, Split
 from models.problem import Problem
@@ -109,12 +109,8 @@ def save(trained: Trained, path: Path) -> None:
         "classes": int(trained.classifier(torch.zeros(1, 32, 32, 3, dtype=torch.uint8)).shape[1]),
         "weights": trained.classifier.state_dict(),
     }
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with whole_file.replacing(path) as unfinished:
         torch.save(content, unfinished)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def load(path: Path) -> Trained:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import orjson
 
+from models import whole_file
 from models.problem import Problem
 from serving import requests
 from serving.profile import ServingProfile
@@ -123,9 +124,7 @@ def run(
             for target in held:
                 print(describe(target, folder / "sample.json"))
             print(f"\nsample.json holds {what}. Endpoints: {listing}. Ctrl-C stops the servers.", flush=True)
-            temporary = listing.with_suffix(".tmp")
-            temporary.write_text(json.dumps([target.to_dict() for target in held], indent=2) + "\n")
-            temporary.replace(listing)
+            whole_file.write_json(listing, [target.to_dict() for target in held])
             while True:
                 for one in targets:
                     one.check()

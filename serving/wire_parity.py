@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from models import whole_file
 from models.problem import Problem
 from serving.client import Client, RequestFailed
 from serving.target import PROTOCOLS, Target
@@ -96,16 +96,11 @@ def save_examples(reference: Path, path: Path) -> None:
     with np.load(reference) as saved:
         chosen = examples(saved["probabilities"])
         kept = {name: saved[name][chosen] for name in ("images", "labels", "probabilities")}
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as out:
+    with whole_file.replacing(path) as partial, partial.open("wb") as out:
         np.savez_compressed(out, indices=np.array(chosen), **kept)
-    temporary.replace(path)
 
 
 def save(path: Path, targets: Mapping[str, Mapping[str, Mapping[str, Any]]], tolerance: float = TOLERANCE) -> None:
     """Write wire-parity.json: ``targets`` maps a stack to what `check` returned for it."""
     samples = max((figures["samples"] for one in targets.values() for figures in one.values()), default=0)
-    content = {"samples": samples, "tolerance": tolerance, "targets": targets}
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.replace(path)
+    whole_file.write_json(path, {"samples": samples, "tolerance": tolerance, "targets": targets})

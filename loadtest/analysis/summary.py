@@ -15,7 +15,7 @@ from loadtest.analysis import capacity, decomposition, over_time, saved_run, sta
 from loadtest.analysis.saved_run import SavedRun, SavedTrial
 from loadtest.analysis.statistics import Floats, Measurement, Resampled
 from loadtest.analysis.verdicts import Compared
-from loadtest.experiment.run_folder import write_json
+from models import whole_file
 
 DEFAULT_SLO = {"p99_ms": 50.0, "error_ratio": 0.001}
 FEWEST_DEGREES = 3  # of freedom; with fewer, Student's t makes every interval useless
@@ -63,7 +63,7 @@ def prove(run: SavedRun) -> dict[str, Any]:
 def write(run_folder: Path) -> dict[str, Any]:
     """Build a run's summary, write it to its summary.json (whole or not at all) and return it."""
     summary = build(run_folder)
-    write_json(run_folder / "summary.json", summary)
+    whole_file.write_json(run_folder / "summary.json", summary)
     return summary
 
 

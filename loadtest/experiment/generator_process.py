@@ -12,7 +12,7 @@ from typing import Any
 from loadtest.experiment.file import Generator
 from loadtest.experiment.phase_plan import longest_s
 from loadtest.experiment.phases import Traffic
-from loadtest.experiment.run_folder import write_json
+from models import whole_file
 from models.problem import Problem
 from serving import ports
 from serving.runtimes.process.server_process import ServerProcess
@@ -45,7 +45,7 @@ def run_phases(
     """
     folder.mkdir(parents=True)
     plan = folder / "plan.json"
-    write_json(
+    whole_file.write_json(
         plan,
         {
             "target": target.to_dict(),

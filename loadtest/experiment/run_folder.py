@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 from loadtest.experiment import file as experiments
 from loadtest.experiment.file import Experiment
+from models import whole_file
 from models.problem import Problem
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Write JSON whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(values, indent=2) + "\n")
-    partial.replace(path)
 
 
 class RunFolder:
@@ -37,7 +30,7 @@ class RunFolder:
             path = _new_folder(results, f"{time.strftime('%Y%m%d-%H%M%S')}-{requested.name}")
             run = cls(path)
             run.save_experiment(requested)
-            write_json(path / "run.json", {**key, "finished": False})
+            whole_file.write_json(path / "run.json", {**key, "finished": False})
         _point(results / "latest", run.path)
         return run
 
@@ -55,7 +48,7 @@ class RunFolder:
     def finish(self) -> None:
         """Mark the run as complete: the same command then starts a new one."""
         state = json.loads((self.path / "run.json").read_text())
-        write_json(self.path / "run.json", {**state, "finished": True})
+        whole_file.write_json(self.path / "run.json", {**state, "finished": True})
 
     def experiment(self) -> Experiment:
         """The experiment as resolved so far (with the ladder's rates once they are chosen)."""
@@ -63,9 +56,7 @@ class RunFolder:
 
     def save_experiment(self, resolved: Experiment) -> None:
         """Save the resolved experiment: running this file repeats the experiment."""
-        partial = self.path / ".experiment.toml.partial"
-        partial.write_text(resolved.to_toml())
-        partial.replace(self.path / "experiment.toml")
+        whole_file.write_text(self.path / "experiment.toml", resolved.to_toml())
 
     def read(self, name: str, default: Any = None) -> Any:
         """A JSON file of the run, or `default` where there is none."""
@@ -76,7 +67,7 @@ class RunFolder:
 
     def write(self, name: str, values: Any) -> None:
         """Write a JSON file of the run, whole or not at all."""
-        write_json(self.path / name, values)
+        whole_file.write_json(self.path / name, values)
 
     def trial(self, trial_id: str) -> Path:
         """The folder of one trial."""
@@ -124,7 +115,5 @@ def _new_folder(results: Path, stem: str) -> Path:
 
 
 def _point(link: Path, target: Path) -> None:
-    partial = link.with_name(".latest.partial")
-    partial.unlink(missing_ok=True)
-    os.symlink(target.name, partial)
-    partial.replace(link)
+    with whole_file.replacing(link) as partial:
+        partial.symlink_to(target.name)

@@ -37,7 +37,7 @@ from urllib.parse import parse_qs, urlsplit
 from loadtest.experiment import environment
 from loadtest.experiment.file import Generator
 from loadtest.experiment.generator_process import run_phases
-from loadtest.experiment.run_folder import write_json
+from models import whole_file
 from models.problem import Problem, run
 from serving.target import Target
 
@@ -102,9 +102,7 @@ class Agent:
         """Keep a reference; False where the content is another."""
         if hashlib.sha256(content).hexdigest() != digest:
             return False
-        partial = self.reference(digest).with_suffix(".partial")
-        partial.write_bytes(content)
-        partial.replace(self.reference(digest))
+        whole_file.write_bytes(self.reference(digest), content)
         return True
 
     def start(self, job: str, values: dict[str, Any]) -> str:
@@ -118,7 +116,7 @@ class Agent:
                 raise Problem(f"reference {values['reference']} is not here: PUT it first")
             folder = self.folder(job)
             (folder / "run").mkdir(parents=True)
-            write_json(folder / "job.json", values)
+            whole_file.write_json(folder / "job.json", values)
             self._running = job
             self._stop.clear()
             self._thread = threading.Thread(target=self._run, args=(job, values), daemon=True)

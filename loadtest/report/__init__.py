@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.analysis import saved_run, summary
-from loadtest.experiment.run_folder import write_json
-from loadtest.report import content, files, markdown, page
+from loadtest.report import content, markdown, page
+from models import whole_file
 from models.problem import Problem
 
 __all__ = ["write"]
@@ -21,9 +21,9 @@ def write(run_folder: Path) -> Path:
     Returns the page's path. Raises `Problem` for a folder that is no run or holds a damaged file.
     """
     gathered = content.gather(saved_run.load(run_folder), _figures(run_folder))
-    write_json(run_folder / "report.json", content.values(gathered))
-    files.write_text(run_folder / "report.md", markdown.render(gathered))
-    return files.write_text(run_folder / "report.html", page.render(gathered))
+    whole_file.write_json(run_folder / "report.json", content.values(gathered))
+    whole_file.write_text(run_folder / "report.md", markdown.render(gathered))
+    return whole_file.write_text(run_folder / "report.html", page.render(gathered))
 
 
 def _figures(run_folder: Path) -> dict[str, Any]:

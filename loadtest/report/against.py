@@ -9,11 +9,11 @@ from typing import Any
 from loadtest.analysis import saved_run, two_runs, wording
 from loadtest.analysis.saved_run import SavedRun
 from loadtest.analysis.two_runs import BASELINE, THIS
-from loadtest.experiment.run_folder import write_json
-from loadtest.report import configurations, files, markdown, page, sizing, story
+from loadtest.report import configurations, markdown, page, sizing, story
 from loadtest.report.charts.figure import Chart
 from loadtest.report.charts.latency import latency_by_rate
 from loadtest.report.charts.ratios import ratios
+from models import whole_file
 from models.problem import Problem
 
 
@@ -71,10 +71,10 @@ def write(run_folder: Path, baseline_folder: Path) -> tuple[Path, list[str]]:
         "command": f"make report RUN=results/{run_folder.name} AGAINST=results/{baseline_folder.name}",
     }
     headlines = [f"{item.name}: {item.story.headline}" for item in comparisons]
-    write_json(run_folder / f"{stem}.json", {**values, "headlines": headlines})
-    files.write_text(run_folder / f"{stem}.md", markdown.document("against.md.j2", **shown))
+    whole_file.write_json(run_folder / f"{stem}.json", {**values, "headlines": headlines})
+    whole_file.write_text(run_folder / f"{stem}.md", markdown.document("against.md.j2", **shown))
     html = page.document("against.html.j2", charts, scripts=("charts.js", "tables.js"), **shown)
-    return files.write_text(run_folder / f"{stem}.html", html), headlines
+    return whole_file.write_text(run_folder / f"{stem}.html", html), headlines
 
 
 def _compare(number: int, target: str, figures: dict[str, Any]) -> Comparison:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from loadtest.experiment.run_folder import write_json
+from models import whole_file
 from models.bundle import Bundle
 from models.problem import Problem
 from serving.runtimes.containers import docker_cli, images, layout
@@ -53,7 +53,7 @@ def start(bundle: Bundle, choice: Choice, artifacts: Path, which: str, rate: flo
         "cores": [],
         "phases": phases,
     }
-    write_json(folder / "plan.json", plan)
+    whole_file.write_json(folder / "plan.json", plan)
     stack.compose.run("up", "-d", "--no-deps", "--force-recreate", SERVICE, doing="docker compose up")
     stack.wait_until_healthy([SERVICE])
     return f"http://localhost:{stack.ports[PORT]}"

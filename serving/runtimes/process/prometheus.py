@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from models import whole_file
 from models.problem import Problem
 from monitoring.prometheus_api import ADDRESS_FILE, PrometheusApi, QueryRefused, Series, Unreachable
 from serving import ports
@@ -138,10 +138,8 @@ class Prometheus:
             return []
 
     def _write(self, name: str, content: Any) -> None:
-        """Prometheus reads it when it likes: written beside, then renamed."""
-        temporary = self._targets / f"{name}.tmp"
-        temporary.write_text(json.dumps(content))
-        temporary.replace(self._targets / name)
+        """Prometheus reads it when it likes."""
+        whole_file.write_json(self._targets / name, content)
 
 
 def _version(binary: str) -> str:
