@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from loadtest.experiment import target_specs
-from loadtest.experiment.limits import between, one_of
+import msgspec
+
+from loadtest.experiment import conversion, target_specs
+from loadtest.experiment.limits import one_of
 from loadtest.experiment.scenarios import (
     SCENARIOS,
     Capacity,
@@ -25,7 +26,9 @@ from loadtest.experiment.scenarios import (
     Spike,
     section,
 )
+from loadtest.experiment.settings import Cost, Generator, Slo, WarmUp
 from loadtest.experiment.target_specs import TargetSpec
+from loadtest.experiment.toml_lines import line_of
 from loadtest.generator.arrivals import Shape
 from models.problem import Problem
 from serving.profile import ServingProfile
@@ -38,106 +41,8 @@ ONE_MODEL_RUNTIMES = ("container", "kubernetes")
 # Shares of several models may leave this much over: thirds are 0.333.
 SHARES_TOLERANCE = 0.005
 
-Shares = dict[str, float]
-
-
-@dataclass(frozen=True)
-class Slo:
-    """The service-level objective: p99 latency in milliseconds, and the share of requests that may fail."""
-
-    p99_ms: float = 50.0
-    error_ratio: float = 0.001
-
-    def __post_init__(self) -> None:
-        between("slo", self, p99_ms=(0.1, 60_000, "milliseconds"), error_ratio=(0, 1, "a share"))
-
-
-@dataclass(frozen=True)
-class WarmUp:
-    """Closed-loop warm-up until successive windows agree within `tolerance`; it also probes the throughput. Where they
-    do not within `max_s` it is repeated `retries` times; then what follows is measured, and is not valid. Afterwards
-    open load, until its median latency agrees and `min_requests` have been sent in all, for at most `settle_s`. The
-    probe, and a warm-up with a `settle_s` of 0, have none: there the closed loop goes on until `min_requests`, for at
-    most `max_s`."""
-
-    concurrency: int = 32
-    window_s: float = 0.5
-    min_s: float = 2.0
-    max_s: float = 15.0
-    tolerance: float = 0.1
-    retries: int = 1
-    settle_s: float = 12.0
-    min_requests: int = 20_000
-
-    def __post_init__(self) -> None:
-        between(
-            "warm_up",
-            self,
-            concurrency=(1, 4096, "requests in flight"),
-            window_s=(0.1, 60, "seconds"),
-            min_s=(0, 600, "seconds"),
-            max_s=(0.1, 3600, "seconds"),
-            tolerance=(0.001, 1, "a share"),
-            retries=(0, 10, "repeats"),
-            settle_s=(0, 600, "seconds"),
-            min_requests=(0, 10_000_000, "requests"),
-        )
-        if self.max_s < self.min_s:
-            raise Problem(f"warm_up.max_s = {self.max_s}: use at least warm_up.min_s ({self.min_s})")
-
-
-@dataclass(frozen=True)
-class Generator:
-    """The load generator: most requests in flight before arrivals are dropped (and the measurement invalid), the
-    time-out of one request, the share of answers compared with the reference, the number of distinct payloads, how
-    often a trial is repeated that the generator spoiled by sending late.
-
-    processes       Locust processes on this machine that share each schedule
-    remote_workers  instead of them: Locust workers on other machines, which find this one at `port` (there:
-                    make loadtest-worker MASTER=HOST)
-    """
-
-    max_in_flight: int = 4096
-    timeout_s: float = 10.0
-    check_share: float = 0.05
-    payloads: int = 256
-    retries: int = 2
-    processes: int = 1
-    remote_workers: int = 0
-    port: int = 5557
-
-    def __post_init__(self) -> None:
-        between(
-            "generator",
-            self,
-            max_in_flight=(1, 65_536, "requests"),
-            timeout_s=(0.01, 600, "seconds"),
-            check_share=(0, 1, "a share"),
-            payloads=(1, 10_000, "images"),
-            retries=(0, 10, "repeats"),
-            processes=(1, 256, "processes"),
-            remote_workers=(0, 4096, "workers"),
-            port=(1, 65_535, "a TCP port"),
-        )
-        if self.remote_workers and self.processes > 1:
-            raise Problem(
-                f"generator.remote_workers = {self.remote_workers}: workers are here (generator.processes) or there"
-            )
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What the report's cost and sizing rest on: the price of a node for an hour (0: not known) in a currency (ISO 4217
-    or any short word), and the images/s that production must answer (0: not known)."""
-
-    price_per_hour: float = 0.0
-    currency: str = "USD"
-    expected_rate: float = 0.0
-
-    def __post_init__(self) -> None:
-        between("cost", self, price_per_hour=(0, 1e6, "money for an hour"), expected_rate=(0, 1e9, "images/s"))
-        if not re.fullmatch(r"\w{1,12}", self.currency):
-            raise Problem(f"cost.currency = {self.currency!r}: use a short word, such as USD")
+SEVERAL = "a table of two or more, such as {convnet = 0.7, lenet = 0.3}"
+Shares = Annotated[Mapping[str, float], msgspec.Meta(description=SEVERAL)]
 
 
 @dataclass(frozen=True)
@@ -265,7 +170,7 @@ class Experiment:
 
     def to_toml(self) -> str:
         """The whole experiment as TOML; `load` reads it back to an equal experiment."""
-        import tomli_w  # the load generator's image does not have it
+        import tomlkit  # the load generator's image does not have it
 
         values = asdict(self)
         del values["model" if self.models else "models"]
@@ -273,7 +178,7 @@ class Experiment:
         for name in SCENARIOS:
             if "rates" in values[section(name)] and not values[section(name)]["rates"]:
                 del values[section(name)]["rates"]
-        return tomli_w.dumps(values)
+        return tomlkit.dumps(values)
 
 
 def load(name: str, overrides: Mapping[str, Any] | None = None) -> Experiment:
@@ -310,124 +215,40 @@ def parse(text: str, file: str = "experiment", overrides: Mapping[str, Any] | No
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise Problem(f"{file}: not valid TOML: {error}") from error
-    given = {dotted.partition(".")[0] for dotted in overrides or {}}
-    for key, other in (("model", "models"), ("models", "model")):
-        if key in given and other not in given:  # the command line wins
-            values.pop(other, None)
-    for dotted, value in (overrides or {}).items():
-        _put(values, dotted, value)
+    given = dict(overrides or {})
     try:
-        if "model" in values and "models" in values:
-            raise Problem("models: give either model or models")
-        _put_targets(values, chosen="targets" in given)
-        return _build(Experiment, values, "")
+        _override(values, given)
+        return _experiment(values, chosen="targets" in given)
     except Problem as problem:
-        found = re.match(r"[\w.-]+", str(problem))
-        key = found[0] if found else ""
-        where = "command line" if key in (overrides or {}) else f"{file}:{_line_of(text, key)}"
+        key = str(problem).partition(" ")[0].rstrip(":")
+        here = any(f"{key}.".startswith(f"{dotted}.") for dotted in given)
+        where = "command line" if here else f"{file}:{line_of(text, key)}"
         raise Problem(f"{where}: {problem}") from problem
 
 
-def _put(values: dict[str, Any], dotted: str, value: Any) -> None:
-    *tables, key = dotted.split(".")
-    for table in tables:
-        values = values.setdefault(table, {})
-        if not isinstance(values, dict):
-            raise Problem(f"command line: {dotted}: {table} is no table")
-    values[key] = value
+def _override(values: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """Put what the command line gives, by dotted keys, over the file's values."""
+    first = {dotted.partition(".")[0] for dotted in given}
+    for key, other in (("model", "models"), ("models", "model")):
+        if key in first and other not in first:  # the command line wins
+            values.pop(other, None)
+    for dotted, value in given.items():
+        *tables, key = dotted.split(".")
+        place = values
+        for table in tables:
+            place = place.setdefault(table, {})
+            if not isinstance(place, dict):
+                raise Problem(f"{dotted}: {table} is no table")
+        place[key] = value
 
 
-def _put_targets(values: dict[str, Any], chosen: bool) -> None:
-    """Replace the list of names and the tables by what both say; `chosen`: the command line gives the list."""
+def _experiment(values: dict[str, Any], chosen: bool) -> Experiment:
+    """The experiment of a file's values; `chosen`: its targets are the command line's choice of those defined."""
+    if "model" in values and "models" in values:
+        raise Problem("models: give either model or models")
     tables = values.pop("target", [])
-    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise Problem("target: use tables, [[target]], each with a name, an engine and what is different of [profile]")
-    specs = []
-    for number, table in enumerate(tables, start=1):
-        where = f"target.{table['name']}" if isinstance(table.get("name"), str) else f"target.{number}"
-        for key in ("name", "engine"):
-            if key not in table:
-                raise Problem(f"{where}: give it a {key}")
-        specs.append(_build(TargetSpec, table, where))
-    names = _typed("targets", values["targets"], "tuple[str, ...]") if "targets" in values else None
-    if names is not None and not chosen:
-        target_specs.unnamed(names, specs)
-    values["targets"] = target_specs.parse(names, specs)
-
-
-def _build(kind: type, values: Mapping[str, Any], section: str) -> Any:
-    known = {item.name: item for item in fields(kind)}
-    arguments = {}
-    for key, value in values.items():
-        dotted = f"{section}.{key}" if section else key
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-            hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"
-            raise Problem(f"{dotted}: unknown key; {hint}")
-        arguments[key] = _typed(dotted, value, str(known[key].type))
-    return kind(**arguments)
-
-
-_SECTIONS: dict[str, type] = {
-    "ServingProfile": ServingProfile,
-    "Slo": Slo,
-    **{kind.__name__: kind for kind in SCENARIOS.values()},
-    "Shape": Shape,
-    "WarmUp": WarmUp,
-    "Generator": Generator,
-    "Cost": Cost,
-}
-
-
-def _typed(dotted: str, value: Any, annotation: str) -> Any:  # noqa: PLR0911
-    """Convert a TOML value to a field's type, or say which type the key takes."""
-    if annotation in _SECTIONS:
-        if isinstance(value, dict):
-            return _build(_SECTIONS[annotation], value, dotted)
-        raise Problem(f"{dotted}: use a table, [{dotted}]")
-    if annotation == "tuple[TargetSpec, ...]":
-        return value
-    if annotation == "Mapping[str, Override]":
-        if isinstance(value, dict):
-            return value
-        raise Problem(f"{dotted}: use a table, [{dotted}]")
-    if annotation == "Shares":
-        if isinstance(value, dict) and len(value) > 1:
-            return {key: _typed(f"{dotted}.{key}", item, "float") for key, item in value.items()}
-        raise Problem(f"{dotted} = {value!r}: use a table of two or more, such as {{convnet = 0.7, lenet = 0.3}}")
-    if annotation == "Rates":
-        if isinstance(value, dict):
-            return {key: _typed(f"{dotted}.{key}", item, "tuple[float, ...]") for key, item in value.items()}
-        raise Problem(f"{dotted} = {value!r}: use a table of lists, such as {{grpc = [100.0, 200.0]}}")
-    if annotation.startswith("tuple"):
-        if isinstance(value, list):
-            item_type = annotation[len("tuple[") :].split(",", maxsplit=1)[0]
-            return tuple(_typed(dotted, item, item_type) for item in value)
-        raise Problem(f"{dotted} = {value!r}: use a list")
-    accepted: dict[str, Any] = {"int": (int,), "float": (int, float), "str": (str,)}
-    if isinstance(value, bool) or not isinstance(value, accepted[annotation]):
-        words = {"int": "a whole number", "float": "a number without a unit (the key's suffix names it)", "str": "text"}
-        raise Problem(f"{dotted} = {value!r}: use {words[annotation]}")
-    return float(value) if annotation == "float" else value
-
-
-def _line_of(text: str, dotted: str) -> int:
-    """The line of a dotted key in TOML text (tomllib keeps no positions); its table's line, or 1, as a fallback."""
-    *tables, key = dotted.split(".")
-    here: list[str] = []
-    best = 1
-    for number, line in enumerate(text.splitlines(), start=1):
-        header = re.match(r"\s*\[\s*([\w.\s\"'-]+?)\s*\]", line)
-        if header:
-            here = [part.strip(" \"'") for part in header[1].split(".")]
-            if here == [*tables, key][: len(here)]:
-                best = number
-            continue
-        found = re.match(r"\s*([\w.\"'-]+?)\s*=", line)
-        if found:
-            path = [*here, *(part.strip("\"'") for part in found[1].split("."))]
-            if path == [*tables, key]:
-                return number
-            if path == tables:  # an inline table
-                best = number
-    return best
+    arguments = conversion.arguments(Experiment, {**values, "targets": []})
+    if "models" in arguments and len(arguments["models"]) < 2:
+        raise Problem(f"models = {values['models']}: use {SEVERAL}")
+    arguments["targets"] = target_specs.parse(values.get("targets"), tables, chosen=chosen)
+    return Experiment(**arguments)

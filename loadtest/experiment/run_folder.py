@@ -24,24 +24,25 @@ class RunFolder:
     @classmethod
     def open(cls, results: Path, requested: Experiment, bundle_digest: str, fresh: bool = False) -> RunFolder:
         """The newest unfinished run of this experiment and bundle, or a new one; `results/latest` points to it."""
-        key = {"requested": requested.to_toml(), "bundle": bundle_digest}
-        run = None if fresh else cls._unfinished(results, key)
+        run = None if fresh else cls._unfinished(results, requested, bundle_digest)
         if run is None:
             path = _new_folder(results, f"{time.strftime('%Y%m%d-%H%M%S')}-{requested.name}")
             run = cls(path)
             run.save_experiment(requested)
-            whole_file.write_json(path / "run.json", {**key, "finished": False})
+            state = {"requested": requested.to_toml(), "bundle": bundle_digest, "finished": False}
+            whole_file.write_json(path / "run.json", state)
         _point(results / "latest", run.path)
         return run
 
     @classmethod
-    def _unfinished(cls, results: Path, key: dict[str, str]) -> RunFolder | None:
+    def _unfinished(cls, results: Path, requested: Experiment, bundle_digest: str) -> RunFolder | None:
         for path in sorted(results.glob("*/run.json"), reverse=True):
             if path.parent.is_symlink():
                 continue
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError, Problem):
                 state = json.loads(path.read_text())
-                if not state["finished"] and all(state[name] == value for name, value in key.items()):
+                same = state["bundle"] == bundle_digest and experiments.parse(state["requested"]) == requested
+                if same and not state["finished"]:
                     return cls(path.parent)
         return None
 

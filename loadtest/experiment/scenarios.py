@@ -12,13 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
+
+import msgspec
 
 from loadtest.experiment.limits import between, one_of
 from loadtest.generator.arrivals import PROCESSES
 from models.problem import Problem
 from serving.target import PROTOCOLS
 
-Rates = Mapping[str, tuple[float, ...]]
+Rates = Annotated[
+    Mapping[str, tuple[float, ...]],
+    msgspec.Meta(description="a table of lists, such as {grpc = [100.0, 200.0]}"),
+]
 
 _SHARED = {
     "repetitions": (1, 100, "repetitions"),

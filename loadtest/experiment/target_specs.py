@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from loadtest.experiment import conversion
+from loadtest.experiment.limits import nearest
 from models.problem import Problem
 from serving.profile import ServingProfile
 
@@ -15,7 +16,7 @@ from serving.profile import ServingProfile
 SHORTHAND = {"pytorch": "torchserve", "tensorflow": "tensorflow-serving"}
 ENGINES = (*SHORTHAND.values(), "embedded-tfserving")
 
-Override = float | str
+Override = int | float | str
 
 
 @dataclass(frozen=True)
@@ -30,17 +31,10 @@ class TargetSpec:
     profile: Mapping[str, Override] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # It stands in file names, metric labels and command lines.
-        if not re.fullmatch(r"[A-Za-z0-9]+([._-][A-Za-z0-9]+)*", self.name) or len(self.name) > 40:
-            raise Problem(
-                f"target.{self.name}.name = {self.name!r}: use 1 to 40 letters and digits, with '.', '_' or '-' between"
-            )
+        _check_name(self.name, f"target.{self.name}")
         if self.engine not in ENGINES:
             raise Problem(f"target.{self.name}.engine = {self.engine!r}: {nearest(self.engine, ENGINES)}")
-        known = [item.name for item in fields(ServingProfile)]
-        for key in self.profile:
-            if key not in known:
-                raise Problem(f"target.{self.name}.profile.{key}: unknown key; {nearest(key, known)}")
+        conversion.arguments(ServingProfile, self.profile, f"target.{self.name}.profile")
 
     @property
     def is_shorthand(self) -> bool:
@@ -66,33 +60,44 @@ def by_default() -> tuple[TargetSpec, ...]:
     return tuple(TargetSpec(name, engine) for name, engine in SHORTHAND.items())
 
 
-def nearest(word: str, known: Sequence[str]) -> str:
-    """A hint at what may have been meant: the nearest of the known words, or all of them."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"did you mean {close[0]}?" if close else f"use {', '.join(known)}"
+def parse(names: Any, tables: Any, *, chosen: bool = False) -> tuple[TargetSpec, ...]:
+    """The targets of a file, from its list of ``names`` (None: it has none) and its tables [[target]].
 
-
-def parse(names: Sequence[str] | None, tables: Sequence[TargetSpec]) -> tuple[TargetSpec, ...]:
-    """The targets in the order of their ``names``, each defined by its table or, as shorthand, by its name alone; all
-    tables in their order where no names are given.
+    They come in the order of the names, each defined by its table or, as shorthand, by its name alone; without names,
+    in that of the tables. ``chosen``: the names are somebody's choice among those that the file defines.
 
     Raises `Problem` for a name that says nothing, and for a table that is not named or that comes twice.
     """
-    defined: dict[str, TargetSpec] = {}
-    for table in tables:
+    defined = {}
+    for table in _tables(tables):
         if table.name in defined:
             raise Problem(f"target.{table.name}: two tables have this name; use another name")
+        if names is not None and not chosen and table.name not in names:
+            raise Problem(f"target.{table.name}: a table, but targets does not name it; add it there, or delete this")
         defined[table.name] = table
     if names is None:
-        return tuple(tables) or by_default()
+        return tuple(defined.values()) or by_default()
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise Problem(f"targets = {names!r}: use a list of names, such as {list(SHORTHAND)}")
     return tuple(defined.get(name) or _shorthand(name, list(defined)) for name in names)
 
 
-def unnamed(names: Sequence[str], tables: Sequence[TargetSpec]) -> None:
-    """Raise `Problem` where a table defines what the list of targets does not name."""
-    for table in tables:
-        if table.name not in names:
-            raise Problem(f"target.{table.name}: a table, but targets does not name it; add it there, or delete this")
+def _tables(tables: Any) -> Iterator[TargetSpec]:
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise Problem("target: use tables, [[target]], each with a name, an engine and what is different of [profile]")
+    for number, table in enumerate(tables, start=1):
+        where = f"target.{number}"
+        if "name" not in table:
+            raise Problem(f"{where}: give it a name")
+        _check_name(table["name"], where)
+        where = f"target.{table['name']}"
+        if "engine" not in table:
+            raise Problem(f"{where}: name its engine, one of {', '.join(ENGINES)}")
+        given = conversion.arguments(TargetSpec, {**table, "profile": {}}, where)
+        profile = table.get("profile", {})
+        if not isinstance(profile, dict):
+            raise Problem(f"{where}.profile = {profile!r}: use a table of what is different, {{max_batch_size = 1}}")
+        yield TargetSpec(**{**given, "profile": conversion.arguments(ServingProfile, profile, f"{where}.profile")})
 
 
 def values(targets: Sequence[TargetSpec]) -> dict[str, Any]:
@@ -103,6 +108,12 @@ def values(targets: Sequence[TargetSpec]) -> dict[str, Any]:
         if not one.is_shorthand
     ]
     return {"targets": [one.name for one in targets], **({"target": tables} if tables else {})}
+
+
+def _check_name(name: Any, where: str) -> None:
+    """It stands in file names, metric labels and command lines."""
+    if not isinstance(name, str) or len(name) > 40 or not re.fullmatch(r"[A-Za-z0-9]+([._-][A-Za-z0-9]+)*", name):
+        raise Problem(f"{where}.name = {name!r}: use 1 to 40 letters and digits, with '.', '_' or '-' between")
 
 
 def _shorthand(name: str, defined: Sequence[str]) -> TargetSpec:

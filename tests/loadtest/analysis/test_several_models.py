@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tomli_w
+import tomlkit
 
 from loadtest import report
 from loadtest.analysis import saved_run, summary, two_runs
@@ -28,7 +28,7 @@ def several(folder: Path, latencies_ms: dict[int, list[np.ndarray]]) -> Path:
     write_run(folder, SERVERS, rates={"grpc": [200.0]}, duration_s=SECONDS)
     experiment = tomllib.loads((folder / "experiment.toml").read_text())
     del experiment["model"]
-    (folder / "experiment.toml").write_text(tomli_w.dumps({**experiment, "models": MIX}))
+    (folder / "experiment.toml").write_text(tomlkit.dumps({**experiment, "models": MIX}))
     manifest = json.loads((folder / "bundle-manifest.json").read_text())
     (folder / "bundle-manifest-lenet.json").write_text(json.dumps({**manifest, "model": "lenet", "version": 4}))
     wire = json.loads((folder / "wire-parity.json").read_text())

@@ -1,6 +1,9 @@
+import re
 import tomllib
+from dataclasses import fields
 
 import pytest
+import tomlkit
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -174,6 +177,59 @@ def test_a_target_has_a_name_an_engine_and_a_tuning_of_its_own():
     assert three.profile_of("unbatched") == ServingProfile(threads=2, max_batch_size=1)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            ('engine = "tensorflow-serving"', 'engine = "tensorflow-servin"'),
+            "mine.toml:9: target.unbatched.engine = 'tensorflow-servin': did you mean tensorflow-serving?",
+        ),
+        (('engine = "tensorflow-serving"', ""), "mine.toml:7: target.unbatched: name its engine, one of "),
+        (
+            ("max_batch_size = 1", "max_batchsize = 1"),
+            "mine.toml:10: target.unbatched.profile.max_batchsize: unknown key; did you mean max_batch_size?",
+        ),
+        (
+            ("max_batch_size = 1", "max_batch_size = 0"),
+            "mine.toml:10: target.unbatched.profile.max_batch_size = 0: use a whole ",
+        ),
+        (
+            ("max_batch_size = 1", "max_batch_size = 'a'"),
+            "mine.toml:10: target.unbatched.profile.max_batch_size = 'a': use a whole ",
+        ),
+        (
+            ("profile = { max_batch_size = 1 }", "profile = 1"),
+            "mine.toml:10: target.unbatched.profile = 1: use a table",
+        ),
+        (
+            ("max_batch_size = 1 }", "max_batch_size = 1 }\ntune = 3"),
+            "mine.toml:11: target.unbatched.tune: unknown key;",
+        ),
+        ((', "unbatched"', ""), "mine.toml:7: target.unbatched: a table, but targets does not name it"),
+        ((', "unbatched"', ', "unbatchd"'), "mine.toml:7: target.unbatched: a table, but targets does not name it"),
+        (('name = "unbatched"', "name = 3"), "mine.toml:8: target.1.name = 3: use 1 to 40 letters and digits"),
+        (('name = "unbatched"', "name = 'un batched'"), "mine.toml:8: target.1.name = 'un batched': use 1 to 40 "),
+        (("[[target]]", "[target]"), "mine.toml:7: target: use tables, [[target]]"),
+        (
+            ("[profile]", "[[target]]\nname = 'unbatched'\nengine = 'torchserve'\n[profile]"),
+            "mine.toml:4: target.unbatched: two tables",
+        ),
+        (
+            ("[profile]", "runtime = 'container'\n[profile]"),
+            "mine.toml:8: target.unbatched: runtime = 'container' has one "
+            "server of each engine, all under [profile]: name it in targets, without a table",
+        ),
+        (
+            ("[profile]", "runtime = 'kubernetes'\n[profile]"),
+            "mine.toml:8: target.unbatched: runtime = 'kubernetes' has one ",
+        ),
+    ],
+)
+def test_a_target_that_cannot_be_is_refused_with_its_line(change, message):
+    assert change[0] in THREE
+    assert refused(THREE.replace(*change)).startswith(message)
+
+
 def test_the_tables_alone_are_the_targets_in_their_order():
     alone = experiment.parse(THREE.replace('targets = ["pytorch", "tensorflow", "unbatched"]', ""))
     assert alone.target_names == ("unbatched",)
@@ -237,6 +293,41 @@ experiments = st.builds(
 @given(experiments)
 def test_the_saved_experiment_repeats_the_experiment(one):
     assert experiment.parse(one.to_toml()) == one
+
+
+plain = st.recursive(
+    st.one_of(
+        st.integers(-3, 70_000), st.floats(), st.booleans(), st.text(max_size=3), st.sampled_from(["grpc", "lenet"])
+    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(st.text(max_size=3), inner, max_size=2)),
+    max_leaves=4,
+)
+KNOWN = [one.name for one in fields(Experiment)]
+tables = st.sampled_from(
+    [*(one.name for kind in (Ladder, ServingProfile, WarmUp) for one in fields(kind)), "name", "engine"]
+)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([*KNOWN, "target"]),
+        st.one_of(
+            plain,
+            st.dictionaries(tables, plain, max_size=3),
+            st.lists(st.dictionaries(tables, plain, max_size=3), max_size=2),
+        ),
+        max_size=4,
+    )
+)
+def test_whatever_the_values_are_the_experiment_is_one_that_can_be_saved_or_a_one_line_problem(values):
+    text = tomlkit.dumps(values)
+    try:
+        one = experiment.parse(text, "f.toml")
+    except Problem as problem:
+        assert re.match(r"f.toml:\d+: ", str(problem))
+        assert "\n" not in str(problem)
+    else:
+        assert experiment.parse(one.to_toml()) == one
 
 
 @given(st.text())

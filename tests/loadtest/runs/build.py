@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tomli_w
+import tomlkit
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogWriter
 
@@ -207,7 +207,7 @@ def write_run(
         },
         "cost": {"price_per_hour": price_per_hour, "currency": "EUR", "expected_rate": 0.0},
     }
-    (folder / "experiment.toml").write_text(tomli_w.dumps(experiment))
+    (folder / "experiment.toml").write_text(tomlkit.dumps(experiment))
     _save(folder / "environment.json", _environment(prometheus) if environment is None else dict(environment))
     _save(folder / "targets.json", [_target(stack, server, model) for stack, server in servers.items()])
     if parity:
