@@ -11,6 +11,7 @@ from typing import Any
 
 from loadtest.experiment import file as experiments
 from models import problem
+from serving.engines import programs
 from serving.runtimes.containers.command_line import build_arguments, build_of
 from serving.target import STACKS
 
@@ -23,9 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     compare = verbs.add_parser("compare", help="from nothing to a measured comparison and its report")
     _experiment_arguments(compare)
     compare.add_argument("--artifacts", type=Path, default=Path("artifacts"), help="folder of the bundles")
-    compare.add_argument(
-        "--tensorflow-model-server", type=Path, help="a real tensorflow_model_server (default: the one on the PATH)"
-    )
+    programs.add_flags(compare)
 
     build_arguments(compare.add_argument_group("with runtime = container"))
     cluster = compare.add_argument_group("with runtime = kubernetes")
@@ -107,7 +106,7 @@ def _compare(options: argparse.Namespace) -> int:
         artifacts=options.artifacts,
         results=options.results,
         fresh=options.fresh,
-        tensorflow_model_server=options.tensorflow_model_server,
+        programs=programs.named(options),
         containers=Choice(embedded=options.embedded, gpu=options.gpu, build=build_of(options)),
         context=options.context,
     )

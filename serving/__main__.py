@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from models import problem
+from serving.engines import programs, registry
+from serving.engines.engine import Ports
 from serving.profile import DEVICES, ServingProfile
 from serving.runtimes.containers import command_line as container_verbs
-from serving.target import STACKS, Target
+from serving.target import Target
 
 if TYPE_CHECKING:
     from models.bundle import Bundle
+    from serving.wire_parity import Agreement
+
+PORTS = ("grpc", "rest", "metrics")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,10 +40,10 @@ def _parser() -> argparse.ArgumentParser:
     serve = verbs.add_parser("serve", help="servers up until Ctrl-C, endpoints printed with a curl line each")
     _common(serve)
     serve.add_argument("--folder", type=Path, default=Path("results/serve"), help="configs and logs (%(default)s)")
-    for stack in STACKS:
-        for name in ("grpc", "rest"):
-            serve.add_argument(f"--{stack}-{name}-port", type=_port, default=0, metavar="PORT", help="default: free")
-    serve.add_argument("--pytorch-metrics-port", type=_port, default=0, metavar="PORT", help="default: free")
+    for engine in registry.all():
+        for name in PORTS:
+            flag = f"--{engine.default_target}-{name}-port"
+            serve.add_argument(flag, type=_port, default=0, metavar="PORT", help="default: free")
     serve.set_defaults(run=_serve)
 
     parity = verbs.add_parser("parity", help="the whole test split through each server and protocol")
@@ -62,8 +67,13 @@ def _common(parser: argparse.ArgumentParser) -> None:
         help="model name (convnet); repeat it, or --bundle, for servers of several models",
     )
     parser.add_argument("--artifacts", type=Path, default=Path("artifacts"), help="where bundles lie (%(default)s)")
-    parser.add_argument("--stack", action="append", choices=STACKS, help="repeatable; default: both")
-    parser.add_argument("--tensorflow-model-server", type=Path, metavar="PROGRAM", help="default: PATH, else embedded")
+    parser.add_argument(
+        *("--target", "--stack"),
+        action="append",
+        choices=[engine.default_target for engine in registry.all()],
+        help=f"repeatable; default: {' and '.join(registry.DEFAULT_TARGETS)}",
+    )
+    programs.add_flags(parser)
     parser.add_argument("--cores", type=_cores, default=(), metavar="0,1", help="CPUs to pin each server to")
     for key, default in ServingProfile().to_dict().items():
         parser.add_argument(
@@ -73,6 +83,11 @@ def _common(parser: argparse.ArgumentParser) -> None:
             choices=DEVICES if key == "device" else None,
             help="%(default)s",
         )
+
+
+def _ports(options: argparse.Namespace, target: str) -> Ports:
+    given = vars(options)
+    return Ports(**{name: given[f"{target}-{name}-port".replace("-", "_")] for name in PORTS})
 
 
 def _profile(options: argparse.Namespace) -> ServingProfile:
@@ -87,20 +102,16 @@ def _bundles(options: argparse.Namespace) -> list[Bundle]:
 
 def _serve(options: argparse.Namespace) -> int:
     from serving import serve
-    from serving.runtimes.process.launch import FixedPorts
 
-    ports = {
-        "pytorch": FixedPorts(options.pytorch_grpc_port, options.pytorch_rest_port, options.pytorch_metrics_port),
-        "tensorflow": FixedPorts(options.tensorflow_grpc_port, options.tensorflow_rest_port),
-    }
+    targets = options.target or registry.DEFAULT_TARGETS
     return serve.run(
         _bundles(options),
         _profile(options),
         options.folder,
-        stacks=options.stack or STACKS,
-        ports=ports,
+        targets=targets,
+        ports={target: _ports(options, target) for target in targets},
         cores=options.cores,
-        tensorflow_model_server=options.tensorflow_model_server,
+        programs=programs.named(options),
     )
 
 
@@ -113,15 +124,15 @@ def _parity(options: argparse.Namespace) -> int:
             bundle = next((one for one in bundles if one.model == target.model), bundles[0])
             _print_parity(target, wire_parity.check(target, bundle.reference))
         return 0
-    for stack in options.stack or STACKS:
+    for name in options.target or registry.DEFAULT_TARGETS:
         with serve.started(
             bundles[0],
             _profile(options),
             options.folder,
             beside=bundles[1:],
-            stacks=[stack],
+            targets=[name],
             cores=options.cores,
-            tensorflow_model_server=options.tensorflow_model_server,
+            programs=programs.named(options),
         ) as [running]:
             for bundle in bundles:
                 target = running.target.asked_for(bundle)
@@ -129,11 +140,11 @@ def _parity(options: argparse.Namespace) -> int:
     return 0
 
 
-def _print_parity(target: Target, figures: dict[str, dict[str, Any]]) -> None:
-    for protocol, one in figures.items():
+def _print_parity(target: Target, found: Mapping[str, Agreement]) -> None:
+    for protocol, one in found.items():
         print(
-            f"{target.name:<10} {target.engine:<18} {target.model:<10} {protocol:<11} {one['samples']} samples, "
-            f"max |dp| {one['max_abs_diff']:.1e}, same top-1 {one['top1_agreement']:.2%}"
+            f"{target.name:<10} {target.engine:<18} {target.model:<10} {protocol:<11} {one.samples} samples, "
+            f"max |dp| {one.max_abs_diff:.1e}, same top-1 {one.top1_agreement:.2%}"
         )
 
 

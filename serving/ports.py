@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 from models.problem import Problem
@@ -28,6 +29,14 @@ def require_free(port: int, purpose: str) -> int:
         except OSError:
             raise Problem(f"port {port} for {purpose} is taken: stop what uses it, or choose another port") from None
     return port
+
+
+def choose(wanted: Sequence[tuple[int, str]]) -> list[int]:
+    """A port for each (port, its purpose): the one named, or a free one where that is 0. Raises `Problem`."""
+    return [
+        require_free(port, purpose) if port else spare
+        for (port, purpose), spare in zip(wanted, free(len(wanted)), strict=True)
+    ]
 
 
 def answers(host: str, port: int, timeout_s: float = 1.0) -> bool:

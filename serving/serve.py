@@ -11,17 +11,19 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
-import orjson
 
 from models import whole_file
 from models.problem import Problem
 from serving import requests
+from serving.engines.engine import Ports
 from serving.profile import ServingProfile
 from serving.runtimes.process import launch, prometheus
 from serving.target import Target
+from serving.wire import json_rows
 
 if TYPE_CHECKING:
     from models.bundle import Bundle
@@ -69,31 +71,33 @@ def started(
     folder: Path,
     *,
     beside: Sequence[Bundle] = (),
-    stacks: Iterable[str],
-    ports: Mapping[str, launch.FixedPorts] | None = None,
+    targets: Iterable[str],
+    ports: Mapping[str, Ports] = MappingProxyType({}),
     cores: Sequence[int] = (),
-    tensorflow_model_server: Path | None = None,
+    programs: Mapping[str, Path] = MappingProxyType({}),
 ) -> Iterator[list[launch.RunningTarget]]:
-    """All of ``stacks`` running, each with its configuration and log in ``folder``; stopped at the end in any case.
+    """The default ``targets`` of so many engines running, each with its configuration and log in ``folder``; stopped at
+    the end in any case.
 
-    ``beside``: bundles of other models that each server is to hold.
+    ``beside``: bundles of other models that each server is to hold; ``ports``: by target, else free ones; ``programs``:
+    see `launch.start`.
     """
     with contextlib.ExitStack() as running:
-        targets = []
-        for stack in stacks:
-            print(f"starting {stack} ...", file=sys.stderr, flush=True)
+        up = []
+        for name in targets:
+            print(f"starting {name} ...", file=sys.stderr, flush=True)
             target = launch.start(
-                stack,
+                name,
                 bundle,
                 profile,
-                folder / stack,
+                folder / name,
                 beside=beside,
                 cores=cores,
-                tensorflow_model_server=tensorflow_model_server,
-                fixed_ports=(ports or {}).get(stack, launch.FixedPorts()),
+                programs=programs,
+                fixed_ports=ports.get(name, launch.ANY),
             )
-            targets.append(running.enter_context(target))
-        yield targets
+            up.append(running.enter_context(target))
+        yield up
 
 
 def run(
@@ -101,10 +105,10 @@ def run(
     profile: ServingProfile,
     folder: Path,
     *,
-    stacks: Iterable[str],
-    ports: Mapping[str, launch.FixedPorts] | None = None,
+    targets: Iterable[str],
+    ports: Mapping[str, Ports] = MappingProxyType({}),
     cores: Sequence[int] = (),
-    tensorflow_model_server: Path | None = None,
+    programs: Mapping[str, Path] = MappingProxyType({}),
 ) -> int:
     """Serve ``bundles`` until Ctrl-C or SIGTERM; ``folder``/targets.json names the endpoints for as long.
 
@@ -113,20 +117,26 @@ def run(
     folder = folder.resolve()  # the curl lines work from any folder
     listing = folder / "targets.json"
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    options = {"ports": ports, "cores": cores, "tensorflow_model_server": tensorflow_model_server}
     try:
         with contextlib.ExitStack() as running:
-            servers = started(bundles[0], profile, folder, beside=bundles[1:], stacks=stacks, **options)  # type: ignore[arg-type]
-            targets = running.enter_context(servers)
-            _watched(running, targets, folder / "prometheus")
+            servers = started(
+                *(bundles[0], profile, folder),
+                beside=bundles[1:],
+                targets=targets,
+                ports=ports,
+                cores=cores,
+                programs=programs,
+            )
+            up = running.enter_context(servers)
+            _watched(running, up, folder / "prometheus")
             what = write_sample(bundles[0], folder / "sample.json")
-            held = [one.target.asked_for(bundle) for one in targets for bundle in bundles]
+            held = [one.target.asked_for(bundle) for one in up for bundle in bundles]
             for target in held:
                 print(describe(target, folder / "sample.json"))
             print(f"\nsample.json holds {what}. Endpoints: {listing}. Ctrl-C stops the servers.", flush=True)
             whole_file.write_json(listing, [target.to_dict() for target in held])
             while True:
-                for one in targets:
+                for one in up:
                     one.check()
                 time.sleep(CHECK_EVERY_S)
     except KeyboardInterrupt:
@@ -136,7 +146,7 @@ def run(
         listing.unlink(missing_ok=True)
 
 
-def _watched(running: contextlib.ExitStack, targets: Sequence[launch.RunningTarget], folder: Path) -> None:
+def _watched(running: contextlib.ExitStack, up: Sequence[launch.RunningTarget], folder: Path) -> None:
     """A Prometheus that scrapes the servers, where it is installed: `make watch` shows what it knows."""
     shutil.rmtree(folder, ignore_errors=True)  # an earlier session's data say nothing of this one
     scraper = prometheus.start(folder, ())
@@ -144,16 +154,15 @@ def _watched(running: contextlib.ExitStack, targets: Sequence[launch.RunningTarg
         print("Prometheus is not installed: make watch will have nothing to show", file=sys.stderr)
         return
     running.callback(scraper.stop)
-    scraper.watch_servers([(one.target, one.process.pid) for one in targets])
-    print(f"\nPrometheus {scraper.version}: {scraper.url}  (make watch shows both servers live)")
+    scraper.watch_servers([(one.target, one.process.pid) for one in up])
+    print(f"\nPrometheus {scraper.version}: {scraper.url}  (make watch shows the servers live)")
 
 
 def write_sample(bundle: Bundle, path: Path) -> str:
-    """Write the first test image as a JSON body that both stacks take; returns what it shows, in words."""
+    """Write the first test image as a JSON body of rows, which all engines take; returns what it shows, in words."""
     with np.load(bundle.reference) as saved:
         images, labels = saved["images"][:1], saved["labels"][:1]
-    body = orjson.dumps({"instances": np.ascontiguousarray(images)}, option=orjson.OPT_SERIALIZE_NUMPY)
-    path.write_bytes(body)
+    path.write_bytes(json_rows.encode(images))
     label = int(labels[0])
     return f"the first test image: class {label}, {bundle.class_names[label]!r}"
 

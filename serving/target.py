@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import enum
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from models.problem import Problem
+from serving.engines.engine import Knob
 
 if TYPE_CHECKING:
     from models.bundle import Bundle
@@ -14,13 +20,22 @@ STACKS = ("pytorch", "tensorflow")
 PROTOCOLS = ("grpc", "rest", "rest-binary")
 
 
+class Caveat(enum.Enum):
+    """What is not as it seems with the figures of a target.
+
+    DOCKER_PROXY  its container cannot be reached at its own address: requests pass through Docker's proxy process
+    """
+
+    DOCKER_PROXY = "docker-proxy"
+
+
 @dataclass(frozen=True)
 class Target:
     """Everything that a client, the load generator and the report need to know of one running server, asked for one
     of the models that it holds.
 
-    name            what the experiment calls it: "pytorch" or "tensorflow"
-    engine          what really answers: "torchserve", "tensorflow-serving" or "embedded-tfserving"
+    name            what the experiment calls it
+    engine          the id of the engine that really answers: it may stand in for another
     engine_version  version of that engine, with the runtime's version where they differ
     runtime         "process", "container", "kubernetes" or "remote"
     model, version  the servable's name and version
@@ -30,8 +45,9 @@ class Target:
     rest            "host:port" of the HTTP inference API
     metrics         URL of the Prometheus page, or None
     cores           CPUs the server is pinned to; empty: not pinned
-    settings        rendered tuning, key to value, for the report
-    notes           where the profile has no exact counterpart on this engine, one sentence each
+    knobs           what it was given, the profile's first
+    max_batch_size  images that it takes in one request
+    caveats         what is not as it seems
     """
 
     name: str
@@ -46,7 +62,10 @@ class Target:
     rest: str
     metrics: str | None = None
     cores: tuple[int, ...] = ()
-    settings: dict[str, Any] = field(default_factory=dict)
+    knobs: tuple[Knob, ...] = ()
+    max_batch_size: int = 32
+    caveats: tuple[Caveat, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)  # until every reader takes the knobs
     notes: tuple[str, ...] = ()
 
     def asked_for(self, bundle: Bundle) -> Target:
@@ -61,13 +80,13 @@ class Target:
 
     def to_dict(self) -> dict[str, Any]:
         """The target as plain values, for JSON."""
-        return asdict(self)
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        return plain
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Target:
-        """The inverse of `to_dict`."""
-        tuples: dict[str, Any] = {key: tuple(values[key]) for key in ("input_shape", "cores", "notes") if key in values}
-        return cls(**{**values, **tuples})
+        """The inverse of `to_dict`; raises ValueError that names the key at fault."""
+        return msgspec.convert(values, cls)
 
     def save(self, path: Path) -> None:
         """Write the target as JSON."""
@@ -75,5 +94,8 @@ class Target:
 
     @classmethod
     def load(cls, path: Path) -> Target:
-        """Read what `save` wrote."""
-        return cls.from_dict(json.loads(path.read_text()))
+        """Read what `save` wrote; raises `Problem`."""
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=cls)
+        except (OSError, ValueError) as error:
+            raise Problem(f"{path}: no target ({error}); start it again") from None

@@ -5,37 +5,53 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import numpy as np
 
 from models import whole_file
 from models.problem import Problem
 from serving.client import Client, RequestFailed
-from serving.target import PROTOCOLS, Target
+from serving.engines import registry
+from serving.target import Target
 
 TOLERANCE = 1e-4
 BATCH = 32
 EXAMPLES = 10
 
 
-def check(
-    target: Target, reference: Path, *, protocols: Iterable[str] = PROTOCOLS, tolerance: float = TOLERANCE
-) -> dict[str, dict[str, Any]]:
-    """Send every sample of ``reference`` (a bundle's reference.npz) through each protocol, in batches.
+class Agreement(msgspec.Struct, frozen=True, kw_only=True):
+    """How the answers over one protocol agree with the reference; the keys of wire-parity.json.
 
-    Returns, for each protocol, ``max_abs_diff`` (largest difference of a probability), ``top1_agreement`` (share of
-    samples with the same best class), ``samples``, ``disagreements`` ([expected class, answered class, times] of best
-    classes that differ) and ``examples`` (sample of `examples` → [best class, its probability]). Raises `Problem`
-    naming target, protocol and first sample where a difference is above ``tolerance``, or a best class differs though
-    the reference's two best are further apart.
+    max_abs_diff    largest difference of a probability
+    top1_agreement  share of samples with the same best class
+    samples         how many were compared
+    disagreements   (expected class, answered class, times) of best classes that differ, most often first
+    examples        sample of `examples` → (best class, its probability)
+    """
+
+    max_abs_diff: float
+    top1_agreement: float
+    samples: int
+    disagreements: tuple[tuple[int, int, int], ...] = ()
+    examples: dict[int, tuple[int, float]] = {}
+
+
+def check(
+    target: Target, reference: Path, *, protocols: Iterable[str] | None = None, tolerance: float = TOLERANCE
+) -> dict[str, Agreement]:
+    """Send every sample of ``reference`` (a bundle's reference.npz) through each protocol, in batches; how it agreed,
+    by protocol (default: all that the target's engine speaks).
+
+    Raises `Problem` naming target, protocol and first sample where a difference is above ``tolerance``, or a best class
+    differs though the reference's two best are further apart.
     """
     with np.load(reference) as saved:
         images, expected = saved["images"], saved["probabilities"]
-    batch = min(BATCH, int(target.settings.get("max_batch_size", BATCH)))
+    batch = min(BATCH, target.max_batch_size)
     figures = {}
     with Client(target, timeout_s=60.0) as client:
-        for protocol in protocols:
+        for protocol in protocols or registry.engine(target.engine).protocols:
             where = f"wire parity of {target.name} ({target.engine}) over {protocol}"
             answers = np.empty_like(expected)
             for first in range(0, len(images), batch):
@@ -51,7 +67,7 @@ def check(
     return figures
 
 
-def compare(expected: np.ndarray, answers: np.ndarray, where: str, tolerance: float = TOLERANCE) -> dict[str, Any]:
+def compare(expected: np.ndarray, answers: np.ndarray, where: str, tolerance: float = TOLERANCE) -> Agreement:
     """The figures of one protocol; raises `Problem` where ``answers`` are out of tolerance (see `check`)."""
     difference = np.abs(answers - expected).max(axis=1)
     same = answers.argmax(axis=1) == expected.argmax(axis=1)
@@ -64,21 +80,17 @@ def compare(expected: np.ndarray, answers: np.ndarray, where: str, tolerance: fl
             f"{where}: sample {sample} differs from PyTorch by {difference[sample]:.3g} (tolerance {tolerance:g}; "
             f"{int(bad.sum())} of {len(bad)} samples): the server does not serve this bundle's model"
         )
-    return {
-        "max_abs_diff": float(difference.max()),
-        "top1_agreement": float(same.mean()),
-        "samples": len(expected),
-        "disagreements": [
-            [*pair, times]
-            for pair, times in Counter(
-                zip(expected[~same].argmax(axis=1).tolist(), answers[~same].argmax(axis=1).tolist(), strict=True)
-            ).most_common()
-        ],
-        "examples": {
-            str(sample): [int(answers[sample].argmax()), round(float(answers[sample].max()), 6)]
+    pairs = zip(expected[~same].argmax(axis=1).tolist(), answers[~same].argmax(axis=1).tolist(), strict=True)
+    return Agreement(
+        max_abs_diff=float(difference.max()),
+        top1_agreement=float(same.mean()),
+        samples=len(expected),
+        disagreements=tuple((*pair, times) for pair, times in Counter(pairs).most_common()),
+        examples={
+            sample: (int(answers[sample].argmax()), round(float(answers[sample].max()), 6))
             for sample in examples(expected)
         },
-    }
+    )
 
 
 def examples(expected: np.ndarray) -> list[int]:
@@ -100,7 +112,8 @@ def save_examples(reference: Path, path: Path) -> None:
         np.savez_compressed(out, indices=np.array(chosen), **kept)
 
 
-def save(path: Path, targets: Mapping[str, Mapping[str, Mapping[str, Any]]], tolerance: float = TOLERANCE) -> None:
-    """Write wire-parity.json: ``targets`` maps a stack to what `check` returned for it."""
-    samples = max((figures["samples"] for one in targets.values() for figures in one.values()), default=0)
-    whole_file.write_json(path, {"samples": samples, "tolerance": tolerance, "targets": targets})
+def save(path: Path, targets: Mapping[str, Mapping[str, Agreement]], tolerance: float = TOLERANCE) -> None:
+    """Write wire-parity.json: ``targets`` maps a target's name to what `check` returned for it."""
+    samples = max((found.samples for one in targets.values() for found in one.values()), default=0)
+    content = {"samples": samples, "tolerance": tolerance, "targets": msgspec.to_builtins(targets, str_keys=True)}
+    whole_file.write_json(path, content)

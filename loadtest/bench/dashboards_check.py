@@ -33,6 +33,7 @@ from monitoring.grafana import queries
 from monitoring.grafana.queries import DashboardQuery
 from monitoring.prometheus_api import PrometheusApi, QueryRefused, Unreachable
 from serving import ports, requests, serve
+from serving.engines import programs
 from serving.profile import ServingProfile
 from serving.runtimes.process.prometheus import Prometheus, start
 from serving.target import STACKS, Target
@@ -148,8 +149,8 @@ def _main(arguments: Sequence[str]) -> int:
             bundle,
             ServingProfile(),
             folder / "servers",
-            stacks=STACKS,
-            tensorflow_model_server=options.tensorflow_model_server,
+            targets=STACKS,
+            programs=programs.named(options),
         )
         up = running.enter_context(servers)
         prometheus.watch_servers([(one.target, one.process.pid) for one in up])
@@ -234,7 +235,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="dashboards-check", description=__doc__)
     parser.add_argument("--bundle", type=Path, metavar="FOLDER", help="default: one of digits is exported (20 s)")
     parser.add_argument("--seconds", type=float, default=6.0, help="load on each server and protocol (%(default)s)")
-    parser.add_argument("--tensorflow-model-server", type=Path, metavar="PROGRAM", help="default: PATH, else embedded")
+    programs.add_flags(parser)
     options = parser.parse_args(arguments)
     if not 1 <= options.seconds <= 600:
         raise Problem(f"--seconds {options.seconds:g}: use 1 to 600")

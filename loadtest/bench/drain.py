@@ -29,6 +29,7 @@ from rich.table import Table
 from loadtest.bench import twins
 from loadtest.bench.name_server import Endpoints
 from loadtest.bench.switching_load import FLOWS, Flow, Outcome, SwitchingLoad
+from loadtest.bench.tools import ROOT
 from models.bundle import Bundle
 from models.problem import Problem, run
 from serving import ports
@@ -213,7 +214,7 @@ def _started(
             engine,
             command,
             folder / "server.log",
-            environment={**environment, "PYTHONPATH": str(launch.ROOT)},
+            environment={**environment, "PYTHONPATH": str(ROOT)},
             folder=folder,
         )
         try:

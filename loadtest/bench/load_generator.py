@@ -66,7 +66,7 @@ class TrivialServer:
         self._pid = process.pid
         self.target = Target(
             name="pytorch",
-            engine="trivial",
+            engine="torchserve",  # whose calls it answers,
             engine_version="1",
             runtime="process",
             model="trivial",

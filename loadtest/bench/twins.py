@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from loadtest.experiment import generator_process
 from loadtest.experiment.file import Experiment
 from loadtest.experiment.observation import Prometheus
@@ -79,7 +81,7 @@ class Twins:
             now(f"{stack}: wire parity")
             reference = self._bundles[stack].reference
             found = wire_parity.check(self._running.target, reference, protocols=self._protocols)
-            proven = {**known["targets"], stack: found}
+            proven = {**known["targets"], stack: msgspec.to_builtins(found, str_keys=True)}
             self._folder.write("wire-parity.json", {"tolerance": wire_parity.TOLERANCE, "targets": proven})
 
     def target(self, stack: str) -> Target:

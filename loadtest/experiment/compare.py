@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from loadtest.experiment import file as experiments
@@ -41,22 +42,21 @@ def compare(
     artifacts: Path,
     results: Path,
     fresh: bool = False,
-    tensorflow_model_server: Path | None = None,
+    programs: Mapping[str, Path] = MappingProxyType({}),
     containers: Choice | None = None,
     context: str | None = None,
 ) -> Path:
     """Train, export, prove, serve, load and report the named experiment; returns the report's path.
 
-    `containers`: what its stack is made of, where the experiment's runtime is "container"; `context`: the kubectl
-    context (None: the current one), where it is "kubernetes".
+    `programs`: engines' own programs (see `serving.engines.programs`); `containers`: what its stack is made of, where
+    the experiment's runtime is "container"; `context`: the kubectl context (None: the current one), where it is
+    "kubernetes".
     """
     experiment = experiments.load(name, overrides)
     if experiment.runtime == "remote":
         raise Problem(
             f"runtime = {experiment.runtime!r}: compare starts servers itself; for running ones use make loadtest"
         )
-    if tensorflow_model_server and not os.access(tensorflow_model_server, os.X_OK):
-        raise Problem(f"--tensorflow-model-server {tensorflow_model_server}: no executable file there")
     if experiment.runtime == "container":
         docker_cli.require_engine()  # before minutes of training
     if experiment.runtime == "kubernetes":
@@ -69,7 +69,7 @@ def compare(
             stack = Stack(bundle, containers or Choice(), artifacts)
             return ContainerTargets(folder, bundle, experiment.profile, experiment.protocols, stack)
         cores = split_cores(sorted(os.sched_getaffinity(0)))
-        return LocalTargets(folder, bundles, experiment, cores, tensorflow_model_server)
+        return LocalTargets(folder, bundles, experiment, cores, programs)
 
     return _run(experiment, bundles, results, fresh, servers)
 

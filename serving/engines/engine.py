@@ -22,11 +22,15 @@ if TYPE_CHECKING:
     from serving.target import Target
 
 
+ARGUMENTS = "flags.txt"
+
+
 class KnobKind(enum.Enum):
     """How a server's own setting relates to the profile's knob that it was rendered from.
 
-    SAME            the same quantity in the same unit, with the same value
-    OTHER_UNIT      the same intent, counted or measured in another unit, so that equal numbers do not make it equal
+    SAME            the same quantity with the profile's value, perhaps written otherwise (1 ms as 1000 µs)
+    OTHER_UNIT      the same intent, but something else is counted (requests, not images), so that equal numbers do not
+                    make it equal
     DIFFERS         the engine cannot take the profile's value exactly (rounded, raised, capped)
     NO_COUNTERPART  the engine has no such setting; `native_key` is empty
     """
@@ -45,7 +49,12 @@ class Knob:
                 share ("front end, gRPC")
     native_key  the engine's own key or flag; empty where there is none
     value       as given to the server, in `unit`; None where there is no counterpart
-    note        what a reader must know of it, one sentence, or empty
+    unit        of `value`, for reading: "requests", "µs"; empty where it has none
+    note        what a reader must know of it, one sentence or two, or empty
+    asked       the profile's value that it was rendered from; None where the profile leaves it to the engine
+
+    Two servers were given the same where native key and value are the same; else where both are SAME and were asked for
+    the same.
     """
 
     name: str
@@ -54,6 +63,7 @@ class Knob:
     unit: str = ""
     kind: KnobKind = KnobKind.SAME
     note: str = ""
+    asked: float | int | str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,10 +81,21 @@ class Rendering:
     environment: Mapping[str, str] = field(default_factory=dict)
     knobs: tuple[Knob, ...] = ()
 
+    def write(self, folder: Path) -> None:
+        """Write the files into ``folder``, and the arguments into its `ARGUMENTS`, one a line, where there are any."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in self.files.items():
+            (folder / name).write_text(text)
+        if self.arguments:
+            (folder / ARGUMENTS).write_text("\n".join(self.arguments) + "\n")
+
 
 @dataclass(frozen=True)
 class Served:
-    """A model as an engine is told of it: its name, its version, and where its files lie as the server sees them."""
+    """A model as an engine is told of it: its name, its version, and where its files lie as the server sees them.
+
+    version  as the files call it: that of a TorchServe archive is inside it
+    """
 
     name: str
     version: str
@@ -99,8 +120,8 @@ class Site:
     host              the address that its APIs bind to
     ports             where they listen
     configuration     the folder that will hold the rendered files
-    models            the folder that holds the models
-    cores             CPUs that the server may use
+    models            the folder that holds the models' archives, for an engine that has such a store
+    cores             how many CPUs the server may use
     connection_age_s  gRPC clients are asked to connect anew after so many seconds, so that they find new replicas
                       (None: never)
     """
@@ -129,37 +150,49 @@ class Call:
     decode: Callable[[bytes], np.ndarray]
 
 
+def nothing() -> None:
+    """What `Launch.release` does where there is nothing to give back."""
+
+
 @dataclass(frozen=True)
 class Launch:
     """A server about to run as a process of this machine.
 
-    command, environment, folder  what to start, and where
-    site         where it will listen
+    command      what to start; it runs in the folder that its files were rendered into
+    environment  variables that it gets besides this process's own
+    ports        where it will listen, all of them chosen
     version      the engine's, with the runtime's where they differ
     rendering    what it was given
-    ready        whether every model is loaded (called again and again; raises `Problem` where that cannot happen any
-                 more, given the log so far)
+    ready        whether every model is loaded, as far as the engine can tell (called again and again with the log so
+                 far; raises `Problem` where that cannot happen any more). A prediction is tried after it, in any case.
     release      gives back what the launch took (scratch folders); called once, after the process has ended
     """
 
     command: Sequence[str]
     environment: Mapping[str, str]
-    site: Site
+    ports: Ports
     version: str
     rendering: Rendering
     ready: Callable[[str], bool]
-    release: Callable[[], None]
+    release: Callable[[], None] = nothing
+
+
+class Topic(enum.Enum):
+    """A decision point of the report's checklist."""
+
+    EXPERIENCE = "experience"
+    NEEDS = "needs"
+    SCALE = "scale"
+    HARDWARE = "hardware"
+    DOCUMENTATION = "documentation"
+    MAINTENANCE = "maintenance"
 
 
 @dataclass(frozen=True)
 class Fact:
-    """A sentence about an engine for the report's checklist, and where it stands: the source's name and address.
+    """A sentence about an engine for the report's checklist, and where it stands: the source's name and address."""
 
-    topic: one of the checklist's decision points ("experience", "needs", "scale", "hardware", "documentation",
-    "maintenance").
-    """
-
-    topic: str
+    topic: Topic
     text: str
     source: str
     url: str
@@ -176,15 +209,19 @@ class Engine(Protocol):
     """The framework of the models that it serves, as people read it: "PyTorch"."""
     stands_in_for: str
     """The id of the engine that this one replaces where that is not at hand; empty for a production server."""
-    stand_in_warning: str
-    """What a reader must know of a stand-in's figures, one sentence; empty for a production server."""
+    warning: str
+    """What a reader must know before using its figures, in a sentence or two: that it is a stand-in, that its project
+    is archived. Empty: nothing."""
     default_target: str
-    """The name of a target that runs this engine where the experiment gives none: "pytorch"."""
+    """The name of a target that runs this engine where the experiment gives none, unique: "pytorch"."""
+    program: str
+    """The name of the server's own program, looked up on the PATH unless the user names one; empty: it comes with
+    Tandem's packages, and always runs."""
     protocols: tuple[str, ...]
     """Of `serving.target.PROTOCOLS`, those that it speaks."""
     dialect: Path | None
-    """The file that maps its raw series to the shared vocabulary of metrics (`metrics.toml` in its folder, or that of the
-    engine whose metrics it speaks); None: it has no metrics to scrape."""
+    """The file that maps its raw series to the shared vocabulary of metrics (`metrics.toml` in its folder, or that of
+    the engine whose metrics it speaks); None: it has no metrics to scrape."""
     metrics_path: str
     """The path of its Prometheus page."""
     facts: tuple[Fact, ...]
@@ -195,7 +232,7 @@ class Engine(Protocol):
     """Its server on Kubernetes, in its container's image; None: there are no manifests of it."""
 
     def call(self, target: Target, protocol: str) -> Call:
-        """How ``target`` is called over ``protocol``. Raises ValueError for a protocol that it does not speak."""
+        """How ``target`` is called over ``protocol``, which is one of `protocols`."""
 
     def render(self, profile: ServingProfile, models: Sequence[Served], site: Site) -> Rendering:
         """The profile in the engine's own terms, for a server that holds ``models``."""
@@ -210,10 +247,11 @@ class Engine(Protocol):
         cores: Sequence[int],
         program: Path | None = None,
     ) -> Launch:
-        """Prepare a server of ``bundles`` as a process: render its files into ``folder``, return how to start it.
+        """Prepare a server of ``bundles`` as a process on loopback: render its files into ``folder``, write them there,
+        and return how to start it.
 
-        ``ports``: 0 picks a free one; ``program``: the server's own program, where the user names one. Raises `Problem`
-        where the engine cannot run here.
+        ``ports``: 0 picks a free one; ``cores``: the CPUs that it will be pinned to (empty: all); ``program``: the
+        server's own program, else it is looked up. Raises `Problem` where the engine cannot run here.
         """
 
     def model_time(self, bundle: Bundle, threads: int) -> Callable[[np.ndarray], object]:

@@ -28,6 +28,7 @@ import yaml
 from monitoring import render, rules, schema, scrape
 from serving import ports, requests
 from serving.client import Client
+from serving.engines.engine import Ports
 from serving.engines.torchserve.handler import LATENCY_BUCKETS
 from serving.profile import ServingProfile
 from serving.runtimes.process import launch
@@ -428,7 +429,7 @@ def test_stopping_a_server_is_told_and_clears(alerting, servers, bundle, tmp_pat
     assert alert["annotations"]["summary"] == f"{engine} is down"
     assert ("ServingDown", "torchserve") not in alerting.firing()
     grpc_port, rest_port = (int(address.rsplit(":", 1)[1]) for address in (stopped.target.grpc, stopped.target.rest))
-    fixed = launch.FixedPorts(grpc=grpc_port, rest=rest_port)
+    fixed = Ports(rest=rest_port, grpc=grpc_port, metrics=0)
     with launch.start("tensorflow", bundle, PROFILE, tmp_path, fixed_ports=fixed):
         alerting.await_clear("ServingDown", engine, 30)
 

@@ -84,7 +84,7 @@ def run(both, tmp_path_factory) -> tuple[Path, dict[str, str]]:
     folder = RunFolder.open(tmp_path_factory.mktemp("results"), several, "both", fresh=True)
     folder.write("model-time.json", {stack: {"problem": "left out, to be quick"} for stack in several.target_names})
     cores = split_cores(sorted(os.sched_getaffinity(0)))
-    servers = LocalTargets(folder, both, several, cores)
+    servers = LocalTargets(folder, both, several, cores, programs={})
     with pytest.MonkeyPatch.context() as patch, RunProgress() as progress:
         patch.setattr(launch.RunningTarget, "stop", read_and_stop)
         page = run_experiment(several, both, servers, folder, progress)

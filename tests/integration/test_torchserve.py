@@ -30,6 +30,7 @@ import pytest
 from models.problem import Problem
 from serving import wire_parity
 from serving.client import Client, RequestFailed
+from serving.engines.engine import Ports
 from serving.profile import ServingProfile
 from serving.runtimes.process import launch
 from serving.target import Target
@@ -96,8 +97,8 @@ def test_wire_parity_on_every_protocol(running, bundle):
     figures = wire_parity.check(running.target, bundle.reference)
     assert set(figures) == {"grpc", "rest", "rest-binary"}
     for one in figures.values():
-        assert one["max_abs_diff"] <= 1e-4
-        assert one["top1_agreement"] == 1.0
+        assert one.max_abs_diff <= 1e-4
+        assert one.top1_agreement == 1.0
     running.check()
 
 
@@ -105,7 +106,7 @@ def test_what_runs_is_said(running, bundle):
     target = running.target
     assert (target.engine, target.runtime, target.model) == ("torchserve", "process", bundle.model)
     assert target.engine_version.startswith("0.12.0 (torch ")
-    assert target.settings["batchSize"] == 32
+    assert {knob.name: (knob.native_key, knob.value) for knob in target.knobs}["max_batch_size"] == ("batchSize", 32)
     folder = running.process.log.parent
     assert Target.load(folder / "target.json") == target
     assert {"config.properties", "metrics.yaml", "log4j2.xml", "server.log"} <= {path.name for path in folder.iterdir()}
@@ -255,8 +256,8 @@ def test_a_missing_archive_and_a_taken_port_are_named_before_anything_starts(bun
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(Problem, match=f"port {port} for TorchServe's gRPC API is taken"):
-            launch.start("pytorch", bundle, ServingProfile(), tmp_path, fixed_ports=launch.FixedPorts(grpc=port))
-    with pytest.raises(Problem, match="target 'jax': use one of pytorch, tensorflow"):
+            launch.start("pytorch", bundle, ServingProfile(), tmp_path, fixed_ports=Ports(0, port, 0))
+    with pytest.raises(Problem, match="target 'jax': use one of pytorch, tensorflow, embedded-tfserving"):
         launch.start("jax", bundle, ServingProfile(), tmp_path)
 
 
@@ -272,7 +273,7 @@ def test_serve_prints_a_curl_line_that_works_and_stops_on_ctrl_c(bundle, referen
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=launch.ROOT,
+        cwd=Path(__file__).parents[2],
     )
     try:
         printed = []

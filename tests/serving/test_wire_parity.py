@@ -68,10 +68,10 @@ def reference(tmp_path):
 
 
 def test_every_sample_is_sent_once_in_batches_that_the_server_takes(server, reference):
-    figures = wire_parity.check(to(server, settings={"max_batch_size": 16}), reference, protocols=["rest-binary"])
+    figures = wire_parity.check(to(server, max_batch_size=16), reference, protocols=["rest-binary"])
     found = figures["rest-binary"]
-    assert (found["max_abs_diff"], found["top1_agreement"], found["samples"]) == (0.0, 1.0, 70)
-    assert found["disagreements"] == []
+    assert (found.max_abs_diff, found.top1_agreement, found.samples) == (0.0, 1.0, 70)
+    assert found.disagreements == ()
     assert server.seen == [16, 16, 16, 16, 6]
 
 
@@ -111,8 +111,8 @@ def test_a_differing_best_class_counts_only_where_the_two_best_are_apart():
     expected = np.array([[0.50002, 0.49998, 0.0]], np.float32)
     near = np.array([[0.49998, 0.50002, 0.0]], np.float32)
     figures = wire_parity.compare(expected, near, "x")
-    assert figures["top1_agreement"] == 0.0
-    assert figures["max_abs_diff"] == pytest.approx(4e-5, rel=0.01)
+    assert figures.top1_agreement == 0.0
+    assert figures.max_abs_diff == pytest.approx(4e-5, rel=0.01)
     apart, swapped = np.array([[0.6, 0.4]], np.float32), np.array([[0.49, 0.51]], np.float32)
     with pytest.raises(Problem, match="x: sample 0"):
         wire_parity.compare(apart, swapped, "x", tolerance=0.15)
@@ -125,8 +125,21 @@ def test_nan_is_out_of_tolerance():
 
 
 def test_saved_file(tmp_path):
-    figures = {"max_abs_diff": 1e-7, "top1_agreement": 1.0, "samples": 70}
-    wire_parity.save(tmp_path / "wire-parity.json", {"pytorch": {"grpc": figures}})
+    found = wire_parity.Agreement(
+        max_abs_diff=1e-7,
+        top1_agreement=1.0,
+        samples=70,
+        disagreements=((3, 5, 2),),
+        examples={12: (3, 0.75)},
+    )
+    figures = {
+        "max_abs_diff": 1e-7,
+        "top1_agreement": 1.0,
+        "samples": 70,
+        "disagreements": [[3, 5, 2]],
+        "examples": {"12": [3, 0.75]},
+    }
+    wire_parity.save(tmp_path / "wire-parity.json", {"pytorch": {"grpc": found}})
     saved = json.loads((tmp_path / "wire-parity.json").read_text())
     assert saved == {"samples": 70, "tolerance": 1e-4, "targets": {"pytorch": {"grpc": figures}}}
     assert [path.name for path in tmp_path.iterdir()] == ["wire-parity.json"]
@@ -137,7 +150,7 @@ def test_classes_that_differ_are_counted_by_pair():
     expected = np.array([[0.5, 0.5 - 1e-6, 0], [0.5, 0.5 - 1e-6, 0], [0.1, 0.9, 0]], np.float32)
     answers = expected.copy()
     answers[:2, 1] = 0.5 + 1e-6
-    assert wire_parity.compare(expected, answers, "here")["disagreements"] == [[0, 1, 2]]
+    assert wire_parity.compare(expected, answers, "here").disagreements == ((0, 1, 2),)
 
 
 def test_examples_are_the_closest_calls_and_some_of_all_and_keep_their_images(reference, tmp_path):
@@ -150,5 +163,5 @@ def test_examples_are_the_closest_calls_and_some_of_all_and_keep_their_images(re
     with np.load(tmp_path / "wire-samples.npz") as saved:
         assert saved["indices"].tolist() == chosen
         assert np.array_equal(saved["images"], IMAGES[chosen])
-    answered = wire_parity.compare(expected, expected, "here")["examples"]
-    assert answered[str(chosen[0])] == [int(expected[chosen[0]].argmax()), pytest.approx(expected[chosen[0]].max())]
+    answered = wire_parity.compare(expected, expected, "here").examples
+    assert answered[chosen[0]] == (int(expected[chosen[0]].argmax()), pytest.approx(expected[chosen[0]].max()))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from loadtest.experiment.file import Experiment
@@ -11,6 +10,7 @@ from loadtest.experiment.observation import Prometheus
 from loadtest.experiment.run_folder import RunFolder
 from loadtest.experiment.runtimes.proven import Proven
 from models.bundle import Bundle
+from serving.engines import registry
 from serving.runtimes.process import launch
 from serving.target import Target
 
@@ -24,11 +24,11 @@ class LocalTargets:
         bundles: Sequence[Bundle],
         experiment: Experiment,
         cores: tuple[tuple[int, ...], tuple[int, ...]],
-        tensorflow_model_server: Path | None = None,
+        programs: Mapping[str, Path],
     ) -> None:
         self.server_cores, self.generator_cores = cores
         self._folder, self._bundles, self._experiment = folder, bundles, experiment
-        self._model_server = tensorflow_model_server
+        self._programs = programs
         self._proven = Proven(folder, bundles, experiment.protocols)
         self._prometheus: Prometheus | None = None
         self._running: launch.RunningTarget | None = None
@@ -41,15 +41,15 @@ class LocalTargets:
             return
         self.stop()
         self._running = launch.start(
-            self._experiment.target(name).world,
+            name,
             self._bundles[0],
             self._experiment.profile_of(name),
             self._folder.new_folder("servers", name),
             beside=self._bundles[1:],
             cores=self.server_cores,
-            tensorflow_model_server=self._model_server,
+            engine=registry.engine(self._experiment.target(name).engine),
+            programs=self._programs,
         )
-        self._running.target = replace(self._running.target, name=name)
         if self._prometheus:
             self._prometheus.watch_server(self._running.target, self._running.process.pid)
         self._proven.prove(self._running.target, now)

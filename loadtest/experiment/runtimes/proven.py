@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from loadtest.experiment.run_folder import RunFolder
 from models.bundle import Bundle
 from serving import wire_parity
@@ -44,6 +46,6 @@ class Proven:
         what = f" of {bundle.model}" if len(self._bundles) > 1 else ""
         now(f"{target.name}: wire parity{what} over the whole test split")
         figures = wire_parity.check(target.asked_for(bundle), bundle.reference, protocols=self._protocols)
-        samples = next(iter(figures.values()))["samples"]
-        proven = {**targets, target.name: figures}
+        samples = next(iter(figures.values())).samples
+        proven = {**targets, target.name: msgspec.to_builtins(figures, str_keys=True)}
         return {"samples": samples, "tolerance": wire_parity.TOLERANCE, "targets": proven}

@@ -2,3 +2,7 @@
 
 Its name is `embedded-tfserving` (see `identity`); it is not TensorFlow Serving and never says so.
 """
+
+from serving.engines.embedded_tfserving.engine import EmbeddedTensorFlowServing
+
+ENGINE = EmbeddedTensorFlowServing()

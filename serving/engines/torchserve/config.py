@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.problem import Problem
+from serving.engines.torchserve.rendering import LOG4J2_XML, METRICS_YAML, _escape, archive_version
 from serving.ports import LOOPBACK
 from serving.profile import ServingProfile
 
+__all__ = ["LOG4J2_XML", "METRICS_YAML", "archive_version"]
 RESPONSE_TIMEOUT_S = 120
 MAX_MESSAGE_BYTES = 100 * 1024 * 1024
 METRICS_PATH = "/metrics"
@@ -43,15 +43,6 @@ class Rendering:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in self.files.items():
             (folder / name).write_text(text)
-
-
-def archive_version(archive: Path) -> str:
-    """The model version inside a model archive, which TorchServe's settings are keyed by. Raises `Problem`."""
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            return str(json.loads(opened.read("MAR-INF/MANIFEST.json"))["model"]["modelVersion"])
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise Problem(f"{archive}: no TorchServe model archive ({error}); export the model again") from None
 
 
 def render(
@@ -153,70 +144,3 @@ disable_system_metrics=true
     }
     files = {"config.properties": properties, "metrics.yaml": METRICS_YAML, "log4j2.xml": LOG4J2_XML}
     return Rendering(files, settings, tuple(notes))
-
-
-def _escape(value: str) -> str:
-    """A value for a .properties file, which Java reads as Latin-1 with backslash escapes."""
-    units = value.replace("\\", "\\\\").encode("utf-16-be")
-    codes = [int.from_bytes(units[at : at + 2]) for at in range(0, len(units), 2)]
-    return "".join(chr(code) if code < 128 else f"\\u{code:04x}" for code in codes)
-
-
-# QueueTime and WorkerThreadTime are gauges of the last request in TorchServe's own metrics file; as histograms they
-# give means and quantiles, for REST and gRPC (whole milliseconds, rounded down; buckets end at 10 ms).
-# ts_inference_latency_microseconds and ts_queue_latency_microseconds count REST only.
-METRICS_YAML = """\
-# Rendered by Tandem; changes here are lost.
-ts_metrics:
-  counter:
-    - {name: Requests2XX, unit: Count, dimensions: [Level, Hostname]}
-    - {name: Requests4XX, unit: Count, dimensions: [Level, Hostname]}
-    - {name: Requests5XX, unit: Count, dimensions: [Level, Hostname]}
-    - {name: ts_inference_requests_total, unit: Count, dimensions: [model_name, model_version, hostname]}
-    - {name: ts_inference_latency_microseconds, unit: Microseconds, dimensions: [model_name, model_version, hostname]}
-    - {name: ts_queue_latency_microseconds, unit: Microseconds, dimensions: [model_name, model_version, hostname]}
-  gauge:
-    - {name: WorkerLoadTime, unit: Milliseconds, dimensions: [WorkerName, Level, Hostname]}
-  histogram:
-    - {name: QueueTime, unit: Milliseconds, dimensions: [Level, Hostname]}
-    - {name: WorkerThreadTime, unit: Milliseconds, dimensions: [Level, Hostname]}
-# The handler's own histograms: counters to TorchServe, because its histograms have fixed buckets.
-model_metrics:
-  counter:
-    - {name: tandem_handler_seconds_bucket, unit: seconds, dimensions: [model, version, protocol, le]}
-    - {name: tandem_handler_seconds_sum, unit: seconds, dimensions: [model, version, protocol]}
-    - {name: tandem_handler_seconds_count, unit: seconds, dimensions: [model, version, protocol]}
-    - {name: tandem_compute_seconds_bucket, unit: seconds, dimensions: [model, version, le]}
-    - {name: tandem_compute_seconds_sum, unit: seconds, dimensions: [model, version]}
-    - {name: tandem_compute_seconds_count, unit: seconds, dimensions: [model, version]}
-    - {name: tandem_batch_images_bucket, unit: count, dimensions: [model, version, le]}
-    - {name: tandem_batch_images_sum, unit: count, dimensions: [model, version]}
-    - {name: tandem_batch_images_count, unit: count, dimensions: [model, version]}
-    - {name: tandem_bad_requests_total, unit: count, dimensions: [model, version, protocol]}
-    - {name: tandem_busy_seconds_total, unit: seconds, dimensions: [model, version]}
-    - {name: tandem_worker_starts_total, unit: count, dimensions: [model, version, worker]}
-    - {name: tandem_worker_heartbeats_total, unit: count, dimensions: [model, version, worker]}
-"""
-
-# Access and metric logging cost throughput. A worker's own output (a traceback, say) comes through MODEL_LOG.
-LOG4J2_XML = """\
-<?xml version="1.0" encoding="UTF-8"?>
-<!-- Rendered by Tandem; changes here are lost. -->
-<Configuration status="warn">
-  <Appenders>
-    <Console name="STDOUT" target="SYSTEM_OUT">
-      <PatternLayout pattern="%d{ISO8601} [%-5p] %t %c - %m%n"/>
-    </Console>
-  </Appenders>
-  <Loggers>
-    <Logger name="ACCESS_LOG" level="off"/>
-    <Logger name="MODEL_METRICS" level="off"/>
-    <Logger name="TS_METRICS" level="off"/>
-    <Logger name="MODEL_LOG" level="info"/>
-    <Logger name="org.pytorch.serve" level="warn"/>
-    <Root level="warn">
-      <AppenderRef ref="STDOUT"/>
-    </Root>
-  </Loggers>
-</Configuration>
-"""

@@ -4,83 +4,85 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 import sys
 import tempfile
 import urllib.request
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from models.problem import Problem
-from serving.engines.torchserve import config, java
+from serving import ports as tcp
+from serving.engines.engine import Launch, Ports, Served, Site
+from serving.engines.torchserve import java, rendering
 from serving.ports import LOOPBACK
 from serving.profile import ServingProfile
-from serving.runtimes.process.server_process import ServerProcess
+
+if TYPE_CHECKING:
+    from models.bundle import Bundle
 
 # What TorchServe logs when a worker dies while it loads the model; it would try again for minutes.
 FAILED = re.compile(r"Backend worker process died|WorkerInitializationException|Load model failed")
 
 
-class TorchServe:
-    """A running TorchServe: its process and its short temporary folder (unpacked model, worker sockets)."""
+def launch(
+    bundles: Sequence[Bundle], profile: ServingProfile, folder: Path, *, ports: Ports, cores: Sequence[int]
+) -> Launch:
+    """TorchServe with the archives of ``bundles``; see `Engine.launch`."""
+    runtime = java.find()
+    archives = {one.model: one.archive for one in bundles}
+    rest, management, metrics, grpc, grpc_management = tcp.choose(
+        [
+            (ports.rest, "TorchServe's REST API"),
+            (ports.management, "TorchServe's management API"),
+            (ports.metrics, "TorchServe's metrics"),
+            (ports.grpc, "TorchServe's gRPC API"),
+            (ports.grpc_management, "TorchServe's gRPC management API"),
+        ]
+    )
+    described = [f"http://{LOOPBACK}:{management}/models/{name}" for name in archives]
+    # Not below `folder`: a worker's Unix socket lies here, and its path may have no more than 107 characters.
+    scratch = Path(tempfile.mkdtemp(prefix="tandem-"))
+    release = partial(shutil.rmtree, scratch, ignore_errors=True)
+    try:
+        store = _store(archives, scratch)
+        site = Site(
+            host=LOOPBACK,
+            ports=Ports(rest, grpc, metrics, management, grpc_management),
+            configuration=str(folder.resolve()),
+            models=str(store),
+            cores=len(cores) or len(os.sched_getaffinity(0)),
+        )
+        served = [
+            Served(name, rendering.archive_version(archive), str(archive.resolve()))
+            for name, archive in archives.items()
+        ]
+        rendered = rendering.render(profile, served, site)
+        rendered.write(folder)
+        return Launch(
+            command=command_line(runtime, folder.resolve(), store, scratch),
+            environment={**rendered.environment, **scratch_settings(scratch)},
+            ports=site.ports,
+            version=f"{version('torchserve')} (torch {version('torch')}, Java {runtime.version})",
+            rendering=rendered,
+            ready=lambda log: _loaded(log, described),
+            release=release,
+        )
+    except BaseException:
+        release()
+        raise
 
-    def __init__(
-        self,
-        archives: Mapping[str, Path],
-        profile: ServingProfile,
-        folder: Path,
-        ports: config.Ports,
-        cores: Sequence[int],
-        available_cores: int,
-    ) -> None:
-        """Render the configuration into ``folder`` and start the server with the models of ``archives``, by name;
-        raises `Problem`."""
-        runtime = java.find()
-        versions = {model: config.archive_version(archive) for model, archive in archives.items()}
-        (model, own_version), *others = versions.items()
-        self._describe = [f"http://{LOOPBACK}:{ports.management}/models/{name}" for name in archives]
-        # Not below `folder`: a worker's Unix socket lies here, and its path may have no more than 107 characters.
-        self._scratch = Path(tempfile.mkdtemp(prefix="tandem-"))
-        try:
-            store = _store(archives, self._scratch)
-            self.rendering = config.render(
-                profile,
-                model=model,
-                model_version=own_version,
-                model_store=str(store),
-                metrics_config=str((folder / "metrics.yaml").resolve()),
-                ports=ports,
-                cores=available_cores,
-                beside=dict(others),
-            )
-            self.rendering.write(folder)
-            command = command_line(runtime, folder.resolve(), store, self._scratch)
-            environment = {**thread_settings(profile), **scratch_settings(self._scratch)}
-            self.version = f"{version('torchserve')} (torch {version('torch')}, Java {runtime.version})"
-            self.process = ServerProcess(
-                "TorchServe",
-                command,
-                folder / "server.log",
-                environment=environment,
-                cores=cores,
-                folder=folder,
-            )
-        except BaseException:
-            shutil.rmtree(self._scratch, ignore_errors=True)
-            raise
 
-    def model_loaded(self) -> bool:
-        """Whether every worker has loaded its model. Raises `Problem` where one failed: TorchServe would just retry."""
-        if FAILED.search(self.process.log.read_text(errors="replace")):
-            raise Problem(f"TorchServe cannot load the model (log: {self.process.log})", self.process.last_lines())
-        return all(map(_ready, self._describe))
-
-    def stop(self) -> None:
-        """Stop the server and its workers and delete the temporary folder. Idempotent."""
-        self.process.stop()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+def _loaded(log: str, described: Sequence[str]) -> bool:
+    """Whether every worker has loaded its model. Raises `Problem` where one failed: TorchServe would just retry."""
+    if FAILED.search(log):
+        raise Problem("TorchServe cannot load the model")
+    return all(map(_ready, described))
 
 
 def _store(archives: Mapping[str, Path], scratch: Path) -> Path:
@@ -105,7 +107,7 @@ def _ready(description: str) -> bool:
 
 
 def command_line(runtime: java.Java, configuration: Path, model_store: Path, scratch: Path) -> list[str]:
-    """The command that starts TorchServe with the files that `config.Rendering.write` wrote into ``configuration``.
+    """The command that starts TorchServe with the files that `Rendering.write` wrote into ``configuration``.
 
     ``scratch``: a writable folder with a short path, for the unpacked model and the workers' sockets. Raises `Problem`
     where TorchServe is not installed.

@@ -106,8 +106,8 @@ def prove(cluster: Cluster, settings: Settings, bundle: Bundle, say: Say) -> Non
                     say(f"{stack}: {protocol} answers (a black image is class {bundle.class_names[best]!r})")
             with _some_samples(bundle) as reference:
                 figures = wire_parity.check(target, reference, protocols=PROTOCOLS)
-            worst = max(one["max_abs_diff"] for one in figures.values())
-            samples = next(iter(figures.values()))["samples"]
+            worst = max(one.max_abs_diff for one in figures.values())
+            samples = next(iter(figures.values())).samples
             say(f"{stack}: wire parity over {samples} test images, largest difference {worst:.1e}")
 
 

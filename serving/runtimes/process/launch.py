@@ -2,48 +2,39 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from models.problem import Problem
 from serving import ports
 from serving.client import Client, RequestFailed
-from serving.engines.tensorflow_serving import config as tensorflow_serving
-from serving.engines.torchserve import config as torchserve_config
-from serving.engines.torchserve.server import TorchServe
+from serving.engines import registry
+from serving.engines.engine import Engine, Launch, Ports
 from serving.profile import ServingProfile
 from serving.runtimes.process.server_process import ServerProcess
-from serving.target import STACKS, Target
+from serving.target import Target
 
 if TYPE_CHECKING:
     from models.bundle import Bundle
 
-ROOT = Path(__file__).resolve().parents[3]
-
-
-@dataclass(frozen=True)
-class FixedPorts:
-    """Ports of a target on loopback; 0 picks a free one. TF Serving serves its metrics on the REST port."""
-
-    grpc: int = 0
-    rest: int = 0
-    metrics: int = 0
+ANY = Ports(rest=0, grpc=0, metrics=0)
 
 
 class RunningTarget:
     """A target that answers predictions; a context manager that stops it."""
 
-    def __init__(self, target: Target, process: ServerProcess, stop: Callable[[], None]) -> None:
+    def __init__(self, target: Target, process: ServerProcess, release: Callable[[], None]) -> None:
+        """``release`` is called once the process has ended."""
         self.target = target
         self.process = process
-        self._stop = stop
+        self._release = release
 
     def check(self) -> None:
         """Raise `Problem`, with the server's last log lines, if it or one of its workers died."""
@@ -51,7 +42,8 @@ class RunningTarget:
 
     def stop(self) -> None:
         """Stop the server and everything that it started. Idempotent."""
-        self._stop()
+        self.process.stop()
+        self._release()
 
     def __enter__(self) -> RunningTarget:
         return self
@@ -61,46 +53,51 @@ class RunningTarget:
 
 
 def start(
-    stack: str,
+    name: str,
     bundle: Bundle,
     profile: ServingProfile,
     folder: Path,
     *,
+    engine: Engine | None = None,
     beside: Sequence[Bundle] = (),
     cores: Sequence[int] = (),
-    tensorflow_model_server: Path | None = None,
+    programs: Mapping[str, Path] = MappingProxyType({}),
     startup_timeout_s: float = 120,
-    fixed_ports: FixedPorts = FixedPorts(),
+    fixed_ports: Ports = ANY,
 ) -> RunningTarget:
-    """Start ``stack`` and return once every model answers a prediction over gRPC and over REST.
+    """Start a target called ``name`` and return once every model answers a prediction over gRPC and over REST.
 
-    ``beside``: bundles of other models that the same server is to hold (see `Target.asked_for`). ``folder`` receives
-    the rendered configuration, the log (server.log) and target.json. ``cores`` pins the server and all that it starts.
-    Raises `Problem` where it cannot be started, or dies, or is not ready in time.
+    ``engine``: default: the one whose default target has this name; what stands in for it where it is not at hand (see
+    `at_hand`). ``beside``: bundles of other models
+    that the same server is to hold (see `Target.asked_for`). ``folder`` receives the rendered configuration, the log
+    (server.log) and target.json. ``cores`` pins the server and all that it starts. ``programs``: engines' own programs,
+    by the engine's id. ``fixed_ports``: 0 picks a free one. Raises `Problem` where it cannot be started, or dies, or is
+    not ready in time.
     """
-    if stack not in STACKS:
-        raise Problem(f"target {stack!r}: use one of {', '.join(STACKS)}")
     folder.mkdir(parents=True, exist_ok=True)
-    common: dict[str, Any] = {
-        "name": stack,
-        "runtime": "process",
-        "model": bundle.model,
-        "version": bundle.version,
-        "input_shape": tuple(bundle.input_shape),
-        "classes": bundle.classes,
-        "cores": tuple(cores),
-    }
     deadline = time.monotonic() + startup_timeout_s
+    engine = at_hand(engine or registry.of_target(name), programs)
     bundles = [bundle, *beside]
-    if stack == "pytorch":
-        running = _start_torchserve(bundles, profile, folder, cores, fixed_ports, common, deadline)
-    else:
-        running = _start_tensorflow(bundles, profile, folder, cores, tensorflow_model_server, fixed_ports, common)
+    plan = engine.launch(bundles, profile, folder, ports=fixed_ports, cores=cores, program=programs.get(engine.id))
     try:
+        process = ServerProcess(
+            engine.title,
+            plan.command,
+            folder / "server.log",
+            environment=plan.environment,
+            cores=cores,
+            folder=folder,
+        )
+    except BaseException:
+        plan.release()
+        raise
+    running = RunningTarget(_target(name, engine, bundle, profile, plan, cores), process, plan.release)
+    try:
+        process.wait_until(partial(_loaded, plan, process), deadline - time.monotonic())
         for one in bundles:
             ready = partial(answers, running.target.asked_for(one))
-            running.process.wait_until(ready, deadline - time.monotonic())
-        running.process.watch_workers()
+            process.wait_until(ready, deadline - time.monotonic())
+        process.watch_workers()
         running.target.save(folder / "target.json")
     except BaseException:
         running.stop()
@@ -108,90 +105,43 @@ def start(
     return running
 
 
-def _start_torchserve(
-    bundles: Sequence[Bundle],
-    profile: ServingProfile,
-    folder: Path,
-    cores: Sequence[int],
-    fixed: FixedPorts,
-    common: dict[str, Any],
-    deadline: float,
-) -> RunningTarget:
-    spare = ports.free(5)
-    chosen = torchserve_config.Ports(
-        rest=_port(fixed.rest, spare[0], "TorchServe's REST API"),
-        management=spare[1],
-        metrics=_port(fixed.metrics, spare[2], "TorchServe's metrics"),
-        grpc=_port(fixed.grpc, spare[3], "TorchServe's gRPC API"),
-        grpc_management=spare[4],
+def at_hand(engine: Engine, programs: Mapping[str, Path] = MappingProxyType({})) -> Engine:
+    """``engine`` itself where it can run here: its program is named in ``programs``, or on the PATH, or it needs none;
+    else the engine that stands in for it, if there is one."""
+    if not engine.program or engine.id in programs or shutil.which(engine.program):
+        return engine
+    return registry.stand_in(engine) or engine
+
+
+def _target(
+    name: str, engine: Engine, bundle: Bundle, profile: ServingProfile, plan: Launch, cores: Sequence[int]
+) -> Target:
+    return Target(
+        name=name,
+        engine=engine.id,
+        engine_version=plan.version,
+        runtime="process",
+        model=bundle.model,
+        version=bundle.version,
+        input_shape=bundle.input_shape,
+        classes=bundle.classes,
+        grpc=f"{ports.LOOPBACK}:{plan.ports.grpc}",
+        rest=f"{ports.LOOPBACK}:{plan.ports.rest}",
+        metrics=f"http://{ports.LOOPBACK}:{plan.ports.metrics}{engine.metrics_path}" if engine.metrics_path else None,
+        cores=tuple(cores),
+        knobs=plan.rendering.knobs,
+        settings={knob.native_key or knob.name: knob.value for knob in plan.rendering.knobs if knob.value is not None},
+        notes=tuple(knob.note for knob in plan.rendering.knobs if knob.note),
+        max_batch_size=profile.max_batch_size,
     )
-    available = len(cores) or len(os.sched_getaffinity(0))
-    server = TorchServe({one.model: one.archive for one in bundles}, profile, folder, chosen, cores, available)
+
+
+def _loaded(plan: Launch, process: ServerProcess) -> bool:
+    """Whether the engine says so; its `Problem` comes with the log's place and last lines."""
     try:
-        server.process.wait_until(server.model_loaded, deadline - time.monotonic())
-    except BaseException:
-        server.stop()
-        raise
-    target = Target(
-        **common,
-        engine="torchserve",
-        engine_version=server.version,
-        grpc=f"{ports.LOOPBACK}:{chosen.grpc}",
-        rest=f"{ports.LOOPBACK}:{chosen.rest}",
-        metrics=f"http://{ports.LOOPBACK}:{chosen.metrics}{torchserve_config.METRICS_PATH}",
-        settings=server.rendering.settings,
-        notes=server.rendering.notes,
-    )
-    return RunningTarget(target, server.process, server.stop)
-
-
-def _start_tensorflow(
-    bundles: Sequence[Bundle],
-    profile: ServingProfile,
-    folder: Path,
-    cores: Sequence[int],
-    model_server: Path | None,
-    fixed: FixedPorts,
-    common: dict[str, Any],
-) -> RunningTarget:
-    engine = tensorflow_serving.find_engine(model_server)
-    spare = ports.free(2)
-    grpc_port = _port(fixed.grpc, spare[0], "TF Serving's gRPC API")
-    rest_port = _port(fixed.rest, spare[1], "TF Serving's REST API")
-    rendering = tensorflow_serving.render(
-        profile,
-        model=bundles[0].model,
-        model_base_path=str(bundles[0].savedmodel.resolve()),
-        beside={one.model: str(one.savedmodel.resolve()) for one in bundles[1:]},
-        configuration=str(folder.resolve()),
-        grpc_port=grpc_port,
-        rest_port=rest_port,
-    )
-    rendering.write(folder)
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    process = ServerProcess(
-        engine.name,
-        tensorflow_serving.command_line(engine, rendering),
-        folder / "server.log",
-        environment={"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": str(profile.threads)},
-        cores=cores,
-        folder=folder,
-    )
-    target = Target(
-        **common,
-        engine=engine.name,
-        engine_version=engine.version,
-        grpc=f"{ports.LOOPBACK}:{grpc_port}",
-        rest=f"{ports.LOOPBACK}:{rest_port}",
-        metrics=f"http://{ports.LOOPBACK}:{rest_port}{tensorflow_serving.METRICS_PATH}",
-        settings=rendering.settings,
-        notes=(*rendering.notes, *engine.notes, *tensorflow_serving.sharing(engine, len(bundles))),
-    )
-    return RunningTarget(target, process, process.stop)
-
-
-def _port(fixed: int, spare: int, purpose: str) -> int:
-    return ports.require_free(fixed, purpose) if fixed else spare
+        return plan.ready(process.log.read_text(errors="replace"))
+    except Problem as problem:
+        raise Problem(f"{problem} (log: {process.log})", process.last_lines()) from None
 
 
 def answers(target: Target, timeout_s: float = 5.0) -> bool:

@@ -41,7 +41,7 @@ def small_server(protocol: str, mode: str, *arguments: str) -> Iterator[tuple[Ta
 def target(address: str) -> Target:
     return Target(
         name="pytorch",
-        engine="small",
+        engine="torchserve",
         engine_version="1",
         runtime="process",
         model="digits",

@@ -15,9 +15,10 @@ import pytest
 
 from models.problem import Problem
 from serving import ports
+from serving.engines.engine import Knob, KnobKind, Ports
 from serving.profile import ServingProfile
 from serving.runtimes.process import launch
-from serving.target import Target
+from serving.target import Caveat, Target
 from tests.serving import fake_model_server
 
 
@@ -50,8 +51,8 @@ def test_the_target_answers_on_both_protocols_and_says_what_it_is(bundle, progra
         ServingProfile(max_batch_size=16, threads=3),
         tmp_path / "run",
         cores=[core],
-        tensorflow_model_server=program,
-        fixed_ports=launch.FixedPorts(grpc=grpc_port, rest=rest_port),
+        programs={"tensorflow-serving": program},
+        fixed_ports=Ports(rest=rest_port, grpc=grpc_port, metrics=0),
     ) as running:
         target = running.target
         running.check()
@@ -72,14 +73,14 @@ def test_the_target_answers_on_both_protocols_and_says_what_it_is(bundle, progra
 
 def test_a_server_that_dies_while_starting_shows_its_last_words(bundle, program, tmp_path):
     bundle.model = "dies"
-    with pytest.raises(Problem, match=r"tensorflow-serving died: exit status 1 \(log: .*server\.log\)") as caught:
-        launch.start("tensorflow", bundle, ServingProfile(), tmp_path / "run", tensorflow_model_server=program)
+    with pytest.raises(Problem, match=r"TensorFlow Serving died: exit status 1 \(log: .*server\.log\)") as caught:
+        launch.start("tensorflow", bundle, ServingProfile(), tmp_path / "run", programs={"tensorflow-serving": program})
     assert caught.value.details[-1] == "Failed to start server. Error: no versions of servable"
 
 
 def test_a_server_that_is_killed_under_load_is_noticed(bundle, program, tmp_path):
     with launch.start(
-        "tensorflow", bundle, ServingProfile(), tmp_path / "run", tensorflow_model_server=program
+        "tensorflow", bundle, ServingProfile(), tmp_path / "run", programs={"tensorflow-serving": program}
     ) as running:
         os.kill(running.process.pid, signal.SIGKILL)
         with pytest.raises(Problem, match="memory runs out"):
@@ -94,7 +95,7 @@ def test_not_ready_in_time_stops_it(bundle, program, tmp_path):
             bundle,
             ServingProfile(),
             tmp_path / "run",
-            tensorflow_model_server=program,
+            programs={"tensorflow-serving": program},
             startup_timeout_s=3,
         )
     left = [one for one in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(one.info["cmdline"] or [])]
@@ -114,7 +115,12 @@ def test_a_target_survives_its_file(tmp_path):
         grpc="a:1",
         rest="b:2",
         cores=(1, 0),
-        notes=("one",),
+        knobs=(
+            Knob("threads", "intra", 2, "threads", KnobKind.SAME, "a note", 2),
+            Knob("device", "", None, kind=KnobKind.NO_COUNTERPART, asked="cpu"),
+        ),
+        max_batch_size=7,
+        caveats=(Caveat.DOCKER_PROXY,),
     )
     target.save(tmp_path / "target.json")
     assert Target.load(tmp_path / "target.json") == target

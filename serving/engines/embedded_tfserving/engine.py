@@ -1,0 +1,71 @@
+"""The embedded server as Tandem knows it: TensorFlow Serving in calls, metrics and configuration, not in what runs.
+
+Imports the standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from serving.engines.container import Container, Deployment
+from serving.engines.embedded_tfserving.container import CONTAINER, DEPLOYMENT
+from serving.engines.embedded_tfserving.identity import NAME
+from serving.engines.engine import Launch, Ports, Rendering, Served, Site
+from serving.engines.tensorflow_serving.engine import TensorFlowServing
+
+if TYPE_CHECKING:
+    from models.bundle import Bundle
+    from serving.profile import ServingProfile
+
+
+class EmbeddedTensorFlowServing(TensorFlowServing):
+    """See `Engine`."""
+
+    id = NAME
+    title = NAME
+    stands_in_for = TensorFlowServing.id
+    warning = (
+        f"{NAME} is this project's own server around TensorFlow: it speaks TensorFlow Serving's API, but its speed is "
+        f"not TensorFlow Serving's. With {TensorFlowServing.program} on the PATH, a run measures the production server."
+    )
+    default_target = NAME
+    program = ""
+    container: Container | None = CONTAINER
+    deployment: Deployment | None = DEPLOYMENT
+
+    def render(self, profile: ServingProfile, models: Sequence[Served], site: Site) -> Rendering:
+        """TensorFlow Serving's, and the address that it binds to; its models do not share batch threads, and it
+        computes with oneDNN."""
+        rendering = super().render(profile, models, site)
+        notes = {"device": "The embedded server computes with oneDNN (TF_ENABLE_ONEDNN_OPTS=1) unless told otherwise."}
+        if len(models) > 1:
+            notes["instances"] = (
+                f"Each of the embedded server's {len(models)} models has batch threads of its own; TF Serving's share "
+                "them."
+            )
+        knobs = [replace(knob, note=notes.get(knob.name, knob.note)) for knob in rendering.knobs]
+        arguments = (*rendering.arguments, f"--bind_address={site.host}")
+        return replace(rendering, arguments=arguments, knobs=tuple(knobs))
+
+    def launch(
+        self,
+        bundles: Sequence[Bundle],
+        profile: ServingProfile,
+        folder: Path,
+        *,
+        ports: Ports,
+        cores: Sequence[int],
+        program: Path | None = None,
+    ) -> Launch:
+        """See `Engine.launch`."""
+        import sys
+        from importlib.metadata import version
+
+        from serving.engines.tensorflow_serving import server
+
+        command = (sys.executable, "-m", "serving.engines.embedded_tfserving")
+        embedded = server.Program(command, f"tensorflow {version('tensorflow')}")
+        return server.launch(self, embedded, bundles, profile, folder, ports=ports, cores=cores)

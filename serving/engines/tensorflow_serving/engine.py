@@ -1,0 +1,83 @@
+"""TensorFlow Serving as Tandem knows it. Imports the standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from serving.engines.container import Container, Deployment
+from serving.engines.engine import Call, Fact, Launch, Ports, Rendering, Served, Site
+from serving.engines.tensorflow_serving.container import CONTAINER, DEPLOYMENT
+from serving.engines.tensorflow_serving.facts import FACTS
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from models.bundle import Bundle
+    from serving.profile import ServingProfile
+    from serving.target import Target
+
+
+class TensorFlowServing:
+    """See `Engine`."""
+
+    id = "tensorflow-serving"
+    title = "TensorFlow Serving"
+    framework = "TensorFlow"
+    stands_in_for = ""
+    warning = ""
+    default_target = "tensorflow"
+    program = "tensorflow_model_server"
+    protocols: tuple[str, ...] = ("grpc", "rest", "rest-binary")
+    dialect: Path | None = Path(__file__).with_name("metrics.toml")
+    metrics_path = "/monitoring/prometheus/metrics"
+    facts: tuple[Fact, ...] = FACTS
+    container: Container | None = CONTAINER
+    deployment: Deployment | None = DEPLOYMENT
+
+    def call(self, target: Target, protocol: str) -> Call:
+        """See `Engine.call`."""
+        from serving.engines.tensorflow_serving import calls
+
+        return calls.call(target, protocol)
+
+    def render(self, profile: ServingProfile, models: Sequence[Served], site: Site) -> Rendering:
+        """See `Engine.render`."""
+        from serving.engines.tensorflow_serving import rendering
+
+        return rendering.render(profile, models, site)
+
+    def launch(
+        self,
+        bundles: Sequence[Bundle],
+        profile: ServingProfile,
+        folder: Path,
+        *,
+        ports: Ports,
+        cores: Sequence[int],
+        program: Path | None = None,
+    ) -> Launch:
+        """See `Engine.launch`."""
+        from serving.engines.tensorflow_serving import server
+
+        found = server.find(self.program, program)
+        return server.launch(self, found, bundles, profile, folder, ports=ports, cores=cores)
+
+    def model_time(self, bundle: Bundle, threads: int) -> Callable[[np.ndarray], object]:
+        """The SavedModel's serving signature."""
+        import os
+
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+        model = tf.saved_model.load(str(bundle.savedmodel / str(bundle.version)))
+        signature = model.signatures["serving_default"]
+
+        def call(rows: np.ndarray) -> object:
+            (answer,) = signature(images=tf.constant(rows)).values()
+            return answer.numpy()
+
+        return call

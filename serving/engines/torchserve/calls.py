@@ -1,0 +1,49 @@
+"""TorchServe's requests and answers: JSON rows, raw bytes, and ``Predictions`` over gRPC."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from serving.engines.engine import Call
+from serving.target import Target
+from serving.wire import json_rows
+from serving.wire.protobuf import torchserve_pb2 as messages
+
+GRPC_METHOD = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions"
+INPUT = "data"
+
+
+def call(target: Target, protocol: str) -> Call:
+    """See `Engine.call`."""
+    path, classes = f"/predictions/{target.model}", target.classes
+    if protocol == "grpc":
+        return Call(GRPC_METHOD, "", partial(_message, target.model), partial(_answer, classes))
+    if protocol == "rest-binary":
+        return Call(path, "application/octet-stream", _raw, partial(_probabilities, classes))
+    return Call(path, json_rows.CONTENT_TYPE, json_rows.encode, partial(json_rows.decode, classes=classes))
+
+
+def _raw(images: np.ndarray) -> bytes:
+    return images.tobytes()
+
+
+def _message(model: str, images: np.ndarray) -> bytes:
+    request = messages.PredictionsRequest(model_name=model, input={INPUT: images.tobytes()})
+    return request.SerializeToString(deterministic=True)
+
+
+def _answer(classes: int, message: bytes) -> np.ndarray:
+    try:
+        answer = messages.PredictionResponse.FromString(message)
+    except DecodeError as error:
+        raise ValueError(f"the answer is no TorchServe prediction message: {error}") from None
+    return _probabilities(classes, answer.prediction)
+
+
+def _probabilities(classes: int, body: bytes) -> np.ndarray:
+    if not body or len(body) % (4 * classes):
+        raise ValueError(f"the answer is no float32 (N, {classes}): {body[:200]!r}")
+    return np.frombuffer(body, dtype="<f4").reshape(-1, classes)

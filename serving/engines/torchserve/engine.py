@@ -1,0 +1,78 @@
+"""TorchServe as Tandem knows it. Imports the standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from serving.engines.container import Container, Deployment
+from serving.engines.engine import Call, Fact, Launch, Ports, Rendering, Served, Site
+from serving.engines.torchserve.container import CONTAINER, DEPLOYMENT
+from serving.engines.torchserve.facts import FACTS
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from models.bundle import Bundle
+    from serving.profile import ServingProfile
+    from serving.target import Target
+
+
+class TorchServe:
+    """See `Engine`."""
+
+    id = "torchserve"
+    title = "TorchServe"
+    framework = "PyTorch"
+    stands_in_for = ""
+    warning = "TorchServe is archived upstream: 0.12.0 (September 2024) is its last release and gets no fixes."
+    default_target = "pytorch"
+    program = ""
+    protocols: tuple[str, ...] = ("grpc", "rest", "rest-binary")
+    dialect: Path | None = Path(__file__).with_name("metrics.toml")
+    metrics_path = "/metrics"
+    facts: tuple[Fact, ...] = FACTS
+    container: Container | None = CONTAINER
+    deployment: Deployment | None = DEPLOYMENT
+
+    def call(self, target: Target, protocol: str) -> Call:
+        """See `Engine.call`."""
+        from serving.engines.torchserve import calls
+
+        return calls.call(target, protocol)
+
+    def render(self, profile: ServingProfile, models: Sequence[Served], site: Site) -> Rendering:
+        """See `Engine.render`."""
+        from serving.engines.torchserve import rendering
+
+        return rendering.render(profile, models, site)
+
+    def launch(
+        self,
+        bundles: Sequence[Bundle],
+        profile: ServingProfile,
+        folder: Path,
+        *,
+        ports: Ports,
+        cores: Sequence[int],
+        program: Path | None = None,
+    ) -> Launch:
+        """See `Engine.launch`."""
+        from serving.engines.torchserve import server
+
+        return server.launch(bundles, profile, folder, ports=ports, cores=cores)
+
+    def model_time(self, bundle: Bundle, threads: int) -> Callable[[np.ndarray], object]:
+        """The TorchScript file as TorchServe's worker runs it."""
+        import torch
+
+        torch.set_num_threads(threads)
+        torch.set_num_interop_threads(1)
+        model = torch.jit.load(str(bundle.torchscript)).eval()
+
+        def call(rows: np.ndarray) -> object:
+            with torch.inference_mode():
+                return model(torch.from_numpy(rows)).numpy()
+
+        return call
