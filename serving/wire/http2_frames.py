@@ -1,4 +1,8 @@
-"""The part of HTTP/2 (RFC 9113) and gRPC's mapping onto it that a client of unary calls needs: frames and headers."""
+"""HTTP/2's frames (RFC 9113) and gRPC's mapping onto them, as the load generator and the embedded server write them.
+
+Both sides share frames, settings and the framing of messages; a client's headers and what it makes of an answer's are
+here too.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,17 @@ from collections.abc import Iterable
 
 from hpack import Decoder, Encoder, HPACKError, NeverIndexedHeaderTuple
 
+from serving.wire.grpc_status import Code
+
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
 END_STREAM = ACK = 0x1
 END_HEADERS, PADDED, PRIORITISED = 0x4, 0x8, 0x20
-HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE = range(1, 6)
-NO_ERROR, REFUSED_STREAM, CANCEL = 0x0, 0x7, 0x8
+# Settings.
+HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS = 0x1, 0x2, 0x3
+INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE = 0x4, 0x5, 0x6
+# Error codes of RST_STREAM and GOAWAY.
+NO_ERROR, PROTOCOL_ERROR, FLOW_CONTROL_ERROR, STREAM_CLOSED, FRAME_SIZE_ERROR = 0x0, 0x1, 0x3, 0x5, 0x6
+REFUSED_STREAM, CANCEL, COMPRESSION_ERROR, ENHANCE_YOUR_CALM, INADEQUATE_SECURITY = 0x7, 0x8, 0x9, 0xB, 0xC
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DEFAULT_WINDOW = 65_535
@@ -23,32 +33,27 @@ SETTING = struct.Struct(">HI")
 WORD = struct.Struct(">I")
 _MOST_BLOCKS = 1024
 
-# gRPC status codes by number (grpc/doc/statuscodes.md).
-GRPC_STATUS = (
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-)
+_STATUS_NAMES = {int(code): code.name for code in Code}
 # RST_STREAM error code -> gRPC status (grpc/doc/PROTOCOL-HTTP2.md, "Errors"); every other code is INTERNAL.
-_RESET_STATUS = {0x7: "UNAVAILABLE", 0x8: "CANCELLED", 0xB: "RESOURCE_EXHAUSTED", 0xC: "PERMISSION_DENIED"}
+_RESET_STATUS = {
+    REFUSED_STREAM: Code.UNAVAILABLE,
+    CANCEL: Code.CANCELLED,
+    ENHANCE_YOUR_CALM: Code.RESOURCE_EXHAUSTED,
+    INADEQUATE_SECURITY: Code.PERMISSION_DENIED,
+}
 
 
 class ProtocolError(Exception):
-    """The peer broke HTTP/2: the connection cannot go on."""
+    """The peer broke HTTP/2: the connection cannot go on. `code` is the error code to tell it."""
+
+    def __init__(self, reason: str, code: int = PROTOCOL_ERROR) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+def head(kind: int, flags: int, stream: int, length: int) -> bytes:
+    """The nine bytes in front of a payload of that length."""
+    return FRAME.pack(length >> 16, length & 0xFFFF, kind, flags, stream)
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -94,11 +99,11 @@ def grpc_message(message: bytes) -> bytes:
 
 def reset_kind(code: int) -> str:
     """The kind of error that a RST_STREAM with this code is."""
-    return f"grpc_{_RESET_STATUS.get(code, 'INTERNAL')}"
+    return f"grpc_{_RESET_STATUS.get(code, Code.INTERNAL).name}"
 
 
 def unpadded(flags: int, payload: bytes) -> bytes:
-    """A DATA or HEADERS payload without padding and priority. Raises `ProtocolError` for impossible padding."""
+    """A DATA or HEADERS payload without padding and priority. Raises `ProtocolError` where they do not fit."""
     start, stop = 0, len(payload)
     if flags & PADDED:
         if not payload or payload[0] >= len(payload):
@@ -106,6 +111,8 @@ def unpadded(flags: int, payload: bytes) -> bytes:
         start, stop = 1, stop - payload[0]
     if flags & PRIORITISED:
         start += 5
+        if start > stop:
+            raise ProtocolError("HEADERS too short for its priority", FRAME_SIZE_ERROR)
     return payload[start:stop]
 
 
@@ -142,8 +149,8 @@ def kind_of(http_status: int, grpc_status: int) -> str | None:
     """The kind of error of a finished call, None for success, from its HTTP and gRPC status (0 and -1: not seen)."""
     if grpc_status == 0:
         return None
-    if 0 < grpc_status < len(GRPC_STATUS):
-        return f"grpc_{GRPC_STATUS[grpc_status]}"
+    if grpc_status in _STATUS_NAMES:
+        return f"grpc_{_STATUS_NAMES[grpc_status]}"
     if http_status not in (0, 200):
         return f"http_{http_status}"
     return "grpc_UNKNOWN"

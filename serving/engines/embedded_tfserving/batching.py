@@ -24,8 +24,9 @@ from serving.engines.embedded_tfserving.config import BatchingParameters
 from serving.engines.embedded_tfserving.direct import Direct, Done
 from serving.engines.embedded_tfserving.metrics import Metrics
 from serving.engines.embedded_tfserving.servable import Call, Servable, Signature
-from serving.engines.embedded_tfserving.status import Code, ServingError, invalid
+from serving.engines.embedded_tfserving.status import ServingError, invalid
 from serving.engines.embedded_tfserving.workers import Workers
+from serving.wire.grpc_status import Code
 
 # Calls that may block at once, beyond those that fill the scheduler's queue with whole batches. When all are taken,
 # requests wait here and join into fuller calls.

@@ -16,7 +16,8 @@ from google.protobuf.message import Message
 from tensorflow_serving.config import model_server_config_pb2
 
 from serving.engines.embedded_tfserving.flags import CPUS, Flags
-from serving.engines.embedded_tfserving.status import Code, ServingError, invalid
+from serving.engines.embedded_tfserving.status import ServingError, invalid
+from serving.wire.grpc_status import Code
 
 FieldType = descriptor_pb2.FieldDescriptorProto
 AnyMessage = TypeVar("AnyMessage", bound=Message)

@@ -17,8 +17,9 @@ import numpy as np
 
 from serving.engines.embedded_tfserving.flags import CPUS
 from serving.engines.embedded_tfserving.servable import Servable, Signature
-from serving.engines.embedded_tfserving.status import Code, ServingError
+from serving.engines.embedded_tfserving.status import ServingError
 from serving.engines.embedded_tfserving.workers import Workers
+from serving.wire.grpc_status import Code
 
 Done = Callable[[list[np.ndarray] | None, ServingError | None], None]
 

@@ -10,7 +10,6 @@ from typing import Any
 from models.problem import Problem
 
 CPUS = len(os.sched_getaffinity(0))
-INT32 = (-(2**31), 2**31 - 1)
 
 
 @dataclass
@@ -27,15 +26,12 @@ class Flags:
     model_config_file_poll_wait_seconds: int = 0
     file_system_poll_wait_seconds: int = 1
     allow_version_labels_for_unavailable_models: bool = False
-    enable_model_warmup: bool = True
-    num_request_iterations_for_warmup: int = 1
     max_num_load_retries: int = 5
     load_retry_interval_micros: int = 60 * 1000 * 1000
     saved_model_tags: str = "serve"
     enable_batching: bool = False
     batching_parameters_file: str = ""
     enable_per_model_batching_parameters: bool = False
-    enable_signature_method_name_check: bool = False
     monitoring_config_file: str = ""
     grpc_max_threads: int = 4 * CPUS
     grpc_channel_arguments: str = ""
@@ -49,11 +45,14 @@ class Flags:
 
 
 # Flags of TensorFlow Serving 2.20 that are accepted so that a command line written for it works, and that change
-# nothing here, with the type of each. Those before the empty line concern hot reload, warm-up records and threads.
+# nothing here, with the type of each.
 WITHOUT_EFFECT: dict[str, type] = {
     "rest_api_num_threads": int,
     "num_load_threads": int,
     "num_unload_threads": int,
+    "enable_model_warmup": bool,
+    "num_request_iterations_for_warmup": int,
+    "enable_signature_method_name_check": bool,
     "grpc_socket_path": str,
     "ssl_config_file": str,
     "platform_config_file": str,

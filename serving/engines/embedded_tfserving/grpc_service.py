@@ -1,4 +1,4 @@
-"""PredictionService, ModelService and grpc.health.v1 on `grpc_server`."""
+"""PredictionService, ModelService and grpc.health.v1 on `grpc_front_end`."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from grpc_health.v1 import health_pb2
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
-    inference_pb2,
     model_management_pb2,
-    model_pb2,
     predict_pb2,
 )
 
-from serving.engines.embedded_tfserving import classify_regress, examples, tensors
-from serving.engines.embedded_tfserving.grpc_server import Call, Method
+from serving.engines.embedded_tfserving import tensors, unsupported
+from serving.engines.embedded_tfserving.grpc_front_end import Call, Method
 from serving.engines.embedded_tfserving.manager import Version
 from serving.engines.embedded_tfserving.predict import Predictor
 from serving.engines.embedded_tfserving.predict_request import arguments
 from serving.engines.embedded_tfserving.servable import Signature
-from serving.engines.embedded_tfserving.status import Code, ServingError, invalid
+from serving.engines.embedded_tfserving.status import ServingError, invalid
+from serving.wire.grpc_status import Code
 
 PREDICTION_SERVICE = "/tensorflow.serving.PredictionService/"
 MODEL_SERVICE = "/tensorflow.serving.ModelService/"
@@ -48,13 +47,11 @@ class GrpcService:
         """By path."""
         return {
             PREDICTION_SERVICE + "Predict": self.predict,
-            PREDICTION_SERVICE + "Classify": partial(self.infer, classify_regress.CLASSIFY),
-            PREDICTION_SERVICE + "Regress": partial(self.infer, classify_regress.REGRESS),
-            PREDICTION_SERVICE + "MultiInference": self.multi_inference,
             PREDICTION_SERVICE + "GetModelMetadata": self.metadata,
             MODEL_SERVICE + "GetModelStatus": self.status,
             MODEL_SERVICE + "HandleReloadConfigRequest": self.reload,
             HEALTH_SERVICE + "Check": self.health,
+            **{PREDICTION_SERVICE + name: partial(self.refuse, name) for name in unsupported.GRPC_CALLS},
         }
 
     def predict(self, message: bytes, call: Call) -> None:
@@ -91,7 +88,7 @@ class GrpcService:
         return b"".join(parts) + self._model_spec(version, signature)
 
     def _model_spec(self, version: Version, signature: Signature) -> bytes:
-        """What was called, as the field that Predict's, Classify's and Regress's responses share."""
+        """What was called, as a field of the response."""
         key = (version.model, version.number, signature.name)
         spec = self.model_specs.get(key)
         if spec is None:
@@ -100,54 +97,11 @@ class GrpcService:
             spec = self.model_specs[key] = tensors.field(2, spec)
         return spec
 
-    def infer(self, method: classify_regress.Method, message: bytes, call: Call) -> None:
-        """PredictionService.Classify and Regress."""
-        started = time.perf_counter()
-        request = _parse(method.request, message)
-        name = request.model_spec.name
-
-        def finish(result: Any, error: ServingError | None) -> None:
-            if result is not None:
-                call.reply(tensors.field(1, result.SerializeToString()) + self._model_spec(version, signature))
-            elif error is not None:
-                call.fail(error)
-            self.predictor.count(name, method.api, "GRPC", started, error)
-
-        try:
-            version = self._find(request)
-            assert version.servable is not None
-            signature = method.signature(version.servable, request.model_spec.signature_name)
-            method.run(self.predictor, version, signature, examples.serialized(request.input), finish)
-        except ServingError as error:
-            finish(None, error)
-
-    def multi_inference(self, message: bytes, call: Call) -> None:
-        """PredictionService.MultiInference."""
-        started = time.perf_counter()
-        request = _parse(inference_pb2.MultiInferenceRequest, message)
-        first = request.tasks[0].model_spec if request.tasks else model_pb2.ModelSpec()
-
-        def finish(results: list[Any] | None, error: ServingError | None) -> None:
-            if results is not None:
-                response = inference_pb2.MultiInferenceResponse()
-                for (method, signature), result in zip(planned, results, strict=True):
-                    entry = response.results.add()
-                    entry.model_spec.name = version.model
-                    entry.model_spec.version.value = version.number
-                    entry.model_spec.signature_name = signature.name
-                    getattr(entry, f"{method.kind}_result").CopyFrom(result)
-                call.reply(response.SerializeToString())
-            elif error is not None:
-                call.fail(error)
-            self.predictor.count(first.name, "MultiInference", "GRPC", started, error)
-
-        try:
-            version = self._find_by(first)
-            assert version.servable is not None
-            planned = classify_regress.plan(version.servable, request.tasks)
-            classify_regress.run_all(self.predictor, version, planned, examples.serialized(request.input), finish)
-        except ServingError as error:
-            finish(None, error)
+    def refuse(self, name: str, message: bytes, call: Call) -> None:
+        """A call of PredictionService that is not supported. Its message, which names the model, is not read."""
+        error = unsupported.refusal(name)
+        call.fail(error)
+        self.predictor.count("", name, "GRPC", time.perf_counter(), error)
 
     def metadata(self, message: bytes, call: Call) -> None:
         """PredictionService.GetModelMetadata."""
@@ -203,9 +157,7 @@ class GrpcService:
     def _find(self, request: Any) -> Version:
         if not request.HasField("model_spec"):
             raise invalid("Missing ModelSpec")
-        return self._find_by(request.model_spec)
-
-    def _find_by(self, spec: Any) -> Version:
+        spec = request.model_spec
         if not spec.name:
             raise invalid("ModelSpec has no name specified.")
         choice = spec.WhichOneof("version_choice")

@@ -15,51 +15,60 @@ from typing import Protocol
 import hpack
 
 from serving.engines.embedded_tfserving.identity import NAME
+from serving.wire.http2_frames import (
+    ACK,
+    COMPRESSION_ERROR,
+    CONTINUATION,
+    DATA,
+    DEFAULT_FRAME_SIZE,
+    DEFAULT_WINDOW,
+    END_HEADERS,
+    END_STREAM,
+    ENHANCE_YOUR_CALM,
+    FLOW_CONTROL_ERROR,
+    FRAME,
+    FRAME_SIZE_ERROR,
+    GOAWAY,
+    HEADERS,
+    INITIAL_WINDOW_SIZE,
+    LARGEST_WINDOW,
+    LAST_STREAM,
+    MAX_CONCURRENT_STREAMS,
+    MAX_FRAME_SIZE,
+    MAX_HEADER_LIST_SIZE,
+    NO_ERROR,
+    PADDED,
+    PING,
+    PREFACE,
+    PRIORITISED,
+    PUSH_PROMISE,
+    REFUSED_STREAM,
+    RST_STREAM,
+    SETTING,
+    SETTINGS,
+    STREAM_CLOSED,
+    WINDOW_UPDATE,
+    WORD,
+    ProtocolError,
+    frame,
+    head,
+    settings,
+    unpadded,
+    window_update,
+)
 
 log = logging.getLogger(NAME)
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
-END_STREAM, ACK, END_HEADERS, PADDED, WITH_PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
-NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, FLOW_CONTROL_ERROR, STREAM_CLOSED, FRAME_SIZE_ERROR = 0, 1, 2, 3, 5, 6
-REFUSED_STREAM, CANCEL, COMPRESSION_ERROR, ENHANCE_YOUR_CALM = 7, 8, 9, 11
-HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_STREAMS, INITIAL_WINDOW, MAX_FRAME, MAX_HEADER_LIST = range(1, 7)
-
-DEFAULT_WINDOW = 65_535
-LARGEST_WINDOW = 2**31 - 1
 OUR_MAX_FRAME = 2**20
 OUR_MAX_HEADERS = 64 * 1024
 # The connection's window bounds what one client may have under way; it is opened again as bytes arrive.
 OUR_CONNECTION_WINDOW = 2**24
-MAX_CONCURRENT_STREAMS = 10_000
+OUR_MAX_STREAMS = 10_000
 MAX_CACHED_HEADER_BLOCKS = 256
 # So much unread answer in the socket's buffer means a client that does not read: stop reading from it.
 MAX_UNSENT = 2**24
 # The PING that follows a connection's first GOAWAY: its answer says that the client has read that.
 RETIRING = b"retiring"
-
-
-class ConnectionFault(Exception):
-    """The peer broke the protocol; the connection ends with this error code."""
-
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
-
-
-def head(kind: int, flags: int, stream: int, length: int) -> bytes:
-    """The nine bytes in front of a frame's payload."""
-    return b"%b%c%c%b" % (length.to_bytes(3, "big"), kind, flags, stream.to_bytes(4, "big"))
-
-
-def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    """One HTTP/2 frame."""
-    return head(kind, flags, stream, len(payload)) + payload
-
-
-def setting(key: int, value: int) -> bytes:
-    """One entry of a SETTINGS frame."""
-    return key.to_bytes(2, "big") + value.to_bytes(4, "big")
 
 
 class Stream:
@@ -112,7 +121,7 @@ class Http2Connection(asyncio.Protocol):
         self.open_headers: tuple[int, int, bytearray] | None = None  # stream, flags, block so far
         self.window = DEFAULT_WINDOW  # bytes that the client still takes on the connection
         self.stream_window = DEFAULT_WINDOW  # of a new stream
-        self.peer_max_frame = 16_384
+        self.peer_max_frame = DEFAULT_FRAME_SIZE
         self.received = 0  # body bytes since the last WINDOW_UPDATE
         self.blocked: dict[int, Stream] = {}  # streams whose answers wait for a window
         self.out: list[bytes] = []
@@ -154,7 +163,7 @@ class Http2Connection(asyncio.Protocol):
         what it sends until it has read that, then `drain`."""
         if not self.retiring and not self.draining:
             self.retiring = True
-            self.out.append(frame(GOAWAY, 0, 0, LARGEST_WINDOW.to_bytes(4, "big") + bytes(4) + b"max_age"))
+            self.out.append(frame(GOAWAY, 0, 0, WORD.pack(LAST_STREAM) + bytes(4) + b"max_age"))
             self.out.append(frame(PING, 0, 0, RETIRING))
             self.flush()
 
@@ -162,7 +171,7 @@ class Http2Connection(asyncio.Protocol):
         """Take no new request (GOAWAY); close when the last one is answered."""
         if not self.draining:
             self.draining = True
-            self.out.append(frame(GOAWAY, 0, 0, self.last_stream.to_bytes(4, "big") + bytes(4) + NAME.encode()))
+            self.out.append(frame(GOAWAY, 0, 0, WORD.pack(self.last_stream) + bytes(4) + NAME.encode()))
             self.flush()
 
     # asyncio.Protocol
@@ -172,14 +181,13 @@ class Http2Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         transport.set_write_buffer_limits(high=MAX_UNSENT)
-        ours = (
-            setting(MAX_STREAMS, MAX_CONCURRENT_STREAMS)
-            + setting(INITIAL_WINDOW, LARGEST_WINDOW)
-            + setting(MAX_FRAME, OUR_MAX_FRAME)
-            + setting(MAX_HEADER_LIST, OUR_MAX_HEADERS)
-        )
-        opened = (OUR_CONNECTION_WINDOW - DEFAULT_WINDOW).to_bytes(4, "big")
-        transport.write(frame(SETTINGS, 0, 0, ours) + frame(WINDOW_UPDATE, 0, 0, opened))
+        ours = [
+            (MAX_CONCURRENT_STREAMS, OUR_MAX_STREAMS),
+            (INITIAL_WINDOW_SIZE, LARGEST_WINDOW),
+            (MAX_FRAME_SIZE, OUR_MAX_FRAME),
+            (MAX_HEADER_LIST_SIZE, OUR_MAX_HEADERS),
+        ]
+        transport.write(settings(ours) + window_update(0, OUR_CONNECTION_WINDOW - DEFAULT_WINDOW))
         self.handler.opened(self)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -201,15 +209,15 @@ class Http2Connection(asyncio.Protocol):
         """Take the frames that are complete."""
         try:
             self.rest = self._frames(self.rest + data if self.rest else data)
-        except ConnectionFault as fault:
+        except ProtocolError as fault:
             log.debug("HTTP/2 connection ended: %s", fault)
-            details = self.last_stream.to_bytes(4, "big") + fault.code.to_bytes(4, "big") + str(fault).encode()
+            details = WORD.pack(self.last_stream) + WORD.pack(fault.code) + str(fault).encode()
             self.out.append(frame(GOAWAY, 0, 0, details))
             self.flush()
             self.transport.close()
         else:
             if self.received > OUR_CONNECTION_WINDOW // 4:
-                self.out.append(frame(WINDOW_UPDATE, 0, 0, self.received.to_bytes(4, "big")))
+                self.out.append(window_update(0, self.received))
                 self.received = 0
             self.flush()
 
@@ -231,30 +239,29 @@ class Http2Connection(asyncio.Protocol):
         at = 0
         if not self.preface_seen:
             if not PREFACE.startswith(data[: len(PREFACE)]):
-                raise ConnectionFault(PROTOCOL_ERROR, "not HTTP/2 with prior knowledge")
+                raise ProtocolError("not HTTP/2 with prior knowledge")
             if len(data) < len(PREFACE):
                 return data
             self.preface_seen = True
             at = len(PREFACE)
         end = len(data)
         while end - at >= 9:
-            length = int.from_bytes(data[at : at + 3], "big")
+            high, low, kind, flags, number = FRAME.unpack_from(data, at)
+            length = high << 16 | low
             if length > OUR_MAX_FRAME:
-                raise ConnectionFault(FRAME_SIZE_ERROR, f"a frame of {length} bytes")
+                raise ProtocolError(f"a frame of {length} bytes", FRAME_SIZE_ERROR)
             if end - at - 9 < length:
                 break
-            kind, flags = data[at + 3], data[at + 4]
-            number = int.from_bytes(data[at + 5 : at + 9], "big") & LARGEST_WINDOW
             payload = data[at + 9 : at + 9 + length]
             at += 9 + length
             if self.open_headers and kind != CONTINUATION:
-                raise ConnectionFault(PROTOCOL_ERROR, "a header block was interrupted")
+                raise ProtocolError("a header block was interrupted")
             if kind == DATA:
-                self._data(flags, number, payload)
+                self._data(flags, number & LAST_STREAM, payload)
             elif kind == HEADERS:
-                self._headers(flags, number, payload)
+                self._headers(flags, number & LAST_STREAM, payload)
             else:
-                self._control(kind, flags, number, payload)
+                self._control(kind, flags, number & LAST_STREAM, payload)
         return data[at:]
 
     def _data(self, flags: int, number: int, payload: bytes) -> None:
@@ -262,10 +269,10 @@ class Http2Connection(asyncio.Protocol):
         stream = self.streams.get(number)
         if stream is None or stream.half_closed:
             if number > self.last_stream or number % 2 == 0:
-                raise ConnectionFault(PROTOCOL_ERROR, "DATA on a stream that was never opened")
+                raise ProtocolError("DATA on a stream that was never opened")
             return  # answered or reset already
         if flags & PADDED:
-            payload = _unpad(payload)
+            payload = unpadded(PADDED, payload)
         stream.size += len(payload)
         if stream.size > self.max_body:
             stream.half_closed = True
@@ -283,12 +290,8 @@ class Http2Connection(asyncio.Protocol):
         self.handler.request(self, stream, body)
 
     def _headers(self, flags: int, number: int, payload: bytes) -> None:
-        if flags & PADDED:
-            payload = _unpad(payload)
-        if flags & WITH_PRIORITY:
-            if len(payload) < 5:
-                raise ConnectionFault(FRAME_SIZE_ERROR, "HEADERS too short for its priority")
-            payload = payload[5:]
+        if flags & (PADDED | PRIORITISED):
+            payload = unpadded(flags, payload)
         if flags & END_HEADERS:
             self._open(flags, number, payload)
         else:
@@ -303,11 +306,11 @@ class Http2Connection(asyncio.Protocol):
                 self._complete(stream)
             return
         if number % 2 == 0 or number <= self.last_stream:
-            raise ConnectionFault(STREAM_CLOSED, f"stream {number} cannot be opened")
+            raise ProtocolError(f"stream {number} cannot be opened", STREAM_CLOSED)
         self.last_stream = number
-        if self.draining or len(self.streams) >= MAX_CONCURRENT_STREAMS:
+        if self.draining or len(self.streams) >= OUR_MAX_STREAMS:
             # By RFC 9113, 8.7, the client may safely send a refused request again, elsewhere.
-            self.out.append(frame(RST_STREAM, 0, number, REFUSED_STREAM.to_bytes(4, "big")))
+            self.out.append(frame(RST_STREAM, 0, number, WORD.pack(REFUSED_STREAM)))
             return
         stream = self.streams[number] = Stream(number, headers, self.stream_window)
         if flags & END_STREAM:
@@ -324,7 +327,7 @@ class Http2Connection(asyncio.Protocol):
         try:
             headers = {str(name): str(value) for name, value in self.decoder.decode(block)}
         except (hpack.HPACKError, UnicodeDecodeError, IndexError) as error:
-            raise ConnectionFault(COMPRESSION_ERROR, f"header block: {error}") from None
+            raise ProtocolError(f"header block: {error}", COMPRESSION_ERROR) from None
         after = (len(entries), entries[0] if entries else None, self.decoder.header_table_size)
         if after[0] != before[0] or after[1] is not before[1] or after[2] != before[2]:
             self.header_blocks.clear()
@@ -343,7 +346,7 @@ class Http2Connection(asyncio.Protocol):
                 self.out.append(frame(SETTINGS, ACK, 0))
         elif kind == PING:
             if len(payload) != 8:
-                raise ConnectionFault(FRAME_SIZE_ERROR, "PING")
+                raise ProtocolError("PING", FRAME_SIZE_ERROR)
             if not flags & ACK:
                 self.out.append(frame(PING, ACK, 0, payload))
             elif self.retiring and payload == RETIRING:
@@ -351,23 +354,23 @@ class Http2Connection(asyncio.Protocol):
         elif kind == CONTINUATION:
             self._continue(flags, number, payload)
         elif kind == PUSH_PROMISE:
-            raise ConnectionFault(PROTOCOL_ERROR, "a client cannot push")
+            raise ProtocolError("a client cannot push")
         # GOAWAY, PRIORITY and frames of unknown types change nothing here.
 
     def _continue(self, flags: int, number: int, payload: bytes) -> None:
         if not self.open_headers or self.open_headers[0] != number:
-            raise ConnectionFault(PROTOCOL_ERROR, "CONTINUATION without a header block")
+            raise ProtocolError("CONTINUATION without a header block")
         _, first_flags, block = self.open_headers
         block += payload
         if len(block) > OUR_MAX_HEADERS:
-            raise ConnectionFault(ENHANCE_YOUR_CALM, "header block too large")
+            raise ProtocolError("header block too large", ENHANCE_YOUR_CALM)
         if flags & END_HEADERS:
             self.open_headers = None
             self._open(first_flags, number, bytes(block))
 
     def _reset(self, number: int, payload: bytes) -> None:
         if len(payload) != 4:
-            raise ConnectionFault(FRAME_SIZE_ERROR, "RST_STREAM")
+            raise ProtocolError("RST_STREAM", FRAME_SIZE_ERROR)
         stream = self.streams.pop(number, None)
         self.blocked.pop(number, None)
         if stream is not None:
@@ -375,32 +378,30 @@ class Http2Connection(asyncio.Protocol):
 
     def _settings(self, payload: bytes) -> None:
         if len(payload) % 6:
-            raise ConnectionFault(FRAME_SIZE_ERROR, "SETTINGS")
-        for at in range(0, len(payload), 6):
-            key = int.from_bytes(payload[at : at + 2], "big")
-            value = int.from_bytes(payload[at + 2 : at + 6], "big")
-            if key == INITIAL_WINDOW:
+            raise ProtocolError("SETTINGS", FRAME_SIZE_ERROR)
+        for key, value in SETTING.iter_unpack(payload):
+            if key == INITIAL_WINDOW_SIZE:
                 if value > LARGEST_WINDOW:
-                    raise ConnectionFault(FLOW_CONTROL_ERROR, "SETTINGS_INITIAL_WINDOW_SIZE")
+                    raise ProtocolError("SETTINGS_INITIAL_WINDOW_SIZE", FLOW_CONTROL_ERROR)
                 for stream in self.streams.values():
                     stream.window += value - self.stream_window
                 self.stream_window = value
                 self._unblock()
-            elif key == MAX_FRAME:
-                if not 16_384 <= value < 2**24:
-                    raise ConnectionFault(PROTOCOL_ERROR, "SETTINGS_MAX_FRAME_SIZE")
+            elif key == MAX_FRAME_SIZE:
+                if not DEFAULT_FRAME_SIZE <= value < 2**24:
+                    raise ProtocolError("SETTINGS_MAX_FRAME_SIZE")
                 self.peer_max_frame = min(value, OUR_MAX_FRAME)
 
     # Flow control of the answers
 
     def _window_update(self, number: int, payload: bytes) -> None:
         if len(payload) != 4:
-            raise ConnectionFault(FRAME_SIZE_ERROR, "WINDOW_UPDATE")
-        amount = int.from_bytes(payload, "big") & LARGEST_WINDOW
+            raise ProtocolError("WINDOW_UPDATE", FRAME_SIZE_ERROR)
+        amount = WORD.unpack(payload)[0] & LARGEST_WINDOW
         if number == 0:
             self.window += amount
             if amount == 0 or self.window > LARGEST_WINDOW:
-                raise ConnectionFault(FLOW_CONTROL_ERROR, "connection window")
+                raise ProtocolError("connection window", FLOW_CONTROL_ERROR)
         elif number in self.streams:
             self.streams[number].window += amount
         self._unblock()
@@ -436,10 +437,4 @@ class Http2Connection(asyncio.Protocol):
     def _close(self, stream: Stream) -> None:
         self.streams.pop(stream.id, None)
         if not stream.half_closed:
-            self.out.append(frame(RST_STREAM, 0, stream.id, NO_ERROR.to_bytes(4, "big")))
-
-
-def _unpad(payload: bytes) -> bytes:
-    if not payload or payload[0] >= len(payload):
-        raise ConnectionFault(PROTOCOL_ERROR, "padding longer than its frame")
-    return payload[1 : len(payload) - payload[0]]
+            self.out.append(frame(RST_STREAM, 0, stream.id, WORD.pack(NO_ERROR)))

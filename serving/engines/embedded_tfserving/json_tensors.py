@@ -10,14 +10,15 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import orjson
 
-from serving.engines.embedded_tfserving import rapidjson, tensors
+from serving.engines.embedded_tfserving import json_document, tensors
+from serving.engines.embedded_tfserving.json_document import shown, type_name
 from serving.engines.embedded_tfserving.json_images import images
 from serving.engines.embedded_tfserving.servable import Signature, TensorInfo
 from serving.engines.embedded_tfserving.status import ServingError, invalid
@@ -38,62 +39,41 @@ def read(body: bytes, find: FindSignature) -> tuple[Signature, list[np.ndarray],
 
     `find` gives a signature by name. Raises `ServingError`.
     """
-    try:
-        return _read(body, find)
-    except RecursionError:
-        rapidjson.parse(body)  # refuses what is nested so deep, in the real server's words
-        raise
-
-
-def _read(body: bytes, find: FindSignature) -> tuple[Signature, list[np.ndarray], bool]:
     fast = images(body, find)
     if fast is not None:
         return fast[0], [fast[1]], True
-    document, name = parse_request(body, TOP_KEYS)
+    document, name = _parse_request(body)
     signature = find(name)
     if "instances" in document and "inputs" in document:
-        raise format_error(
+        raise _format_error(
             document, "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist "
         )
     if "instances" in document:
         instances = document["instances"]
         if not isinstance(instances, list):
-            raise format_error(document, "Expecting 'instances' to be an list/array")
+            raise _format_error(document, "Expecting 'instances' to be an list/array")
         if not instances:
-            raise format_error(document, "No values in 'instances' array")
+            raise _format_error(document, "No values in 'instances' array")
         return signature, _rows(instances, signature), True
     if "inputs" in document:
         return signature, _columns(document["inputs"], signature), False
     raise invalid("Missing 'inputs' or 'instances' key")
 
 
-def parse_request(body: bytes, keys: Iterable[bytes]) -> tuple[dict[str, Any], str]:
-    """A request's JSON object and the signature that it names, if any; `keys` are the object's known keys, in quotes.
-
-    Raises `ServingError`.
-    """
-    document = _parse(body, keys)
+def _parse_request(body: bytes) -> tuple[dict[str, object], str]:
+    """A request's JSON object and the signature that it names, if any; raises `ServingError`."""
+    document = json_document.parse(body, TOP_KEYS)
     if not isinstance(document, dict):
-        raise format_error(document, "Is not object")
+        raise _format_error(document, "Is not object")
     name = document.get("signature_name", "")
     if not isinstance(name, str):
-        raise format_error(document, "not formatted correctly. 'signature_name' key must be a string value.")
+        raise _format_error(document, "not formatted correctly. 'signature_name' key must be a string value.")
     return document, name
 
 
-def _parse(body: bytes, keys: Iterable[bytes]) -> Any:
-    """orjson where it agrees with RapidJSON: valid documents without repeated (top-level) keys."""
-    if all(body.count(key) <= 1 for key in keys):
-        try:
-            return orjson.loads(body)
-        except orjson.JSONDecodeError:
-            pass
-    return rapidjson.parse(body)
-
-
-def format_error(value: Any, reason: str) -> ServingError:
+def _format_error(value: Any, reason: str) -> ServingError:
     """What is wrong with a value as a whole."""
-    return invalid(f"JSON Value: {rapidjson.text(value)} {reason}")
+    return invalid(f"JSON Value: {shown(value)} {reason}")
 
 
 def _rows(instances: list[Any], signature: Signature) -> list[np.ndarray]:
@@ -143,9 +123,7 @@ def _rows_one_by_one(instances: list[Any], signature: Signature, named: bool) ->
             values[alias] += flat
         if named and instance.keys() != by_alias.keys():
             keys = ",".join(sorted(by_alias))
-            raise invalid(
-                f"{where} of 'instances' list. JSON object: {rapidjson.text(instance)} keys must be equal to: {keys}"
-            )
+            raise invalid(f"{where} of 'instances' list. JSON object: {shown(instance)} keys must be equal to: {keys}")
     return [_array(values[alias], (len(instances), *shapes[alias]), info) for alias, info in by_alias.items()]
 
 
@@ -173,12 +151,12 @@ def _tensor(value: Any, info: TensorInfo) -> np.ndarray:
 
 def _is_named(value: Any) -> bool:
     """An object of named inputs, rather than one `{"b64": "..."}` value."""
-    return isinstance(value, dict) and not is_base64(value)
+    return isinstance(value, dict) and not _is_base64(value)
 
 
-def is_base64(value: dict[str, Any]) -> bool:
+def _is_base64(value: Any) -> bool:
     """Whether an object stands for bytes."""
-    return len(value) == 1 and isinstance(value.get("b64"), str)
+    return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
 
 
 def _dense(value: list[Any], info: TensorInfo) -> np.ndarray | None:
@@ -203,7 +181,7 @@ def _dense(value: list[Any], info: TensorInfo) -> np.ndarray | None:
                 return None
             return wide.astype(tensors.TYPES[info.dtype][0]).reshape(shape)
         if info.dtype == tensors.STRING and kinds <= {str}:
-            return _array([item.encode("utf-8", "surrogateescape") for item in level], tuple(shape), info)
+            return _array([item.encode() for item in level], tuple(shape), info)
     except (OverflowError, ValueError):
         pass
     return None
@@ -230,7 +208,7 @@ def _fill(value: Any, level: int, shape: tuple[int, ...], dtype: int, flat: list
     if not isinstance(value, list):
         if level != len(shape):
             raise invalid(
-                f"JSON Value: {rapidjson.text(value)} found at incorrect level: {level + 1} in the JSON DOM. "
+                f"JSON Value: {shown(value)} found at incorrect level: {level + 1} in the JSON DOM. "
                 f"Expected at level: {len(shape)}"
             )
         flat.append(_leaf(value, dtype))
@@ -258,22 +236,21 @@ def _leaf(value: Any, dtype: int) -> Any:
         fits = kind is bool
     elif dtype == tensors.STRING:
         if kind is dict:
-            return decode_base64(value)
+            return _decode_base64(value)
         fits = kind is str
     else:
-        raise invalid(f"Conversion of JSON Value: {rapidjson.text(value)} to type: {tensors.type_name(dtype)}")
+        raise invalid(f"Conversion of JSON Value: {shown(value)} to type: {tensors.type_name(dtype)}")
     if not fits:
         raise invalid(
-            f"JSON Value: {rapidjson.text(value)} Type: {rapidjson.type_name(value)} "
-            f"is not of expected type: {tensors.type_name(dtype)}"
+            f"JSON Value: {shown(value)} Type: {type_name(value)} is not of expected type: {tensors.type_name(dtype)}"
         )
-    return value.encode("utf-8", "surrogateescape") if dtype == tensors.STRING else value
+    return value.encode() if dtype == tensors.STRING else value
 
 
-def decode_base64(value: dict[str, Any]) -> bytes:
+def _decode_base64(value: Any) -> bytes:
     """The bytes of `{"b64": "..."}`; raises `ServingError`."""
-    if not is_base64(value):
-        raise invalid(f"JSON Value: {rapidjson.text(value)} not formatted correctly for base64 data")
+    if not _is_base64(value):
+        raise invalid(f"JSON Value: {shown(value)} not formatted correctly for base64 data")
     digits = value["b64"].rstrip("=")
     try:
         return base64.b64decode(digits + "=" * (-len(digits) % 4), validate=True)
@@ -321,17 +298,6 @@ def write(signature: Signature, outputs: list[np.ndarray], row_format: bool) -> 
                 raise invalid(f"Tensor name: {info.alias} has inconsistent batch size: {len(array)} expecting: {rows}")
         content = {"predictions": [{alias: column[row] for alias, column in columns.items()} for row in range(rows)]}
     return _dumps(content, finite)
-
-
-def write_results(results: Any) -> bytes:
-    """An answer of Classify or Regress, from a ClassificationResult or a RegressionResult."""
-    if results.DESCRIPTOR.name == "RegressionResult":
-        scores = [regression.value for regression in results.regressions]
-        rows: list[Any] = [np.float32(score) for score in scores]
-    else:
-        scores = [each.score for row in results.classifications for each in row.classes]
-        rows = [[[each.label, np.float32(each.score)] for each in row.classes] for row in results.classifications]
-    return _dumps({"results": rows}, bool(np.isfinite(scores).all()))
 
 
 def _dumps(content: Any, finite: bool) -> bytes:

@@ -81,13 +81,13 @@ def _log_to_stderr() -> None:
 
 async def _serve(flags: Flags, configuration: Configuration, tensorflow_version: str) -> int:
     # These import TensorFlow.
-    from serving.engines.embedded_tfserving.grpc_server import GrpcServer
+    from serving.engines.embedded_tfserving.grpc_front_end import GrpcFrontEnd
     from serving.engines.embedded_tfserving.grpc_service import GrpcService
     from serving.engines.embedded_tfserving.manager import Manager
     from serving.engines.embedded_tfserving.metrics import Metrics
     from serving.engines.embedded_tfserving.predict import Predictor
     from serving.engines.embedded_tfserving.rest_api import RestApi
-    from serving.engines.embedded_tfserving.rest_server import RestServer
+    from serving.engines.embedded_tfserving.rest_front_end import RestFrontEnd
     from serving.engines.embedded_tfserving.workers import Workers
 
     loop = asyncio.get_running_loop()
@@ -110,8 +110,8 @@ async def _serve(flags: Flags, configuration: Configuration, tensorflow_version:
     predictor = Predictor(manager, metrics)
     service = GrpcService(predictor, as_content=flags.enable_serialization_as_tensor_content)
     # The real server keeps one of its threads for itself: with 8 threads the eighth call is refused.
-    grpc = GrpcServer(service.methods(), flags.grpc_max_threads - 1, *command_line.connection_age_s(flags))
-    rest = RestServer(
+    grpc = GrpcFrontEnd(service.methods(), flags.grpc_max_threads - 1, *command_line.connection_age_s(flags))
+    rest = RestFrontEnd(
         RestApi(predictor, metrics, configuration.metrics_path, flags).handle, flags.rest_api_timeout_in_ms
     )
     address = flags.bind_address

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from serving.engines.embedded_tfserving import versions, warmup_records
+from serving.engines.embedded_tfserving import versions
 from serving.engines.embedded_tfserving.batching import Batcher
 from serving.engines.embedded_tfserving.config import BatchingParameters, check_models, per_model_batching
 from serving.engines.embedded_tfserving.direct import Direct
@@ -28,12 +28,15 @@ from serving.engines.embedded_tfserving.flags import Flags
 from serving.engines.embedded_tfserving.identity import NAME
 from serving.engines.embedded_tfserving.metrics import Metrics
 from serving.engines.embedded_tfserving.servable import Servable
-from serving.engines.embedded_tfserving.status import Code, ServingError, invalid
+from serving.engines.embedded_tfserving.status import ServingError, invalid
 from serving.engines.embedded_tfserving.workers import Workers
+from serving.wire.grpc_status import Code
 
 log = logging.getLogger(NAME)
 
 _LIBC = ctypes.CDLL(None)
+# Requests that may travel with a SavedModel (https://www.tensorflow.org/tfx/serving/saved_model_warmup).
+WARMUP_RECORDS = Path("assets.extra") / "tf_serving_warmup_requests"
 FIRST_POLL_S = 1.0  # between two looks for a model whose folder is not there yet, where the flags name no other time
 
 
@@ -248,8 +251,8 @@ class Manager:
         try:
             if versions.contents(version.path) != version.contents:
                 raise ServingError(Code.UNAVAILABLE, f"{version.path} has changed while it was loaded")
-            if self.flags.enable_model_warmup:
-                warmup_records.replay(servable, self.flags.num_request_iterations_for_warmup, self.metrics)
+            if (version.path / WARMUP_RECORDS).exists():
+                log.warning("%s: warm-up records are not replayed here", version.path / WARMUP_RECORDS)
             parameters = self.parameters
             if parameters is not None and self.flags.enable_per_model_batching_parameters:
                 parameters = per_model_batching(version.path)

@@ -127,10 +127,6 @@ class Metrics:
         )
         self.load_attempts = CounterFamily(":tensorflow:cc:saved_model:load_attempt_count", ("model_path", "status"))
         self.load_latency = CounterFamily(":tensorflow:cc:saved_model:load_latency", ("model_path",))
-        self.warmup_latency = HistogramFamily(
-            serving + "model_warmup_latency", ("model_path", "status"), LATENCY_BOUNDS
-        )
-        self.warmup_records = CounterFamily(serving + "model_warmup_records_read", ("model_path", "status"))
         self.families: list[Family] = [
             self.load_attempts,
             self.load_latency,
@@ -139,8 +135,8 @@ class Metrics:
             self.processed_batch_size,
             self.queuing_latency,
             self.wrapped_run_count,
-            self.warmup_latency,
-            self.warmup_records,
+            HistogramFamily(serving + "model_warmup_latency", ("model_path", "status"), LATENCY_BOUNDS),
+            CounterFamily(serving + "model_warmup_records_read", ("model_path", "status")),
             self.request_count,
             CounterFamily(serving + "request_example_count_total", ("model_name",)),
             HistogramFamily(serving + "request_example_counts", ("model_name",), SIZE_BOUNDS),

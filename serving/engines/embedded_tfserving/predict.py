@@ -10,7 +10,8 @@ import numpy as np
 from serving.engines.embedded_tfserving.manager import Manager, Version
 from serving.engines.embedded_tfserving.metrics import UNKNOWN_MODEL, Histogram, Metrics
 from serving.engines.embedded_tfserving.servable import Signature
-from serving.engines.embedded_tfserving.status import Code, ServingError
+from serving.engines.embedded_tfserving.status import ServingError
+from serving.wire.grpc_status import Code
 
 Finish = Callable[[list[np.ndarray] | None, ServingError | None], None]
 
@@ -21,28 +22,23 @@ class Predictor:
     def __init__(self, manager: Manager, metrics: Metrics) -> None:
         self.manager = manager
         self.metrics = metrics
-        self.runtimes: dict[tuple[str, str], Histogram] = {}
+        self.runtimes: dict[str, Histogram] = {}
 
-    def run(
-        self, version: Version, signature: Signature, arrays: list[np.ndarray], finish: Finish, api: str = "Predict"
-    ) -> None:
+    def run(self, version: Version, signature: Signature, arrays: list[np.ndarray], finish: Finish) -> None:
         """Call `finish(outputs, error)` on the event loop's thread once; raises `ServingError` for what is refused
-        at once. `api` labels the time that the model took."""
+        at once."""
         started = time.perf_counter()
-        key = (version.model, api)
-        runtime = self.runtimes.get(key)
+        runtime = self.runtimes.get(version.model)
         if runtime is None:
-            runtime = self.runtimes[key] = self.metrics.runtime_latency.of(version.model, api, "TF1")
+            runtime = self.metrics.runtime_latency.of(version.model, "Predict", "TF1")
+            self.runtimes[version.model] = runtime
 
         def done(outputs: list[np.ndarray] | None, error: ServingError | None) -> None:
             version.end()
             runtime.observe((time.perf_counter() - started) * 1e6)
             finish(outputs, error)
 
-        if version.runner is None:  # unloaded between two runs of one call
-            raise ServingError(
-                Code.NOT_FOUND, f"Servable not found for request: Specific({version.model}, {version.number})"
-            )
+        assert version.runner is not None  # it was found available in this turn of the event loop
         version.begin()
         try:
             version.runner.submit(signature, arrays, done)

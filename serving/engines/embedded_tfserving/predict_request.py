@@ -8,7 +8,8 @@ import numpy as np
 
 from serving.engines.embedded_tfserving import tensors
 from serving.engines.embedded_tfserving.servable import DEFAULT_SIGNATURE, Servable, Signature
-from serving.engines.embedded_tfserving.status import Code, ServingError
+from serving.engines.embedded_tfserving.status import ServingError
+from serving.wire.grpc_status import Code
 
 
 def arguments(servable: Servable, request: Any) -> tuple[Signature, list[np.ndarray]]:

@@ -10,21 +10,19 @@ import numpy as np
 from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2
 
-from serving.engines.embedded_tfserving import examples, json_tensors
-from serving.engines.embedded_tfserving.classify_regress import CLASSIFY, REGRESS
+from serving.engines.embedded_tfserving import json_tensors, unsupported
 from serving.engines.embedded_tfserving.flags import Flags
 from serving.engines.embedded_tfserving.grpc_service import model_metadata, model_status
 from serving.engines.embedded_tfserving.manager import Version
 from serving.engines.embedded_tfserving.metrics import Metrics
 from serving.engines.embedded_tfserving.predict import Predictor
-from serving.engines.embedded_tfserving.rest_server import Answer, Request, Response
+from serving.engines.embedded_tfserving.rest_front_end import Answer, Request, Response
 from serving.engines.embedded_tfserving.servable import Signature
 from serving.engines.embedded_tfserving.status import HTTP_STATUS, ServingError, invalid
 
 NAMED = r"/v1/models/(?P<model>[^/:]+)(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
 PREDICT = re.compile(NAMED + ":predict", re.IGNORECASE)
-INFER = re.compile(NAMED + ":(?P<method>(?-i:classify|regress))", re.IGNORECASE)
-METHODS = {"classify": CLASSIFY, "regress": REGRESS}
+UNSUPPORTED = re.compile(NAMED + ":(?P<method>(?-i:classify|regress))", re.IGNORECASE)
 STATUS = re.compile(NAMED + "(?P<metadata>/metadata)?", re.IGNORECASE)
 ANYTHING = re.compile(r"/v1/.*", re.IGNORECASE)
 
@@ -68,15 +66,15 @@ class RestApi:
 
     def _route(self, request: Request, answer: Answer) -> None:
         predict = PREDICT.fullmatch(request.path) if request.method == "POST" else None
-        infer = INFER.fullmatch(request.path) if request.method == "POST" and not predict else None
+        other = UNSUPPORTED.fullmatch(request.path) if request.method == "POST" and not predict else None
         named = STATUS.fullmatch(request.path) if request.method == "GET" else None
-        match = predict or infer or named
+        match = predict or other or named
         if match and match["version"] and (len(match["version"]) > 19 or int(match["version"]) >= 2**63):
             answer(Response(400))
         elif predict:
             self._predict(request, predict, answer)
-        elif infer:
-            self._infer(request, infer, answer)
+        elif other:
+            self._refuse(request, other, answer)
         elif named:
             self._describe(request, named, answer)
         elif request.method == "GET" and request.path.lower() == "/v1/models":
@@ -123,21 +121,11 @@ class RestApi:
         except ServingError as error:
             finish(None, error)
 
-    def _infer(self, request: Request, match: re.Match[str], answer: Answer) -> None:
-        """Classify and regress. What is wrong with the body comes before what is wrong with the path."""
-        method = METHODS[match["method"]]
-
-        def finish(result: Any, error: ServingError | None) -> None:
-            answer(Response(200, json_tensors.write_results(result)) if error is None else _refusal(error))
-            self.predictor.count(match["model"], match["method"], "REST", request.started, error)
-
-        try:
-            name, batch = examples.read(request.body)
-            version = self._find(match)
-            assert version.servable is not None
-            method.run(self.predictor, version, method.signature(version.servable, name), batch, finish)
-        except ServingError as error:
-            finish(None, error)
+    def _refuse(self, request: Request, match: re.Match[str], answer: Answer) -> None:
+        """A call of inference that is not supported."""
+        error = unsupported.refusal(match["method"])
+        answer(_refusal(error))
+        self.predictor.count(match["model"], match["method"], "REST", request.started, error)
 
     def _describe(self, request: Request, match: re.Match[str], answer: Answer) -> None:
         """Status or metadata of a model."""
@@ -157,11 +145,11 @@ class RestApi:
 
 def _refusal(error: ServingError) -> Response:
     text = json.dumps(error.message, ensure_ascii=False)
-    body = f'{{\n    "error": {text}\n}}'.encode("utf-8", "surrogateescape")
+    body = f'{{\n    "error": {text}\n}}'.encode("utf-8", "replace")
     return Response(HTTP_STATUS[error.code], body)
 
 
-def _as_dict(message: Any) -> dict[str, Any]:
+def _as_dict(message: Any) -> Any:
     return json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )

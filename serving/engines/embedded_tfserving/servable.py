@@ -21,7 +21,8 @@ from tensorflow.core.protobuf import config_pb2
 from serving.engines.embedded_tfserving import tensors
 from serving.engines.embedded_tfserving.flags import CPUS, Flags
 from serving.engines.embedded_tfserving.identity import NAME
-from serving.engines.embedded_tfserving.status import Code, ServingError, invalid
+from serving.engines.embedded_tfserving.status import ServingError, invalid
+from serving.wire.grpc_status import Code
 
 log = logging.getLogger(NAME)
 
@@ -71,7 +72,6 @@ class Signature:
 
     def __init__(self, name: str, definition: Any) -> None:
         self.name = name
-        self.method = definition.method_name
         self.inputs = [TensorInfo.of(alias, info) for alias, info in sorted(definition.inputs.items())]
         self.outputs = [TensorInfo.of(alias, info) for alias, info in sorted(definition.outputs.items())]
         self.input_names = {info.alias for info in self.inputs}
@@ -121,7 +121,6 @@ class Servable:
         self.name = name
         self.version = version
         self.path = path
-        self.check_method_names = flags.enable_signature_method_name_check
         if not any((path / name).exists() for name in ("saved_model.pb", "saved_model.pbtxt")):
             raise ServingError(
                 Code.NOT_FOUND,

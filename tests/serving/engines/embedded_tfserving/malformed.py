@@ -12,13 +12,14 @@ from typing import Any
 import hpack
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
-from serving.engines.embedded_tfserving import http2
-from serving.engines.embedded_tfserving.http2 import PREFACE, frame, setting
+from serving.wire import http2_frames as http2
+from serving.wire.http2_frames import PREFACE, SETTING, frame, settings
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
 STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
-METHODS = (PREDICT, METADATA, STATUS)
+CLASSIFY = "/tensorflow.serving.PredictionService/Classify"
+METHODS = (PREDICT, METADATA, STATUS, CLASSIFY)
 
 GOOD_BODIES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("misc", {"instances": [[1.0, 2.0], [3.0, 4.0]]}),
@@ -331,7 +332,7 @@ def http2_stream(random: Random) -> bytes:
         return mutated(random, PREFACE) + _call_frames(random, 1)
     parts = [
         PREFACE,
-        frame(http2.SETTINGS, 0, 0, setting(http2.INITIAL_WINDOW, random.choice((0, 10, 65_535, 2**31 - 1)))),
+        settings([(http2.INITIAL_WINDOW_SIZE, random.choice((0, 10, 65_535, 2**31 - 1)))]),
     ]
     for number in range(random.randint(1, 6)):
         parts.append(_call_frames(random, 2 * number + 1) if random.random() < 0.5 else _odd_frame(random))
@@ -364,7 +365,7 @@ def _odd_frame(random: Random) -> bytes:
     )
     if kind == http2.SETTINGS and random.random() < 0.7:
         value = random.choice((0, 1, 16_383, 16_384, 2**24, 2**31 - 1, 2**31, 2**32 - 1))
-        payload = setting(random.randint(0, 8), value)
+        payload = SETTING.pack(random.randint(0, 8), value)
     whole = frame(kind, random.choice((0, 1, 4, 5, 8, 32, 255)), random.choice((0, 1, 1, 2, 3, 5, 2**31 - 1)), payload)
     if random.random() < 0.1:
         whole = random.choice((b"\x00\x00\x05", b"\xff\xff\xff", b"\x10\x00\x01", b"\x10\x00\x00")) + whole[3:]

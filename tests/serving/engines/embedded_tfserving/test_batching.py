@@ -19,8 +19,9 @@ from serving.engines.embedded_tfserving.config import BatchingParameters, Batchi
 from serving.engines.embedded_tfserving.flags import Flags
 from serving.engines.embedded_tfserving.metrics import Metrics
 from serving.engines.embedded_tfserving.servable import Servable
-from serving.engines.embedded_tfserving.status import Code, ServingError
+from serving.engines.embedded_tfserving.status import ServingError
 from serving.engines.embedded_tfserving.workers import Workers
+from serving.wire.grpc_status import Code
 
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.integers(0, 256, (200, 32, 32, 3), np.uint8)

@@ -14,8 +14,9 @@ import pytest
 from serving.engines.embedded_tfserving.direct import MAX_KNOWN, Direct
 from serving.engines.embedded_tfserving.flags import Flags
 from serving.engines.embedded_tfserving.servable import Servable
-from serving.engines.embedded_tfserving.status import Code, ServingError
+from serving.engines.embedded_tfserving.status import ServingError
 from serving.engines.embedded_tfserving.workers import Workers
+from serving.wire.grpc_status import Code
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
 

@@ -8,7 +8,8 @@ from models.problem import Problem
 from serving.engines.embedded_tfserving import config
 from serving.engines.embedded_tfserving.flags import Flags, connection_age_s, parse
 from serving.engines.embedded_tfserving.main import main
-from serving.engines.embedded_tfserving.status import Code, ServingError
+from serving.engines.embedded_tfserving.status import ServingError
+from serving.wire.grpc_status import Code
 
 AGE = "grpc.max_connection_age_ms"
 

@@ -159,6 +159,7 @@ def good_requests_are_answered(server: Embedded) -> None:
     assert sum(probabilities) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_twenty_thousand_malformed_requests_neither_stop_the_server_nor_hang(server: Embedded, capsys):
     random = Random(SEED)
     began = time.monotonic()

@@ -9,13 +9,16 @@ from typing import Any
 import grpc
 import hpack
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as how_often
 from hypothesis import strategies as st
 
-from serving.engines.embedded_tfserving import http2
-from serving.engines.embedded_tfserving.grpc_server import Call, GrpcServer, timeout_s
-from serving.engines.embedded_tfserving.http2 import END_HEADERS, END_STREAM, PREFACE, frame, setting
-from serving.engines.embedded_tfserving.status import Code, ServingError
+from serving.engines.embedded_tfserving.grpc_front_end import Call, GrpcFrontEnd, timeout_s
+from serving.engines.embedded_tfserving.http2 import Http2Connection
+from serving.engines.embedded_tfserving.status import ServingError
+from serving.wire import http2_frames as http2
+from serving.wire.grpc_status import Code
+from serving.wire.http2_frames import END_HEADERS, END_STREAM, PREFACE, frame, settings
 
 ECHO, FAIL, NEVER = "/t.T/Echo", "/t.T/Fail", "/t.T/Never"
 MESSAGE = 'not "found": ünïcode, 100%\n'
@@ -29,8 +32,8 @@ def fail(message: bytes, call: Call) -> None:
     raise ServingError(Code.NOT_FOUND, MESSAGE)
 
 
-def server(max_calls: int = 100) -> GrpcServer:
-    return GrpcServer({ECHO: echo, FAIL: fail, NEVER: lambda message, call: None}, max_calls)
+def server(max_calls: int = 100) -> GrpcFrontEnd:
+    return GrpcFrontEnd({ECHO: echo, FAIL: fail, NEVER: lambda message, call: None}, max_calls)
 
 
 class Transport(asyncio.Transport):
@@ -72,7 +75,7 @@ def request(stream: int, path: str, message: bytes, encoder: hpack.Encoder, **ex
     return frame(http2.HEADERS, END_HEADERS, stream, block) + frame(http2.DATA, END_STREAM, stream, body)
 
 
-def exchange(*chunks: bytes, serve: GrpcServer | None = None) -> list[list[tuple[int, int, int, bytes]]]:
+def exchange(*chunks: bytes, serve: GrpcFrontEnd | None = None) -> list[list[tuple[int, int, int, bytes]]]:
     """Feed chunks to a new connection after the preface; the frames written after each."""
 
     async def go() -> list[list[tuple[int, int, int, bytes]]]:
@@ -117,7 +120,7 @@ def test_the_official_client_gets_answers_errors_and_large_messages():
 
 def test_an_answer_waits_for_the_clients_windows():
     encoder = hpack.Encoder()
-    small = frame(http2.SETTINGS, 0, 0, setting(http2.INITIAL_WINDOW, 10))
+    small = settings([(http2.INITIAL_WINDOW_SIZE, 10)])
     first, second, third = exchange(
         small + request(1, ECHO, b"y" * 20, encoder),
         frame(http2.WINDOW_UPDATE, 0, 1, (10).to_bytes(4, "big")),
@@ -138,7 +141,7 @@ def test_pings_are_answered_and_settings_acknowledged():
 def test_header_blocks_in_pieces_with_padding_and_priority():
     block = hpack.Encoder().encode([(":path", ECHO), ("content-type", "application/grpc")])
     head = b"\x02" + bytes(5) + block[:5] + bytes(2)
-    chunks = frame(http2.HEADERS, http2.PADDED | http2.WITH_PRIORITY, 1, head)
+    chunks = frame(http2.HEADERS, http2.PADDED | http2.PRIORITISED, 1, head)
     chunks += frame(http2.CONTINUATION, END_HEADERS, 1, block[5:])
     chunks += frame(http2.DATA, END_STREAM | http2.PADDED, 1, b"\x03" + b"\x00\x00\x00\x00\x02hi" + bytes(3))
     for split in (1, 7, len(chunks)):
@@ -216,19 +219,19 @@ def test_a_retired_connection_takes_calls_until_the_client_knows_and_finishes_th
     asyncio.run(go())
 
 
-class Ages(GrpcServer):
+class Ages(GrpcFrontEnd):
     """Notes how old its connections became, in seconds."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.born: dict[http2.Http2Connection, float] = {}
+        self.born: dict[Http2Connection, float] = {}
         self.ages: list[float] = []
 
-    def opened(self, connection: http2.Http2Connection) -> None:
+    def opened(self, connection: Http2Connection) -> None:
         super().opened(connection)
         self.born[connection] = asyncio.get_running_loop().time()
 
-    def closed(self, connection: http2.Http2Connection) -> None:
+    def closed(self, connection: Http2Connection) -> None:
         super().closed(connection)
         self.ages.append(asyncio.get_running_loop().time() - self.born[connection])
 
@@ -253,7 +256,7 @@ def test_connections_grow_no_older_than_they_may_and_no_call_is_lost():
 
 def test_a_call_longer_than_the_grace_ends_with_its_connection():
     async def go() -> None:
-        serve = GrpcServer({NEVER: lambda message, call: None}, 100, age_s=0.05, grace_s=0.05)
+        serve = GrpcFrontEnd({NEVER: lambda message, call: None}, 100, age_s=0.05, grace_s=0.05)
         listener = await asyncio.get_running_loop().create_server(serve.protocol, "127.0.0.1", 0)
         address = f"127.0.0.1:{listener.sockets[0].getsockname()[1]}"
         async with grpc.aio.insecure_channel(address) as channel:
@@ -271,7 +274,7 @@ FRAMES = st.builds(
 )
 
 
-@settings(max_examples=300)
+@how_often(max_examples=300)
 @given(st.lists(st.binary(max_size=60) | FRAMES, max_size=12))
 def test_no_bytes_break_a_connection_or_its_server(chunks):
     serve = server()

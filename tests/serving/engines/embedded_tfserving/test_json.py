@@ -1,4 +1,4 @@
-"""REST's JSON: the fast paths agree with the slow one, and faults read as the real server's."""
+"""REST's JSON: the fast paths agree with the slow one, and what is no JSON is refused."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.engines.embedded_tfserving import json_tensors, rapidjson
+from serving.engines.embedded_tfserving import json_document, json_tensors
 from serving.engines.embedded_tfserving.json_images import images
 from serving.engines.embedded_tfserving.servable import TensorInfo
 from serving.engines.embedded_tfserving.status import ServingError
+from serving.wire.grpc_status import Code
 
 
 def signature(shape: tuple[int, ...], dtype: int = 4) -> Any:
@@ -32,10 +33,19 @@ JSON = st.recursive(
 )
 
 
+KEYS = (b'"instances"',)
+
+
+def parse(body: bytes) -> Any:
+    return json_document.parse(body, KEYS)
+
+
 @given(JSON, st.booleans())
-def test_the_tolerant_parser_reads_what_the_standard_one_reads(value, ascii_only):
-    text = json.dumps(value, ensure_ascii=ascii_only, indent=1).encode("utf-8", "surrogateescape")
-    assert rapidjson.parse(text + b" trailing garbage") == json.loads(text)
+def test_both_parsers_read_what_the_standard_one_reads(value, ascii_only):
+    text = json.dumps(value, ensure_ascii=ascii_only, indent=1).encode()
+    assert parse(text) == json.loads(text)
+    twice = b'{"instances":%b,"instances":0}' % text
+    assert parse(twice) == {"instances": json.loads(text)}
 
 
 @given(st.binary(max_size=60) | st.text(alphabet='{}[]",:0123456789.eE+-\\ntrufalsNI ', max_size=60))
@@ -47,15 +57,56 @@ def test_no_document_breaks_the_reader(document):
         assert error.message
 
 
-@pytest.mark.parametrize(("text", "value"), [("NaN", math.nan), ("-Inf", -math.inf), ("Infinity", math.inf)])
+@pytest.mark.parametrize(("text", "value"), [("NaN", math.nan), ("-Infinity", -math.inf), ("Infinity", math.inf)])
 def test_numbers_beyond_json_are_read(text, value):
-    parsed = rapidjson.parse(text.encode())
+    parsed = parse(text.encode())
     assert parsed == value or (math.isnan(parsed) and math.isnan(value))
 
 
-def test_nesting_without_end_is_refused():
-    with pytest.raises(ServingError):
-        rapidjson.parse(b"[" * 100_000)
+@pytest.mark.parametrize(
+    ("number", "value"),
+    [
+        ("18446744073709551615", 2**64 - 1),
+        ("18446744073709551616", 2.0**64),
+        ("-9223372036854775808", -(2**63)),
+        ("-9223372036854775809", -(2.0**63)),
+        ("12345678901234567890123", 12345678901234567890123.0),
+    ],
+)
+def test_both_parsers_read_integers_beyond_64_bits_as_floats(number, value):
+    for text in (f'{{"instances":{number}}}', f'{{"instances":{number},"instances":NaN}}'):
+        parsed = parse(text.encode())["instances"]
+        assert (type(parsed), parsed) == (type(value), value)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "The request has no body: it must be a JSON object"),
+        (b" \n", "The request has no body: it must be a JSON object"),
+        (b'{"instances":[1,]}', "The request's body is not valid JSON: Expecting value: line 1 column 17 (char 16)"),
+        (b'{"instances":[1]}x', "The request's body is not valid JSON: Extra data: line 1 column 18 (char 17)"),
+        (b"[1e999]", "The request's body is not valid JSON: the number 1e999 does not fit 64 bits"),
+        (b"[" + b"9" * 5000 + b"]", f"The request's body is not valid JSON: the number {'9' * 200}... does not fit"),
+        (b'["\xff"]', "The request's body is not valid JSON: its text is not valid Unicode (invalid start byte)"),
+        (b'["\\ud800"]', "The request's body is not valid JSON: its text is not valid Unicode (surrogates not"),
+        ('{"instances":1}'.encode("utf-16"), "The request's body is not valid JSON: its text is not valid Unicode"),
+        (b"[" * 100_000, "The request's body is nested too deeply"),
+    ],
+)
+def test_what_is_no_json_is_refused(body, message):
+    with pytest.raises(ServingError) as refused:
+        parse(body)
+    assert refused.value.code == Code.INVALID_ARGUMENT
+    assert refused.value.message.startswith(message)
+
+
+def test_a_long_value_is_shown_by_its_beginning():
+    assert json_document.shown(["x" * 1000]) == '["' + "x" * 198 + "..."
+    deep: list[Any] = []
+    for _ in range(5000):
+        deep = [deep]
+    assert json_document.shown(deep) == "(nested too deeply)"
 
 
 @pytest.mark.parametrize("depth", [64, 65, 199, 300, 900, 1100])

@@ -1,4 +1,8 @@
-"""Replays the recorded calls of the real server that are in scope, and names every departure with its reason."""
+"""Replays the recorded calls of the real server, and names every departure with its reason.
+
+Three kinds of answers differ from the recorded ones: those to calls that are not supported and those to JSON that is
+refused, both asserted to the letter, and departures on purpose.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ from tensorflow_serving.apis import (
 )
 
 from tests.serving.engines.embedded_tfserving.conftest import MODELS
-from tests.serving.engines.embedded_tfserving.embedded import running
+from tests.serving.engines.embedded_tfserving.embedded import Embedded, running
 
 RECORDINGS = Path(__file__).resolve().parent / "recordings"
 TABLE = Path(__file__).resolve().parents[4] / "docs" / "tfserving-compatibility.md"
@@ -68,6 +72,43 @@ GRPC_DEPARTURES = {
 }
 
 
+# Calls that are not supported, and what they are answered with: the recorded status, in our words.
+UNSUPPORTED = "embedded-tfserving does not support {}: of the inference calls it answers Predict only"
+REST_UNSUPPORTED = {"classify_on_predict_only": (400, UNSUPPORTED.format("classify"))}
+GRPC_UNSUPPORTED = {
+    "classify_predict_only": ("INVALID_ARGUMENT", UNSUPPORTED.format("Classify")),
+    "regress_predict_only": ("INVALID_ARGUMENT", UNSUPPORTED.format("Regress")),
+}
+NOT_JSON = "The request's body is not valid JSON: "
+NO_BODY = "The request has no body: it must be a JSON object"
+# Where the words of the real server are those of its JSON parser and printer.
+JSON_IN_OUR_WORDS = {
+    "misc_empty_body": (400, NO_BODY),
+    "misc_no_body_no_length": (400, NO_BODY),
+    "misc_invalid_json": (400, NOT_JSON + "Expecting value: line 1 column 19 (char 18)"),
+    "misc_invalid_json2": (
+        400,
+        NOT_JSON + "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
+    ),
+    "misc_trailing_comma": (400, NOT_JSON + "Expecting value: line 1 column 21 (char 20)"),
+    "misc_overflow_double": (400, NOT_JSON + "the number 1e400 does not fit 64 bits"),
+    "misc_invalid_utf8": (400, NOT_JSON + "its text is not valid Unicode (invalid start byte)"),
+    "misc_empty_instances": (400, """JSON Value: {"instances": []} No values in 'instances' array"""),
+    "misc_instances_not_list": (400, """JSON Value: {"instances": 5} Expecting 'instances' to be an list/array"""),
+    "misc_instances_null": (400, """JSON Value: {"instances": null} Expecting 'instances' to be an list/array"""),
+    "misc_instances_string": (400, """JSON Value: {"instances": "abc"} Expecting 'instances' to be an list/array"""),
+    "two_missing_row": (
+        400,
+        """Failed to process element: 0 of 'instances' list. JSON object: {"a": 1} keys must be equal to: a,b""",
+    ),
+}
+# What the real server reads as JSON (answering 200) and this one does not.
+NOT_JSON_HERE = {
+    "misc_trailing_garbage": (400, NOT_JSON + "Extra data: line 1 column 23 (char 22)"),
+    "misc_inf_short": (400, NOT_JSON + "Expecting value: line 1 column 16 (char 15)"),
+}
+
+
 def load(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (RECORDINGS / name).read_text().splitlines()]
 
@@ -97,7 +138,8 @@ def _without_nodes(text: Any) -> Any:
     return re.sub(r"__inference_([a-z]+)_[0-9]+}}{{node [a-z]+", r"\1", text) if isinstance(text, str) else text
 
 
-def _rest_fault(server: Any, recorded: dict[str, Any]) -> str | None:
+def _rest_answer(server: Embedded, recorded: dict[str, Any]) -> tuple[int, bytes, dict[str, str]]:
+    """Status, body and headers."""
     connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=30)
     try:
         body = recorded.get("request_body", "").encode()
@@ -112,43 +154,58 @@ def _rest_fault(server: Any, recorded: dict[str, Any]) -> str | None:
         else:
             connection.send(body)
         response = connection.getresponse()
-        answer = response.read()
+        return response.status, response.read(), dict(response.getheaders())
     finally:
         connection.close()
+
+
+def _rest_fault(server: Embedded, recorded: dict[str, Any]) -> str | None:
+    status, answer, headers = _rest_answer(server, recorded)
     wanted = recorded.get("response_body", "").encode()
     if "response_body_b64" in recorded:
         wanted = base64.b64decode(recorded["response_body_b64"])
-    if response.status != recorded["status"]:
-        return f"{response.status} {answer[:200]!r} instead of {recorded['status']} {wanted[:200]!r}"
+    if status != recorded["status"]:
+        return f"{status} {answer[:200]!r} instead of {recorded['status']} {wanted[:200]!r}"
     if not same(_json(answer), _json(wanted)):
         return f"{answer[:300]!r} instead of {wanted[:300]!r}"
-    ours, theirs = dict(response.getheaders()), dict(recorded["response_headers"])
+    theirs = dict(recorded["response_headers"])
     for name in ("Content-Type", "Connection"):
-        if ours.get(name) != theirs.get(name):
-            return f"{name}: {ours.get(name)} instead of {theirs.get(name)}"
+        if headers.get(name) != theirs.get(name):
+            return f"{name}: {headers.get(name)} instead of {theirs.get(name)}"
     return None
 
 
-def _grpc_fault(server: Any, recorded: dict[str, Any]) -> str | None:
-    request_type, response_type = MESSAGES.get(recorded.get("request_type", ""), (None, None))
-    if request_type:
+def _rest_refusal(server: Embedded, recorded: dict[str, Any]) -> tuple[int, str]:
+    status, answer, _ = _rest_answer(server, recorded)
+    return status, json.loads(answer)["error"]
+
+
+def _grpc_answer(server: Embedded, recorded: dict[str, Any]) -> tuple[str, str, bytes]:
+    """Code, details and message."""
+    if "request_type" in recorded:
+        request_type = MESSAGES[recorded["request_type"]][0]
         message = text_format.Parse(recorded["request_textproto"], request_type()).SerializeToString()
     else:
         message = bytes.fromhex(recorded["request_hex"])
     call = server.channel.unary_unary(recorded["method"])
     timeout = 0.001 if recorded["name"] == "predict_deadline_1ms" else 30
     try:
-        answer, code, details = call(message, timeout=timeout), "OK", ""
+        return "OK", "", call(message, timeout=timeout)
     except grpc.RpcError as error:
         assert isinstance(error, grpc.Call)
-        answer, code, details = b"", error.code().name, error.details() or ""
+        return error.code().name, error.details() or "", b""
+
+
+def _grpc_fault(server: Embedded, recorded: dict[str, Any]) -> str | None:
+    code, details, answer = _grpc_answer(server, recorded)
     if code != recorded["code"]:
         return f"{code} {details!r} instead of {recorded['code']} {recorded['details']!r}"
     if code == "DEADLINE_EXCEEDED":
         return None  # the client's own words
     if not same(details, recorded["details"]):
         return f"{details!r} instead of {recorded['details']!r}"
-    if code == "OK" and response_type:
+    if code == "OK" and "request_type" in recorded:
+        response_type = MESSAGES[recorded["request_type"]][1]
         ours = response_type.FromString(answer)
         theirs = text_format.Parse(recorded["response_textproto"], response_type())
         if not same(json_format.MessageToDict(ours), json_format.MessageToDict(theirs)):
@@ -156,25 +213,64 @@ def _grpc_fault(server: Any, recorded: dict[str, Any]) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("name", [*REST_DEPARTURES, *GRPC_DEPARTURES])
+def _grpc_refusal(server: Embedded, recorded: dict[str, Any]) -> tuple[str, str]:
+    return _grpc_answer(server, recorded)[:2]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *REST_DEPARTURES,
+        *REST_UNSUPPORTED,
+        *JSON_IN_OUR_WORDS,
+        *NOT_JSON_HERE,
+        *GRPC_DEPARTURES,
+        *GRPC_UNSUPPORTED,
+    ],
+)
 def test_every_departure_is_in_the_compatibility_table(name):
     assert f"`{name}`" in TABLE.read_text()
 
 
 @pytest.mark.parametrize(
-    ("file", "fault_of", "departures"),
-    [("rest.jsonl", _rest_fault, REST_DEPARTURES), ("grpc.jsonl", _grpc_fault, GRPC_DEPARTURES)],
+    ("file", "fault_of", "refusal_of", "unsupported", "refused", "departures"),
+    [
+        (
+            "rest.jsonl",
+            _rest_fault,
+            _rest_refusal,
+            REST_UNSUPPORTED,
+            JSON_IN_OUR_WORDS | NOT_JSON_HERE,
+            REST_DEPARTURES,
+        ),
+        ("grpc.jsonl", _grpc_fault, _grpc_refusal, GRPC_UNSUPPORTED, {}, GRPC_DEPARTURES),
+    ],
     ids=["rest", "grpc"],
 )
-def test_the_server_answers_as_recorded(recorded_server, capsys, file, fault_of, departures):
-    recordings = load(file)
-    faults = {recorded["name"]: fault for recorded in recordings if (fault := fault_of(recorded_server, recorded))}
+def test_the_server_answers_as_recorded(
+    recorded_server, capsys, file, fault_of, refusal_of, unsupported, refused, departures
+):
+    recordings = {recorded["name"]: recorded for recorded in load(file)}
+    assert len(recordings) == len(load(file))
+    faults = {name: fault for name, recorded in recordings.items() if (fault := fault_of(recorded_server, recorded))}
+    ours = {**unsupported, **refused}
     with capsys.disabled():
-        agree = len(recordings) - len(faults)
-        print(f"\n{file}: {agree} of {len(recordings)} recordings agree, {len(faults)} depart")
-    unexplained = {name: fault for name, fault in faults.items() if name not in departures}
-    assert not unexplained, "\n".join(f"{name}: {fault}" for name, fault in unexplained.items())
-    assert not departures.keys() - faults.keys(), "no departure any more"
+        counts = f"{len(unsupported)} are of calls that are not supported, {len(refused)} of JSON refused in our words"
+        agree, depart = len(recordings) - len(faults), len(faults.keys() - ours.keys())
+        print(f"\n{file}: {agree} of {len(recordings)} recordings agree, {counts}, {depart} depart")
+    explained = {*ours, *departures}
+    assert faults.keys() == explained, "\n".join(
+        f"{name}: {faults.get(name, 'no departure any more')}" for name in faults.keys() ^ explained
+    )
+    assert {name: refusal_of(recorded_server, recordings[name]) for name in ours} == ours
+
+
+def test_what_is_not_supported_or_refused_has_the_recorded_status_but_where_it_is_said():
+    rest = {recorded["name"]: recorded["status"] for recorded in load("rest.jsonl")}
+    codes = {recorded["name"]: recorded["code"] for recorded in load("grpc.jsonl")}
+    assert all(rest[name] == status for name, (status, _) in (REST_UNSUPPORTED | JSON_IN_OUR_WORDS).items())
+    assert all(rest[name] == 200 for name in NOT_JSON_HERE)
+    assert all(codes[name] == code for name, (code, _) in GRPC_UNSUPPORTED.items())
 
 
 CNN = 'config {{ name: "cnn" base_path: "/srv/models/cnn" model_platform: "tensorflow" {} }}'

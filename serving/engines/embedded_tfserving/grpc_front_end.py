@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import zlib
 from collections.abc import Callable
 from urllib.parse import quote
 
+from serving.engines.embedded_tfserving.compression import inflate
 from serving.engines.embedded_tfserving.http2 import Http2Connection, Stream
 from serving.engines.embedded_tfserving.identity import NAME
-from serving.engines.embedded_tfserving.status import Code, ServingError
+from serving.engines.embedded_tfserving.status import ServingError
+from serving.wire.grpc_status import Code
+from serving.wire.http2_frames import grpc_message
 
 log = logging.getLogger(NAME)
 
@@ -51,10 +53,10 @@ class Call:
     """One call under way. Exactly one of `reply` and `fail` is called, on the event loop's thread; both do nothing
     once the client has gone."""
 
-    __slots__ = ("alive", "connection", "deadline", "server", "stream")
+    __slots__ = ("alive", "connection", "deadline", "front_end", "stream")
 
-    def __init__(self, server: GrpcServer, connection: Http2Connection, stream: Stream) -> None:
-        self.server = server
+    def __init__(self, front_end: GrpcFrontEnd, connection: Http2Connection, stream: Stream) -> None:
+        self.front_end = front_end
         self.connection = connection
         self.stream = stream
         self.alive = True
@@ -68,8 +70,7 @@ class Call:
         """Send the answer."""
         if self.alive:
             self._end()
-            body = b"\x00" + len(message).to_bytes(4, "big") + message
-            self.connection.respond(self.stream, RESPONSE_HEADERS, body, OK_TRAILERS)
+            self.connection.respond(self.stream, RESPONSE_HEADERS, grpc_message(message), OK_TRAILERS)
 
     def fail(self, error: ServingError) -> None:
         """Send a status other than OK."""
@@ -79,7 +80,7 @@ class Call:
 
     def _end(self) -> None:
         self.forget()
-        self.server.calls.pop((self.connection, self.stream.id), None)
+        self.front_end.calls.pop((self.connection, self.stream.id), None)
 
     def forget(self) -> None:
         """Send nothing more."""
@@ -91,7 +92,7 @@ class Call:
 Method = Callable[[bytes, Call], None]
 
 
-class GrpcServer:
+class GrpcFrontEnd:
     """Hands each call to its method. `max_calls` bounds the calls under way, as the real server's threads do.
 
     After `age_s` seconds, give or take a tenth, a connection is retired: its client is asked to connect anew, and its
@@ -196,15 +197,3 @@ def _message(body: bytes, headers: dict[str, str]) -> bytes:
     if encoding not in ("gzip", "deflate"):
         raise ServingError(Code.UNIMPLEMENTED, f"grpc-encoding {encoding} is not supported")
     return inflate(body[5:], MAX_MESSAGE)
-
-
-def inflate(data: bytes, limit: int) -> bytes:
-    """Decompress gzip or zlib data of at most `limit` bytes when decompressed; raises `ServingError`."""
-    try:
-        decompressor = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
-        result = decompressor.decompress(data, limit)
-    except zlib.error as error:
-        raise ServingError(Code.INTERNAL, f"decompression: {error}") from None
-    if decompressor.unconsumed_tail:
-        raise ServingError(Code.RESOURCE_EXHAUSTED, f"Decompressed message larger than max ({limit})")
-    return result

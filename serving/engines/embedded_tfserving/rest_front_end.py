@@ -12,7 +12,7 @@ from email.utils import formatdate
 
 import httptools
 
-from serving.engines.embedded_tfserving.grpc_server import inflate
+from serving.engines.embedded_tfserving.compression import inflate
 from serving.engines.embedded_tfserving.identity import NAME
 from serving.engines.embedded_tfserving.status import ServingError
 
@@ -65,7 +65,7 @@ Answer = Callable[[Response], None]
 Handle = Callable[[Request, Answer], None]
 
 
-class RestServer:
+class RestFrontEnd:
     """Hands each request to `handle`, which answers by calling what it is given, at once or later."""
 
     def __init__(self, handle: Handle, timeout_ms: int) -> None:
@@ -104,8 +104,8 @@ class RestServer:
 class RestConnection(asyncio.Protocol):
     """One client's connection; requests are answered in order, one at a time."""
 
-    def __init__(self, server: RestServer) -> None:
-        self.server = server
+    def __init__(self, front_end: RestFrontEnd) -> None:
+        self.front_end = front_end
         self.transport: asyncio.Transport = None  # type: ignore[assignment] # set by connection_made
         self.parser = httptools.HttpRequestParser(self)
         self.request = Request()
@@ -123,11 +123,11 @@ class RestConnection(asyncio.Protocol):
         """A client has connected."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        self.server.connections.add(self)
+        self.front_end.connections.add(self)
 
     def connection_lost(self, error: Exception | None) -> None:
         """The client is gone: what is under way has nobody to go to."""
-        self.server.connections.discard(self)
+        self.front_end.connections.discard(self)
         self.current = None
         self.waiting.clear()
 
@@ -217,7 +217,7 @@ class RestConnection(asyncio.Protocol):
         self.current = request
         request.started = time.perf_counter()
         self._read_on()
-        if self.server.draining:
+        if self.front_end.draining:
             request.keep_alive = False
 
         def answer(response: Response) -> None:
@@ -228,7 +228,7 @@ class RestConnection(asyncio.Protocol):
         try:
             if request.headers.get("content-encoding", "").lower() == "gzip":
                 request.body = inflate(request.body, MAX_BODY)
-            self.server.handle(request, answer)
+            self.front_end.handle(request, answer)
         except ServingError as error:
             answer(Response(400, error.message.encode(), "text/plain"))
         except Exception:  # a fault of ours must not take the connection down
@@ -242,7 +242,7 @@ class RestConnection(asyncio.Protocol):
         if response.content_type:
             lines.append(f"Content-Type: {response.content_type}")
         lines += [f"{name}: {value}" for name, value in response.headers]
-        lines.append(f"Date: {self.server.date()}")
+        lines.append(f"Date: {self.front_end.date()}")
         if request.method != "HEAD":
             lines.append(f"Content-Length: {len(response.body)}")
         if close:
