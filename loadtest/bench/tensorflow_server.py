@@ -88,7 +88,7 @@ def _answers(target: Target) -> bool:
 def make_model(folder: Path, width: int = 1) -> None:
     """Write the small CNN's version 1, with `width` times its channels, under `folder`. Raises `Problem`."""
     # In a process of its own: the load test loads no deep learning.
-    command = [sys.executable, "-m", "serving.bench.small_cnn", str(folder), str(width)]
+    command = [sys.executable, "-m", "models.small_cnn", str(folder), str(width)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     if done.returncode:
         raise Problem("the benchmark's model could not be made", done.stderr.splitlines()[-5:])

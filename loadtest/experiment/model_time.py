@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from models.bundle import Bundle
 from serving.profile import ServingProfile
@@ -16,13 +16,27 @@ ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 120
 
 
-def measure(bundle: Bundle, stack: str, profile: ServingProfile, cores: Sequence[int]) -> dict[str, Any]:
-    """{"ms": images in a batch → mean milliseconds of one call, "cores", "threads"}; or {"problem": why there is none}.
+class ModelTime(msgspec.Struct, frozen=True, kw_only=True):
+    """Images in a batch → mean milliseconds of one call, on these cores and with so many threads."""
+
+    ms: dict[int, float]
+    cores: tuple[int, ...]
+    threads: int
+
+
+class NotTimed(msgspec.Struct, frozen=True):
+    """Why there is no time."""
+
+    problem: str
+
+
+def measure(bundle: Bundle, engine: str, profile: ServingProfile, cores: Sequence[int]) -> ModelTime | NotTimed:
+    """The time of a bundle's model as the workers of ``engine`` (its id) would call it.
 
     In a process of its own: the load test imports neither torch nor tensorflow. Its failure is no reason to stop a run.
     """
     batches = [size for size in (1, 2, 4, 8, 16, 32, 64, 128) if size <= profile.max_batch_size]
-    command = [sys.executable, "-m", "serving.bench.model_time", str(bundle.folder), stack]
+    command = [sys.executable, "-m", "serving.engines.model_time", str(bundle.folder), engine]
     command += ["--threads", str(profile.threads), "--batches", *map(str, batches)]
     command += ["--cores", *map(str, cores)]
     try:
@@ -35,21 +49,24 @@ def measure(bundle: Bundle, stack: str, profile: ServingProfile, cores: Sequence
             check=True,
             start_new_session=True,  # Ctrl-C is for this program
         )
-        milliseconds = json.loads(done.stdout.splitlines()[-1])
+        ms = msgspec.json.decode(done.stdout.splitlines()[-1], type=dict[int, float])
     except (subprocess.SubprocessError, OSError, ValueError, IndexError) as error:
-        return {"problem": f"the model's own time could not be measured: {error}"}
-    return {"ms": milliseconds, "cores": list(cores), "threads": profile.threads}
+        return NotTimed(f"the model's own time could not be measured: {error}")
+    return ModelTime(ms=ms, cores=tuple(cores), threads=profile.threads)
 
 
-def mean(times: Sequence[dict[str, Any]], shares: Sequence[float]) -> dict[str, Any]:
+def mean(times: Sequence[ModelTime | NotTimed], shares: Sequence[float]) -> ModelTime | NotTimed:
     """What `measure` found of several models as that of a request of the mix: the mean of their times, weighted by the
     models' shares of the requests. The only model's own where there is one; the first problem where one failed."""
-    failed = [one for one in times if "ms" not in one]
-    if failed or len(times) == 1:
-        return failed[0] if failed else times[0]
-    total = sum(shares)
+    known: list[ModelTime] = []
+    for one in times:
+        if isinstance(one, NotTimed):
+            return one
+        known.append(one)
+    first, total = known[0], sum(shares)
+    if len(known) == 1:
+        return first
     ms = {
-        size: sum(share * one["ms"][size] for one, share in zip(times, shares, strict=True)) / total
-        for size in times[0]["ms"]
+        size: sum(share * one.ms[size] for one, share in zip(known, shares, strict=True)) / total for size in first.ms
     }
-    return {**times[0], "ms": ms}
+    return msgspec.structs.replace(first, ms=ms)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from loadtest import report
 from loadtest.analysis import summary
 from loadtest.analysis.saved_run import manifest_name
@@ -127,9 +129,9 @@ class _Job:
             if name not in known:
                 self.progress.now(f"{name}: the model alone, without a server")
                 profile, shares = self.experiment.profile_of(name), self.experiment.mix.values()
-                world = self.experiment.target(name).world
-                alone = [model_time.measure(bundle, world, profile, cores) for bundle in self.bundles]
-                known[name] = model_time.mean(alone, list(shares))
+                engine = self.experiment.target(name).engine
+                alone = [model_time.measure(bundle, engine, profile, cores) for bundle in self.bundles]
+                known[name] = msgspec.to_builtins(model_time.mean(alone, list(shares)), str_keys=True)
                 self.folder.write("model-time.json", known)
 
     def probe(self) -> None:

@@ -41,11 +41,6 @@ class TargetSpec:
         """Whether its name says all."""
         return SHORTHAND.get(self.name) == self.engine and not self.profile
 
-    @property
-    def world(self) -> str:
-        """The target that its engine runs by default."""  # until launching and timing a model take an engine
-        return {engine: name for name, engine in SHORTHAND.items()}.get(self.engine, "tensorflow")
-
     def tuned(self, shared: ServingProfile) -> ServingProfile:
         """The shared profile with what is different for this target. Raises `Problem` for an impossible value."""
         overrides: dict[str, Any] = dict(self.profile)

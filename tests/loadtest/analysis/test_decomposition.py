@@ -85,16 +85,17 @@ def test_the_summary_takes_a_run_apart(tmp_path):
     assert sum(found["parts_ms"].values()) == pytest.approx(found["total_ms"])
 
 
-@pytest.mark.parametrize("stack", ["pytorch", "tensorflow"])
-def test_the_model_alone_is_measured_in_a_process_of_its_own(artifacts: Path, stack):
+@pytest.mark.parametrize("engine", ["torchserve", "tensorflow-serving", "embedded-tfserving"])
+def test_the_model_alone_is_measured_in_a_process_of_its_own(artifacts: Path, engine):
     bundle = bundles.load(next(artifacts.glob("*/*/manifest.json")).parent)
-    found = model_time.measure(bundle, stack, ServingProfile(max_batch_size=4), ())
-    assert sorted(found["ms"]) == ["1", "2", "4"]
-    assert 0 < found["ms"]["1"] < 1000
-    assert found["ms"]["4"] > 0.5 * found["ms"]["1"]
+    found = model_time.measure(bundle, engine, ServingProfile(max_batch_size=4), ())
+    assert isinstance(found, model_time.ModelTime)
+    assert sorted(found.ms) == [1, 2, 4]
+    assert 0 < found.ms[1] < 1000
+    assert found.ms[4] > 0.5 * found.ms[1]
 
 
 def test_a_model_that_cannot_be_measured_is_a_reason_and_not_the_end(tmp_path):
     broken = bundles.Bundle(tmp_path / "nothing", {})
-    found = model_time.measure(broken, "pytorch", ServingProfile(), ())
-    assert "could not be measured" in found["problem"]
+    found = model_time.measure(broken, "torchserve", ServingProfile(), ())
+    assert isinstance(found, model_time.NotTimed)

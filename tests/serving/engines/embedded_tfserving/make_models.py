@@ -13,7 +13,7 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 
 import tensorflow as tf
 
-from serving.bench.small_cnn import SmallCnn
+from models.small_cnn import SmallCnn
 
 
 class Misc(tf.Module):

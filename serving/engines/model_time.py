@@ -1,4 +1,4 @@
-"""How long the model itself takes, without any server around it: `python -m serving.bench.model_time BUNDLE STACK …`.
+"""How long the model takes without any server around it: `python -m serving.engines.model_time BUNDLE ENGINE …`.
 
 Prints one JSON object: images in a batch → mean milliseconds of one call, on the cores that it is started on and with
 the threads of the profile. What a server adds to that is serving.
@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from models.bundle import Bundle, load
+from models.bundle import load
+from serving.engines import registry
 
 WARM_UP_CALLS = 5
 LEAST_CALLS = 10
@@ -38,43 +39,11 @@ def measure(call: Call, images: np.ndarray, batches: list[int], seconds: float) 
     return found
 
 
-def pytorch(bundle: Bundle, threads: int) -> Call:
-    """The TorchScript file as TorchServe's worker runs it."""
-    import torch
-
-    torch.set_num_threads(threads)
-    torch.set_num_interop_threads(1)
-    model = torch.jit.load(str(bundle.torchscript)).eval()
-
-    def call(rows: np.ndarray) -> object:
-        with torch.inference_mode():
-            return model(torch.from_numpy(rows)).numpy()
-
-    return call
-
-
-def tensorflow(bundle: Bundle, threads: int) -> Call:
-    """The SavedModel's serving signature."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-    model = tf.saved_model.load(str(bundle.savedmodel / str(bundle.version)))
-    signature = model.signatures["serving_default"]
-
-    def call(rows: np.ndarray) -> object:
-        (answer,) = signature(images=tf.constant(rows)).values()
-        return answer.numpy()
-
-    return call
-
-
 def main(arguments: list[str]) -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m serving.bench.model_time", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m serving.engines.model_time", description=__doc__)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("stack", choices=("pytorch", "tensorflow"))
+    parser.add_argument("engine", choices=registry.ids())
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
     parser.add_argument("--seconds", type=float, default=0.15, help="of each batch size")
@@ -85,7 +54,7 @@ def main(arguments: list[str]) -> int:
     bundle = load(options.bundle)
     with np.load(bundle.reference) as values:
         images = values["images"][:64]
-    call = {"pytorch": pytorch, "tensorflow": tensorflow}[options.stack](bundle, options.threads)
+    call = registry.engine(options.engine).model_time(bundle, options.threads)
     print(json.dumps(measure(call, images, options.batches, options.seconds)))
     return 0
 

@@ -1,4 +1,4 @@
-"""The small CNN of the recorded figures as a SavedModel: `python -m serving.bench.small_cnn FOLDER [WIDTH]`.
+"""The small CNN of the recorded figures as a SavedModel: `python -m models.small_cnn FOLDER [WIDTH]`.
 
 Same graph and seed as the recordings' `cnn` version 1, so that figures compare with those of the real server. With a
 WIDTH it has so many times the channels, and computes for longer.
