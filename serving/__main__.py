@@ -1,4 +1,4 @@
-"""``python -m serving serve|parity|images|up|down|tfserving``; heavy imports lie inside the verbs."""
+"""``python -m serving serve|parity|images|up|down|embedded-tfserving``; heavy imports lie inside the verbs."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ PORTS = ("grpc", "rest", "metrics")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments[:1] == ["tfserving"]:  # it has TF Serving's own flags and conventions
-        from serving.engines.embedded_tfserving.main import main as tfserving
+    if arguments[:1] == ["embedded-tfserving"]:  # it has TF Serving's own flags and conventions
+        from serving.engines.embedded_tfserving.main import main as embedded_tfserving
 
-        return tfserving(arguments[1:])
+        return embedded_tfserving(arguments[1:])
     options = _parser().parse_args(arguments)
     return problem.run(lambda: options.run(options))
 
@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parity.set_defaults(run=_parity)
 
     container_verbs.add_verbs(verbs)
-    verbs.add_parser("tfserving", help="the embedded TensorFlow Serving, with TensorFlow Serving's flags")
+    verbs.add_parser("embedded-tfserving", help="TensorFlow Serving's stand-in, with TensorFlow Serving's flags")
     return parser
 
 

@@ -87,8 +87,8 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Server:
-    """A server under way."""
+class Replica:
+    """A server under way, as one replica of a Deployment would be."""
 
     target: Target
     process: ServerProcess
@@ -202,7 +202,7 @@ def _row(engine: str, way: Way, flow: Flow, outcomes: Sequence[Outcome], ended_s
 @contextmanager
 def _started(
     stack: str, bundle: Bundle, options: Options, way: Way, folder: Path, address: str, shared: tuple[int, ...]
-) -> Iterator[Server]:
+) -> Iterator[Replica]:
     """A server at ``address``, with the ports ``shared`` (REST, gRPC) that its twin at another address has, too."""
     folder.mkdir(parents=True)
     with tempfile.TemporaryDirectory(prefix="tandem-") as name:  # short: a worker's Unix socket lies below it
@@ -218,7 +218,7 @@ def _started(
             folder=folder,
         )
         try:
-            yield Server(_target(stack, bundle, engine, address, shared), process)
+            yield Replica(_target(stack, bundle, engine, address, shared), process)
         finally:
             process.stop()
 

@@ -204,7 +204,7 @@ def test_a_server_that_dies_under_load_is_named_with_its_last_log_lines(artifact
         assert time.monotonic() < deadline
         time.sleep(0.05)
     children = descendants(process)
-    server = next(child for child in children if "tfserving" in child.cmdline())
+    server = next(child for child in children if "serving.engines.embedded_tfserving" in child.cmdline())
     server.kill()
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1

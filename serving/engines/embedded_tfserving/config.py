@@ -17,12 +17,11 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from serving.engines.embedded_tfserving.flags import CPUS, Flags
 from serving.engines.embedded_tfserving.status import ServingError, invalid
+from serving.engines.tensorflow_serving.engine import TensorFlowServing
 from serving.wire.grpc_status import Code
 
 FieldType = descriptor_pb2.FieldDescriptorProto
 AnyMessage = TypeVar("AnyMessage", bound=Message)
-
-DEFAULT_METRICS_PATH = "/monitoring/prometheus/metrics"
 
 
 def _declare() -> tuple[type[Message], type[Message]]:
@@ -197,7 +196,7 @@ def metrics_path(flags: Flags) -> str | None:
         return None
     config: Any = _read(flags.monitoring_config_file, MonitoringConfigMessage())
     prometheus = config.prometheus_config
-    return (prometheus.path or DEFAULT_METRICS_PATH) if prometheus.enable else None
+    return (prometheus.path or TensorFlowServing.metrics_path) if prometheus.enable else None
 
 
 @dataclass(frozen=True)

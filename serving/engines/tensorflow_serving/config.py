@@ -57,7 +57,7 @@ class Rendering:
 
 def embedded() -> Engine:
     """The embedded server, on loopback."""
-    command = (sys.executable, "-m", "serving", "tfserving", f"--bind_address={ports.LOOPBACK}")
+    command = (sys.executable, "-m", "serving", "embedded-tfserving", f"--bind_address={ports.LOOPBACK}")
     notes = ("The embedded server computes with oneDNN (TF_ENABLE_ONEDNN_OPTS=1) unless told otherwise.",)
     return Engine(EMBEDDED, f"tensorflow {version('tensorflow')}", command, notes)
 

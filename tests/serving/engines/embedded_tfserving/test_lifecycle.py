@@ -11,14 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from serving.__main__ import main as serving_verb
 from serving.engines.embedded_tfserving.main import main
 from tests.serving.engines.embedded_tfserving.embedded import Embedded, running
 
 SECONDS_OF_WORK = 3.0
 
 
-def test_the_version_names_the_engine(capsys):
+def test_the_version_names_the_engine_also_through_the_verb(capsys):
     assert main(["--version"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "embedded-tfserving: 0.1.0"
+    assert serving_verb(["embedded-tfserving", "--version"]) == 0
     assert capsys.readouterr().out.splitlines()[0] == "embedded-tfserving: 0.1.0"
 
 

@@ -77,7 +77,7 @@ def test_without_it_the_embedded_server_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     engine = tensorflow_serving.find_engine()
     assert engine.name == "embedded-tfserving"
-    assert engine.command[1:] == ("-m", "serving", "tfserving", "--bind_address=127.0.0.1")
+    assert engine.command[1:] == ("-m", "serving", "embedded-tfserving", "--bind_address=127.0.0.1")
 
 
 @pytest.mark.parametrize("script", ["exit 1", None])
