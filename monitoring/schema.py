@@ -1,4 +1,7 @@
-"""The recorded metrics: names, units, labels, and for each dialect the PromQL that they come from (schema.toml)."""
+"""The recorded metrics: names, units, labels, and for each dialect the PromQL that they come from.
+
+The vocabulary stands in schema.toml; what an engine makes of it in the engine's own folder, in its metrics.toml.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from serving.engines import registry
+
 SCHEMA = Path(__file__).resolve().parent / "schema.toml"
 WINDOW = "1m"
 KINDS = frozenset({"rate", "ratio", "quantile", "mean", "level", "state"})
@@ -17,15 +22,17 @@ UNITS = frozenset(
     {"requests/s", "batches/s", "ratio", "seconds", "images", "requests", "processes", "restarts"}
     | {"cores", "bytes", "version", "bool"}
 )
+Values = Mapping[str, Any]
 NATIVE_TYPES = frozenset({"counter", "gauge", "histogram"})
 NATIVE_UNITS = UNITS | frozenset(
     {"milliseconds", "microseconds", "watts", "celsius", "hertz", "loads", "retries", "code", "alerts"}
 )
+_PARTS = ("source", "cannot", "meaning")
 _PLACE = re.compile(r"<([a-z_0-9]+|_)(?:\|([a-z_0-9]+))?>")
 
 
 class SchemaError(ValueError):
-    """schema.toml does not fit together; the message names the metric or term at fault."""
+    """The vocabulary and the engines' dialects do not fit together; the message names the metric or term at fault."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +127,7 @@ class Native:
 
 @dataclass(frozen=True)
 class Schema:
-    """All of schema.toml. `metrics` maps names to metrics, in the order in which their rules must be evaluated;
+    """The vocabulary and its dialects. `metrics` maps names to metrics, in the order in which their rules must be evaluated;
     `natives` maps names to the series that dashboards show as they are."""
 
     slo: Slo
@@ -143,10 +150,15 @@ class Schema:
 
 @cache
 def load(path: Path = SCHEMA) -> Schema:
-    """Read and check the schema. Raises `SchemaError`."""
+    """Read and check the vocabulary and the dialect of every engine of the registry. Raises `SchemaError`."""
     values = tomllib.loads(path.read_text())
+    engines = _engine_dialects()
     slo = Slo(**values["slo"])
-    terms = {**values["term"], "objective_s": f"{slo.latency_s:g}", "objective_us": f"{slo.latency_s * 1e6:g}"}
+    terms = {"objective_s": f"{slo.latency_s:g}", "objective_us": f"{slo.latency_s * 1e6:g}"}
+    terms["servers"] = "|".join(server for one in engines.values() for server in one["servers"])
+    for one in (values, *engines.values()):
+        terms |= one["term"]
+    own = {name: {**one["dialect"], "servers": one["servers"]} for name, one in engines.items()}
     dialects = {
         name: Dialect(
             name,
@@ -155,24 +167,53 @@ def load(path: Path = SCHEMA) -> Schema:
             _expand(one.get("answered", ""), terms, f"dialect {name}"),
             one.get("lag_s", 0.0),
         )
-        for name, one in values["dialect"].items()
+        for name, one in {**own, **values["dialect"]}.items()
     }
     metrics: dict[str, Metric] = {}
-    for name, one in values["metric"].items():
+    for name, one in _with_engines(values["metric"], engines).items():
         for metric in _metrics(name, one, terms):
             _check(metric, dialects)
             metrics[metric.name] = metric
-    natives = {name: _native(name, one, dialects) for name, one in values["native"].items()}
+    natives = {
+        name: _native(name, {**one, "dialect": dialect}, dialects)
+        for dialect, engine in engines.items()
+        for name, one in engine["native"].items()
+    }
+    natives |= {name: _native(name, one, dialects) for name, one in values["native"].items()}
     return Schema(slo, dialects, metrics, natives)
 
 
-def _metrics(name: str, one: Mapping[str, Any], terms: Mapping[str, str]) -> list[Metric]:
+def _engine_dialects() -> dict[str, Values]:
+    """What each engine's file says, by the dialect's name, in the registry's order; `servers`: all that speak it."""
+    found: dict[str, Values] = {}
+    for engine in registry.all():
+        if engine.dialect is None:
+            continue
+        values = tomllib.loads(engine.dialect.read_text())
+        known = {"native": {}, "servers": [], "file": engine.dialect, **values}
+        found.setdefault(values["dialect"].pop("name"), known)["servers"].append(engine.id)
+    return found
+
+
+def _with_engines(metrics: Values, engines: Mapping[str, Values]) -> Values:
+    """The metrics with the sources, reasons and meanings that engines' files add to them."""
+    merged = {name: {**one, **{part: dict(one.get(part, {})) for part in _PARTS}} for name, one in metrics.items()}
+    for dialect, engine in engines.items():
+        for part in _PARTS:
+            for name, text in engine.get(part, {}).items():
+                if name not in merged:
+                    raise SchemaError(f"{engine['file']}: [{part}] {name}: not a metric of {SCHEMA.name}")
+                merged[name][part][dialect] = text
+    return merged
+
+
+def _metrics(name: str, one: Values, terms: Mapping[str, str]) -> list[Metric]:
     common = {
         "unit": one["unit"],
         "kind": one["kind"],
         "labels": tuple(one["labels"]),
-        "cannot": one.get("cannot", {}),
-        "meaning": one.get("meaning", {}),
+        "cannot": one["cannot"],
+        "meaning": one["meaning"],
         "window": one.get("window", WINDOW),
         "_sources": one["source"],
         "_terms": terms,
@@ -211,7 +252,7 @@ def _check(metric: Metric, dialects: Mapping[str, Dialect]) -> None:
         metric.expression(dialect)
 
 
-def _native(name: str, one: Mapping[str, Any], dialects: Mapping[str, Dialect]) -> Native:
+def _native(name: str, one: Values, dialects: Mapping[str, Dialect]) -> Native:
     known = {"dialect": dialects, "type": NATIVE_TYPES, "unit": NATIVE_UNITS}
     for key, allowed in known.items():
         if one[key] not in allowed:
