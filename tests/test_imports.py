@@ -13,8 +13,10 @@ MAY_IMPORT = {
     "models": {"models"},
     "serving": {"serving", "models", "monitoring"},
     "loadtest": {"loadtest", "serving", "models", "monitoring"},
-    "monitoring": {"monitoring"},
+    "monitoring": {"monitoring", "serving"},
 }
+# Of the servers it needs to know in which dialect each one's metrics are.
+OF_SERVING = {"monitoring": {"serving.engines", "serving.engines.registry"}}
 
 
 def imported(path: Path) -> set[str]:
@@ -35,6 +37,8 @@ def test_a_room_imports_only_the_rooms_before_it(package):
         if package != "models":
             rooms = {".".join(name.split(".")[:2]) for name in ours if name.startswith("models.")}
             assert rooms <= {"models.bundle", "models.problem", "models.whole_file"}, path
+        if package in OF_SERVING:
+            assert {name for name in ours if name.startswith("serving")} <= OF_SERVING[package], path
 
 
 @pytest.mark.parametrize("package", ["loadtest", "monitoring"])
