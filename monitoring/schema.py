@@ -127,8 +127,8 @@ class Native:
 
 @dataclass(frozen=True)
 class Schema:
-    """The vocabulary and its dialects. `metrics` maps names to metrics, in the order in which their rules must be evaluated;
-    `natives` maps names to the series that dashboards show as they are."""
+    """The vocabulary and its dialects. `metrics` maps names to metrics, in the order in which their rules must be
+    evaluated; `natives` maps names to the series that dashboards show as they are."""
 
     slo: Slo
     dialects: Mapping[str, Dialect]
