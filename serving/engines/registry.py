@@ -51,10 +51,11 @@ def all() -> tuple[Engine, ...]:
 
 def of_target(name: str) -> Engine:
     """The engine whose default target has this name; raises `Problem` that names the known ones."""
-    targets = {one.default_target: one for one in all()}
-    if name not in targets:
-        raise Problem(f"target {name!r}: use one of {', '.join(targets)}")
-    return targets[name]
+    engines = all()
+    found = next((one for one in engines if one.default_target == name), None)
+    if found is None:
+        raise Problem(f"target {name!r}: use one of {', '.join(one.default_target for one in engines)}")
+    return found
 
 
 def stand_in(engine: Engine) -> Engine | None:

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from serving import requests
-from serving.target import PROTOCOLS, STACKS
+from serving.target import PROTOCOLS
 from serving.wire.protobuf import tensorflow_serving_pb2 as tf_serving
 from serving.wire.protobuf import torchserve_pb2 as torchserve
-from tests.serving.targets import target
+from tests.serving.targets import ENGINES, target
+
+STACKS = tuple(ENGINES)
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
 PROBABILITIES = np.array([[0.25, 0.75], [1.0, 0.0], [0.1, 0.9]], np.float32)
