@@ -1,8 +1,9 @@
-"""``python -m serving serve|parity|images|up|down|embedded-tfserving``; heavy imports lie inside the verbs."""
+"""``python -m serving serve|parity|images|up|down``, or an engine of our own; heavy imports lie inside the verbs."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,10 +26,10 @@ PORTS = ("grpc", "rest", "metrics")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments[:1] == ["embedded-tfserving"]:  # it has TF Serving's own flags and conventions
-        from serving.engines.embedded_tfserving.main import main as embedded_tfserving
-
-        return embedded_tfserving(arguments[1:])
+    server = registry.find(arguments[0]) if arguments else None
+    if server and server.module:  # it has flags and conventions of its own
+        status: int = importlib.import_module(server.module).main(arguments[1:])
+        return status
     options = _parser().parse_args(arguments)
     return problem.run(lambda: options.run(options))
 
@@ -53,7 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     parity.set_defaults(run=_parity)
 
     container_verbs.add_verbs(verbs)
-    verbs.add_parser("embedded-tfserving", help="TensorFlow Serving's stand-in, with TensorFlow Serving's flags")
+    for engine in registry.all():
+        if engine.module:
+            verbs.add_parser(engine.id, help="that server itself, with flags of its own")
     return parser
 
 

@@ -36,7 +36,9 @@ from loadtest.bench.tensorflow_server import (
     write_reference,
 )
 from models.problem import Problem, run
-from serving.engines.tensorflow_serving.config import find_engine
+from serving.engines import programs, registry
+from serving.engines.tensorflow_serving.engine import TensorFlowServing
+from serving.runtimes.process import launch
 
 WARM_UP_S = 1.5  # not shorter: a neighbour may take the core away for so long, and no answer at all is a failure
 
@@ -83,8 +85,9 @@ def _main(arguments: Sequence[str]) -> int:
     console = Console(highlight=False, soft_wrap=True, width=max(165, shutil.get_terminal_size().columns))
     cores = sorted(os.sched_getaffinity(0))
     server_cores, client_cores = (cores[:1], cores[1:2]) if len(cores) > 1 else ([], [])
-    real = find_engine(options.tensorflow_model_server)
-    engines = [EMBEDDED] if real.name == EMBEDDED.name else [EMBEDDED, real]
+    named = programs.named(options)
+    real = launch.at_hand(registry.engine(EMBEDDED.stands_in_for), named)
+    engines = [EMBEDDED, real] if isinstance(real, TensorFlowServing) and real is not EMBEDDED else [EMBEDDED]
     with tempfile.TemporaryDirectory(prefix="tandem-bench-") as name, ExitStack() as stack:
         folder = Path(name)
         base_path = folder / MODEL
@@ -100,8 +103,12 @@ def _main(arguments: Sequence[str]) -> int:
             rows = soak.run(server, base_path, reference, folder, options.soak, client_cores, console)
         else:
             servers = {
-                (engine.name, batched): stack.enter_context(
-                    started(engine, base_path, folder, server_cores, *(flags if batched else ()))
+                (engine.id, batched): stack.enter_context(
+                    started(
+                        *(engine, base_path, folder, server_cores),
+                        *(flags if batched else ()),
+                        program=named.get(engine.id),
+                    )
                 )
                 for engine in engines
                 for batched in (False, True)
@@ -116,7 +123,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench-embedded", description=__doc__)
     parser.add_argument("--seconds", type=float, default=4.0, help="measured seconds of each load in a round (4)")
     parser.add_argument("--rounds", type=int, default=3, help="how often each load runs (3)")
-    parser.add_argument("--tensorflow-model-server", type=Path, metavar="PATH", help="default: the one on the PATH")
+    programs.add_flags(parser)
     parser.add_argument("--soak", type=float, metavar="MINUTES", help="instead: load while versions change, and memory")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table as JSON, too")
     options = parser.parse_args(arguments)
@@ -170,7 +177,7 @@ def _row(load: Load, rounds: dict[str, list[Measured]]) -> dict[str, Any]:
     """A load's row: the median round of each engine, the targets met or not, the real server beside it."""
     figure = "rate" if "rate" in load.targets else "p50_ms"
     median = {name: _median(measured, figure) for name, measured in rounds.items()}
-    ours = asdict(median.pop(EMBEDDED.name))
+    ours = asdict(median.pop(EMBEDDED.id))
     real = asdict(next(iter(median.values()))) if median else None
     beside = (real or load.recorded).get(figure)
     return {

@@ -19,11 +19,12 @@ from loadtest.bench.tools import ROOT
 from models.problem import Problem
 from serving import ports
 from serving.client import Client, RequestFailed
-from serving.engines.tensorflow_serving.config import Engine, embedded
+from serving.engines import embedded_tfserving
+from serving.engines.tensorflow_serving.engine import TensorFlowServing
 from serving.runtimes.process.server_process import ServerProcess
 from serving.target import Target
 
-EMBEDDED = embedded()
+EMBEDDED = embedded_tfserving.ENGINE
 MODEL = "cnn"
 SHAPE = (32, 32, 3)
 CLASSES = 10
@@ -35,14 +36,14 @@ _TIMED_WINDOWS = 4
 class Server:
     """A running server: where it listens, and the process."""
 
-    def __init__(self, engine: Engine, process: ServerProcess, address: tuple[int, int]) -> None:
+    def __init__(self, engine: str, version: str, process: ServerProcess, address: tuple[int, int]) -> None:
         self.process = process
         self._usage = psutil.Process(process.pid)
         grpc, rest = (f"{ports.LOOPBACK}:{port}" for port in address)
         self.target = Target(
-            name="tensorflow",
-            engine=engine.name,
-            engine_version=engine.version,
+            name=engine,
+            engine=engine,
+            engine_version=version,
             runtime="process",
             model=MODEL,
             version=1,
@@ -62,14 +63,22 @@ class Server:
 
 
 @contextmanager
-def started(engine: Engine, base_path: Path, folder: Path, cores: Sequence[int], *flags: str) -> Iterator[Server]:
+def started(
+    engine: TensorFlowServing,
+    base_path: Path,
+    folder: Path,
+    cores: Sequence[int],
+    *flags: str,
+    program: Path | None = None,
+) -> Iterator[Server]:
     """A server on `cores` that answers predictions when this is entered; stopped in the end. Raises `Problem`."""
     address = grpc, rest = ports.free(2)
-    command = [*engine.command, f"--port={grpc}", f"--rest_api_port={rest}", f"--model_name={MODEL}"]
+    runs = engine.runs(program)
+    command = [*runs.command, f"--port={grpc}", f"--rest_api_port={rest}", f"--model_name={MODEL}"]
     command += [f"--model_base_path={base_path}", "--grpc_max_threads=128", "--rest_api_num_threads=64", *flags]
-    process = ServerProcess(engine.name, command, folder / f"{engine.name}-{grpc}.log", cores=cores, folder=ROOT)
+    process = ServerProcess(engine.title, command, folder / f"{engine.id}-{grpc}.log", cores=cores, folder=ROOT)
     try:
-        server = Server(engine, process, (address[0], address[1]))
+        server = Server(engine.id, runs.version, process, (address[0], address[1]))
         process.wait_until(partial(_answers, server.target), START_S)
         yield server
     finally:

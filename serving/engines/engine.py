@@ -217,6 +217,8 @@ class Engine(Protocol):
     program: str
     """The name of the server's own program, looked up on the PATH unless the user names one; empty: it comes with
     Tandem's packages, and always runs."""
+    module: str
+    """The module whose ``main`` is the server itself, where it is one of our own; else empty."""
     protocols: tuple[str, ...]
     """Of `serving.target.PROTOCOLS`, those that it speaks."""
     dialect: Path | None

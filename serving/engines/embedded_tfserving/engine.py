@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from serving.engines.container import Container, Deployment
 from serving.engines.embedded_tfserving.container import CONTAINER, DEPLOYMENT
 from serving.engines.embedded_tfserving.identity import NAME
-from serving.engines.engine import Launch, Ports, Rendering, Served, Site
+from serving.engines.engine import Rendering, Served, Site
 from serving.engines.tensorflow_serving.engine import TensorFlowServing
 
 if TYPE_CHECKING:
-    from models.bundle import Bundle
+    from serving.engines.tensorflow_serving.server import Program
     from serving.profile import ServingProfile
 
 
@@ -33,6 +33,7 @@ class EmbeddedTensorFlowServing(TensorFlowServing):
     )
     default_target = NAME
     program = ""
+    module = "serving.engines.embedded_tfserving.main"
     container: Container | None = CONTAINER
     deployment: Deployment | None = DEPLOYMENT
 
@@ -50,22 +51,13 @@ class EmbeddedTensorFlowServing(TensorFlowServing):
         arguments = (*rendering.arguments, f"--bind_address={site.host}")
         return replace(rendering, arguments=arguments, knobs=tuple(knobs))
 
-    def launch(
-        self,
-        bundles: Sequence[Bundle],
-        profile: ServingProfile,
-        folder: Path,
-        *,
-        ports: Ports,
-        cores: Sequence[int],
-        program: Path | None = None,
-    ) -> Launch:
-        """See `Engine.launch`."""
+    def runs(self, named: Path | None = None) -> Program:
+        """This package's own server."""
         import sys
         from importlib.metadata import version
 
-        from serving.engines.tensorflow_serving import server
+        from serving.engines.tensorflow_serving.server import Program
 
-        command = (sys.executable, "-m", "serving.engines.embedded_tfserving")
-        embedded = server.Program(command, f"tensorflow {version('tensorflow')}")
-        return server.launch(self, embedded, bundles, profile, folder, ports=ports, cores=cores)
+        return Program(
+            (sys.executable, "-m", "serving.engines.embedded_tfserving"), f"tensorflow {version('tensorflow')}"
+        )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from models.bundle import Bundle
+    from serving.engines.tensorflow_serving.server import Program
     from serving.profile import ServingProfile
     from serving.target import Target
 
@@ -29,6 +30,7 @@ class TensorFlowServing:
     warning = ""
     default_target = "tensorflow"
     program = "tensorflow_model_server"
+    module = ""
     protocols: tuple[str, ...] = ("grpc", "rest", "rest-binary")
     dialect: Path | None = Path(__file__).with_name("metrics.toml")
     metrics_path = "/monitoring/prometheus/metrics"
@@ -61,8 +63,13 @@ class TensorFlowServing:
         """See `Engine.launch`."""
         from serving.engines.tensorflow_serving import server
 
-        found = server.find(self.program, program)
-        return server.launch(self, found, bundles, profile, folder, ports=ports, cores=cores)
+        return server.launch(self, self.runs(program), bundles, profile, folder, ports=ports, cores=cores)
+
+    def runs(self, named: Path | None = None) -> Program:
+        """What runs: the program that was ``named``, else the one on the PATH. Raises `Problem`."""
+        from serving.engines.tensorflow_serving import server
+
+        return server.find(self.program, named)
 
     def model_time(self, bundle: Bundle, threads: int) -> Callable[[np.ndarray], object]:
         """The SavedModel's serving signature."""

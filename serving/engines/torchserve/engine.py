@@ -29,6 +29,7 @@ class TorchServe:
     warning = "TorchServe is archived upstream: 0.12.0 (September 2024) is its last release and gets no fixes."
     default_target = "pytorch"
     program = ""
+    module = ""
     protocols: tuple[str, ...] = ("grpc", "rest", "rest-binary")
     dialect: Path | None = Path(__file__).with_name("metrics.toml")
     metrics_path = "/metrics"
