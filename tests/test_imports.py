@@ -1,6 +1,7 @@
 """The rooms of the house: who may import whom, and which command lines stay light."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,19 @@ def test_a_room_imports_only_the_rooms_before_it(package):
             assert rooms <= {"models.bundle", "models.problem", "models.whole_file"}, path
         if package in OF_SERVING:
             assert {name for name in ours if name.startswith("serving")} <= OF_SERVING[package], path
+
+
+def test_the_wire_imports_nothing_of_the_project():
+    for path in (ROOT / "serving" / "wire").rglob("*.py"):
+        ours = {name for name in imported(path) if name.split(".")[0] in PACKAGES}
+        assert all(name.startswith("serving.wire") for name in ours), path
+
+
+def test_the_embedded_server_s_modules_do_not_import_each_other_in_circles():
+    package = ROOT / "serving" / "engines" / "embedded_tfserving"
+    modules = {f"serving.engines.embedded_tfserving.{path.stem}": path for path in package.glob("*.py")}
+    graph = {name: imported(path) & modules.keys() for name, path in modules.items()}
+    assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(modules)  # raises CycleError
 
 
 @pytest.mark.parametrize("package", ["loadtest", "monitoring"])

@@ -35,7 +35,7 @@ from loadtest.bench.load_generator import run_plan
 from loadtest.bench.tensorflow_server import (
     EMBEDDED,
     MODEL,
-    Server,
+    BenchServer,
     closed_loop,
     make_model,
     started,
@@ -130,7 +130,7 @@ def _main(arguments: Sequence[str]) -> int:
 
 
 def _measure(
-    server: Server, folder: Path, options: argparse.Namespace, cores: Sequence[int], console: Console
+    server: BenchServer, folder: Path, options: argparse.Namespace, cores: Sequence[int], console: Console
 ) -> list[dict[str, Any]]:
     reference = write_reference(folder / "reference.npz")
     with np.load(reference) as values:

@@ -28,7 +28,7 @@ from loadtest.bench.tensorflow_server import (
     BATCHING,
     EMBEDDED,
     MODEL,
-    Server,
+    BenchServer,
     closed_loop,
     make_model,
     started,
@@ -135,7 +135,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _bench(
-    servers: dict[tuple[str, bool], Server],
+    servers: dict[tuple[str, bool], BenchServer],
     reference: Path,
     folder: Path,
     options: argparse.Namespace,
@@ -158,7 +158,7 @@ def _bench(
 
 
 def _measure(
-    server: Server, load: Load, seconds: float, reference: Path, folder: Path, cores: Sequence[int]
+    server: BenchServer, load: Load, seconds: float, reference: Path, folder: Path, cores: Sequence[int]
 ) -> Measured:
     folder.mkdir()
     phases = [

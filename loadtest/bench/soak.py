@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from loadtest.bench.load_generator import run_plan
-from loadtest.bench.tensorflow_server import MODEL, Server, closed_loop, write_plan
+from loadtest.bench.tensorflow_server import MODEL, BenchServer, closed_loop, write_plan
 
 CONCURRENCY = 32
 RELOAD_EVERY_S = 1.5
@@ -28,7 +28,7 @@ class Reloads(threading.Thread):
     Stops by itself when a version is not picked up, which `note` then says.
     """
 
-    def __init__(self, server: Server, base_path: Path) -> None:
+    def __init__(self, server: BenchServer, base_path: Path) -> None:
         super().__init__(name="reloads", daemon=True)
         self.count = 0
         self.note = ""
@@ -74,7 +74,7 @@ class Reloads(threading.Thread):
 
 
 def run(
-    server: Server,
+    server: BenchServer,
     base_path: Path,
     reference: Path,
     folder: Path,
@@ -107,7 +107,7 @@ def run(
 
 
 def _minute(
-    server: Server,
+    server: BenchServer,
     name: str,
     minutes: float,
     reference: Path,
@@ -125,7 +125,7 @@ def _minute(
     return _row(server, name, values, reloads.count)
 
 
-def _row(server: Server, name: str, values: dict[str, Any], reloads: int) -> dict[str, Any]:
+def _row(server: BenchServer, name: str, values: dict[str, Any], reloads: int) -> dict[str, Any]:
     failed: Counter[str] = Counter()
     for one in values.values():
         failed.update(one["errors"])

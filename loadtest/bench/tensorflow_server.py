@@ -33,7 +33,7 @@ START_S = 90.0
 _TIMED_WINDOWS = 4
 
 
-class Server:
+class BenchServer:
     """A running server: where it listens, and the process."""
 
     def __init__(self, engine: str, version: str, process: ServerProcess, address: tuple[int, int]) -> None:
@@ -70,7 +70,7 @@ def started(
     cores: Sequence[int],
     *flags: str,
     program: Path | None = None,
-) -> Iterator[Server]:
+) -> Iterator[BenchServer]:
     """A server on `cores` that answers predictions when this is entered; stopped in the end. Raises `Problem`."""
     address = grpc, rest = ports.free(2)
     runs = engine.runs(program)
@@ -78,7 +78,7 @@ def started(
     command += [f"--model_base_path={base_path}", "--grpc_max_threads=128", "--rest_api_num_threads=64", *flags]
     process = ServerProcess(engine.title, command, folder / f"{engine.id}-{grpc}.log", cores=cores, folder=ROOT)
     try:
-        server = Server(engine.id, runs.version, process, (address[0], address[1]))
+        server = BenchServer(engine.id, runs.version, process, (address[0], address[1]))
         process.wait_until(partial(_answers, server.target), START_S)
         yield server
     finally:

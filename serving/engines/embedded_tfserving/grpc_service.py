@@ -20,6 +20,7 @@ from tensorflow_serving.apis import (
 from serving.engines.embedded_tfserving import tensors, unsupported
 from serving.engines.embedded_tfserving.grpc_front_end import Call, Method
 from serving.engines.embedded_tfserving.manager import Version
+from serving.engines.embedded_tfserving.model_information import model_metadata, model_status
 from serving.engines.embedded_tfserving.predict import Predictor
 from serving.engines.embedded_tfserving.predict_request import arguments
 from serving.engines.embedded_tfserving.servable import Signature
@@ -173,28 +174,3 @@ def _parse(kind: type[Message], message: bytes) -> Any:
         return kind.FromString(message)
     except DecodeError:
         raise ServingError(Code.INTERNAL, "") from None
-
-
-def model_metadata(version: Version) -> Any:
-    """A GetModelMetadataResponse with the version's signatures."""
-    assert version.servable is not None
-    response = get_model_metadata_pb2.GetModelMetadataResponse()
-    response.model_spec.name = version.model
-    response.model_spec.version.value = version.number
-    signatures = get_model_metadata_pb2.SignatureDefMap()
-    for key, definition in version.servable.signature_defs.items():
-        signatures.signature_def[key].CopyFrom(definition)
-    response.metadata["signature_def"].Pack(signatures)
-    return response
-
-
-def model_status(versions: list[Version]) -> Any:
-    """A GetModelStatusResponse."""
-    response = get_model_status_pb2.GetModelStatusResponse()
-    for version in versions:
-        entry = response.model_version_status.add(version=version.number, state=int(version.state))
-        entry.status.SetInParent()
-        if version.error:
-            entry.status.error_code = int(version.error.code)
-            entry.status.error_message = version.error.message
-    return response

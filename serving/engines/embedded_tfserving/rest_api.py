@@ -12,9 +12,9 @@ from tensorflow_serving.apis import get_model_metadata_pb2
 
 from serving.engines.embedded_tfserving import json_tensors, unsupported
 from serving.engines.embedded_tfserving.flags import Flags
-from serving.engines.embedded_tfserving.grpc_service import model_metadata, model_status
 from serving.engines.embedded_tfserving.manager import Version
 from serving.engines.embedded_tfserving.metrics import Metrics
+from serving.engines.embedded_tfserving.model_information import model_metadata, model_status
 from serving.engines.embedded_tfserving.predict import Predictor
 from serving.engines.embedded_tfserving.rest_front_end import Answer, Request, Response
 from serving.engines.embedded_tfserving.servable import Signature
