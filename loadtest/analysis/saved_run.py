@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from loadtest.analysis.statistics import Intervals, read_intervals
+from loadtest.experiment.run_folder import manifest_name
 from loadtest.generator.trial_files import model_log
 from models.problem import Problem
 
@@ -127,11 +128,6 @@ class SavedRun:
 
 
 CONFIGURATION = (".properties", ".yaml", ".yml", ".xml", ".txt", ".config", ".pbtxt", ".json", ".toml")
-
-
-def manifest_name(beside: str = "") -> str:
-    """The file in a run's folder that holds the bundle's manifest, or that of another model, `beside` the first."""
-    return f"bundle-manifest-{beside}.json" if beside else "bundle-manifest.json"
 
 
 def load(folder: Path) -> SavedRun:

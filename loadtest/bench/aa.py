@@ -1,16 +1,19 @@
 """The same server against itself, over the whole pipeline (`make bench-aa`): it must show no difference.
 
-Each run compares p99 and goodput over gRPC and REST, which are four comparisons. Of 20, 19 may at least be expected to
-show no difference where the method keeps its promise of 95 %. A comparison without a valid measurement on either side
-has no verdict and does not count; further runs make up for it, up to twice as many as would do without.
+Each run compares p99 and goodput over gRPC and REST, which are four comparisons for each pair of its targets. Of 20, 19
+may at least be expected to show no difference where the method keeps its promise of 95 %. A comparison without a valid
+measurement on either side has no verdict and does not count; further runs make up for it, up to twice as many as would
+do without.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,42 +25,48 @@ from loadtest.bench import twins
 from loadtest.experiment.file import Experiment, WarmUp
 from loadtest.experiment.progress import RunProgress
 from loadtest.experiment.scenarios import Ladder
-from models.problem import Problem, run
-from serving.target import STACKS
+from loadtest.experiment.verb import Verb
+from models.problem import Problem
+from serving.engines import registry
 
 ALLOWED = 0.05
-PER_RUN = 4
+PER_PAIR = 4
 RATES = {"grpc": (60.0, 120.0), "rest": (50.0, 100.0)}
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Command line of `make bench-aa`; the exit status: 1 where too many comparisons show a difference."""
-    return run(lambda: _main(arguments))
-
-
-def _main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="bench-aa", description=__doc__)
-    parser.add_argument("--comparisons", type=int, default=20, help="comparisons with a verdict, four a run (20)")
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--comparisons", type=int, default=20, help="comparisons with a verdict (20)")
+    parser.add_argument("--targets", type=int, default=2, help="how often the server takes part in a run (2)")
     parser.add_argument("--seconds", type=float, default=2.5, help="measured seconds of each trial (2.5)")
-    parser.add_argument("--engine", choices=STACKS, default="tensorflow", help="whose server (tensorflow)")
+    known = [engine.default_target for engine in registry.all()]
+    parser.add_argument(
+        "--engine", choices=known, default=registry.DEFAULT_TARGETS[-1], help="whose server (%(default)s)"
+    )
     parser.add_argument("--bundle", type=Path, help="the model's bundle (default: the first under artifacts/)")
     parser.add_argument("--results", type=Path, help="keep the runs in this folder")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the comparisons as JSON, too")
-    options = parser.parse_args(arguments)
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Exit status: 1 where too many comparisons show a difference."""
     if not 1 <= options.comparisons <= 1000:
         raise Problem(f"--comparisons {options.comparisons}: use 1 to 1000")
+    if not 2 <= options.targets <= 10:
+        raise Problem(f"--targets {options.targets}: use 2 to 10")
     bundle = twins.find_bundle(options.bundle)
+    names = [f"server-{number + 1}" for number in range(options.targets)]
+    targets = twins.specs(registry.of_target(options.engine).id, names)
+    per_run = PER_PAIR * math.comb(options.targets, 2)
     console = Console(highlight=False, soft_wrap=True)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="tandem-bench-") as name:
         results = options.results or Path(name)
-        for number in range(2 * -(-options.comparisons // PER_RUN)):
+        for number in range(2 * -(-options.comparisons // per_run)):
             if sum(row["ratio"] is not None for row in rows) >= options.comparisons:
                 break
-            experiment = _experiment(number, options.seconds)
+            experiment = replace(_experiment(number, options.seconds), targets=targets)
             with RunProgress(console) as progress:
-                sides = {twins.A: bundle, twins.B: bundle}
-                summary = twins.compare(experiment, options.engine, sides, results, progress)
+                summary = twins.compare(experiment, dict.fromkeys(names, bundle), results, progress)
             rows += [{"run": number + 1, **verdict} for verdict in summary["verdicts"]]
     _show(rows, console)
     if options.json:
@@ -86,3 +95,6 @@ def _show(rows: Sequence[dict[str, Any]], console: Console) -> None:
         cells = [str(row["run"]), wording.protocol(row["protocol"]), row["metric"], wording.number(row["ratio"])]
         table.add_row(*cells, wording.interval(row["ci95"]), p_value, shown)
     console.print(table)
+
+
+VERB = Verb("bench-aa", "the same server against itself: no difference may be shown", _add_arguments, _run, __doc__)

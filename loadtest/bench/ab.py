@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,31 +21,30 @@ from loadtest.bench import twins
 from loadtest.experiment.file import Experiment, WarmUp
 from loadtest.experiment.progress import RunProgress
 from loadtest.experiment.scenarios import Ladder, SingleStream
-from models.problem import run
+from loadtest.experiment.verb import Verb
 
 TOLERANCE = 0.1
+QUICK, DELAYED = "quick", "delayed"
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Command line of `make bench-ab`; the exit status: 1 where the delay is not found, or not as long as it is."""
-    return run(lambda: _main(arguments))
-
-
-def _main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="bench-ab", description=__doc__)
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--delay-ms", type=float, default=5.0, help="what the handler takes longer (5)")
     parser.add_argument("--repetitions", type=int, default=3, help="trials of each server, each with a start (3)")
     parser.add_argument("--seconds", type=float, default=10.0, help="measured seconds of each trial (10)")
     parser.add_argument("--rate", type=float, default=15.0, help="requests/s of the open load (15)")
     parser.add_argument("--bundle", type=Path, help="the model's bundle (default: the first under artifacts/)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON, too")
-    options = parser.parse_args(arguments)
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Exit status: 1 where the delay is not found, or not as long as it is."""
     bundle = twins.find_bundle(options.bundle)
     console = Console(highlight=False, soft_wrap=True)
     rates = {"grpc": (options.rate,)}
     shared: dict[str, Any] = {"repetitions": options.repetitions, "duration_s": options.seconds, "lead_in_s": 0.5}
     experiment = Experiment(
         name="ab",
+        targets=twins.specs(twins.HANDLED, (QUICK, DELAYED)),
         protocols=("grpc",),
         scenarios=("single-stream", "ladder"),
         single_stream=SingleStream(**shared),
@@ -54,14 +52,14 @@ def _main(arguments: Sequence[str]) -> int:
         warm_up=WarmUp(concurrency=8, window_s=0.5, min_s=2.0, max_s=10.0, tolerance=0.2),
     )
     with tempfile.TemporaryDirectory(prefix="tandem-bench-") as name, RunProgress(console) as progress:
-        sides = {twins.A: bundle, twins.B: twins.with_delay(bundle, options.delay_ms / 1000, Path(name) / "delayed")}
-        summary = twins.compare(experiment, "pytorch", sides, Path(name) / "results", progress)
+        sides = {QUICK: bundle, DELAYED: twins.with_delay(bundle, options.delay_ms / 1000, Path(name) / "delayed")}
+        summary = twins.compare(experiment, sides, Path(name) / "results", progress)
     found = judge(summary, options.delay_ms)
     console.print(
         f"delay of {options.delay_ms:g} ms found as {wording.milliseconds(found['difference_ms'])} "
         f"({found['error']:+.1%}); medians {wording.milliseconds(found['p50_ms'][0])} and "
         f"{wording.milliseconds(found['p50_ms'][1])}; lower p99: "
-        f"{'the server without it' if found['winner'] == twins.A else 'no verdict'}"
+        f"{'the server without it' if found['winner'] == QUICK else 'no verdict'}"
     )
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n")
@@ -72,15 +70,18 @@ def judge(summary: dict[str, Any], delay_ms: float) -> dict[str, Any]:
     """How far apart the medians are, and whether the delay was found as what it is."""
     alone = [item for item in summary["measurements"] if item["scenario"] == "single-stream"]
     medians = {item["target"]: item["latency_ms"]["p50"] for item in alone}
-    difference = medians[twins.B] - medians[twins.A]
+    difference = medians[DELAYED] - medians[QUICK]
     winner = next(verdict["winner"] for verdict in summary["verdicts"] if verdict["metric"] == "p99")
     error = difference / delay_ms - 1
     return {
         "delay_ms": delay_ms,
-        "p50_ms": [medians[twins.A], medians[twins.B]],
+        "p50_ms": [medians[QUICK], medians[DELAYED]],
         "difference_ms": difference,
         "error": error,
         "winner": winner,
         "valid": all(item["valid"] for item in summary["measurements"]),
-        "good": abs(error) <= TOLERANCE and winner != twins.B,
+        "good": abs(error) <= TOLERANCE and winner != DELAYED,
     }
+
+
+VERB = Verb("bench-ab", "a server with a known delay against the same without", _add_arguments, _run, __doc__)

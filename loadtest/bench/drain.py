@@ -30,8 +30,9 @@ from loadtest.bench import twins
 from loadtest.bench.name_server import Endpoints
 from loadtest.bench.switching_load import FLOWS, Flow, Outcome, SwitchingLoad
 from loadtest.bench.tools import ROOT
+from loadtest.experiment.verb import Verb
 from models.bundle import Bundle
-from models.problem import Problem, run
+from models.problem import Problem
 from serving import ports
 from serving.engines.tensorflow_serving import config as tensorflow_serving
 from serving.engines.torchserve import config as torchserve_config
@@ -108,13 +109,7 @@ class Row:
     failures: tuple[str, ...]
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Command line of `make bench-drain`; the exit status."""
-    return run(lambda: _main(arguments))
-
-
-def _main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="bench-drain", description=__doc__)
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     defaults = Options()
     parser.add_argument("--bundle", type=Path, help="the model's bundle (default: the first under artifacts/)")
     parser.add_argument("--stack", action="append", choices=STACKS, help="repeatable (default: both)")
@@ -124,7 +119,9 @@ def _main(arguments: Sequence[str]) -> int:
         "--batch-timeout-ms", type=float, default=defaults.batch_timeout_ms, help="a request's time (%(default)s)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows as JSON, too")
-    given = parser.parse_args(arguments)
+
+
+def _run(given: argparse.Namespace) -> int:
     for name, least, most in (("rate", 1, 200), ("scale", 0.02, 1), ("batch_timeout_ms", 1, 1000)):
         if not least <= getattr(given, name) <= most:
             raise Problem(f"--{name.replace('_', '-')} {getattr(given, name):g}: use {least} to {most}")
@@ -297,3 +294,12 @@ def table(rows: Sequence[Row], options: Options) -> Table:
     for (engine, way), found in cells.items():
         shown.add_row(engine, way, *(found[str(flow)] for flow in FLOWS), f"{found['ended']:.1f} s")
     return shown
+
+
+VERB = Verb(
+    "bench-drain",
+    "what clients lose when a server gets SIGTERM, and when it is replaced",
+    _add_arguments,
+    _run,
+    __doc__,
+)

@@ -35,7 +35,8 @@ from loadtest.bench.tensorflow_server import (
     write_plan,
     write_reference,
 )
-from models.problem import Problem, run
+from loadtest.experiment.verb import Verb
+from models.problem import Problem
 from serving.engines import programs, registry
 from serving.engines.tensorflow_serving.engine import TensorFlowServing
 from serving.runtimes.process import launch
@@ -75,13 +76,19 @@ class Measured:
     server_cpu: float
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Command line of `make bench-embedded`; the exit status."""
-    return run(lambda: _main(arguments))
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seconds", type=float, default=4.0, help="measured seconds of each load in a round (4)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each load runs (3)")
+    programs.add_flags(parser)
+    parser.add_argument("--soak", type=float, metavar="MINUTES", help="instead: load while versions change, and memory")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table as JSON, too")
 
 
-def _main(arguments: Sequence[str]) -> int:
-    options = _options(arguments)
+def _run(options: argparse.Namespace) -> int:
+    for key, least, most in (("seconds", 0.2, 60), ("rounds", 1, 100), ("soak", 0.02, 10_000)):
+        value = getattr(options, key)
+        if value is not None and not least <= value <= most:
+            raise Problem(f"--{key} {value:g}: use {least:g} to {most:g}")
     console = Console(highlight=False, soft_wrap=True, width=max(165, shutil.get_terminal_size().columns))
     cores = sorted(os.sched_getaffinity(0))
     server_cores, client_cores = (cores[:1], cores[1:2]) if len(cores) > 1 else ([], [])
@@ -117,21 +124,6 @@ def _main(arguments: Sequence[str]) -> int:
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n")
     return 0
-
-
-def _options(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="bench-embedded", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=4.0, help="measured seconds of each load in a round (4)")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each load runs (3)")
-    programs.add_flags(parser)
-    parser.add_argument("--soak", type=float, metavar="MINUTES", help="instead: load while versions change, and memory")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table as JSON, too")
-    options = parser.parse_args(arguments)
-    for key, least, most in (("seconds", 0.2, 60), ("rounds", 1, 100), ("soak", 0.02, 10_000)):
-        value = getattr(options, key)
-        if value is not None and not least <= value <= most:
-            raise Problem(f"--{key} {value:g}: use {least:g} to {most:g}")
-    return options
 
 
 def _bench(
@@ -244,3 +236,6 @@ def _target(figure: str, value: float) -> str:
 
 def _figure(figure: str, value: float) -> str:
     return f"{value:,.0f}/s" if figure == "rate" else f"{figure[:3]} {value:.2f} ms"
+
+
+VERB = Verb("bench-embedded", "the embedded server beside TensorFlow Serving's figures", _add_arguments, _run, __doc__)

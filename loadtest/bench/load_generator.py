@@ -31,7 +31,8 @@ from loadtest.bench import tools as bench_tools
 from loadtest.bench.tools import CONNECTIONS, ROOT, pinned
 from loadtest.experiment.file import Generator
 from loadtest.experiment.generator_process import LOCUSTFILE, workers
-from models.problem import Problem, run
+from loadtest.experiment.verb import Verb
+from models.problem import Problem
 from serving.requests import encode, grpc_method
 from serving.target import Target
 
@@ -82,16 +83,12 @@ class TrivialServer:
         return cpu_clock.seconds(self._pid)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Command line of `make bench-loadgen`; the exit status."""
-    return run(lambda: _main(arguments))
-
-
-def _main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="bench-loadgen", description=__doc__)
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=1.2, help="measured seconds of each offered rate (1.2)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table as JSON, too")
-    options = parser.parse_args(arguments)
+
+
+def _run(options: argparse.Namespace) -> int:
     if not 0.5 <= options.seconds <= 60:
         raise Problem(f"--seconds {options.seconds:g}: use 0.5 to 60")
     console = Console(highlight=False, soft_wrap=True, width=max(130, shutil.get_terminal_size().columns))
@@ -267,3 +264,8 @@ def _show(results: Sequence[Result], console: Console) -> None:
             f"{result.server_cpu:.0%}",
         )
     console.print(table)
+
+
+VERB = Verb(
+    "bench-loadgen", "the generator against a trivial server, beside other tools", _add_arguments, _run, __doc__
+)

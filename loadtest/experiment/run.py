@@ -1,4 +1,4 @@
-"""The main job: serve each target in turn, warm it, load it, observe it, and end with a report."""
+"""The main job: serve each target in turn, warm it, load it and observe it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,6 @@ from typing import Any
 
 import msgspec
 
-from loadtest import report
-from loadtest.analysis import summary
-from loadtest.analysis.saved_run import manifest_name
 from loadtest.experiment import model_time, observation, phase_plan, plan
 from loadtest.experiment.file import Experiment
 from loadtest.experiment.observation import Prometheus
@@ -23,11 +20,10 @@ from loadtest.experiment.phase_plan import Phase
 from loadtest.experiment.phases import Traffic
 from loadtest.experiment.plan import Block, Trial
 from loadtest.experiment.progress import RunProgress
-from loadtest.experiment.run_folder import RunFolder
+from loadtest.experiment.run_folder import RunFolder, manifest_name
 from loadtest.experiment.runtimes.place import HERE, Place
 from loadtest.experiment.runtimes.targets import Targets
 from loadtest.experiment.slip import SLIP_FLOOR_MS
-from loadtest.report import terminal
 from models.bundle import Bundle
 from models.problem import Problem
 from serving import ports
@@ -46,7 +42,7 @@ def run(
     say_progress: RunProgress,
     place: Place = HERE,
 ) -> Path:
-    """Run, or go on with, an experiment in its folder, with the load from `place`; returns the report's path.
+    """Run, or go on with, an experiment in its folder, with the load from `place`; returns that folder.
 
     `bundles`: one for each of the experiment's models, which every server holds, in the experiment's order.
     Everything measured is on disk as it ends: a `Problem` or Ctrl-C keeps the finished trials and leaves no process
@@ -66,12 +62,9 @@ def run(
         job.probe()
         job.measure()
         folder.write("environment.json", {**folder.read("environment.json"), "finished_at": time.time()})
-    figures = summary.write(folder.path)
-    page = report.write(folder.path)
     folder.finish()
     say_progress.now("")
-    terminal.show(figures, page)
-    return page
+    return folder.path
 
 
 @dataclass

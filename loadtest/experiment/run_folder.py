@@ -102,6 +102,11 @@ def resolve(run: str) -> Path:
     return path.resolve()
 
 
+def manifest_name(beside: str = "") -> str:
+    """The file in a run's folder that holds the bundle's manifest, or that of another model, `beside` the first."""
+    return f"bundle-manifest-{beside}.json" if beside else "bundle-manifest.json"
+
+
 def _new_folder(results: Path, stem: str) -> Path:
     try:
         results.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,6 @@ import signal
 import sys
 import tarfile
 import threading
-from collections.abc import Sequence
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -37,17 +36,16 @@ from urllib.parse import parse_qs, urlsplit
 from loadtest.experiment import environment
 from loadtest.experiment.file import Generator
 from loadtest.experiment.generator_process import run_phases
+from loadtest.experiment.verb import Verb
 from models import whole_file
-from models.problem import Problem, run
+from models.problem import Problem
 from serving.target import Target
 
 MAX_REFERENCE_BYTES = 2**30
 ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and serve; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m loadtest agent", description=(__doc__ or "").splitlines()[0])
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=9647)
     parser.add_argument(
@@ -55,9 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--master-port", type=int, default=5557, help="where Locust's workers come to")
     parser.add_argument("--exporter-port", type=int, default=9646, help="the load generator's metrics")
-    options = parser.parse_args(argv)
+
+
+def _agent(options: argparse.Namespace) -> int:
     ports = {"master_port": options.master_port, "exporter_port": options.exporter_port}
-    return run(lambda: serve(options.host, options.port, options.results, **ports))
+    serve(options.host, options.port, options.results, **ports)
+    return 0
 
 
 class Stopped(Problem):
@@ -283,5 +284,13 @@ def serve(host: str, port: int, results: Path, *, master_port: int, exporter_por
         agent.close()
 
 
+VERB = Verb(
+    "agent",
+    "be the load generator of a cluster: run what a client sends, keep results",
+    _add_arguments,
+    _agent,
+    __doc__,
+)
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(VERB.main(sys.argv[1:]))

@@ -9,20 +9,20 @@ import argparse
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 
 from loadtest.experiment.generator_process import LOCUSTFILE, ROOT
-from models import problem
+from loadtest.experiment.verb import Verb
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and work; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m loadtest worker", description=__doc__)
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--master", required=True, metavar="HOST", help="the machine that runs the experiment")
     parser.add_argument("--port", type=int, default=5557, help="its generator.port")
     parser.add_argument("--processes", type=int, default=1, help="how many workers to be")
-    options = parser.parse_args(argv)
-    return problem.run(lambda: serve_master(options.master, options.port, options.processes))
+
+
+def _work(options: argparse.Namespace) -> int:
+    serve_master(options.master, options.port, options.processes)
+    return 0
 
 
 def serve_master(host: str, port: int, processes: int) -> None:
@@ -42,5 +42,7 @@ def serve_master(host: str, port: int, processes: int) -> None:
         time.sleep(1)  # Locust ends where it finds no master for a while, and after each of a master's runs
 
 
+VERB = Verb("worker", "put load on servers for a run on another machine, until Ctrl-C", _add_arguments, _work, __doc__)
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(VERB.main(sys.argv[1:]))

@@ -21,6 +21,7 @@ from loadtest.experiment.progress import RunProgress
 from loadtest.experiment.run import run as run_experiment
 from loadtest.experiment.run_folder import RunFolder
 from loadtest.experiment.runtimes.process import LocalTargets
+from loadtest.report.rebuild import rebuild
 from models import bundle as bundles
 from models.bundle import Bundle
 from serving.cores import split_cores
@@ -87,8 +88,9 @@ def run(both, tmp_path_factory) -> tuple[Path, dict[str, str]]:
     servers = LocalTargets(folder, both, several, cores, programs={})
     with pytest.MonkeyPatch.context() as patch, RunProgress() as progress:
         patch.setattr(launch.RunningTarget, "stop", read_and_stop)
-        page = run_experiment(several, both, servers, folder, progress)
-    return page.parent, pages
+        run_experiment(several, both, servers, folder, progress)
+    rebuild(folder.path)
+    return folder.path, pages
 
 
 @pytest.mark.timeout(280)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from loadtest.experiment.verb import Verb
 from models import whole_file
 from models.bundle import Bundle
 from models.problem import Problem
+from serving import serve
+from serving.engines import registry
 from serving.runtimes.containers import docker_cli, images, layout
+from serving.runtimes.containers.command_line import build_arguments, build_of
 from serving.runtimes.containers.stack import Choice, Stack
 
 SERVICE = "loadtest"
@@ -57,3 +62,24 @@ def start(bundle: Bundle, choice: Choice, artifacts: Path, which: str, rate: flo
     stack.compose.run("up", "-d", "--no-deps", "--force-recreate", SERVICE, doing="docker compose up")
     stack.wait_until_healthy([SERVICE])
     return f"http://localhost:{stack.ports[PORT]}"
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", choices=registry.DEFAULT_TARGETS, help="the server to load")
+    parser.add_argument("--rate", type=float, default=50.0, help="requests/s on each protocol (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="seconds of load on each protocol (%(default)s)")
+    parser.add_argument("--bundle", type=Path, help="the bundle that it serves; default: the newest of --model")
+    parser.add_argument("--model", default="convnet", help="model name (%(default)s)")
+    parser.add_argument("--artifacts", type=Path, default=Path("artifacts"), help="folder of the bundles")
+    build_arguments(parser)
+
+
+def _web(options: argparse.Namespace) -> int:
+    bundle = serve.choose_bundle(options.bundle, options.artifacts, options.model)
+    choice = Choice(embedded=options.embedded, gpu=options.gpu, build=build_of(options))
+    url = start(bundle, choice, options.artifacts, options.target, options.rate, options.seconds)
+    print(f"{url}: start the load there; it ends by itself, and so does the container")
+    return 0
+
+
+VERB = Verb("web", "Locust's web page beside the stack that make up keeps running", _add_arguments, _web)

@@ -14,7 +14,7 @@ def test_the_table_names_every_tool_and_the_servers_idle_time(monkeypatch, tmp_p
     monkeypatch.setattr(bench, "ATTEMPTS", (1,))
     monkeypatch.setattr(bench, "SLIP_LIMIT_MS", 1000.0)
     monkeypatch.setattr(bench_tools, "SECONDS", 1)
-    assert bench.main(["--seconds", "0.5", "--json", str(tmp_path / "bench.json")]) == 0
+    assert bench.VERB.main(["--seconds", "0.5", "--json", str(tmp_path / "bench.json")]) == 0
     rows = json.loads((tmp_path / "bench.json").read_text())
     open_loop = {row["protocol"]: row for row in rows if row["tool"] == "Tandem (open loop)"}
     assert {protocol: row["rate"] for protocol, row in open_loop.items()} == {"rest": 200, "grpc": 200}
@@ -29,5 +29,5 @@ def test_the_table_names_every_tool_and_the_servers_idle_time(monkeypatch, tmp_p
 
 
 def test_impossible_options_are_refused(capsys):
-    assert bench.main(["--seconds", "0"]) == 1
+    assert bench.VERB.main(["--seconds", "0"]) == 1
     assert "--seconds 0: use 0.5 to 60" in capsys.readouterr().err

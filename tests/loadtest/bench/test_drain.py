@@ -20,7 +20,7 @@ def test_a_replacement_as_the_deployment_does_it_loses_nothing(bundle, tmp_path,
     monkeypatch.setenv("TANDEM_DRAIN_S", "0.5")
     file = tmp_path / "rows.json"
     options = ["--stack", "tensorflow", "--rate", "20", "--scale", "0.025", "--json", str(file)]
-    assert drain.main(["--bundle", str(bundle.folder), *options]) == 0
+    assert drain.VERB.main(["--bundle", str(bundle.folder), *options]) == 0
     rows = json.loads(file.read_text())
     assert [row["flow"] for row in rows] == list(map(str, FLOWS))
     for row in rows:
@@ -35,7 +35,7 @@ def test_a_replacement_as_the_deployment_does_it_loses_nothing(bundle, tmp_path,
     [("--rate=0", "--rate 0: use 1 to 200"), ("--batch-timeout-ms=5000", "--batch-timeout-ms 5000: use 1 to 1000")],
 )
 def test_impossible_options_are_refused(option, message, capsys):
-    assert drain.main([option]) == 1
+    assert drain.VERB.main([option]) == 1
     assert message in capsys.readouterr().err
 
 

@@ -11,7 +11,7 @@ def test_every_load_has_a_row_with_its_targets_and_what_it_stands_beside(monkeyp
     monkeypatch.setenv("PATH", "/usr/bin:/bin")  # without a real server
     monkeypatch.setattr(embedded, "WARM_UP_S", 0.5)
     file = tmp_path / "bench.json"
-    assert embedded.main(["--seconds", "0.8", "--rounds", "1", "--json", str(file)]) == 0
+    assert embedded.VERB.main(["--seconds", "0.8", "--rounds", "1", "--json", str(file)]) == 0
     rows = json.loads(file.read_text())
     assert [row["load"] for row in rows] == [load.name for load in embedded.LOADS]
     for row, load in zip(rows, embedded.LOADS, strict=True):
@@ -41,7 +41,7 @@ def test_a_row_compares_with_the_real_server_of_the_same_run():
 
 def test_the_soak_shows_memory_and_growth(tmp_path, capsys):
     file = tmp_path / "soak.json"
-    assert embedded.main(["--soak", "0.05", "--json", str(file)]) == 0
+    assert embedded.VERB.main(["--soak", "0.05", "--json", str(file)]) == 0
     rows = json.loads(file.read_text())
     assert [row["when"] for row in rows] == ["start", "warm-up", "minute 1"]
     assert all(row["rss_mib"] > 50 for row in rows)
@@ -51,5 +51,5 @@ def test_the_soak_shows_memory_and_growth(tmp_path, capsys):
 
 
 def test_impossible_options_are_refused(capsys):
-    assert embedded.main(["--rounds", "0"]) == 1
+    assert embedded.VERB.main(["--rounds", "0"]) == 1
     assert "--rounds 0: use 1 to 100" in capsys.readouterr().err

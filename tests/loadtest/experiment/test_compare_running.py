@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from loadtest.experiment import compare
-from loadtest.experiment.compare import load_running
+from loadtest.experiment import measure
+from loadtest.experiment.load_running import load_running
 from models.problem import Problem
 from tests.serving.targets import target
 
@@ -94,7 +94,7 @@ def test_running_servers_are_asked_for_the_models_that_the_experiment_names(
         found.update(asked=[targets.target(stack).model for stack in ("pytorch", "tensorflow")])
         return folder.path
 
-    monkeypatch.setattr(compare, "run", run)
+    monkeypatch.setattr(measure, "run", run)
     file = tmp_path / "targets.json"
     file.write_text(
         json.dumps([replace(one, model=model).to_dict() for one in (PYTORCH, TENSORFLOW) for model in models])

@@ -1,0 +1,34 @@
+"""Arguments that the verbs which run an experiment share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from loadtest.experiment import file as experiments
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Which experiment, what of it is different, and where its results go."""
+    parser.add_argument("--experiment", default="default", help="default, smoke, or a TOML file's path")
+    parser.add_argument("--model", help="overrides the experiment's model")
+    parser.add_argument("--dataset", help="overrides the experiment's data set")
+    parser.add_argument("--seed", type=int, help="overrides the experiment's seed")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="overrides any key, such as ladder.duration_s=10",
+    )
+    parser.add_argument("--artifacts", type=Path, default=Path("artifacts"), help="folder of the bundles")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of the runs")
+    parser.add_argument("--fresh", action="store_true", help="start a new run even where an unfinished one could go on")
+
+
+def overrides(options: argparse.Namespace) -> dict[str, Any]:
+    """What the command line gives, dotted key to value. Raises `Problem`."""
+    named = {key: getattr(options, key) for key in ("model", "dataset", "seed")}
+    given = {key: value for key, value in named.items() if value is not None}
+    return {**given, **dict(experiments.override(argument) for argument in options.set)}

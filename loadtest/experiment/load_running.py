@@ -1,0 +1,105 @@
+"""The verb run: the same experiment against servers that are up already (make serve)."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from loadtest.experiment import arguments
+from loadtest.experiment import file as experiments
+from loadtest.experiment.measure import measure
+from loadtest.experiment.run_folder import RunFolder
+from loadtest.experiment.runtimes.remote import RemoteTargets
+from loadtest.experiment.runtimes.targets import Targets
+from loadtest.experiment.verb import Verb
+from models import bundle as bundle_archive
+from models.problem import Problem
+from serving import serve
+from serving.target import Target
+
+
+def load_running(
+    name: str,
+    overrides: Mapping[str, Any],
+    *,
+    targets_file: Path,
+    bundle_folder: Path | None,
+    artifacts: Path,
+    results: Path,
+    fresh: bool = False,
+) -> Path:
+    """Run the named experiment against servers that are up already, as `serve` describes them in its targets.json.
+
+    Servers of one model are asked for that; of several, for those that the experiment names. `bundle_folder`: the
+    bundle of their only model (None: those of their models and versions in `artifacts`). Returns the run's folder.
+    """
+    targets = serve.load_targets(targets_file)
+    versions = _served(targets, targets_file)
+    fixed: dict[str, Any] = {"runtime": "remote"}
+    experiment = experiments.load(name, {**overrides, **fixed})
+    if len(versions) == 1 and not experiment.models:
+        fixed["model"] = next(iter(versions))
+        experiment = experiments.load(name, {**overrides, **fixed})
+    missing = [model for model in experiment.mix if model not in versions]
+    if missing:
+        raise Problem(f"{targets_file}: its servers hold {', '.join(versions)}, and not {', '.join(missing)}")
+    if bundle_folder and len(experiment.mix) > 1:
+        raise Problem(f"--bundle {bundle_folder}: one bundle; those of several models are looked for in --artifacts")
+    chosen = [
+        bundle_archive.load(bundle_folder or artifacts / model / str(versions[model])) for model in experiment.mix
+    ]
+    datasets = {str(bundle.manifest["dataset"]["name"]) for bundle in chosen}
+    if len(datasets) > 1:
+        raise Problem(f"{targets_file}: its models are of several data sets: {', '.join(sorted(datasets))}")
+    experiment = experiments.load(name, {**overrides, **fixed, "dataset": datasets.pop()})
+    first = [target for target in targets if target.model == chosen[0].model]
+    up = {target.name for target in first}
+    if absent := [name for name in experiment.target_names if name not in up]:
+        there = ", ".join(sorted(up))
+        raise Problem(f"{targets_file}: no server of it is called {', '.join(absent)}; there are {there}")
+
+    def servers(folder: RunFolder) -> Targets:
+        return RemoteTargets(folder, chosen, experiment.protocols, first)
+
+    return measure(experiment, chosen, results, fresh, servers)
+
+
+def _served(targets: Sequence[Target], file: Path) -> dict[str, int]:
+    """The models that every server holds, and their versions. Raises `Problem` where the servers differ."""
+    held: dict[str, dict[str, int]] = {}
+    addresses: dict[str, set[tuple[str, str]]] = {}
+    for target in targets:
+        held.setdefault(target.name, {})[target.model] = target.version
+        addresses.setdefault(target.name, set()).add((target.grpc, target.rest))
+    different = {str(models) for models in held.values()}
+    if len(different) != 1:
+        raise Problem(f"{file}: its targets must serve the same models in the same versions, not {sorted(different)}")
+    for name, found in addresses.items():
+        if len(found) > 1:
+            raise Problem(f"{file}: the models of {name} must be held by one server, not at {sorted(found)}")
+    return next(iter(held.values()))
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    arguments.add(parser)
+    parser.add_argument(
+        "--targets", type=Path, default=Path("results/serve/targets.json"), help="what make serve wrote of them"
+    )
+    parser.add_argument("--bundle", type=Path, help="the bundle that they serve (default: found in --artifacts)")
+
+
+def _run(options: argparse.Namespace) -> Path:
+    return load_running(
+        options.experiment,
+        arguments.overrides(options),
+        targets_file=options.targets,
+        bundle_folder=options.bundle,
+        artifacts=options.artifacts,
+        results=options.results,
+        fresh=options.fresh,
+    )
+
+
+VERB = Verb("run", "the same experiment against servers that are up already (make serve)", _add_arguments, _run)

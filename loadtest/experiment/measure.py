@@ -1,0 +1,31 @@
+"""A run in its folder: the one that was interrupted, or a new one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from loadtest.experiment.file import Experiment
+from loadtest.experiment.progress import RunProgress
+from loadtest.experiment.run import run
+from loadtest.experiment.run_folder import RunFolder
+from loadtest.experiment.runtimes.targets import Targets
+from models.bundle import Bundle
+
+
+def measure(
+    experiment: Experiment,
+    bundles: Sequence[Bundle],
+    results: Path,
+    fresh: bool,
+    servers: Callable[[RunFolder], Targets],
+) -> Path:
+    """Measure all that is not measured yet, from this machine; returns the run's folder under ``results``.
+
+    ``fresh``: a new run in any case; ``servers``: the targets of a run in that folder. Raises `Problem`.
+    """
+    folder = RunFolder.open(results, experiment, " ".join(bundle.digest for bundle in bundles), fresh)
+    with RunProgress() as progress:
+        progress.say(f"run    {os.path.relpath(folder.path)}")
+        return run(folder.experiment(), bundles, servers(folder), folder, progress)
