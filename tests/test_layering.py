@@ -28,7 +28,6 @@ PENDING: set[str] = {
     "loadtest/experiment/run.py",
     "loadtest/experiment/runtimes/agent_client.py",
     "loadtest/experiment/scenarios.py",
-    "loadtest/experiment/target_specs.py",
     "loadtest/report/configurations.py",
     "loadtest/report/page.py",
     "loadtest/report/story.py",

@@ -31,6 +31,7 @@ from loadtest.experiment.target_specs import TargetSpec
 from loadtest.experiment.toml_lines import line_of
 from loadtest.generator.arrivals import Shape
 from models.problem import Problem
+from serving.engines import registry
 from serving.profile import ServingProfile
 from serving.target import PROTOCOLS
 
@@ -116,7 +117,7 @@ class Experiment:
             if self.runtime in ONE_MODEL_RUNTIMES and not target.is_shorthand:
                 raise Problem(
                     f"target.{target.name}: runtime = {self.runtime!r} has one server of each engine, all under "
-                    f"[profile]: name it in targets, without a table ({', '.join(target_specs.SHORTHAND)}), or use "
+                    f"[profile]: name it in targets, without a table ({', '.join(registry.DEFAULT_TARGETS)}), or use "
                     "runtime = 'process'"
                 )
 

@@ -10,11 +10,8 @@ from typing import Any
 from loadtest.experiment import conversion
 from loadtest.experiment.limits import nearest
 from models.problem import Problem
+from serving.engines import registry
 from serving.profile import ServingProfile
-
-# What the experiment may call an engine's target without a table of its own.
-SHORTHAND = {"pytorch": "torchserve", "tensorflow": "tensorflow-serving"}
-ENGINES = (*SHORTHAND.values(), "embedded-tfserving")
 
 Override = int | float | str
 
@@ -32,14 +29,14 @@ class TargetSpec:
 
     def __post_init__(self) -> None:
         _check_name(self.name, f"target.{self.name}")
-        if self.engine not in ENGINES:
-            raise Problem(f"target.{self.name}.engine = {self.engine!r}: {nearest(self.engine, ENGINES)}")
+        if registry.find(self.engine) is None:
+            raise Problem(f"target.{self.name}.engine = {self.engine!r}: {nearest(self.engine, registry.ids())}")
         conversion.arguments(ServingProfile, self.profile, f"target.{self.name}.profile")
 
     @property
     def is_shorthand(self) -> bool:
         """Whether its name says all."""
-        return SHORTHAND.get(self.name) == self.engine and not self.profile
+        return registry.engine(self.engine).default_target == self.name and not self.profile
 
     def tuned(self, shared: ServingProfile) -> ServingProfile:
         """The shared profile with what is different for this target. Raises `Problem` for an impossible value."""
@@ -52,7 +49,7 @@ class TargetSpec:
 
 def by_default() -> tuple[TargetSpec, ...]:
     """The targets of an experiment that names none."""
-    return tuple(TargetSpec(name, engine) for name, engine in SHORTHAND.items())
+    return tuple(TargetSpec(name, registry.of_target(name).id) for name in registry.DEFAULT_TARGETS)
 
 
 def parse(names: Any, tables: Any, *, chosen: bool = False) -> tuple[TargetSpec, ...]:
@@ -73,7 +70,7 @@ def parse(names: Any, tables: Any, *, chosen: bool = False) -> tuple[TargetSpec,
     if names is None:
         return tuple(defined.values()) or by_default()
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise Problem(f"targets = {names!r}: use a list of names, such as {list(SHORTHAND)}")
+        raise Problem(f"targets = {names!r}: use a list of names, such as {list(registry.DEFAULT_TARGETS)}")
     return tuple(defined.get(name) or _shorthand(name, list(defined)) for name in names)
 
 
@@ -87,7 +84,7 @@ def _tables(tables: Any) -> Iterator[TargetSpec]:
         _check_name(table["name"], where)
         where = f"target.{table['name']}"
         if "engine" not in table:
-            raise Problem(f"{where}: name its engine, one of {', '.join(ENGINES)}")
+            raise Problem(f"{where}: name its engine, one of {', '.join(registry.ids())}")
         given = conversion.arguments(TargetSpec, {**table, "profile": {}}, where)
         profile = table.get("profile", {})
         if not isinstance(profile, dict):
@@ -112,7 +109,8 @@ def _check_name(name: Any, where: str) -> None:
 
 
 def _shorthand(name: str, defined: Sequence[str]) -> TargetSpec:
-    if name not in SHORTHAND:
-        hint = nearest(name, [*defined, *SHORTHAND])
+    known = {engine.default_target: engine.id for engine in registry.all()}
+    if name not in known:
+        hint = nearest(name, [*defined, *known])
         raise Problem(f"targets = {name!r}: {hint}; or define it: [[target]] name = {name!r}, engine = …")
-    return TargetSpec(name, SHORTHAND[name])
+    return TargetSpec(name, known[name])

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from loadtest.experiment.observation import Prometheus
 from loadtest.experiment.run_folder import RunFolder
-from loadtest.experiment.runtimes.proven import Proven
+from loadtest.experiment.runtimes.parity_gate import ParityGate
 from models.bundle import Bundle
 from models.problem import Problem
 from serving.profile import ServingProfile
@@ -42,7 +42,7 @@ class ContainerTargets:
     ) -> None:
         self.server_cores, self.generator_cores = stack.server_cores, stack.generator_cores
         self._folder, self._profile, self._stack = folder, profile, stack
-        self._proven = Proven(folder, [bundle], protocols)
+        self._parity_gate = ParityGate(folder, [bundle], protocols)
         self._prometheus: Prometheus | None = None
         self._in_use: _InUse | None = None
         self._up_before: list[str] | None = None
@@ -71,7 +71,7 @@ class ContainerTargets:
         self._in_use = _InUse(target, engine, state.get("Id", ""), folder, self._folder)
         if self._prometheus:
             self._prometheus.watch_server(target, int(state["State"]["Pid"]) or None)
-        self._proven.prove(target, now)
+        self._parity_gate.prove(target, now)
 
     def target(self, stack: str) -> Target:
         assert self._in_use is not None

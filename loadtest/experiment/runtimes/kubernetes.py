@@ -15,7 +15,7 @@ from loadtest.experiment.observation import Prometheus
 from loadtest.experiment.phases import Traffic
 from loadtest.experiment.run_folder import RunFolder
 from loadtest.experiment.runtimes.agent_client import AgentClient
-from loadtest.experiment.runtimes.proven import Proven
+from loadtest.experiment.runtimes.parity_gate import ParityGate
 from models.bundle import Bundle
 from models.problem import Problem
 from serving.profile import ServingProfile
@@ -76,7 +76,7 @@ class KubernetesTargets:
             )
         self._folder, self._cluster = folder, cluster
         self._before, self._settings = settings, replace(settings, profile={**profile.to_dict(), "device": "cpu"})
-        self._proven = Proven(folder, [bundle], protocols)
+        self._parity_gate = ParityGate(folder, [bundle], protocols)
         self._stack: str | None = None
         self._target: Target | None = None
         self._replicas: dict[str, int] = {}
@@ -103,7 +103,7 @@ class KubernetesTargets:
         target.save(folder / "target.json")
         self._record_node(stack)
         with endpoints.forwarded(self._cluster, target) as (local, _):
-            self._proven.prove(local, now)
+            self._parity_gate.prove(local, now)
         others = [known for known in self._folder.read("targets.json", []) if known["name"] != stack]
         self._folder.write("targets.json", [*others, target.to_dict()])
         self._stack, self._target = stack, target

@@ -8,7 +8,7 @@ from pathlib import Path
 from loadtest.experiment.file import Experiment
 from loadtest.experiment.observation import Prometheus
 from loadtest.experiment.run_folder import RunFolder
-from loadtest.experiment.runtimes.proven import Proven
+from loadtest.experiment.runtimes.parity_gate import ParityGate
 from models.bundle import Bundle
 from serving.engines import registry
 from serving.runtimes.process import launch
@@ -29,7 +29,7 @@ class LocalTargets:
         self.server_cores, self.generator_cores = cores
         self._folder, self._bundles, self._experiment = folder, bundles, experiment
         self._programs = programs
-        self._proven = Proven(folder, bundles, experiment.protocols)
+        self._parity_gate = ParityGate(folder, bundles, experiment.protocols)
         self._prometheus: Prometheus | None = None
         self._running: launch.RunningTarget | None = None
 
@@ -52,7 +52,7 @@ class LocalTargets:
         )
         if self._prometheus:
             self._prometheus.watch_server(self._running.target, self._running.process.pid)
-        self._proven.prove(self._running.target, now)
+        self._parity_gate.prove(self._running.target, now)
 
     def target(self, name: str) -> Target:
         assert self._running is not None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from loadtest.experiment.observation import Prometheus
 from loadtest.experiment.run_folder import RunFolder
-from loadtest.experiment.runtimes.proven import Proven
+from loadtest.experiment.runtimes.parity_gate import ParityGate
 from models.bundle import Bundle
 from models.problem import Problem
 from serving.target import Target
@@ -22,7 +22,7 @@ class RemoteTargets:
         self.server_cores: tuple[int, ...] = ()
         self.generator_cores: tuple[int, ...] = ()
         self._targets = {target.name: target for target in targets}
-        self._proven = Proven(folder, bundles, protocols)
+        self._parity_gate = ParityGate(folder, bundles, protocols)
         self._prometheus: Prometheus | None = None
 
     def observe(self, prometheus: Prometheus | None) -> None:
@@ -31,7 +31,7 @@ class RemoteTargets:
     def use(self, name: str, now: Callable[[str], None]) -> None:
         if self._prometheus:
             self._prometheus.watch_server(self.target(name))
-        self._proven.prove(self.target(name), now)
+        self._parity_gate.prove(self.target(name), now)
 
     def target(self, name: str) -> Target:
         if name not in self._targets:

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from loadtest.experiment import file as experiment
 from loadtest.experiment.file import Experiment, Generator, Ladder, Slo, WarmUp
-from loadtest.experiment.target_specs import ENGINES, TargetSpec, by_default
+from loadtest.experiment.target_specs import TargetSpec, by_default
 from models.problem import Problem
+from serving.engines import registry
 from serving.profile import ServingProfile
 from serving.target import PROTOCOLS
 
@@ -255,7 +256,7 @@ rates = st.lists(st.floats(0.5, 9000), min_size=1, max_size=5).map(tuple)
 specs = st.builds(
     TargetSpec,
     name=st.from_regex(r"[A-Za-z0-9]{1,10}(-[a-z0-9]{1,10})?", fullmatch=True),
-    engine=st.sampled_from(ENGINES),
+    engine=st.sampled_from(registry.ids()),
     profile=st.fixed_dictionaries(
         {},
         optional={

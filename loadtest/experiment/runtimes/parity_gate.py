@@ -13,7 +13,7 @@ from serving import wire_parity
 from serving.target import Target
 
 
-class Proven:
+class ParityGate:
     """Wire parity once for each target and model, and the list of targets, both kept in the run's folder."""
 
     def __init__(self, folder: RunFolder, bundles: Sequence[Bundle], protocols: Sequence[str]) -> None:
