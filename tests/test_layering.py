@@ -21,11 +21,9 @@ METHODS = ("get", "pop", "startswith", "endswith", "removeprefix", "removesuffix
 PENDING: set[str] = {
     "loadtest/analysis/saved_run.py",
     "loadtest/analysis/wording.py",
-    "loadtest/bench/drain.py",
     "loadtest/experiment/file.py",
     "loadtest/experiment/phase_plan.py",
     "loadtest/experiment/phases.py",
-    "loadtest/experiment/run.py",
     "loadtest/experiment/runtimes/agent_client.py",
     "loadtest/experiment/scenarios.py",
     "loadtest/report/configurations.py",

@@ -34,10 +34,10 @@ from monitoring.grafana import queries
 from monitoring.grafana.queries import DashboardQuery
 from monitoring.prometheus_api import PrometheusApi, QueryRefused, Unreachable
 from serving import ports, requests, serve
-from serving.engines import programs
+from serving.engines import programs, registry
 from serving.profile import ServingProfile
 from serving.runtimes.process.prometheus import Prometheus, start
-from serving.target import STACKS, Target
+from serving.target import Target
 
 PASSED, ALLOWED, EMPTY, REFUSED = "data", "may be empty", "NO DATA", "REFUSED"
 FAILURES = (EMPTY, REFUSED)
@@ -153,7 +153,7 @@ def _run(options: argparse.Namespace) -> int:
             bundle,
             ServingProfile(),
             folder / "servers",
-            targets=STACKS,
+            targets=registry.DEFAULT_TARGETS,
             programs=programs.named(options),
         )
         up = running.enter_context(servers)

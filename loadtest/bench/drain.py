@@ -34,14 +34,13 @@ from loadtest.experiment.verb import Verb
 from models.bundle import Bundle
 from models.problem import Problem
 from serving import ports
-from serving.engines.tensorflow_serving import config as tensorflow_serving
-from serving.engines.torchserve import config as torchserve_config
-from serving.engines.torchserve import java
-from serving.engines.torchserve import server as torchserve
+from serving.engines import registry
+from serving.engines.container import Container, Inside
+from serving.engines.engine import Engine, Ports, Served, Site
 from serving.profile import ServingProfile
 from serving.runtimes.process import launch
 from serving.runtimes.process.server_process import ServerProcess
-from serving.target import STACKS, Target
+from serving.target import Target
 
 OLD, NEW = "127.0.0.2", "127.0.0.3"
 # The Deployments' times (k8s/base), and what docs/operations.md says of clients, in seconds.
@@ -112,7 +111,8 @@ class Row:
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     defaults = Options()
     parser.add_argument("--bundle", type=Path, help="the model's bundle (default: the first under artifacts/)")
-    parser.add_argument("--stack", action="append", choices=STACKS, help="repeatable (default: both)")
+    known = registry.DEFAULT_TARGETS
+    parser.add_argument("--target", action="append", choices=known, help="whose server; repeatable (default: all)")
     parser.add_argument("--rate", type=float, default=defaults.rate, help="requests/s of each kind (%(default)s)")
     parser.add_argument("--scale", type=float, default=defaults.scale, help="of the Deployments' times (%(default)s)")
     parser.add_argument(
@@ -127,26 +127,36 @@ def _run(given: argparse.Namespace) -> int:
             raise Problem(f"--{name.replace('_', '-')} {getattr(given, name):g}: use {least} to {most}")
     options = Options(given.rate, given.scale, given.batch_timeout_ms)
     bundle = twins.find_bundle(given.bundle)
-    rows = [row for stack in given.stack or STACKS for row in measure(stack, bundle, options, WAYS)]
+    engines = [_engine(name) for name in given.target or registry.DEFAULT_TARGETS]
+    rows = [row for engine in engines for row in measure(engine, bundle, options, WAYS)]
     Console(highlight=False, soft_wrap=True, width=160).print(table(rows, options))
     if given.json:
         given.json.write_text(json.dumps([vars(row) for row in rows], indent=2) + "\n")
     return int(any(row.way == WAYS[-1].name and row.lost + row.refused for row in rows))
 
 
-def measure(stack: str, bundle: Bundle, options: Options, ways: Sequence[Way]) -> Iterator[Row]:
+def _engine(target: str) -> Engine:
+    """A stand-in where there is one: TensorFlow Serving listens on every address, and two of them want the same ports
+    here."""
+    engine = registry.of_target(target)
+    return registry.stand_in(engine) or engine
+
+
+def measure(engine: Engine, bundle: Bundle, options: Options, ways: Sequence[Way]) -> Iterator[Row]:
     """The rows of one server, each way from a fresh start. Raises `Problem` where a server does not start or end."""
     for way in ways:
-        print(f"{stack}: {way.name}", file=sys.stderr, flush=True)
+        print(f"{engine.title}: {way.name}", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory(prefix="tandem-bench-") as name, ExitStack() as started:
-            yield from _measure(stack, bundle, options, way, Path(name), started)
+            yield from _measure(engine, bundle, options, way, Path(name), started)
 
 
-def _measure(stack: str, bundle: Bundle, options: Options, way: Way, folder: Path, started: ExitStack) -> Iterator[Row]:
+def _measure(
+    engine: Engine, bundle: Bundle, options: Options, way: Way, folder: Path, started: ExitStack
+) -> Iterator[Row]:
     shared = tuple(ports.free(2))
     addresses = (OLD, NEW) if way.replaced else (OLD,)
     servers = {
-        address: started.enter_context(_started(stack, bundle, options, way, folder / address, address, shared))
+        address: started.enter_context(_started(engine, bundle, options, way, folder / address, address, shared))
         for address in addresses
     }
     for server in servers.values():
@@ -198,77 +208,62 @@ def _row(engine: str, way: Way, flow: Flow, outcomes: Sequence[Outcome], ended_s
 
 @contextmanager
 def _started(
-    stack: str, bundle: Bundle, options: Options, way: Way, folder: Path, address: str, shared: tuple[int, ...]
+    engine: Engine, bundle: Bundle, options: Options, way: Way, folder: Path, address: str, shared: tuple[int, ...]
 ) -> Iterator[Replica]:
     """A server at ``address``, with the ports ``shared`` (REST, gRPC) that its twin at another address has, too."""
-    folder.mkdir(parents=True)
+    container = engine.container
+    assert container is not None
     with tempfile.TemporaryDirectory(prefix="tandem-") as name:  # short: a worker's Unix socket lies below it
-        scratch = Path(name)
-        engine, command, environment = _command(stack, bundle, options, folder, scratch, address, shared)
+        inside, environment = _prepared(engine, container, bundle, options, folder, Path(name), address, shared)
+        command = [*container.command(inside)]
         if way.supervised:
-            command = [sys.executable, "-c", SUPERVISED, engine, str(scratch), *command]
+            command = [sys.executable, "-c", SUPERVISED, container.image, name, *command]
         process = ServerProcess(
-            engine,
+            engine.title,
             command,
             folder / "server.log",
             environment={**environment, "PYTHONPATH": str(ROOT)},
             folder=folder,
         )
         try:
-            yield Replica(_target(stack, bundle, engine, address, shared), process)
+            yield Replica(_target(engine, bundle, address, shared), process)
         finally:
             process.stop()
 
 
-def _command(
-    stack: str,
+def _prepared(
+    engine: Engine,
+    container: Container,
     bundle: Bundle,
     options: Options,
     folder: Path,
     scratch: Path,
     address: str,
     shared: tuple[int, ...],
-) -> tuple[str, list[str], dict[str, str]]:
-    """The engine's name, its command line and its environment."""
+) -> tuple[Inside, dict[str, str]]:
+    """What a container's entry point would find, with the files written; and the server's environment."""
     rest, grpc = shared
-    age_s = CONNECTION_AGE_S * options.scale
-    profile = options.profile
-    if stack == "pytorch":
-        management, metrics, grpc_management = ports.free(3)
-        rendering = torchserve_config.render(
-            profile,
-            model=bundle.model,
-            model_version=torchserve_config.archive_version(bundle.archive),
-            model_store=str(bundle.archive.parent.resolve()),
-            metrics_config=str(folder / "metrics.yaml"),
-            ports=torchserve_config.Ports(rest, management, metrics, grpc, grpc_management),
-            host=address,
-            connection_age_s=age_s,
-        )
-        rendering.write(folder)
-        command = torchserve.command_line(java.find(), folder, bundle.archive.parent.resolve(), scratch)
-        return "torchserve", command, {**torchserve.thread_settings(profile), **torchserve.scratch_settings(scratch)}
-    # Always the embedded one: TensorFlow Serving listens on every address, and two of them want the same ports here.
-    engine = tensorflow_serving.embedded()
-    flags = tensorflow_serving.render(
-        profile,
-        model=bundle.model,
-        model_base_path=str(bundle.savedmodel.resolve()),
+    management, metrics, grpc_management = ports.free(3)
+    models = (bundle.folder / container.part).resolve()
+    site = Site(
+        host=address,
+        ports=Ports(rest, grpc, metrics, management, grpc_management),
         configuration=str(folder),
-        grpc_port=grpc,
-        rest_port=rest,
-        connection_age_s=age_s,
+        models=str(models),
+        cores=len(os.sched_getaffinity(0)),
+        connection_age_s=CONNECTION_AGE_S * options.scale,
     )
-    flags.write(folder)
-    command = [*tensorflow_serving.command_line(engine, flags), f"--bind_address={address}"]
-    return engine.name, command, {"OMP_NUM_THREADS": str(profile.threads)}
+    rendering = engine.render(options.profile, [Served(bundle.model, str(bundle.version), str(models))], site)
+    rendering.write(folder)
+    inside = Inside(folder, models, scratch, rendering.arguments)
+    return inside, {**rendering.environment, **container.environment(inside)}
 
 
-def _target(stack: str, bundle: Bundle, engine: str, address: str, shared: tuple[int, ...]) -> Target:
+def _target(engine: Engine, bundle: Bundle, address: str, shared: tuple[int, ...]) -> Target:
     rest, grpc = shared
     return Target(
-        name=stack,
-        engine=engine,
+        name=engine.default_target,
+        engine=engine.id,
         engine_version="",
         runtime="process",
         model=bundle.model,

@@ -19,7 +19,7 @@ def test_a_replacement_as_the_deployment_does_it_loses_nothing(bundle, tmp_path,
     monkeypatch.setattr(drain, "BEFORE_S", 0.5)
     monkeypatch.setenv("TANDEM_DRAIN_S", "0.5")
     file = tmp_path / "rows.json"
-    options = ["--stack", "tensorflow", "--rate", "20", "--scale", "0.025", "--json", str(file)]
+    options = ["--target", "tensorflow", "--rate", "20", "--scale", "0.025", "--json", str(file)]
     assert drain.VERB.main(["--bundle", str(bundle.folder), *options]) == 0
     rows = json.loads(file.read_text())
     assert [row["flow"] for row in rows] == list(map(str, FLOWS))
