@@ -29,15 +29,6 @@ PENDING: set[str] = {
     "loadtest/report/configurations.py",
     "loadtest/report/page.py",
     "loadtest/report/story.py",
-    "serving/runtimes/containers/configuration.py",
-    "serving/runtimes/containers/entrypoint.py",
-    "serving/runtimes/containers/health.py",
-    "serving/runtimes/containers/images.py",
-    "serving/runtimes/containers/layout.py",
-    "serving/runtimes/containers/stack.py",
-    "serving/runtimes/kubernetes/endpoints.py",
-    "serving/runtimes/kubernetes/plan.py",
-    "serving/runtimes/kubernetes/server_config.py",
 }
 
 

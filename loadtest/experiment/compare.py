@@ -18,7 +18,7 @@ from loadtest.experiment.measure import measure
 from loadtest.experiment.progress import RunProgress
 from loadtest.experiment.run import run
 from loadtest.experiment.run_folder import RunFolder
-from loadtest.experiment.runtimes import kubernetes
+from loadtest.experiment.runtimes import container, kubernetes
 from loadtest.experiment.runtimes.container import ContainerTargets
 from loadtest.experiment.runtimes.kubernetes import InCluster, KubernetesTargets
 from loadtest.experiment.runtimes.process import LocalTargets
@@ -59,8 +59,9 @@ def compare(
         raise Problem(
             f"runtime = {experiment.runtime!r}: compare starts servers itself; for running ones use make loadtest"
         )
-    if experiment.runtime == "container":
-        docker_cli.require_engine()  # before minutes of training
+    if experiment.runtime == "container":  # what cannot be is said before minutes of training
+        container.engines(experiment, embedded=bool(containers and containers.embedded))
+        docker_cli.require_engine()
     if experiment.runtime == "kubernetes":
         return _in_cluster(experiment, Cluster(context), artifacts, results, fresh)
     bundles = [export(experiment, model, artifacts) for model in experiment.mix]
@@ -69,7 +70,7 @@ def compare(
         if experiment.runtime == "container":
             (bundle,) = bundles
             stack = Stack(bundle, containers or Choice(), artifacts)
-            return ContainerTargets(folder, bundle, experiment.profile, experiment.protocols, stack)
+            return ContainerTargets(folder, bundle, experiment, stack)
         cores = split_cores(sorted(os.sched_getaffinity(0)))
         return LocalTargets(folder, bundles, experiment, cores, programs)
 
@@ -85,7 +86,7 @@ def _in_cluster(experiment: Experiment, cluster: Cluster, artifacts: Path, resul
         progress.say(f"run    {os.path.relpath(folder.path)} on {cluster.context}")
         place.agent.collect(progress.say)
         resolved = folder.experiment()
-        targets = KubernetesTargets(folder, bundle, resolved.profile, resolved.protocols, cluster, settings)
+        targets = KubernetesTargets(folder, bundle, resolved, cluster, settings)
         return run(resolved, [bundle], targets, folder, progress, place)
 
 

@@ -114,7 +114,7 @@ class Experiment:
             raise Problem(f"targets = {list(names)}: name each once")
         for target in self.targets:
             target.tuned(self.profile)
-            if self.runtime in ONE_MODEL_RUNTIMES and not target.is_shorthand:
+            if self.runtime == "kubernetes" and not target.is_shorthand:
                 raise Problem(
                     f"target.{target.name}: runtime = {self.runtime!r} has one server of each engine, all under "
                     f"[profile]: name it in targets, without a table ({', '.join(registry.DEFAULT_TARGETS)}), or use "

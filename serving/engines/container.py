@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from serving.engines.engine import Ports
+
+if TYPE_CHECKING:
+    from models.bundle import Bundle
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ class Container:
     published     those that this host is given
     part          the bundle's folder that goes into the image; the entrypoint compares it with the manifest
     model_folder  where that folder lies below the models'; may hold {model}
+    model_version the version that the bundle's files in `part` give the model
     command       the server's command line. Raises `Problem` where it is not installed
     environment   variables that it needs there, beside the rendered ones
     readiness     when it is healthy
@@ -94,6 +98,7 @@ class Container:
     gpu_base: str = ""
     gpu: bool = True
     environment: Callable[[Inside], Mapping[str, str]] = lambda _: {}
+    model_version: Callable[[Bundle], str] = lambda bundle: str(bundle.version)
     refuse_s: float = 0.0
 
     def model_path(self, models: Path, model: str) -> Path:

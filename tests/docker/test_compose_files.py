@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from serving.runtimes.containers import base_images, layout
-from serving.runtimes.containers.stack import PORTS
+from serving.runtimes.containers import base_images, published, servers
 from tests.components import require
 from tests.docker.files import DOCKER, SERVERS, compose, instruction, stages
 
+PORTS = {one.variable: one for one in published.known()}
 SERVICES = compose()["services"]
 GPU = compose("compose.gpu.yaml")["services"]
 each_service = pytest.mark.parametrize("name", SERVICES)
@@ -95,8 +95,9 @@ def test_ports_are_on_loopback_and_management_is_not_published(name):
     for port in SERVICES[name].get("ports", []):
         match = re.fullmatch(r"127\.0\.0\.1:\$\{(TANDEM_\w+_PORT):-(\d+)\}:(\d+)", port)
         assert match, port
-        assert PORTS[match[1]][0] == int(match[2]) == int(match[3])
-        management = layout.PORTS["torchserve"]
+        assert PORTS[match[1]].default == int(match[2]) == int(match[3])
+        assert name in PORTS[match[1]].services
+        management = servers.named("torchserve").ports
         assert int(match[3]) not in (management.management, management.grpc_management)
 
 

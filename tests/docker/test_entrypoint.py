@@ -11,14 +11,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
 from models.problem import Problem
+from serving.engines import registry
+from serving.engines.container import Container, Inside
 from serving.profile import ServingProfile
-from serving.runtimes.containers import configuration, entrypoint, health, layout
+from serving.runtimes.containers import configuration, entrypoint, health, layout, servers
 from tests.docker.files import ROOT
 
 
@@ -32,7 +35,8 @@ def inside(bundle, tmp_path) -> Path:
 
 
 def verify(folder: Path, engine: str = "embedded-tfserving") -> None:
-    entrypoint.verify(engine, folder / "bundle" / "manifest.json", folder / "models")
+    container = servers.named(engine)
+    entrypoint.verify(container, folder / "bundle" / "manifest.json", folder / "models")
 
 
 def test_the_exported_model_passes(inside, capsys):
@@ -42,7 +46,7 @@ def test_the_exported_model_passes(inside, capsys):
 
 def test_torchserves_archive_passes(bundle, tmp_path):
     shutil.copytree(bundle.archive.parent, tmp_path / "models")
-    entrypoint.verify("torchserve", bundle.folder / "manifest.json", tmp_path / "models")
+    entrypoint.verify(servers.named("torchserve"), bundle.folder / "manifest.json", tmp_path / "models")
 
 
 @pytest.mark.parametrize(
@@ -111,23 +115,33 @@ def test_a_server_that_dies_takes_the_container_with_it_and_its_status(tmp_path)
     assert killed.wait(timeout=10) == 137
 
 
-def test_the_configuration_of_a_container_is_complete(bundle, tmp_path):
+@pytest.mark.parametrize("engine", servers.engines(), ids=lambda engine: engine.id)
+def test_the_configuration_of_a_container_is_complete(engine, bundle, tmp_path):
     profile = ServingProfile(threads=3)
-    for engine in layout.ENGINES:
-        folder = tmp_path / engine
-        rendering = configuration.render(engine, profile, model=bundle.model, model_version="1.0", cores=2)
-        configuration.write(engine, rendering, profile, folder)
-        assert entrypoint.environment(folder)["OMP_NUM_THREADS"] == "3"
-        command = entrypoint.command(engine, folder)
-        if engine == "torchserve":
-            properties = (folder / "config.properties").read_text()
-            assert "inference_address=http://0.0.0.0:8080" in properties
-            assert "management_address=http://127.0.0.1:8081" in properties
-            assert "model_store=/models" in properties
-        else:
-            assert f"--model_base_path=/models/{bundle.model}" in command
-            assert "--port=8500" in command
-            assert "--batching_parameters_file=/config/batching.txt" in command
+    rendering = configuration.render(engine, profile, model=bundle.model, version="1.0", cores=2)
+    configuration.write(rendering, tmp_path)
+    assert entrypoint.rendered_environment(tmp_path)["OMP_NUM_THREADS"] == "3"
+    command = engine.container.command(entrypoint.find(tmp_path))
+    if engine.id == "torchserve":
+        assert str(tmp_path / "config.properties") in command
+        properties = (tmp_path / "config.properties").read_text()
+        assert "inference_address=http://0.0.0.0:8080" in properties
+        assert "management_address=http://127.0.0.1:8081" in properties
+        assert "model_store=/models" in properties
+    else:
+        assert f"--model_base_path=/models/{bundle.model}" in command
+        assert "--port=8500" in command
+        assert "--batching_parameters_file=/config/batching.txt" in command
+
+
+def test_torchserve_writes_its_logs_where_it_may():
+    variables = servers.named("torchserve").environment(Inside(Path("/config"), Path("/models"), Path("/tmp")))
+    assert variables == {"LOG_LOCATION": "/tmp", "METRICS_LOCATION": "/tmp"}
+
+
+def test_an_unmounted_configuration_is_named(tmp_path):
+    with pytest.raises(Problem, match=r"environment\.txt: No such file .*mount the rendered configuration at"):
+        entrypoint.rendered_environment(tmp_path)
 
 
 class _Answers(http.server.BaseHTTPRequestHandler):
@@ -152,12 +166,17 @@ def server(inside, monkeypatch) -> Iterator[None]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Answers) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         port = running.server_address[1]
-        ports = {engine: layout.Ports(port, port, port, port) for engine in layout.ENGINES}
-        monkeypatch.setattr(layout, "PORTS", ports)
+        monkeypatch.setattr(health.servers, "named", lambda engine: at_port(engine, port))
         monkeypatch.setattr(layout, "MANIFEST", inside / "bundle" / "manifest.json")
         monkeypatch.setattr(layout, "DRAINING", inside / "draining")
         yield
         running.shutdown()
+
+
+def at_port(engine: str, port: int) -> Container:
+    container = registry.engine(engine).container
+    assert container
+    return replace(container, readiness=replace(container.readiness, port=port))
 
 
 @pytest.mark.parametrize(
@@ -184,5 +203,5 @@ def test_a_container_on_its_way_out_is_unhealthy(server):
 
 def test_no_server_is_unhealthy(inside, monkeypatch):
     monkeypatch.setattr(layout, "MANIFEST", inside / "bundle" / "manifest.json")
-    monkeypatch.setattr(layout, "PORTS", {"torchserve": layout.Ports(1, 1, 1, 1)})
+    monkeypatch.setattr(health.servers, "named", lambda engine: at_port(engine, 1))
     assert health.main("torchserve") == 1

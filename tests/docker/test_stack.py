@@ -25,16 +25,19 @@ import pytest
 from models.bundle import Bundle
 from serving import ports
 from serving.client import Client, RequestFailed
-from serving.runtimes.containers import base_images, docker_cli, images, stack
+from serving.engines import registry
+from serving.runtimes.containers import base_images, compose_project, docker_cli, images, published
 from serving.runtimes.containers.images import Build
-from serving.runtimes.containers.stack import PORTS, Choice, Stack
-from serving.target import STACKS, Target
+from serving.runtimes.containers.servers import container_of
+from serving.runtimes.containers.stack import Choice, Stack
+from serving.target import Target
 from tests.components import require, require_docker_engine
 from tests.docker import stand_in
 from tests.docker.files import ROOT
 
 PROJECT = f"tandem-test-{os.getpid()}"
-SERVERS = ("torchserve", "embedded-tfserving")
+TARGETS = {"pytorch": "torchserve", "tensorflow": "embedded-tfserving"}  # name to engine, with --embedded
+SERVERS = tuple(TARGETS.values())
 OPTIONS = ("--embedded", "--no-digests")
 UP_S, RUN_S = 560, 280
 IMAGE_LIMIT_MB = 350
@@ -51,7 +54,8 @@ def running(bundle: Bundle, artifacts: Path) -> Iterator[Stack]:
     needed = [bases[f"{name}_IMAGE"] for name in ("PYTHON", "PROMETHEUS", "ALERTMANAGER")]
     if missing := set(needed) - set(docker_cli.images_present(*needed)):
         pytest.fail(f"{', '.join(sorted(missing))}: run tests/docker/base-images (make ci-tools)")
-    variables = dict(zip(PORTS, map(str, ports.free(len(PORTS))), strict=True)) | {"COMPOSE_PROJECT_NAME": PROJECT}
+    names = [one.variable for one in published.known()]
+    variables = dict(zip(names, map(str, ports.free(len(names))), strict=True)) | {"COMPOSE_PROJECT_NAME": PROJECT}
     before = dict(os.environ)
     os.environ.update(variables)
     try:
@@ -60,9 +64,13 @@ def running(bundle: Bundle, artifacts: Path) -> Iterator[Stack]:
         assert "is up and healthy" in done.stdout
         yield Stack(bundle, Choice(embedded=True, without=("grafana",), build=Build(digests=False)), artifacts)
     finally:
-        stack.down(artifacts, PROJECT)
+        compose_project.down(artifacts, PROJECT)
         os.environ.clear()
         os.environ.update(before)
+
+
+def image_of(engine: str) -> images.Image:
+    return images.of(registry.engine(engine))
 
 
 def make(package: str, *arguments: str, limit_s: float = RUN_S) -> subprocess.CompletedProcess[str]:
@@ -147,7 +155,7 @@ def test_prometheus_has_both_servers_up(running):
 
 def test_images_say_which_bundle_they_hold_and_what_they_weigh(running, bundle):
     build = Build(digests=False)
-    names = [build.tag(image, bundle.version) for image in (images.TORCHSERVE, images.EMBEDDED)]
+    names = [build.tag(image, bundle.version) for image in map(image_of, SERVERS)]
     for name in names:
         labels = json.loads(docker_cli.docker("image", "inspect", name).stdout)[0]["Config"]["Labels"]
         assert labels["dev.tandem.bundle.digest"] == f"sha256:{bundle.digest}"
@@ -172,7 +180,7 @@ def test_a_changed_model_is_not_served(running, bundle, artifacts, tmp_path):
     archive.write_bytes(bundle.archive.read_bytes() + b" ")
     archive.chmod(0o644)
     tmp_path.chmod(0o755)
-    name = Build(digests=False).tag(images.TORCHSERVE, bundle.version)
+    name = Build(digests=False).tag(image_of("torchserve"), bundle.version)
     mount = f"{archive}:/models/{archive.name}:ro"
     done = docker_cli.docker("run", "--rm", "--read-only", "--tmpfs", "/tmp", "-v", mount, name, check=False)
     assert done.returncode == 1
@@ -185,7 +193,7 @@ def test_tensorflow_servings_image_brings_its_own_python(bundle, artifacts):
     """On a base that stands in for tensorflow/serving: the entry point, hashes, flags and draining; no serving."""
     require_docker_engine()
     with stand_in.tensorflow_serving():
-        (name,) = images.build(bundle, [images.TENSORFLOW_SERVING], Build(registry="tandem-test/"), artifacts)
+        (name,) = images.build(bundle, [image_of("tensorflow-serving")], Build(registry="tandem-test/"), artifacts)
     locked = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--env", "TANDEM_DRAIN_S=0.1")
     container = docker_cli.docker("run", "--detach", *locked, name).stdout.strip()
     try:
@@ -248,10 +256,12 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("which", STACKS)
+@pytest.mark.parametrize("which", TARGETS)
 def test_sigterm_loses_no_request_that_was_accepted(running, which):
-    service = running.choice.engine(which)
-    target = running.target(which)
+    engine = running.choice.servers[which]
+    service = container_of(engine).image
+    profile = running.default_profile
+    target = running.target(which, engine, profile, running.configure(engine, profile))
     with Load(target) as load:
         deadline = time.monotonic() + 60
         while sum(outcome == "ok" for _, _, outcome in load.outcomes) < 50:
@@ -315,14 +325,14 @@ def test_the_same_experiment_gives_the_same_summary(running, artifacts, tmp_path
         "tensorflow": ("embedded-tfserving", "container"),
     }
     measured = {(one["target"], one["protocol"]) for one in summary["measurements"]}
-    assert measured == {(stack, protocol) for stack in STACKS for protocol in ("grpc", "rest")}
+    assert measured == {(name, protocol) for name in TARGETS for protocol in ("grpc", "rest")}
     for one in summary["measurements"]:
         assert one["requests"]["ok"] > 0
         assert one["valid"] or one["why_not_valid"]
-    for stack_name in STACKS:
-        for figures in summary["parity"]["wire"][stack_name].values():
+    for name in TARGETS:
+        for figures in summary["parity"]["wire"][name].values():
             assert figures["max_abs_diff"] <= 1e-4
-        (log, *_) = run.glob(f"servers/{stack_name}-*/server.log")
+        (log, *_) = run.glob(f"servers/{name}-*/server.log")
         assert "are as exported" in log.read_text()
     assert list(run.glob("servers/pytorch-*/config.properties"))
     assert list(run.glob("servers/tensorflow-*/batching.txt"))
@@ -349,11 +359,11 @@ def test_a_container_killed_under_load_comes_back_and_the_run_records_the_gap(ru
     assert process.returncode == 0, output
     run = (tmp_path / "latest").resolve()
     (gap,) = json.loads((run / "gaps.json").read_text())
-    assert gap["engine"] == "embedded-tfserving"
+    assert (gap["type"], gap["target"], gap["engine"]) == ("server-restarted", "tensorflow", "embedded-tfserving")
     assert gap["exit_status"] == 137
     assert 0 < gap["gap_s"] < 60
     warnings = json.loads((run / "environment.json").read_text())["warnings"]
-    assert any(f"answered again after {gap['gap_s']} s" in warning for warning in warnings)
+    assert gap in warnings
     (trial,) = (json.loads(path.read_text()) for path in run.glob("trials/*/trial.json"))
     assert sum(trial["errors"].values()) > 0
     assert trial["requests"]["ok"] > 0
@@ -381,8 +391,8 @@ def test_locusts_page_starts_a_load_on_demand(running, artifacts):
 
 
 def test_down_leaves_nothing(running, artifacts):
-    assert {one.split()[0] for one in stack.left(PROJECT)} == {"container", "network", "volume"}
+    assert {one.split()[0] for one in compose_project.left(PROJECT)} == {"container", "network", "volume"}
     done = make("serving", "down", "--artifacts", str(artifacts))
     assert done.returncode == 0, done.stderr
-    assert stack.left(PROJECT) == []
+    assert compose_project.left(PROJECT) == []
     assert make("serving", "down", "--artifacts", str(artifacts)).stderr.endswith("nothing was up\n")

@@ -91,12 +91,13 @@ def test_an_image_that_cannot_be_pulled_leads_to_the_embedded_server(artifacts):
     require_docker_engine()
     missing = {"TENSORFLOW_SERVING_IMAGE": "localhost:1/tensorflow/serving:2.20.0"}
     code = (
-        "import sys; from serving.runtimes.containers import base_images, images; from models import bundle, problem; "
+        "import sys; from serving.runtimes.containers import base_images, images; "
+        "from models import bundle, problem; "
         "from pathlib import Path; "
         f"known = base_images.variables(digests=False) | {missing!r}; "
         "base_images.variables = lambda **_: known; "
         f"one = bundle.load(Path({str(artifacts / 'convnet' / '1')!r})); "
-        "sys.exit(problem.run(lambda: images.build(one, [images.TENSORFLOW_SERVING], images.Build(), "
+        "sys.exit(problem.run(lambda: images.build(one, images.chosen(embedded=False)[1:2], images.Build(), "
         f"Path({str(artifacts)!r})) and None))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from serving.profile import ServingProfile
 from serving.runtimes.kubernetes import __main__ as command_line
 from serving.runtimes.kubernetes import plan, rollout
 from serving.runtimes.kubernetes.kubectl import Cluster, program
+from serving.runtimes.kubernetes.servers import by_target, deployment_of
 from serving.runtimes.kubernetes.settings import Record, Settings, identity
 from serving.runtimes.process import launch
 from tests.k8s.api_server import ApiServer, serving
@@ -52,11 +54,13 @@ def run(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Verb
 def running(bundle, tmp_path_factory):
     """Both servers, as they would run in the cluster."""
     folder = tmp_path_factory.mktemp("servers")
-    with (
-        launch.start("pytorch", bundle, ServingProfile(), folder / "pytorch") as pytorch,
-        launch.start("tensorflow", bundle, ServingProfile(), folder / "tensorflow") as tensorflow,
-    ):
-        yield {"torchserve": pytorch.target, "tensorflow-serving": tensorflow.target}
+    with contextlib.ExitStack() as up:
+        yield {
+            deployment_of(engine).name: up.enter_context(
+                launch.start(name, bundle, ServingProfile(), folder / name, engine=engine)
+            ).target
+            for name, engine in by_target(embedded=False).items()
+        }
 
 
 @pytest.fixture

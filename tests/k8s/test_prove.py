@@ -36,7 +36,7 @@ def test_another_model_than_the_bundles_is_noticed(deployed, bundle, tmp_path, m
 def test_the_port_forward_comes_back_on_the_same_port(deployed, bundle, tmp_path):
     cluster, settings = deployed
     image = np.zeros((1, *bundle.input_shape), np.uint8)
-    target = endpoints.inside(cluster, settings, "tensorflow")
+    target = endpoints.inside(cluster, settings, "tensorflow", settings.servers["tensorflow"])
     assert target.grpc == "tensorflow-serving.tandem.svc:8500"
     with endpoints.forwarded(cluster, target) as (local, forward), Client(local, timeout_s=5) as client:
         assert client.predict("grpc", image).shape == (1, bundle.classes)

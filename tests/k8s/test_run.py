@@ -13,9 +13,11 @@ import pytest
 
 from loadtest.experiment import compare
 from loadtest.generator import agent as agents
+from loadtest.report import rebuild
 from models.problem import Problem
 from serving import ports
 from serving.runtimes.kubernetes import endpoints
+from serving.runtimes.kubernetes.servers import deployment_of
 from serving.runtimes.process.prometheus import Prometheus
 from tests.components import require
 
@@ -38,10 +40,10 @@ def cluster(api, deployed, running, tmp_path, monkeypatch):
     api.objects.pop(("deployments", "tandem", "locust-worker"))  # the generator is one process, in the agent's pod
     inside = endpoints.inside
 
-    def reachable(cluster, settings, stack):
+    def reachable(cluster, settings, name, engine):
         """Names of the cluster mean nothing here."""
-        target = inside(cluster, settings, stack)
-        real = running["torchserve" if stack == "pytorch" else "tensorflow-serving"]
+        target = inside(cluster, settings, name, engine)
+        real = running[deployment_of(engine).name]
         return replace(target, grpc=real.grpc, rest=real.rest)
 
     monkeypatch.setattr(endpoints, "inside", reachable)
@@ -79,9 +81,9 @@ def cut_after_the_first_trial(folder: Path) -> threading.Thread:
 
 def test_compare_in_the_cluster(cluster, api, bundle, tmp_path):
     thread = cut_after_the_first_trial(tmp_path)
-    page = compare.compare("smoke", FAST, artifacts=bundle.folder.parents[1], results=tmp_path / "results")
+    run = compare.compare("smoke", FAST, artifacts=bundle.folder.parents[1], results=tmp_path / "results")
     thread.join()
-    run = page.parent
+    rebuild.rebuild(run)
     summary = json.loads((run / "summary.json").read_text())
     assert {target["runtime"] for target in summary["targets"]} == {"kubernetes"}
     assert {(one["target"], one["protocol"]) for one in summary["measurements"]} == {

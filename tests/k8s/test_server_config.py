@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import json
 import os
 import subprocess
@@ -13,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -22,21 +21,23 @@ import pytest
 
 from serving import ports
 from serving.client import Client
-from serving.engines.torchserve import config as torchserve_config
+from serving.engines.torchserve import rendering
 from serving.profile import ServingProfile
 from serving.runtimes.kubernetes import operator_rules, server_config
+from serving.runtimes.kubernetes.servers import by_target, deployment_of, deployments
 from serving.runtimes.process import launch
 from serving.runtimes.process.server_process import ServerProcess
 from tests.components import require
 from tests.k8s.rendered import K8S, ROOT, Combination, everything, pod_specs, the
 
+SERVERS = by_target(embedded=False)
 BASE_IMAGES = ROOT / "docker" / "base-images.env"
 PROBE = K8S / "base" / "probe.sh"
 
 
 def write(folder: Path, **changes) -> None:
     arguments = {"model": "convnet", "version": 1, "input_shape": (32, 32, 3), "cores": 4}
-    server_config.write(ServingProfile(), folder, **{**arguments, **changes})
+    server_config.write(SERVERS.values(), ServingProfile(), folder, **{**arguments, **changes})
 
 
 def render(**changes) -> dict[str, dict[str, str]]:
@@ -44,8 +45,8 @@ def render(**changes) -> dict[str, dict[str, str]]:
     with tempfile.TemporaryDirectory() as name:
         write(Path(name), **changes)
         return {
-            engine: {path.name: path.read_bytes().decode() for path in (Path(name) / engine).iterdir()}
-            for engine in server_config.SERVERS.values()
+            deployment: {path.name: path.read_bytes().decode() for path in (Path(name) / deployment).iterdir()}
+            for deployment in deployments()
         }
 
 
@@ -102,12 +103,12 @@ def probe(folder: Path, port: int, word: str) -> subprocess.CompletedProcess[str
     )
 
 
-@pytest.mark.parametrize("stack", ["pytorch", "tensorflow"])
-def test_ready_means_that_this_version_answers(stack, bundle, tmp_path):
-    name = server_config.SERVERS[stack]
+@pytest.mark.parametrize(("target", "engine"), SERVERS.items(), ids=SERVERS)
+def test_ready_means_that_this_version_answers(target, engine, bundle, tmp_path):
+    name = deployment_of(engine).name
     for version in (bundle.version, bundle.version + 1):
         write(tmp_path / str(version), version=version, input_shape=bundle.input_shape)
-    with launch.start(stack, bundle, ServingProfile(), tmp_path / "server") as running:
+    with launch.start(target, bundle, ServingProfile(), tmp_path / "server", engine=engine) as running:
         port = int(running.target.rest.rpartition(":")[2])
         for word in ("startup", "ready"):
             done = probe(tmp_path / str(bundle.version) / name, port, word)
@@ -122,8 +123,10 @@ def test_ready_means_that_this_version_answers(stack, bundle, tmp_path):
 
 def test_a_grpc_client_is_asked_to_connect_anew_and_loses_nothing(bundle, tmp_path, monkeypatch):
     """The real TorchServe: what lets clients leave a pod before it stops, and find a new one."""
-    render = torchserve_config.render
-    monkeypatch.setattr(torchserve_config, "render", functools.partial(render, connection_age_s=0.5))
+    render = rendering.render
+    monkeypatch.setattr(
+        rendering, "render", lambda profile, models, site: render(profile, models, replace(site, connection_age_s=0.5))
+    )
     image = np.zeros((1, *bundle.input_shape), np.uint8)
     with launch.start("pytorch", bundle, ServingProfile(), tmp_path / "server") as running:
         port = int(running.target.grpc.rpartition(":")[2])
@@ -181,8 +184,8 @@ def test_an_overloaded_server_stays_ready_and_a_broken_one_does_not(word, predic
 
 
 def test_a_gpu_profile_uses_the_gpu(tmp_path):
-    gpu = dataclasses.replace(ServingProfile(), device="gpu")
-    server_config.write(gpu, tmp_path, model="convnet", version=1, input_shape=(32, 32, 3), cores=4)
+    gpu = replace(ServingProfile(), device="gpu")
+    server_config.write(SERVERS.values(), gpu, tmp_path, model="convnet", version=1, input_shape=(32, 32, 3), cores=4)
     assert "number_of_gpu=0" not in (tmp_path / "torchserve" / "config.properties").read_text()
     assert "number_of_gpu=0" in render()["torchserve"]["config.properties"]
 

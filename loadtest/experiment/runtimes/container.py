@@ -4,45 +4,57 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
+from loadtest.experiment.file import Experiment
 from loadtest.experiment.observation import Prometheus
+from loadtest.experiment.records import ServerRestarted, values_of
 from loadtest.experiment.run_folder import RunFolder
 from loadtest.experiment.runtimes.parity_gate import ParityGate
 from models.bundle import Bundle
 from models.problem import Problem
+from serving.engines import registry
+from serving.engines.engine import Engine, Rendering
 from serving.profile import ServingProfile
-from serving.runtimes.containers import docker_cli
-from serving.runtimes.containers.stack import Stack, left
+from serving.runtimes.containers import docker_cli, servers
+from serving.runtimes.containers.compose_project import left
+from serving.runtimes.containers.servers import container_of
+from serving.runtimes.containers.stack import Stack, State
 from serving.runtimes.process import launch
 from serving.runtimes.process.server_process import ServerProcess
-from serving.target import STACKS, Target
+from serving.target import Target
 
 READY_S = 120.0
 # A container that is killed comes back by its restart policy; one that does not is the end of the run.
 BACK_S = 60.0
 
 
-class ContainerTargets:
-    """The stack's servers under this experiment's profile; the load generator is a process on the host's other cores.
+def engines(experiment: Experiment, *, embedded: bool) -> dict[str, Engine]:
+    """What runs for each target of an experiment; ``embedded``: with what stands in for one. Raises `Problem` where an
+    engine has no container."""
+    found = {}
+    for spec in experiment.targets:
+        found[spec.name] = servers.in_place_of(registry.engine(spec.engine), embedded=embedded)
+        container_of(found[spec.name])
+    return found
 
-    Containers get the profile through their mounted configuration. What was up before the run is up after it.
+
+class ContainerTargets:
+    """The stack's servers, each under its target's profile; the load generator is a process on the host's other cores.
+
+    Containers get the profile through their mounted configuration: two targets of one engine are its container, started
+    afresh with another one. What was up before the run is up after it.
     """
 
-    def __init__(
-        self,
-        folder: RunFolder,
-        bundle: Bundle,
-        profile: ServingProfile,
-        protocols: Sequence[str],
-        stack: Stack,
-    ) -> None:
+    def __init__(self, folder: RunFolder, bundle: Bundle, experiment: Experiment, stack: Stack) -> None:
+        """Raises `Problem` where an engine of the experiment has no container."""
         self.server_cores, self.generator_cores = stack.server_cores, stack.generator_cores
-        self._folder, self._profile, self._stack = folder, profile, stack
-        self._parity_gate = ParityGate(folder, [bundle], protocols)
+        self._folder, self._experiment, self._stack = folder, experiment, stack
+        self._engines = engines(experiment, embedded=stack.choice.embedded)
+        self._parity_gate = ParityGate(folder, [bundle], experiment.protocols)
         self._prometheus: Prometheus | None = None
         self._in_use: _InUse | None = None
         self._up_before: list[str] | None = None
@@ -50,30 +62,33 @@ class ContainerTargets:
     def observe(self, prometheus: Prometheus | None) -> None:
         self._prometheus = prometheus
 
-    def use(self, stack: str, now: Callable[[str], None]) -> None:
-        if self._in_use and self._in_use.target.name == stack:
+    def use(self, name: str, now: Callable[[str], None]) -> None:
+        if self._in_use and self._in_use.target.name == name:
             return
         self._leave()
         if self._up_before is None:
-            self._up_before = [one for one in self._engines() if _is_up(self._stack.inspect(one))]
-            self._stack.require_images()
-        rendering = self._stack.configure(stack, self._profile)
-        folder = self._folder.new_folder("servers", stack)
-        engine = self._stack.choice.engine(stack)
+            there = self._stack.servers_with_container()
+            self._up_before = [service for service in there if _is_up(self._stack.inspect(service))]
+            self._stack.require_images({one.id: one for one in self._engines.values()}.values())
+        engine = self._engines[name]
+        service = container_of(engine).image
+        profile = self._experiment.profile_of(name)
+        rendering = self._stack.configure(engine, profile)
+        folder = self._folder.new_folder("servers", name)
         folder.mkdir(parents=True)
-        for file in (self._stack.config / engine).iterdir():
+        for file in (self._stack.config / service).iterdir():
             (folder / file.name).write_bytes(file.read_bytes())
-        now(f"{stack}: starting its container")
-        self._stack.start_alone(stack)
-        target = self._wait_until_it_answers(stack, rendering)
+        now(f"{name}: starting its container")
+        self._stack.start_alone(engine)
+        target = self._wait_until_it_answers(name, engine, profile, rendering)
         target.save(folder / "target.json")
-        state = self._stack.inspect(engine) or {}
-        self._in_use = _InUse(target, engine, state.get("Id", ""), folder, self._folder)
+        state = self._stack.inspect(service) or {}
+        self._in_use = _InUse(target, service, state.get("Id", ""), folder, self._folder)
         if self._prometheus:
             self._prometheus.watch_server(target, int(state["State"]["Pid"]) or None)
         self._parity_gate.prove(target, now)
 
-    def target(self, stack: str) -> Target:
+    def target(self, name: str) -> Target:
         assert self._in_use is not None
         return self._in_use.target
 
@@ -86,50 +101,52 @@ class ContainerTargets:
         self._leave()
         if self._up_before is None:
             return
-        engines = list(self._engines())
-        if self._up_before:
-            for stack in STACKS:
-                self._stack.configure(stack, ServingProfile(device=self._profile.device))
-            self._stack.compose.run("up", "-d", "--no-deps", "--force-recreate", *self._up_before)
-        gone = [engine for engine in engines if engine not in self._up_before]
+        ours = {container_of(one).image: one for one in self._engines.values()}
+        again = [service for service in self._up_before if service in ours]
+        if again:
+            for service in again:
+                self._stack.configure(ours[service], ServingProfile(device=self._experiment.profile.device))
+            self._stack.compose.run("up", "-d", "--no-deps", "--force-recreate", *again)
+        if others := [service for service in self._up_before if service not in ours]:
+            self._stack.compose.run("start", *others)
+        gone = [service for service in self._stack.servers_with_container() if service in ours and service not in again]
         if gone:
             self._stack.compose.run("rm", "--stop", "--force", *gone)
             if not any(one.startswith("container ") for one in left(self._stack.project)):
                 self._stack.compose.run("down")  # its network
         self._up_before = None
 
-    def _engines(self) -> list[str]:
-        return [self._stack.choice.engine(stack) for stack in STACKS]
-
     def _leave(self) -> None:
         if self._in_use:
-            (self._in_use.folder / "server.log").write_text(self._stack.logs(self._in_use.engine))
+            (self._in_use.folder / "server.log").write_text(self._stack.logs(self._in_use.service))
             self._in_use.close()
             self._in_use = None
 
-    def _wait_until_it_answers(self, stack: str, rendering: Any) -> Target:
-        engine = self._stack.choice.engine(stack)
+    def _wait_until_it_answers(
+        self, name: str, engine: Engine, profile: ServingProfile, rendering: Rendering
+    ) -> Target:
+        service = container_of(engine).image
         deadline = time.monotonic() + READY_S
         target: Target | None = None
         while True:
-            state = self._stack.inspect(engine)
+            state = self._stack.inspect(service)
             if state is None or state["State"]["Status"] in ("exited", "dead") or state["RestartCount"]:
-                raise Problem(f"{engine} does not stay up", self._stack.last_lines(engine))
+                raise Problem(f"{service} does not stay up", self._stack.last_lines(service))
             # Only a server that answers shows which of its addresses this machine reaches.
-            target = self._stack.target(stack, rendering)
+            target = self._stack.target(name, engine, profile, rendering)
             if launch.answers(target):
                 return target
             if time.monotonic() > deadline:
-                raise Problem(f"{engine} does not answer after {READY_S:g} s", self._stack.last_lines(engine))
+                raise Problem(f"{service} does not answer after {READY_S:g} s", self._stack.last_lines(service))
             time.sleep(0.2)
 
 
 class _InUse:
     """The container under load, and Docker's events about it: a death is recorded with the gap that it leaves."""
 
-    def __init__(self, target: Target, engine: str, container: str, folder: Path, run: RunFolder) -> None:
-        self.target, self.engine, self.folder, self._run = target, engine, folder, run
-        self._died: dict[str, Any] | None = None
+    def __init__(self, target: Target, service: str, container: str, folder: Path, run: RunFolder) -> None:
+        self.target, self.service, self.folder, self._run = target, service, folder, run
+        self._died: _Death | None = None
         command = [docker_cli.program(), "events", "--format", "{{json .}}", "--filter", f"container={container}"]
         command += ["--filter", "event=die"]
         self._events = ServerProcess("docker events", command, folder / "events.jsonl")
@@ -140,36 +157,45 @@ class _InUse:
         line = self._lines.readline()
         if line.startswith("{") and self._died is None:
             event = json.loads(line)
-            self._died = {
-                "stack": self.target.name,
-                "engine": self.engine,
-                "died_at": event["timeNano"] / 1e9,
-                "exit_status": int(event["Actor"]["Attributes"].get("exitCode", -1)),
-            }
+            status = int(event["Actor"]["Attributes"].get("exitCode", -1))
+            self._died = _Death(event["timeNano"] / 1e9, status)
         if self._died is None:
             return
-        gap = time.time() - self._died["died_at"]
+        gap_s = time.time() - self._died.at
         if launch.answers(self.target, timeout_s=0.2):
-            self._record({**self._died, "gap_s": round(gap, 2)})
+            self._record(self._died, round(gap_s, 2))
             self._died = None
-        elif gap > BACK_S:
-            raise Problem(f"{self.engine} died and was not back after {BACK_S:g} s")
+        elif gap_s > BACK_S:
+            raise Problem(f"{self.service} died and was not back after {BACK_S:g} s")
 
     def close(self) -> None:
         """Stop listening to Docker."""
         self._events.stop()
         self._lines.close()
 
-    def _record(self, gap: dict[str, Any]) -> None:
-        self._run.write("gaps.json", [*self._run.read("gaps.json", []), gap])
-        at = datetime.fromtimestamp(gap["died_at"]).strftime("%H:%M:%S")
-        how = f"exit status {gap['exit_status']}"
-        text = f"{self.engine} died at {at} ({how}) and answered again after {gap['gap_s']} s"
+    def _record(self, died: _Death, gap_s: float) -> None:
+        restarted = ServerRestarted(
+            target=self.target.name,
+            engine=self.target.engine,
+            died_at=died.at,
+            gap_s=gap_s,
+            exit_status=died.exit_status,
+        )
+        note = values_of(restarted)
+        self._run.write("gaps.json", [*self._run.read("gaps.json", []), note])
         known = self._run.read("environment.json")
         if known:
-            known["warnings"].append(text)
+            known["warnings"].append(note)
             self._run.write("environment.json", known)
 
 
-def _is_up(state: dict[str, Any] | None) -> bool:
-    return bool(state) and state["State"]["Status"] == "running"  # type: ignore[index]
+@dataclass(frozen=True)
+class _Death:
+    """When a container died (Unix seconds), and with which exit status."""
+
+    at: float
+    exit_status: int
+
+
+def _is_up(state: State | None) -> bool:
+    return state is not None and state["State"]["Status"] == "running"

@@ -11,9 +11,9 @@ from models import whole_file
 from models.bundle import Bundle
 from models.problem import Problem
 from serving import serve
-from serving.engines import registry
 from serving.runtimes.containers import docker_cli, images, layout
 from serving.runtimes.containers.command_line import build_arguments, build_of
+from serving.runtimes.containers.servers import by_target, container_of
 from serving.runtimes.containers.stack import Choice, Stack
 
 SERVICE = "loadtest"
@@ -27,15 +27,22 @@ def start(bundle: Bundle, choice: Choice, artifacts: Path, which: str, rate: flo
     ``rate`` in requests/s, ``seconds`` of load on each protocol. Raises `Problem` where that server is not up.
     """
     stack = Stack(bundle, choice, artifacts)
-    engine = choice.engine(which)
-    if stack.address(engine) is None:
-        raise Problem(f"{engine} is not up: make up first (with the same ARGS)")
+    if which not in choice.servers:
+        raise Problem(f"{which}: no server of that name; use one of {', '.join(choice.servers)}")
+    engine = choice.servers[which]
+    container = container_of(engine)
+    if stack.address(container.image) is None:
+        raise Problem(f"{engine.id} is not up: make up first (with the same ARGS)")
     name = choice.build.tag(images.LOADTEST, bundle.version)
     if not docker_cli.images_present(name) or not stack.holds_bundle(name):
         images.build(bundle, [images.LOADTEST], choice.build, artifacts)
-    ports = layout.PORTS[engine]
     # Inside Compose's network, by the service's name.
-    target = replace(stack.target(which), grpc=f"{engine}:{ports.grpc}", rest=f"{engine}:{ports.rest}")
+    profile = stack.default_profile
+    target = replace(
+        stack.target(which, engine, profile, stack.configure(engine, profile)),
+        grpc=f"{container.image}:{container.ports.grpc}",
+        rest=f"{container.image}:{container.ports.rest}",
+    )
     phases = [
         {
             "kind": "open-loop",
@@ -65,7 +72,7 @@ def start(bundle: Bundle, choice: Choice, artifacts: Path, which: str, rate: flo
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("target", choices=registry.DEFAULT_TARGETS, help="the server to load")
+    parser.add_argument("target", choices=list(by_target(embedded=False)), help="the server to load")
     parser.add_argument("--rate", type=float, default=50.0, help="requests/s on each protocol (%(default)s)")
     parser.add_argument("--seconds", type=float, default=60.0, help="seconds of load on each protocol (%(default)s)")
     parser.add_argument("--bundle", type=Path, help="the bundle that it serves; default: the newest of --model")

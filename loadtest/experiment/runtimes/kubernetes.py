@@ -13,16 +13,19 @@ from typing import Any
 from loadtest.experiment.file import Experiment, Generator
 from loadtest.experiment.observation import Prometheus
 from loadtest.experiment.phases import Traffic
+from loadtest.experiment.records import DifferentNodes, values_of
 from loadtest.experiment.run_folder import RunFolder
 from loadtest.experiment.runtimes.agent_client import AgentClient
 from loadtest.experiment.runtimes.parity_gate import ParityGate
 from models.bundle import Bundle
 from models.problem import Problem
-from serving.profile import ServingProfile
-from serving.runtimes.kubernetes import endpoints, plan, rollout, server_config
+from serving.engines import registry
+from serving.engines.engine import Engine
+from serving.runtimes.kubernetes import endpoints, plan, rollout
 from serving.runtimes.kubernetes.cluster_prometheus import ClusterPrometheus
 from serving.runtimes.kubernetes.kubectl import NAMESPACE, Cluster, Object
 from serving.runtimes.kubernetes.port_forward import PortForward
+from serving.runtimes.kubernetes.servers import deployment_of, deployments
 from serving.runtimes.kubernetes.settings import Record, Settings
 from serving.target import Target
 
@@ -48,7 +51,22 @@ def deployed(cluster: Cluster, experiment: Experiment) -> Settings:
             f"profile.device = {experiment.profile.device!r}, and overlay {settings.overlay} is deployed: "
             f'ARGS="--set profile.device={device}", or make deploy with another OVERLAY'
         )
+    engines(experiment, settings)
     return settings
+
+
+def engines(experiment: Experiment, settings: Settings) -> dict[str, Engine]:
+    """What is deployed for each target of an experiment. Raises `Problem` where one server of each engine, all of them
+    under one profile, cannot be these targets."""
+    found: dict[str, Engine] = {}
+    for spec in experiment.targets:
+        engine = settings.runs(registry.engine(spec.engine))
+        if engine in found.values():
+            raise Problem(f"target.{spec.name}: the cluster has one server of {engine.id}; leave one target of it out")
+        if experiment.profile_of(spec.name) != experiment.profile:
+            raise Problem(f"target.{spec.name}.profile: the cluster's servers share one: use [profile] alone")
+        found[spec.name] = engine
+    return found
 
 
 class KubernetesTargets:
@@ -64,8 +82,7 @@ class KubernetesTargets:
         self,
         folder: RunFolder,
         bundle: Bundle,
-        profile: ServingProfile,
-        protocols: Sequence[str],
+        experiment: Experiment,
         cluster: Cluster,
         settings: Settings,
     ) -> None:
@@ -75,9 +92,10 @@ class KubernetesTargets:
                 f"{bundle.version}: make rollout MODEL_VERSION={bundle.version}"
             )
         self._folder, self._cluster = folder, cluster
-        self._before, self._settings = settings, replace(settings, profile={**profile.to_dict(), "device": "cpu"})
-        self._parity_gate = ParityGate(folder, [bundle], protocols)
-        self._stack: str | None = None
+        self._before = settings
+        self._settings = replace(settings, profile={**experiment.profile.to_dict(), "device": "cpu"})
+        self._engines = engines(experiment, settings)
+        self._parity_gate = ParityGate(folder, [bundle], experiment.protocols)
         self._target: Target | None = None
         self._replicas: dict[str, int] = {}
         self._restarts = 0
@@ -86,41 +104,42 @@ class KubernetesTargets:
     def observe(self, prometheus: Prometheus | None) -> None:
         """The cluster's Prometheus finds the servers itself."""
 
-    def use(self, stack: str, now: Callable[[str], None]) -> None:
-        """Scale this stack's server to one replica and the other to none; see `Targets`."""
-        if self._stack == stack:
+    def use(self, name: str, now: Callable[[str], None]) -> None:
+        """Scale this target's server to one replica and the others to none; see `Targets`."""
+        if self._target and self._target.name == name:
             return
         if not self._replicas:
             self._take_over(now)
-        for name in server_config.SERVERS.values():
-            self._scale(name, 1 if name == server_config.SERVERS[stack] else 0)
-        servers = rollout.deployments(server_config.SERVERS.values())
-        rollout.wait(self._cluster, servers, timeout_s=READY_S, say=now)
-        self._wait_until_alone(server_config.SERVERS[stack])
-        target = endpoints.inside(self._cluster, self._settings, stack)
-        folder = self._folder.new_folder("servers", stack)
+        engine = self._engines[name]
+        own = deployment_of(engine).name
+        for deployment in self._replicas:
+            self._scale(deployment, 1 if deployment == own else 0)
+        rollout.wait(self._cluster, rollout.deployments(self._replicas), timeout_s=READY_S, say=now)
+        self._wait_until_alone()
+        target = endpoints.inside(self._cluster, self._settings, name, engine)
+        folder = self._folder.new_folder("servers", name)
         folder.mkdir(parents=True)
         target.save(folder / "target.json")
-        self._record_node(stack)
+        self._record_node(target)
         with endpoints.forwarded(self._cluster, target) as (local, _):
             self._parity_gate.prove(local, now)
-        others = [known for known in self._folder.read("targets.json", []) if known["name"] != stack]
+        others = [known for known in self._folder.read("targets.json", []) if known["name"] != name]
         self._folder.write("targets.json", [*others, target.to_dict()])
-        self._stack, self._target = stack, target
-        self._restarts = self._pod(stack)[1]
+        self._target = target
+        self._restarts = self._pod(target)[1]
 
-    def target(self, stack: str) -> Target:
+    def target(self, name: str) -> Target:
         """The server in use, by its name in the cluster."""
         assert self._target is not None
         return self._target
 
     def check(self) -> None:
         """Raise `Problem` where the server's container was restarted; asks every few seconds."""
-        if self._stack is None or time.monotonic() - self._checked_at < CHECK_EVERY_S:
+        if self._target is None or time.monotonic() - self._checked_at < CHECK_EVERY_S:
             return
         self._checked_at = time.monotonic()
         with contextlib.suppress(_Away):
-            pod, restarts = self._pod(self._stack)
+            pod, restarts = self._pod(self._target)
             if restarts > self._restarts:
                 name = pod["metadata"]["name"]
                 done = self._cluster.try_run("logs", name, f"--namespace={NAMESPACE}", "--previous", "--tail=15")
@@ -138,21 +157,21 @@ class KubernetesTargets:
         except Problem as problem:
             raise Problem(f"the servers' replicas could not be put back ({problem}): make deploy does it") from None
         self._replicas = {}
-        self._stack = None
+        self._target = None
 
     def _take_over(self, now: Callable[[str], None]) -> None:
-        for name in server_config.SERVERS.values():
+        for name in deployments():
             deployment = self._cluster.find("deployment", name)
             if deployment is None:
                 raise Problem(f"{name} is gone from {self._cluster.context}: make deploy")
             self._replicas[name] = deployment["spec"].get("replicas", 1)
         if self._settings.profile != self._before.profile:
-            now("giving both servers the experiment's profile")
+            now("giving the servers the experiment's profile")
             self._apply(self._settings)
 
     def _apply(self, settings: Settings) -> None:
         objects = plan.render(settings, self._folder.path / "servers" / "kubernetes")
-        names = set(server_config.SERVERS.values())
+        names = set(deployments())
         chosen = [
             one
             for one in objects
@@ -166,7 +185,7 @@ class KubernetesTargets:
         arguments = ["patch", "deployment", name, f"--namespace={NAMESPACE}", "--type=merge", f"--patch={patch}"]
         self._cluster.run(*arguments, doing=f"scaling {name} to {replicas}")
 
-    def _wait_until_alone(self, name: str) -> None:
+    def _wait_until_alone(self) -> None:
         """A pod that stops still drains: it would share a node's CPUs, and old pods would answer."""
         deadline = time.monotonic() + READY_S
         while len(pods := self._pods()) > 1:
@@ -178,22 +197,22 @@ class KubernetesTargets:
         selector = "--selector=app.kubernetes.io/component=server"
         return self._cluster.get("pods", f"--namespace={NAMESPACE}", selector, doing="looking for the servers' pods")
 
-    def _pod(self, stack: str) -> tuple[Object, int]:
+    def _pod(self, target: Target) -> tuple[Object, int]:
         """The server's pod and how often its container was restarted. Raises `_Away` where the cluster is."""
         try:
             pods = self._pods()
         except Problem as problem:
             raise _Away(str(problem)) from None
-        name = server_config.SERVERS[stack]
+        name = deployment_of(registry.engine(target.engine)).name
         for pod in pods:
             if pod["metadata"]["labels"].get("app.kubernetes.io/name") == name:
                 statuses = pod["status"].get("containerStatuses", [])
                 return pod, sum(status.get("restartCount", 0) for status in statuses)
         raise Problem(f"{name} has no pod any more: kubectl --namespace={NAMESPACE} get pods,events")
 
-    def _record_node(self, stack: str) -> None:
+    def _record_node(self, target: Target) -> None:
         """Node and GPU model into environment.json; different node types spoil the comparison, which is noted."""
-        pod, _ = self._pod(stack)
+        pod, _ = self._pod(target)
         node = self._cluster.find("node", pod["spec"]["nodeName"], None) or {"metadata": {}, "status": {}}
         labels, info = node["metadata"].get("labels", {}), node["status"].get("nodeInfo", {})
         images = [status.get("imageID", "") for status in pod["status"].get("containerStatuses", [])]
@@ -207,9 +226,9 @@ class KubernetesTargets:
             "image": next(iter(images), ""),
         }
         known = self._folder.read("environment.json")
-        known["nodes"] = {**known.get("nodes", {}), stack: found}
+        known["nodes"] = {**known.get("nodes", {}), target.name: found}
         kinds = {(one["instance_type"], one["gpu"]) for one in known["nodes"].values()}
-        note = "the servers ran on different types of nodes: make deploy ARGS=--node-type=… makes them the same"
+        note = values_of(DifferentNodes())
         if len(kinds) > 1 and note not in known["warnings"]:
             known["warnings"].append(note)
         self._folder.write("environment.json", known)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from serving.engines.container import Container, Deployment, Inside, PublishedPort, Readiness
 from serving.engines.engine import Ports
+
+if TYPE_CHECKING:
+    from models.bundle import Bundle
 
 PORTS = Ports(rest=8080, grpc=7070, metrics=8082, management=8081, grpc_management=7071)
 # TorchServe waits for answers under way on gRPC, but not on REST: none may be there when it closes its connections.
@@ -34,6 +37,12 @@ def _ready(states: Sequence[str]) -> bool:
     return bool(states) and all(state == "READY" for state in states)
 
 
+def _model_version(bundle: Bundle) -> str:
+    from serving.engines.torchserve import config
+
+    return config.archive_version(bundle.archive)
+
+
 def _version(_: str) -> str:
     from importlib.metadata import version
 
@@ -54,6 +63,7 @@ CONTAINER = Container(
     environment=_environment,
     readiness=Readiness(PORTS.management, "/models/{model}", _states, _ready),
     version=_version,
+    model_version=_model_version,
     refuse_s=REFUSE_S,
 )
 DEPLOYMENT = Deployment("torchserve", predict="/predictions/{model}/{version}", health="/ping")

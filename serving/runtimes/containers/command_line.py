@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from models.problem import Problem
-from serving.runtimes.containers import base_images, images, registry, stack, wheels
+from serving.runtimes.containers import base_images, compose_project, images, registry, stack, wheels
 from serving.runtimes.containers.images import Build
 from serving.runtimes.containers.stack import Choice, Stack
 
@@ -96,6 +96,6 @@ def _up(options: argparse.Namespace) -> int:
 
 
 def _down(options: argparse.Namespace) -> int:
-    gone = stack.down(options.artifacts)
+    gone = compose_project.down(options.artifacts)
     print(f"removed {len(gone)}: {', '.join(gone)}" if gone else "nothing was up", file=sys.stderr)
     return 0

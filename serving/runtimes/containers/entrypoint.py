@@ -1,6 +1,6 @@
 """What a serving container runs: prove that the model is the exported one, start its server, and drain it on SIGTERM.
 
-    python -m serving.runtimes.containers.entrypoint torchserve|tensorflow-serving|embedded-tfserving
+    python -m serving.runtimes.containers.entrypoint ENGINE
 
 Exit status: 0 after a signal, 1 where the model is not the one of the manifest, else the server's own.
 """
@@ -19,34 +19,34 @@ from pathlib import Path
 from typing import Any
 
 from models.problem import Problem, run
-from serving.runtimes.containers import layout
+from serving.engines.container import Container, Inside
+from serving.engines.engine import ARGUMENTS
+from serving.runtimes.containers import layout, servers
 
 # After SIGTERM the server goes on for this long, unready: whoever routes requests needs the time to notice.
 DRAIN_S = 2.0
-# Then TorchServe refuses REST requests for this long, so that none is under way when it closes its connections: it does
-# not wait for answers on REST, as it does on gRPC. Longer than any batch.
-REFUSE_S = 1.0
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run one engine's server until it ends."""
-    if len(arguments) != 1 or arguments[0] not in layout.ENGINES:
-        raise Problem(f"{' '.join(arguments) or 'no engine'}: use one of {', '.join(layout.ENGINES)}")
-    engine = arguments[0]
-    verify(engine)
+    name = " ".join(arguments)
+    container = servers.named(name)
+    verify(container)
     for flag in (layout.DRAINING, layout.REFUSING):  # a container that is started again keeps its /tmp, unless tmpfs
         flag.unlink(missing_ok=True)
-    return Supervisor(engine, command(engine), environment()).run()
+    inside = find()
+    variables = {**container.environment(inside), **rendered_environment()}
+    return Supervisor(name, container.command(inside), variables).run()
 
 
-def verify(engine: str, manifest: Path = layout.MANIFEST, models: Path = layout.MODELS) -> None:
-    """Compare the SHA-256 of every file that ``engine`` serves with the bundle's manifest; raises `Problem`."""
+def verify(container: Container, manifest: Path = layout.MANIFEST, models: Path = layout.MODELS) -> None:
+    """Compare the SHA-256 of every file that is served with the bundle's manifest; raises `Problem`."""
     try:
         known = json.loads(manifest.read_text())
         model, files = known["model"], known["files"]
     except (OSError, ValueError, KeyError) as error:
         raise Problem(f"{manifest}: no bundle's manifest ({error}); build the image again") from None
-    part, folder = ("torchserve/", models) if engine == "torchserve" else ("savedmodel/", models / model)
+    part, folder = f"{container.part}/", container.model_path(models, model)
     wanted = {name.removeprefix(part): digest for name, digest in files.items() if name.startswith(part)}
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     if not wanted:
@@ -62,27 +62,22 @@ def verify(engine: str, manifest: Path = layout.MANIFEST, models: Path = layout.
     print(f"{model} version {known['version']}: {len(wanted)} files are as exported", flush=True)
 
 
-def command(engine: str, configuration: Path = layout.CONFIG) -> list[str]:
-    """The command line of ``engine``'s server with the files in ``configuration``; raises `Problem`."""
-    if engine == "torchserve":
-        from serving.engines.torchserve import java, server
-
-        os.environ.update(server.scratch_settings(layout.SCRATCH))
-        return server.command_line(java.find(), configuration, layout.MODELS, layout.SCRATCH)
-    flags = _lines(configuration / layout.FLAGS)
-    if engine == "tensorflow-serving":
-        return [layout.TENSORFLOW_MODEL_SERVER, *flags]
-    return [sys.executable, "-m", "serving.engines.embedded_tfserving", *flags]
+def find(configuration: Path = layout.CONFIG) -> Inside:
+    """The container that this process is in, with its configuration in ``configuration``; raises `Problem`."""
+    flags = configuration / ARGUMENTS  # an engine that takes everything from files has none
+    arguments = _lines(flags) if flags.exists() else []
+    return Inside(configuration, layout.MODELS, layout.SCRATCH, arguments)
 
 
-def environment(configuration: Path = layout.CONFIG) -> dict[str, str]:
-    """The variables that the configuration sets for the server."""
+def rendered_environment(configuration: Path = layout.CONFIG) -> dict[str, str]:
+    """The variables that the configuration sets for the server; raises `Problem`."""
     pairs = (line.partition("=") for line in _lines(configuration / layout.ENVIRONMENT))
     return {name: value for name, _, value in pairs}
 
 
 class Supervisor:
-    """The server's parent (process 1 of the container): passes signals on after draining, and reaps orphans.
+    """The parent of an engine's server (process 1 of the container): passes signals on after draining, and reaps
+    orphans.
 
     ``scratch``: the folder that it works in, where it says to the health check and to the handler how far it is.
     """
@@ -91,6 +86,7 @@ class Supervisor:
         self, engine: str, arguments: Sequence[str], variables: Mapping[str, str], scratch: Path = layout.SCRATCH
     ) -> None:
         self._engine, self._asked = engine, False
+        self._refuse_s = servers.named(engine).refuse_s
         self._draining, self._refusing = scratch / layout.DRAINING.name, scratch / layout.REFUSING.name
         inherited = {**os.environ, **variables, "TANDEM_REFUSING": str(self._refusing)}
         try:
@@ -121,9 +117,9 @@ class Supervisor:
         print(f"{signal.Signals(number).name}: unready, serving for {wait:g} s more", flush=True)
         self._draining.touch()
         time.sleep(wait)
-        if self._engine == "torchserve":
+        if self._refuse_s:
             self._refusing.touch()
-            time.sleep(REFUSE_S)
+            time.sleep(self._refuse_s)
         self._server.send_signal(signal.SIGTERM)
 
 

@@ -1,6 +1,6 @@
 """The images' health check: whether the model answers, and the container is not on its way out.
 
-    python -m serving.runtimes.containers.health torchserve|tensorflow-serving|embedded-tfserving
+    python -m serving.runtimes.containers.health ENGINE
 
 Exit status 0: ready; 1: not. Runs every few seconds beside a server that is measured, so it imports next to nothing.
 """
@@ -12,7 +12,7 @@ import socket
 import sys
 from typing import Any
 
-from serving.runtimes.containers import layout
+from serving.runtimes.containers import layout, servers
 
 TIMEOUT_S = 2.0
 
@@ -23,21 +23,14 @@ def main(engine: str) -> int:
         print("draining")
         return 1
     model = json.loads(layout.MANIFEST.read_text())["model"]
-    ports = layout.PORTS[engine]
+    readiness = servers.named(engine).readiness
     try:
-        if engine == "torchserve":
-            answer = get(ports.management, f"/models/{model}")
-            states = [worker["status"] for worker in answer[0]["workers"]]
-            ready = bool(states) and all(state == "READY" for state in states)
-        else:
-            answer = get(ports.rest, f"/v1/models/{model}")
-            states = [version["state"] for version in answer["model_version_status"]]
-            ready = "AVAILABLE" in states
+        states = readiness.states(get(readiness.port, readiness.path.format(model=model)))
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         print(f"no answer: {error}")
         return 1
     print(", ".join(states))
-    return 0 if ready else 1
+    return 0 if readiness.ready(states) else 1
 
 
 def get(port: int, path: str) -> Any:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from serving.engines.torchserve import config as torchserve_config
+from serving.engines import registry
+from serving.engines.engine import Engine, Rendering
 from serving.profile import ServingProfile
-from serving.runtimes.containers import base_images, configuration, docker_cli, wheels
+from serving.runtimes.containers import base_images, configuration, docker_cli, servers, wheels
 
 if TYPE_CHECKING:
     from models.bundle import Bundle
@@ -21,30 +22,55 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[3]
 AT_ONCE = 2  # builds
 MODELS = ("models/__init__.py", "models/bundle.py", "models/problem.py", "models/whole_file.py")
-EMBEDDED_INSTEAD = "make up ARGS=--embedded (make images ARGS=--embedded) runs Tandem's embedded server in its place"
+STAND_IN = "make up ARGS=--embedded (make images ARGS=--embedded) runs {title} in its place"
 OTHER_BASE = "give the engine access to the registry, or have the image under that name (docs/containers.md)"
 
 
 @dataclass(frozen=True)
 class Image:
-    """One of our images: its name below `tandem/`, what its build reads beside the Dockerfile, and of the bundle."""
+    """One of our images: its name below `tandem/`, what its build reads beside the Dockerfile, and of the bundle.
+
+    engine  whose server runs in it; None: the load generator
+    """
 
     name: str
     sources: tuple[str, ...]
     parts: tuple[str, ...]
     packages: bool = True
+    engine: Engine | None = None
 
     @property
     def dockerfile(self) -> str:
         """The Dockerfile's path in the repository."""
         return f"docker/{self.name}.Dockerfile"
 
+    @property
+    def gpu(self) -> bool:
+        """Whether it has a GPU variant."""
+        return self.engine is not None and servers.container_of(self.engine).gpu
 
-TORCHSERVE = Image("torchserve", (*MODELS, "serving"), ("manifest.json", "torchserve"))
-TENSORFLOW_SERVING = Image("tensorflow-serving", (*MODELS, "serving"), ("manifest.json", "savedmodel"), packages=False)
-EMBEDDED = Image("embedded-tfserving", (*MODELS, "serving"), ("manifest.json", "savedmodel"))
+    def bases(self, *, gpu: bool) -> dict[str, str]:
+        """The base images beside Python's: build argument to name in docker/base-images.env."""
+        container = self.engine.container if self.engine else None
+        if container is None or not container.base:
+            return {}
+        return {container.base: container.gpu_base if gpu else container.base}
+
+
 LOADTEST = Image("loadtest", (*MODELS, "serving", "loadtest", "experiments"), ("manifest.json", "reference.npz"))
-IMAGES = (TORCHSERVE, TENSORFLOW_SERVING, EMBEDDED, LOADTEST)
+
+
+def of(engine: Engine) -> Image:
+    """An engine's image; raises `Problem` where it has none."""
+    container = servers.container_of(engine)
+    return Image(
+        container.image, (*MODELS, "serving"), ("manifest.json", container.part), container.packages, engine=engine
+    )
+
+
+def known() -> tuple[Image, ...]:
+    """All our images."""
+    return (*map(of, servers.engines()), LOADTEST)
 
 
 @dataclass(frozen=True)
@@ -57,15 +83,14 @@ class Build:
     registry: str = ""
 
     def tag(self, image: Image, version: int) -> str:
-        """An image's full name for a bundle's version; the loadtest and embedded images have no GPU variant."""
-        suffix = "-gpu" if self.gpu and image in (TORCHSERVE, TENSORFLOW_SERVING) else ""
+        """An image's full name for a bundle's version."""
+        suffix = "-gpu" if self.gpu and image.gpu else ""
         return f"{self.registry}tandem/{image.name}:{version}{suffix}"
 
 
-def chosen(*, embedded: bool, loadtest: bool = True) -> tuple[Image, ...]:
-    """The images of a stack: with the embedded server, or with TensorFlow Serving."""
-    tensorflow = EMBEDDED if embedded else TENSORFLOW_SERVING
-    return (TORCHSERVE, tensorflow, *((LOADTEST,) if loadtest else ()))
+def chosen(*, embedded: bool) -> tuple[Image, ...]:
+    """The images of a whole stack: of its servers (``embedded``, of what stands in for one), and the load generator."""
+    return (*map(of, servers.by_target(embedded=embedded).values()), LOADTEST)
 
 
 def build(bundle: Bundle, images: Iterable[Image], how: Build, artifacts: Path) -> list[str]:
@@ -93,13 +118,15 @@ def sizes(names: Sequence[str]) -> str:
 def _build(bundle: Bundle, image: Image, how: Build, folder: Path) -> str:
     name = how.tag(image, bundle.version)
     if image.packages:
-        wheels.fetch(image.name, how.torch if image is TORCHSERVE else "cpu")
+        wheels.fetch(image.name, how.torch)
     config = folder / f"{bundle.model}-{bundle.version}"
-    if image is not LOADTEST:
-        render(bundle, image.name, ServingProfile(device="gpu" if how.gpu else "cpu"), config / image.name, cores=4)
+    if image.engine:
+        render(bundle, image.engine, ServingProfile(device="gpu" if how.gpu else "cpu"), config, cores=4)
     bases = base_images.variables(digests=how.digests)
     arguments = {
         "PYTHON": base_images.reference("PYTHON", bases),
+        **{argument: base_images.reference(base, bases) for argument, base in image.bases(gpu=how.gpu).items()},
+        "TORCH": how.torch,
         "BUNDLE": "bundle",
         "CONFIG": "config",
         "PIP_NO_INDEX": "1",
@@ -109,11 +136,6 @@ def _build(bundle: Bundle, image: Image, how: Build, folder: Path) -> str:
         "VERSION": str(bundle.version),
         "DIGEST": bundle.digest,
     }
-    if image is TORCHSERVE:
-        arguments["TORCH"] = how.torch
-    if image is TENSORFLOW_SERVING:
-        base = "TENSORFLOW_SERVING_GPU" if how.gpu else "TENSORFLOW_SERVING"
-        arguments["TENSORFLOW_SERVING"] = base_images.reference(base, bases)
     used = _arguments_of(ROOT / image.dockerfile)
     command = [docker_cli.program(), "build", "--file", image.dockerfile, "--tag", name]
     for key, value in arguments.items():
@@ -122,22 +144,26 @@ def _build(bundle: Bundle, image: Image, how: Build, folder: Path) -> str:
     log = _log(image, folder)
     log.parent.mkdir(parents=True, exist_ok=True)
     if _stream([*command, "-"], _context(image, bundle, config), log):
-        pulling = EMBEDDED_INSTEAD if image is TENSORFLOW_SERVING else OTHER_BASE
-        raise docker_cli.explain(f"building {name}", log.read_text("utf-8", "replace"), pulling=pulling)
+        raise docker_cli.explain(f"building {name}", log.read_text("utf-8", "replace"), pulling=_without_base(image))
     return name
+
+
+def _without_base(image: Image) -> str:
+    """What to do where a base image cannot be pulled."""
+    stand_in = registry.stand_in(image.engine) if image.engine else None
+    return STAND_IN.format(title=stand_in.title) if stand_in and stand_in.container else OTHER_BASE
 
 
 def _log(image: Image, folder: Path) -> Path:
     return folder / f"{image.name}-build.log"
 
 
-def render(
-    bundle: Bundle, engine: str, profile: ServingProfile, folder: Path, *, cores: int
-) -> configuration.Rendering:
-    """Write what ``engine``'s container reads in /config, for ``bundle`` and ``profile``, into ``folder``."""
-    version = torchserve_config.archive_version(bundle.archive)
-    rendering = configuration.render(engine, profile, model=bundle.model, model_version=version, cores=cores)
-    configuration.write(engine, rendering, profile, folder)
+def render(bundle: Bundle, engine: Engine, profile: ServingProfile, folder: Path, *, cores: int) -> Rendering:
+    """Write what ``engine``'s container reads in /config, for ``bundle`` and ``profile``, below ``folder``."""
+    container = servers.container_of(engine)
+    version = container.model_version(bundle)
+    rendering = configuration.render(engine, profile, model=bundle.model, version=version, cores=cores)
+    configuration.write(rendering, folder / container.image)
     return rendering
 
 
@@ -178,7 +204,7 @@ def _context(image: Image, bundle: Bundle, config: Path) -> dict[str, Path]:
         lock = f"docker/requirements/{image.name}.lock"
         files[lock] = ROOT / lock
         files.update(_below(ROOT / "docker" / "wheels" / image.name, f"docker/wheels/{image.name}"))
-    if image is not LOADTEST:
+    if image.engine:
         files.update(_below(config / image.name, f"config/{image.name}"))
     for part in image.parts:
         files.update(_below(bundle.folder / part, f"bundle/{part}"))

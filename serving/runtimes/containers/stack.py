@@ -1,4 +1,4 @@
-"""The stack on Docker Compose: up, healthy, described; and down, with nothing left."""
+"""The stack on Docker Compose: up, healthy, described."""
 
 from __future__ import annotations
 
@@ -15,31 +15,24 @@ from typing import TYPE_CHECKING, Any
 from models.problem import Problem
 from serving import ports
 from serving.cores import split_cores
-from serving.engines.tensorflow_serving import config as tensorflow_serving
+from serving.engines.engine import Engine, Rendering
 from serving.profile import ServingProfile
-from serving.runtimes.containers import base_images, docker_cli, images, layout
+from serving.runtimes.containers import base_images, compose_project, docker_cli, images, published, servers
 from serving.runtimes.containers.docker_cli import Compose
-from serving.runtimes.containers.images import ROOT, Build
-from serving.target import STACKS, Target
+from serving.runtimes.containers.images import Build
+from serving.runtimes.containers.servers import container_of
+from serving.target import Caveat, Target
 
 if TYPE_CHECKING:
     from models.bundle import Bundle
 
-PROJECT = "tandem"
 READY_S = 180.0
+USUAL_METRICS_PATH = "/metrics"  # Prometheus' default
 MONITORING = ("alertmanager", "prometheus", "grafana")
-# variable -> (default, service, purpose); an environment variable of that name wins
-PORTS = {
-    "TANDEM_TORCHSERVE_REST_PORT": (8080, "torchserve", "TorchServe's REST API"),
-    "TANDEM_TORCHSERVE_GRPC_PORT": (7070, "torchserve", "TorchServe's gRPC API"),
-    "TANDEM_TORCHSERVE_METRICS_PORT": (8082, "torchserve", "TorchServe's metrics"),
-    "TANDEM_TENSORFLOW_REST_PORT": (8501, "tensorflow", "TensorFlow Serving's REST API"),
-    "TANDEM_TENSORFLOW_GRPC_PORT": (8500, "tensorflow", "TensorFlow Serving's gRPC API"),
-    "TANDEM_PROMETHEUS_PORT": (9090, "prometheus", "Prometheus"),
-    "TANDEM_ALERTMANAGER_PORT": (9093, "alertmanager", "Alertmanager"),
-    "TANDEM_GRAFANA_PORT": (3000, "grafana", "Grafana"),
-    "TANDEM_LOCUST_PORT": (8089, "loadtest", "Locust's web page"),
-}
+
+
+State = dict[str, Any]
+"""What `docker inspect` says of a container."""
 
 
 @dataclass(frozen=True)
@@ -58,16 +51,18 @@ class Choice:
     memory: str = "4g"
     build: Build = field(default_factory=Build)
 
-    def engine(self, stack: str) -> str:
-        """The engine, which is the service's name, that serves a stack."""
-        if stack == "pytorch":
-            return "torchserve"
-        return "embedded-tfserving" if self.embedded else "tensorflow-serving"
+    @property
+    def servers(self) -> dict[str, Engine]:
+        """What is up where no experiment says it, by the names of their targets."""
+        return servers.by_target(embedded=self.embedded)
 
     @property
     def services(self) -> list[str]:
         """The services to start, in order."""
-        return [*(self.engine(stack) for stack in STACKS), *(one for one in MONITORING if one not in self.without)]
+        return [
+            *(container_of(one).image for one in self.servers.values()),
+            *(one for one in MONITORING if one not in self.without),
+        ]
 
 
 class Stack:
@@ -77,20 +72,20 @@ class Stack:
         docker_cli.require_engine()
         self.bundle, self.choice, self._artifacts = bundle, choice, artifacts
         self.folder = (artifacts / "containers").resolve()
-        self.project = project or os.environ.get("COMPOSE_PROJECT_NAME") or PROJECT
-        self.config = self.folder / (self.project if self.project != PROJECT else "config")
+        self.project = compose_project.name(project)
+        self.config = self.folder / (self.project if self.project != compose_project.DEFAULT else "config")
         self.server_cores, self.generator_cores = split_cores(sorted(os.sched_getaffinity(0)))
-        self.ports = {name: _port(name, default) for name, (default, *_) in PORTS.items()}
-        self.compose = Compose(self.project, compose_files(choice.gpu), self._variables())
+        self.ports = published.chosen()
+        self.compose = Compose(self.project, compose_project.files(choice.gpu), self._variables())
 
     def up(self) -> None:
         """Build what is missing, start everything, and return when all of it is healthy; raises `Problem`."""
         if self.choice.gpu:
             require_gpu()
         self.require_ports()
-        self.require_images()
-        for stack in STACKS:
-            self.configure(stack, ServingProfile(device="gpu" if self.choice.gpu else "cpu"))
+        chosen = self.choice.servers
+        self.require_images(chosen.values())
+        renderings = {name: self.configure(engine, self.default_profile) for name, engine in chosen.items()}
         self._write_scrape_targets()
         self._write_variables()
         services = self.choice.services
@@ -101,13 +96,20 @@ class Stack:
             pulling='give the engine access to the registry, or leave it out: ARGS="--without grafana"',
         )
         self.wait_until_healthy(services)
-        targets = [self.target(stack).to_dict() for stack in STACKS]
+        targets = [
+            self.target(name, engine, self.default_profile, renderings[name]).to_dict()
+            for name, engine in chosen.items()
+        ]
         (self.folder / "targets.json").write_text(json.dumps(targets, indent=2) + "\n")
 
-    def require_images(self) -> None:
-        """Build the servers' images where they are missing."""
-        wanted = images.chosen(embedded=self.choice.embedded, loadtest=False)
-        names = {self.choice.build.tag(image, self.bundle.version): image for image in wanted}
+    @property
+    def default_profile(self) -> ServingProfile:
+        """What servers get where no experiment says it."""
+        return ServingProfile(device="gpu" if self.choice.gpu else "cpu")
+
+    def require_images(self, engines: Iterable[Engine]) -> None:
+        """Build the images of these servers where they are missing."""
+        names = {self.choice.build.tag(image, self.bundle.version): image for image in map(images.of, engines)}
         present = docker_cli.images_present(*names)
         missing = [image for name, image in names.items() if name not in present or not self.holds_bundle(name)]
         if missing:
@@ -120,45 +122,44 @@ class Stack:
             f"sha256:{self.bundle.digest}"
         )
 
-    def configure(self, stack: str, profile: ServingProfile) -> images.configuration.Rendering:
+    def configure(self, engine: Engine, profile: ServingProfile) -> Rendering:
         """Render a server's configuration into the folder that its container mounts; returns the rendering."""
-        engine = self.choice.engine(stack)
         cores = len(self.server_cores) or len(os.sched_getaffinity(0))
-        return images.render(self.bundle, engine, profile, self.config / engine, cores=cores)
+        return images.render(self.bundle, engine, profile, self.config, cores=cores)
 
-    def start_alone(self, stack: str) -> None:
-        """Have a fresh container of this stack's server, and the other stack's stopped."""
-        others = [self.choice.engine(other) for other in STACKS if other != stack]
-        self.compose.run("stop", *others, doing="docker compose stop")
-        engine = self.choice.engine(stack)
-        self.compose.run("up", "-d", "--no-deps", "--force-recreate", engine, doing="docker compose up")
+    def start_alone(self, engine: Engine) -> None:
+        """Have a fresh container of this engine's server, and every other server's stopped."""
+        service = container_of(engine).image
+        others = [one for one in self.servers_with_container() if one != service]
+        if others:
+            self.compose.run("stop", *others, doing="docker compose stop")
+        self.compose.run("up", "-d", "--no-deps", "--force-recreate", service, doing="docker compose up")
 
-    def target(self, stack: str, rendering: images.configuration.Rendering | None = None) -> Target:
-        """A running server as clients on this machine see it.
+    def servers_with_container(self) -> list[str]:
+        """The services of servers that have a container, running or not."""
+        known = [container_of(one).image for one in servers.engines()]
+        return [service for service in known if self.compose.container(service)]
+
+    def target(self, name: str, engine: Engine, profile: ServingProfile, rendering: Rendering) -> Target:
+        """A running server as clients on this machine see it; ``rendering``: what it was given of ``profile``.
 
         At its container's own address, where that can be reached: the published ports lead through Docker's proxy
         process, which would be measured, too.
         """
-        engine = self.choice.engine(stack)
-        rendering = rendering or self.configure(stack, ServingProfile())
-        inside = layout.PORTS[engine]
-        address = self.address(engine)
-        notes = list(rendering.notes)
+        container = container_of(engine)
+        inside = container.ports
+        address = self.address(container.image)
+        caveats: tuple[Caveat, ...] = ()
         if address and ports.answers(address, inside.grpc):
             grpc, rest, metrics = (f"{address}:{port}" for port in (inside.grpc, inside.rest, inside.metrics))
         else:
-            notes.append("Containers cannot be reached at their own address: requests pass through Docker's proxy.")
-            prefix = "TANDEM_TORCHSERVE" if stack == "pytorch" else "TANDEM_TENSORFLOW"
-            published = {kind: self.ports.get(f"{prefix}_{kind}_PORT", 0) for kind in ("GRPC", "REST", "METRICS")}
-            grpc, rest, metrics = (
-                f"{ports.LOOPBACK}:{port}"
-                for port in (published["GRPC"], published["REST"], published["METRICS"] or published["REST"])
-            )
-        path = "/metrics" if stack == "pytorch" else tensorflow_serving.METRICS_PATH
+            caveats = (Caveat.DOCKER_PROXY,)
+            outside = {one.port: f"{ports.LOOPBACK}:{self.ports[one.variable]}" for one in container.published}
+            grpc, rest, metrics = (outside[port] for port in (inside.grpc, inside.rest, inside.metrics))
         return Target(
-            name=stack,
-            engine=engine,
-            engine_version=self._engine_version(stack),
+            name=name,
+            engine=engine.id,
+            engine_version=self._engine_version(engine),
             runtime="container",
             model=self.bundle.model,
             version=self.bundle.version,
@@ -166,10 +167,11 @@ class Stack:
             classes=self.bundle.classes,
             grpc=grpc,
             rest=rest,
-            metrics=f"http://{metrics}{path}",
+            metrics=f"http://{metrics}{engine.metrics_path}",
             cores=self.server_cores,
-            settings=rendering.settings,
-            notes=tuple(notes),
+            knobs=rendering.knobs,
+            max_batch_size=profile.max_batch_size,
+            caveats=caveats,
         )
 
     def address(self, service: str) -> str | None:
@@ -178,7 +180,7 @@ class Stack:
         networks = (state or {}).get("NetworkSettings", {}).get("Networks", {})
         return next((one["IPAddress"] for one in networks.values() if one["IPAddress"]), None)
 
-    def inspect(self, service: str) -> dict[str, Any] | None:
+    def inspect(self, service: str) -> State | None:
         """What Docker knows of a service's container; None where it has none."""
         container = self.compose.container(service)
         if container is None:
@@ -218,18 +220,10 @@ class Stack:
 
     def require_ports(self) -> None:
         """Raise `Problem` where a port that a service of this stack will publish is taken by somebody else."""
-        services = self.choice.services
-        for name, (_, service, purpose) in PORTS.items():
-            wanted = self.choice.engine("tensorflow") if service == "tensorflow" else service
-            if wanted in services and self.compose.container(wanted) is None:
-                port = self.ports[name]
-                try:
-                    ports.require_free(port, purpose)
-                except Problem:
-                    raise Problem(
-                        f"port {port} for {purpose} is taken: stop what uses it (ss -ltnp shows it), or choose "
-                        f"another: {name}=... make up"
-                    ) from None
+        for one in published.known():
+            service = one.by(self.choice.services)
+            if service and self.compose.container(service) is None:
+                published.require_free(one, self.ports[one.variable])
 
     def _variables(self) -> dict[str, str]:
         every = sorted(os.sched_getaffinity(0))
@@ -256,64 +250,21 @@ class Stack:
 
     def _write_scrape_targets(self) -> None:
         entries = []
-        for stack in STACKS:
-            engine = self.choice.engine(stack)
-            labels = {"server": engine}
-            if stack == "tensorflow":
-                labels["__metrics_path__"] = tensorflow_serving.METRICS_PATH
-            entries.append({"targets": [f"{engine}:{layout.PORTS[engine].metrics}"], "labels": labels})
+        for engine in self.choice.servers.values():
+            container = container_of(engine)
+            labels = {"server": engine.id}
+            if engine.metrics_path != USUAL_METRICS_PATH:
+                labels["__metrics_path__"] = engine.metrics_path
+            entries.append({"targets": [f"{container.image}:{container.ports.metrics}"], "labels": labels})
         folder = self.config / "prometheus"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "serving.json").write_text(json.dumps(entries, indent=2) + "\n")
 
-    def _engine_version(self, stack: str) -> str:
-        from importlib.metadata import version
-
-        if stack == "pytorch":
-            return f"{version('torchserve')} (torch {version('torch').partition('+')[0]})"
-        if self.choice.embedded:
-            return f"tensorflow {version('tensorflow')}"
-        name = "TENSORFLOW_SERVING_GPU" if self.choice.gpu else "TENSORFLOW_SERVING"
-        return base_images.variables()[f"{name}_IMAGE"].rpartition(":")[2]
-
-
-def down(artifacts: Path, project: str | None = None) -> list[str]:
-    """Stop a project and remove its containers, networks and volumes; returns what was there. Raises `Problem`."""
-    docker_cli.require_engine()
-    project = project or os.environ.get("COMPOSE_PROJECT_NAME") or PROJECT
-    before = left(project)
-    # Compose wants every variable, though nothing of them matters here; profiles are named, or v1 leaves theirs.
-    variables = {**base_images.variables(), "COMPOSE_PROFILES": "embedded,loadtest,gpu"}
-    Compose(project, compose_files(gpu=True), variables).run(
-        "down", "--volumes", "--remove-orphans", doing="docker compose down"
-    )
-    folder = artifacts / "containers"
-    (folder / "targets.json").unlink(missing_ok=True)
-    if project != PROJECT:
-        shutil.rmtree(folder / project, ignore_errors=True)
-    if still := left(project):
-        raise Problem(f"still there: {', '.join(still)}; remove them with docker")
-    return before
-
-
-def left(project: str) -> list[str]:
-    """The containers, networks and volumes of a project, by kind and name."""
-    found = []
-    label = f"label=com.docker.compose.project={project}"
-    for kind, command in (
-        ("container", ("ps", "--all", "--format", "{{.Names}}")),
-        ("network", ("network", "ls", "--format", "{{.Name}}")),
-        ("volume", ("volume", "ls", "--format", "{{.Name}}")),
-    ):
-        names = docker_cli.docker(*command, "--filter", label).stdout.split()
-        found += [f"{kind} {name}" for name in names]
-    return found
-
-
-def compose_files(gpu: bool) -> list[Path]:
-    """The Compose files of a stack."""
-    names = ["compose.yaml", *(["compose.gpu.yaml"] if gpu else [])]
-    return [ROOT / "docker" / name for name in names]
+    def _engine_version(self, engine: Engine) -> str:
+        known = base_images.variables()
+        bases = images.of(engine).bases(gpu=self.choice.gpu).values()
+        tags = [known[f"{base}_IMAGE"].rpartition(":")[2] for base in bases]
+        return container_of(engine).version(next(iter(tags), ""))
 
 
 def require_gpu() -> None:
@@ -328,17 +279,5 @@ def require_gpu() -> None:
 
 def describe(stack: Stack) -> str:
     """Where everything is, for people."""
-    lines = []
-    for name, (_, service, purpose) in PORTS.items():
-        wanted = stack.choice.engine("tensorflow") if service == "tensorflow" else service
-        if wanted in stack.choice.services:
-            scheme = "" if "GRPC" in name else "http://"
-            lines.append(f"  {purpose:<32} {scheme}localhost:{stack.ports[name]}")
-    return "\n".join(lines)
-
-
-def _port(name: str, default: int) -> int:
-    text = os.environ.get(name, str(default))
-    if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise Problem(f"{name}={text}: use a port from 1 to 65535")
-    return int(text)
+    shown = [one for one in published.known() if one.by(stack.choice.services)]
+    return "\n".join(f"  {one.purpose:<32} {one.url(stack.ports[one.variable])}" for one in shown)

@@ -13,8 +13,9 @@ from models.bundle import Bundle
 from models.problem import Problem
 from serving import wire_parity
 from serving.client import Client, RequestFailed
-from serving.runtimes.kubernetes import endpoints, plan, preflight, rollout, server_config
+from serving.runtimes.kubernetes import endpoints, plan, preflight, rollout
 from serving.runtimes.kubernetes.kubectl import NAMESPACE, Cluster, Object, explain
+from serving.runtimes.kubernetes.servers import deployments
 from serving.runtimes.kubernetes.settings import Record, Settings, identity
 
 Say = Callable[[str], None]
@@ -93,22 +94,22 @@ def _prune(cluster: Cluster, before: Record | None, objects: Sequence[Object], s
 
 
 def prove(cluster: Cluster, settings: Settings, bundle: Bundle, say: Say) -> None:
-    """One prediction on each protocol of both servers, then wire parity, through a port-forward. Raises `Problem`."""
-    for stack in server_config.SERVERS:
-        with endpoints.forwarded(cluster, endpoints.inside(cluster, settings, stack)) as (target, _):
+    """One prediction on each protocol of every server, then wire parity, through a port-forward. Raises `Problem`."""
+    for name, engine in settings.servers.items():
+        with endpoints.forwarded(cluster, endpoints.inside(cluster, settings, name, engine)) as (target, _):
             image = np.zeros((1, *bundle.input_shape), np.uint8)
             with Client(target, timeout_s=30) as client:
                 for protocol in PROTOCOLS:
                     try:
                         best = int(client.predict(protocol, image)[0].argmax())
                     except RequestFailed as error:
-                        raise Problem(f"{stack} runs, but does not answer a {protocol} prediction: {error}") from None
-                    say(f"{stack}: {protocol} answers (a black image is class {bundle.class_names[best]!r})")
+                        raise Problem(f"{name} runs, but does not answer a {protocol} prediction: {error}") from None
+                    say(f"{name}: {protocol} answers (a black image is class {bundle.class_names[best]!r})")
             with _some_samples(bundle) as reference:
                 figures = wire_parity.check(target, reference, protocols=PROTOCOLS)
             worst = max(one.max_abs_diff for one in figures.values())
             samples = next(iter(figures.values())).samples
-            say(f"{stack}: wire parity over {samples} test images, largest difference {worst:.1e}")
+            say(f"{name}: wire parity over {samples} test images, largest difference {worst:.1e}")
 
 
 @contextlib.contextmanager
@@ -137,8 +138,7 @@ def roll(cluster: Cluster, record: Record, settings: Settings, folder: Path, *, 
         back = plan.render(old, folder)
         keep = Record(old, record.previous_version, tuple(map(identity, back)))
         cluster.apply([*back, keep.to_object()])
-        servers = rollout.deployments(server_config.SERVERS.values())
-        rollout.wait(cluster, servers, timeout_s=timeout_s, say=say)
+        rollout.wait(cluster, rollout.deployments(deployments()), timeout_s=timeout_s, say=say)
         raise Problem(
             f"version {settings.version} did not roll out, both servers serve version {old.version} again: {problem}",
             problem.details,

@@ -8,18 +8,16 @@ import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from serving.profile import ServingProfile
 from serving.runtimes.containers import images as containers
 from serving.runtimes.kubernetes import images, kubectl, server_config
 from serving.runtimes.kubernetes.kubectl import NAMESPACE, Object
+from serving.runtimes.kubernetes.servers import deployment_of, deployments
 from serving.runtimes.kubernetes.settings import K8S, Settings
 
 VERSION_ANNOTATION = "tandem.dev/model-version"
-OUR_IMAGES = ("torchserve", "tensorflow-serving", "loadtest")
 
 
 def render(settings: Settings, folder: Path) -> list[Object]:
@@ -30,39 +28,39 @@ def render(settings: Settings, folder: Path) -> list[Object]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     _write_kustomization(settings, folder, {})
-    cores = math.floor(cpu_limit(kubectl.build(folder)))
     names = server_config.write(
-        ServingProfile.from_dict({**settings.profile, "device": "gpu" if settings.gpu else "cpu"}),
+        settings.servers.values(),
+        settings.serving_profile,
         folder,
         model=settings.model,
         version=settings.version,
         input_shape=settings.input_shape,
-        cores=max(1, cores),
+        cores=cores(kubectl.build(folder)),
     )
     _write_kustomization(settings, folder, names)
     return sorted(kubectl.build(folder), key=lambda one: one["kind"] != "Namespace")
 
 
 def image(settings: Settings, name: str) -> str:
-    """The reference of one of our images: as it is built and pushed."""
-    known = {one.name: one for one in containers.IMAGES}
-    if name == "tensorflow-serving" and settings.embedded:
-        name = "embedded-tfserving"
-    return images.how(settings).tag(known[name], settings.version)
+    """The reference of one of our images, by the name that the manifests have: as it is built and pushed."""
+    of_servers = {deployment_of(one).name: containers.of(one) for one in settings.servers.values()}
+    return images.how(settings).tag(of_servers.get(name, containers.LOADTEST), settings.version)
 
 
-def cpu_limit(objects: list[Object]) -> float:
+def cores(objects: Iterable[Object]) -> int:
+    """The CPUs that a server's configuration is rendered for: those that one replica of each may use."""
+    return max(1, math.floor(cpu_limit(objects)))
+
+
+def cpu_limit(objects: Iterable[Object]) -> float:
     """The CPUs that one replica of a server may use."""
     return min(quantity(container(one)["resources"]["limits"]["cpu"]) for one in servers(objects))
 
 
 def servers(objects: Iterable[Object]) -> list[Object]:
-    """The two servers' Deployments."""
-    return [
-        one
-        for one in objects
-        if one["kind"] == "Deployment" and one["metadata"]["name"] in server_config.SERVERS.values()
-    ]
+    """The servers' Deployments."""
+    names = deployments()
+    return [one for one in objects if one["kind"] == "Deployment" and one["metadata"]["name"] in names]
 
 
 def demand(objects: Iterable[Object]) -> dict[str, float]:
@@ -111,12 +109,12 @@ def quantity(text: str) -> float:
 
 def _write_kustomization(settings: Settings, folder: Path, names: dict[str, list[str]]) -> None:
     k8s = os.path.relpath(K8S, folder.resolve())
-    content: dict[str, Any] = {
+    content: Object = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "resources": [f"{k8s}/overlays/{settings.overlay}"],
         "components": [f"{k8s}/components/{component}" for component in settings.components],
-        "images": [_image(settings, name) for name in OUR_IMAGES],
+        "images": [_image(settings, name) for name in (*deployments(), containers.LOADTEST.name)],
         "configMapGenerator": [
             {
                 "name": f"{name}-config",
@@ -138,8 +136,8 @@ def _image(settings: Settings, name: str) -> dict[str, str]:
     return {"name": f"tandem/{name}", "newName": new_name, "newTag": tag}
 
 
-def _server_patch(settings: Settings) -> dict[str, Any]:
-    operations: list[dict[str, Any]] = [
+def _server_patch(settings: Settings) -> Object:
+    operations: list[Object] = [
         # JSON pointers write "/" as "~1".
         {
             "op": "add",

@@ -5,17 +5,27 @@ from __future__ import annotations
 import itertools
 import json
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
+from serving.engines.engine import Engine, Rendering
 from serving.profile import ServingProfile
-from serving.runtimes.containers import configuration, layout
+from serving.runtimes.containers import configuration
+from serving.runtimes.kubernetes.servers import by_target, deployment_of
 
 BASE = Path(__file__).resolve().parents[3] / "k8s" / "base"
-SERVERS = {"pytorch": "torchserve", "tensorflow": "tensorflow-serving"}  # stack to the name of its Deployment
 CONNECTION_AGE_S = 20.0  # shorter than preStop's sleep by what a gRPC client needs to notice (see deployment.yaml)
 
 
+def render(engine: Engine, profile: ServingProfile, *, model: str, version: int, cores: int) -> Rendering:
+    """The native configuration of ``engine`` in a pod; ``cores`` is a server's CPU limit."""
+    return configuration.render(
+        engine, profile, model=model, version=str(version), cores=cores, connection_age_s=CONNECTION_AGE_S
+    )
+
+
 def write(
+    engines: Iterable[Engine],
     profile: ServingProfile,
     folder: Path,
     *,
@@ -28,29 +38,17 @@ def write(
 
     ``cores`` is a server's CPU limit; ``input_shape`` (H, W, C) that of the blank image which the probes send.
     """
-    urls = {
-        "torchserve": (f"/predictions/{model}/{version}", "/ping"),
-        "tensorflow-serving": (
-            f"/v1/models/{model}/versions/{version}:predict",
-            f"/v1/models/{model}/versions/{version}",
-        ),
-    }
     names = {}
-    for engine, (predict, health) in urls.items():
-        rendering = configuration.render(
-            engine,
-            profile,
-            model=model,
-            model_version=str(version),
-            cores=cores,
-            connection_age_s=CONNECTION_AGE_S,
-        )
-        place = folder / engine
-        configuration.write(engine, rendering, profile, place)
+    for engine in engines:
+        deployment = deployment_of(engine)
+        place = folder / deployment.name
+        configuration.write(render(engine, profile, model=model, version=version, cores=cores), place)
+        predict = deployment.predict.format(model=model, version=version)
+        health = deployment.health.format(model=model, version=version)
         # Bytes as they are: an HTTP request's lines end in CR LF.
         (place / "predict.http").write_bytes(_post(predict, _blank(input_shape)).encode())
         (place / "health.http").write_bytes(_get(health).encode())
-        names[engine] = sorted(path.name for path in place.iterdir())
+        names[deployment.name] = sorted(path.name for path in place.iterdir())
     return names
 
 
@@ -58,17 +56,13 @@ def checked_in() -> dict[Path, bytes]:
     """The files in k8s/base that are rendered from the default profile: so ``kubectl kustomize`` needs no Python."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        names = write(ServingProfile(), folder, model="convnet", version=1, input_shape=(32, 32, 3), cores=4)
+        engines = by_target(embedded=False).values()
+        names = write(engines, ServingProfile(), folder, model="convnet", version=1, input_shape=(32, 32, 3), cores=4)
         return {
-            BASE / engine / "config" / file: (folder / engine / file).read_bytes()
-            for engine, files in names.items()
+            BASE / name / "config" / file: (folder / name / file).read_bytes()
+            for name, files in names.items()
             for file in files
         }
-
-
-def ports(stack: str) -> layout.Ports:
-    """The ports that a stack's pods listen on."""
-    return layout.PORTS[SERVERS[stack]]
 
 
 def _blank(input_shape: tuple[int, int, int]) -> str:

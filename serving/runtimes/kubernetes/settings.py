@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from models.problem import Problem
+from serving.engines.engine import Engine
 from serving.profile import ServingProfile
+from serving.runtimes.kubernetes import servers
 from serving.runtimes.kubernetes.kubectl import NAMESPACE, Cluster, Object
 
 K8S = Path(__file__).resolve().parents[3] / "k8s"
@@ -54,6 +56,25 @@ class Settings:
     def with_version(self, version: int) -> Settings:
         """The same deployment of another model version."""
         return replace(self, version=version)
+
+    @property
+    def servers(self) -> dict[str, Engine]:
+        """The engines that it deploys, by the names of their targets."""
+        return servers.by_target(embedded=self.embedded)
+
+    def runs(self, engine: Engine) -> Engine:
+        """What it deploys where ``engine`` is asked for: that one, or what stands in for it. Raises `Problem`."""
+        deployed = list(self.servers.values())
+        found = next((one for one in deployed if engine.id in (one.id, one.stands_in_for)), None)
+        if found is None:
+            there = ", ".join(one.id for one in deployed)
+            raise Problem(f"{engine.id} is not deployed, but {there}: make deploy, or name another engine")
+        return found
+
+    @property
+    def serving_profile(self) -> ServingProfile:
+        """The tuning that its servers are given."""
+        return ServingProfile.from_dict({**self.profile, "device": "gpu" if self.gpu else "cpu"})
 
     @property
     def gpu(self) -> bool:

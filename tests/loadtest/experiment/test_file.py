@@ -216,13 +216,9 @@ def test_a_target_has_a_name_an_engine_and_a_tuning_of_its_own():
             "mine.toml:4: target.unbatched: two tables",
         ),
         (
-            ("[profile]", "runtime = 'container'\n[profile]"),
-            "mine.toml:8: target.unbatched: runtime = 'container' has one "
-            "server of each engine, all under [profile]: name it in targets, without a table",
-        ),
-        (
             ("[profile]", "runtime = 'kubernetes'\n[profile]"),
-            "mine.toml:8: target.unbatched: runtime = 'kubernetes' has one ",
+            "mine.toml:8: target.unbatched: runtime = 'kubernetes' has one "
+            "server of each engine, all under [profile]: name it in targets, without a table",
         ),
     ],
 )
