@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,8 +47,21 @@ def test_both_targets_see_the_same_arrivals_and_repetitions_see_others():
     assert len(set(seeds.values())) == len(seeds) / 2
 
 
-def test_the_plan_depends_on_the_seed_alone():
-    assert plan.blocks(FIXED) == plan.blocks(FIXED)
+def test_the_saved_experiment_repeats_order_and_arrivals_in_any_process(tmp_path):
+    file = tmp_path / "experiment.toml"
+    file.write_text(FIXED.to_toml())
+    code = "import sys; from loadtest.experiment import file, plan; print(plan.blocks(file.load(sys.argv[1])))"
+    done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == repr(plan.blocks(FIXED))
+
+
+def test_another_seed_gives_another_order_and_other_arrivals_of_the_same_trials():
+    one, other = plan.blocks(FIXED), plan.blocks(replace(FIXED, seed=FIXED.seed + 1))
+    orders = [[trial.id for block in blocks for trial in block.trials] for blocks in (one, other)]
+    assert orders[0] != orders[1]
+    assert set(orders[0]) == set(orders[1])
+    seeds = [{trial.seed for block in blocks for trial in block.trials} for blocks in (one, other)]
+    assert not seeds[0] & seeds[1]
 
 
 def test_ladder_is_set_by_the_slower_target_and_rounded_for_people():
