@@ -253,7 +253,9 @@ def _prepared(
         cores=len(os.sched_getaffinity(0)),
         connection_age_s=CONNECTION_AGE_S * options.scale,
     )
-    rendering = engine.render(options.profile, [Served(bundle.model, str(bundle.version), str(models))], site)
+    rendering = engine.render(
+        options.profile, [Served(bundle.model, container.model_version(bundle), str(models))], site
+    )
     rendering.write(folder)
     inside = Inside(folder, models, scratch, rendering.arguments)
     return inside, {**rendering.environment, **container.environment(inside)}

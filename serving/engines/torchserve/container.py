@@ -38,9 +38,9 @@ def _ready(states: Sequence[str]) -> bool:
 
 
 def _model_version(bundle: Bundle) -> str:
-    from serving.engines.torchserve import config
+    from serving.engines.torchserve import rendering
 
-    return config.archive_version(bundle.archive)
+    return rendering.archive_version(bundle.archive)
 
 
 def _version(_: str) -> str:

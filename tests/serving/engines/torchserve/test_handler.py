@@ -14,7 +14,7 @@ from ts.context import Context, RequestProcessor
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 
 from serving.engines.embedded_tfserving.metrics import LATENCY_BOUNDS
-from serving.engines.torchserve import config, handler
+from serving.engines.torchserve import handler, rendering
 
 IMAGES = np.random.default_rng(3).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
 
@@ -38,7 +38,7 @@ def context(tmp_path, monkeypatch):
     monkeypatch.setattr(handler, "FLUSH_SECONDS", 3600)
     traced = torch.jit.trace(Classifier().eval(), torch.zeros(2, 32, 32, 3, dtype=torch.uint8))
     torch.jit.save(torch.jit.freeze(traced.eval()), str(tmp_path / "model.pt"))
-    (tmp_path / "metrics.yaml").write_text(config.METRICS_YAML)
+    (tmp_path / "metrics.yaml").write_text(rendering.METRICS_YAML)
     metrics = MetricsCacheYamlImpl(str(tmp_path / "metrics.yaml"))
     metrics.initialize_cache()
     manifest = {"model": {"serializedFile": "model.pt", "modelVersion": "7"}}
@@ -243,7 +243,7 @@ def test_the_handler_sends_what_the_metrics_file_declares(context, caplog):
     run(classifier, context, raw(IMAGES[:1]), BAD["no bytes"])
     classifier.metrics.flush()
     declared = {
-        one["name"]: one["dimensions"] for one in yaml.safe_load(config.METRICS_YAML)["model_metrics"]["counter"]
+        one["name"]: one["dimensions"] for one in yaml.safe_load(rendering.METRICS_YAML)["model_metrics"]["counter"]
     }
     sent = {
         name: [pair.split(":")[0] for pair in labels.split(",")]
