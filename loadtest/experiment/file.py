@@ -31,13 +31,12 @@ from loadtest.experiment.target_specs import TargetSpec
 from loadtest.experiment.toml_lines import line_of
 from loadtest.generator.arrivals import Shape
 from models.problem import Problem
-from serving.engines import registry
 from serving.profile import ServingProfile
 from serving.target import PROTOCOLS
 
 BUILT_IN = Path(__file__).resolve().parents[2] / "experiments"
 RUNTIMES = ("process", "container", "kubernetes", "remote")
-# Their images hold one model, and they have one server of each engine, all under one profile.
+# Their images hold one model.
 ONE_MODEL_RUNTIMES = ("container", "kubernetes")
 # Shares of several models may leave this much over: thirds are 0.333.
 SHARES_TOLERANCE = 0.005
@@ -112,14 +111,18 @@ class Experiment:
         names = self.target_names
         if not names or len(set(names)) != len(names):
             raise Problem(f"targets = {list(names)}: name each once")
+        engines: set[str] = set()
         for target in self.targets:
             target.tuned(self.profile)
-            if self.runtime == "kubernetes" and not target.is_shorthand:
+            if self.runtime != "kubernetes":
+                continue
+            if target.profile:
+                raise Problem(f"target.{target.name}.profile: a cluster's servers share one: use [profile] alone")
+            if target.engine in engines:
                 raise Problem(
-                    f"target.{target.name}: runtime = {self.runtime!r} has one server of each engine, all under "
-                    f"[profile]: name it in targets, without a table ({', '.join(registry.DEFAULT_TARGETS)}), or use "
-                    "runtime = 'process'"
+                    f"target.{target.name}: a cluster has one server of {target.engine}: leave one target out"
                 )
+            engines.add(target.engine)
 
     def _check_models(self) -> None:
         if not self.models:

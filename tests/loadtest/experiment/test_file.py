@@ -217,14 +217,20 @@ def test_a_target_has_a_name_an_engine_and_a_tuning_of_its_own():
         ),
         (
             ("[profile]", "runtime = 'kubernetes'\n[profile]"),
-            "mine.toml:8: target.unbatched: runtime = 'kubernetes' has one "
-            "server of each engine, all under [profile]: name it in targets, without a table",
+            "mine.toml:11: target.unbatched.profile: a cluster's servers share one: use [profile] alone",
         ),
     ],
 )
 def test_a_target_that_cannot_be_is_refused_with_its_line(change, message):
     assert change[0] in THREE
     assert refused(THREE.replace(*change)).startswith(message)
+
+
+def test_a_cluster_has_one_server_of_each_engine():
+    twice = "runtime = 'kubernetes'\ntargets = ['tensorflow', 'again']\n[[target]]\nname = 'again'\n"
+    message = "mine.toml:3: target.again: a cluster has one server of tensorflow-serving: leave one target out"
+    assert refused(f"{twice}engine = 'tensorflow-serving'\n") == message
+    assert experiment.parse(f"{twice}engine = 'torchserve'\n").target_names == ("tensorflow", "again")
 
 
 def test_the_tables_alone_are_the_targets_in_their_order():
