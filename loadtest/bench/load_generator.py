@@ -66,8 +66,8 @@ class TrivialServer:
         self.address = f"127.0.0.1:{process.stdout.readline().strip()}"
         self._pid = process.pid
         self.target = Target(
-            name="pytorch",
-            engine="torchserve",  # whose calls it answers,
+            name="trivial",
+            engine="torchserve",  # whose calls it answers
             engine_version="1",
             runtime="process",
             model="trivial",

@@ -12,19 +12,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = (
-    "torch",
-    "torchserve",
-    "tensorflow",
-    "tensorflow-serving-api",
-    "onnx",
-    "onnxruntime",
-    "grpcio",
-    "locust",
-    "gevent",
-    "prometheus-client",
-    "numpy",
-)
+from serving.engines import registry
+
+# Beside those of the engines.
+LIBRARIES = ("onnx", "onnxruntime", "grpcio", "locust", "gevent", "prometheus-client", "numpy")
 
 
 def punctuality(cores: Sequence[int], seconds: float = 1.0) -> dict[str, Any]:
@@ -66,11 +57,16 @@ def describe() -> dict[str, Any]:
         "os": _first("/etc/os-release", "PRETTY_NAME", "=") or platform.system(),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "libraries": {name: version for name in LIBRARIES if (version := _version(name))},
+        "libraries": {name: version for name in _libraries() if (version := _version(name))},
         "git_commit": _git_commit(),
         "load_average_at_start": [round(value, 2) for value in os.getloadavg()],
         "started_at": time.time(),
     }
+
+
+def _libraries() -> tuple[str, ...]:
+    engines = (name for engine in registry.all() for name in engine.packages)
+    return tuple(dict.fromkeys([*engines, *LIBRARIES]))
 
 
 def _version(library: str) -> str | None:

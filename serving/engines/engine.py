@@ -213,12 +213,14 @@ class Engine(Protocol):
     """What a reader must know before using its figures, in a sentence or two: that it is a stand-in, that its project
     is archived. Empty: nothing."""
     default_target: str
-    """The name of a target that runs this engine where the experiment gives none, unique: "pytorch"."""
+    """The name of a target that runs this engine where the experiment gives none, unique."""
     program: str
     """The name of the server's own program, looked up on the PATH unless the user names one; empty: it comes with
     Tandem's packages, and always runs."""
     module: str
     """The module whose ``main`` is the server itself, where it is one of our own; else empty."""
+    packages: tuple[str, ...]
+    """The Python packages whose versions are to be recorded with its figures."""
     protocols: tuple[str, ...]
     """Of `serving.target.PROTOCOLS`, those that it speaks."""
     dialect: Path | None

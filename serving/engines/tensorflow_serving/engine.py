@@ -31,6 +31,7 @@ class TensorFlowServing:
     default_target = "tensorflow"
     program = "tensorflow_model_server"
     module = ""
+    packages: tuple[str, ...] = ("tensorflow", "tensorflow-serving-api")
     protocols: tuple[str, ...] = ("grpc", "rest", "rest-binary")
     dialect: Path | None = Path(__file__).with_name("metrics.toml")
     metrics_path = "/monitoring/prometheus/metrics"

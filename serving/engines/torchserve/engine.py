@@ -30,6 +30,7 @@ class TorchServe:
     default_target = "pytorch"
     program = ""
     module = ""
+    packages: tuple[str, ...] = ("torch", "torchserve")
     protocols: tuple[str, ...] = ("grpc", "rest", "rest-binary")
     dialect: Path | None = Path(__file__).with_name("metrics.toml")
     metrics_path = "/metrics"

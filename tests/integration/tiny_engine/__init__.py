@@ -28,6 +28,7 @@ class TinyOnnx:
     default_target = "onnx"
     program = ""
     module = ""
+    packages: tuple[str, ...] = ("onnxruntime",)
     protocols: tuple[str, ...] = ("grpc", "rest")
     dialect: Path | None = None
     metrics_path = ""
