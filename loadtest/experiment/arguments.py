@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from loadtest.experiment import file as experiments
 
@@ -27,7 +26,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fresh", action="store_true", help="start a new run even where an unfinished one could go on")
 
 
-def overrides(options: argparse.Namespace) -> dict[str, Any]:
+def overrides(options: argparse.Namespace) -> dict[str, object]:
     """What the command line gives, dotted key to value. Raises `Problem`."""
     named = {key: getattr(options, key) for key in ("model", "dataset", "seed")}
     given = {key: value for key, value in named.items() if value is not None}

@@ -37,7 +37,7 @@ def load_running(
     """
     targets = serve.load_targets(targets_file)
     versions = _served(targets, targets_file)
-    fixed: dict[str, Any] = {"runtime": "remote"}
+    fixed: dict[str, object] = {"runtime": "remote"}
     experiment = experiments.load(name, {**overrides, **fixed})
     if len(versions) == 1 and not experiment.models:
         fixed["model"] = next(iter(versions))

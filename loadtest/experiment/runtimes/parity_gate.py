@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import msgspec
 
@@ -11,6 +10,28 @@ from loadtest.experiment.run_folder import RunFolder
 from models.bundle import Bundle
 from serving import wire_parity
 from serving.target import Target
+from serving.wire_parity import Agreement
+
+FILE = "wire-parity.json"
+
+
+class Proof(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What wire-parity.json says of one model.
+
+    samples    of the test split, all of which were compared
+    tolerance  of a probability
+    targets    target → protocol → how its answers agreed
+    """
+
+    samples: int = 0
+    tolerance: float = 0.0
+    targets: dict[str, dict[str, Agreement]] = {}
+
+
+class Proofs(Proof, frozen=True, kw_only=True, omit_defaults=True):
+    """wire-parity.json: of the only model, or of each of several by its name."""
+
+    models: dict[str, Proof] = {}
 
 
 class ParityGate:
@@ -21,31 +42,30 @@ class ParityGate:
 
     def prove(self, target: Target, now: Callable[[str], None]) -> None:
         """Record the target, and send the whole test split through each of its models unless that has been done in this
-        run."""
+        run. Raises `Problem` where it answers what the model does not."""
         others = [known for known in self._folder.read("targets.json", []) if known["name"] != target.name]
         self._folder.write("targets.json", [*others, target.to_dict()])
-        known = self._folder.read("wire-parity.json", {})
+        known = msgspec.convert(self._folder.read(FILE, {}), Proofs, strict=False)  # samples are keys, and so text
         first, *beside = self._bundles
         if beside:
-            models = known.get("models", {})
-            proven = {one.model: self._proven(models.get(one.model, {}), target, one, now) for one in self._bundles}
-            self._folder.write("wire-parity.json", {"models": proven})
+            models = {one.model: known.models.get(one.model, Proof()) for one in self._bundles}
+            proven = {one.model: self._prove(models[one.model], target, one, now) for one in self._bundles}
+            self._write(Proofs(models=proven))
         else:
-            self._folder.write("wire-parity.json", self._proven(known, target, first, now))
+            self._write(self._prove(known, target, first, now))
         samples = self._folder.path / "wire-samples.npz"
         if not samples.exists():
             wire_parity.save_examples(first.reference, samples)
 
-    def _proven(
-        self, known: dict[str, Any], target: Target, bundle: Bundle, now: Callable[[str], None]
-    ) -> dict[str, Any]:
-        """What is known of one model, this target's figures included."""
-        targets = known.get("targets", {})
-        if target.name in targets:
+    def _prove(self, known: Proof, target: Target, bundle: Bundle, now: Callable[[str], None]) -> Proof:
+        """What is known of one model, with this target's figures."""
+        if target.name in known.targets:
             return known
         what = f" of {bundle.model}" if len(self._bundles) > 1 else ""
         now(f"{target.name}: wire parity{what} over the whole test split")
         figures = wire_parity.check(target.asked_for(bundle), bundle.reference, protocols=self._protocols)
         samples = next(iter(figures.values())).samples
-        proven = {**targets, target.name: msgspec.to_builtins(figures, str_keys=True)}
-        return {"samples": samples, "tolerance": wire_parity.TOLERANCE, "targets": proven}
+        return Proof(samples=samples, tolerance=wire_parity.TOLERANCE, targets={**known.targets, target.name: figures})
+
+    def _write(self, proof: Proof) -> None:
+        self._folder.write(FILE, msgspec.to_builtins(proof, str_keys=True))
