@@ -15,6 +15,7 @@ import pytest
 
 from models.problem import Problem
 from serving import ports
+from serving.engines import registry
 from serving.engines.engine import Knob, KnobKind, Ports
 from serving.profile import ServingProfile
 from serving.runtimes.process import launch
@@ -69,6 +70,16 @@ def test_the_target_answers_on_both_protocols_and_says_what_it_is(bundle, progra
         assert Path(flags["monitoring_config_file"]).is_file()
         assert "threads: 3" in lines
     assert not psutil.pid_exists(running.process.pid)
+
+
+def test_a_target_may_have_any_name_and_its_engine_is_said(bundle, program, tmp_path):
+    engine = registry.engine("tensorflow-serving")
+    programs = {engine.id: program}
+    profile = ServingProfile(max_batch_size=1, queue_capacity=1)
+    with launch.start("unbatched", bundle, profile, tmp_path / "run", engine=engine, programs=programs) as running:
+        target = running.target
+        assert (target.name, target.engine, target.max_batch_size) == ("unbatched", engine.id, 1)
+        assert {knob.name: knob.asked for knob in target.knobs if knob.asked is not None} == profile.to_dict()
 
 
 def test_a_server_that_dies_while_starting_shows_its_last_words(bundle, program, tmp_path):
