@@ -14,15 +14,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from loadtest.analysis import statistics, validity, wording
+from loadtest.analysis import statistics, validity
+from loadtest.analysis.records import Capacity, Interval, OpenEnd, WhyOpen
 from loadtest.analysis.saved_run import SavedTrial
 from loadtest.experiment import slo as slo_of_trial
 from loadtest.experiment.capacity_search import Thresholds, Try
-
-Figures = dict[str, Any]
-Bracket = tuple[float | None, float | None]
+from loadtest.experiment.file import Slo
+from loadtest.experiment.records import SearchRecord, values_of
 
 # The lag at which a threshold is ruled out: one in eighty is so wrongly, where one trial in ten errs.
 RULED_OUT = 2
@@ -41,11 +40,11 @@ class Vote:
     counted: bool
 
 
-def votes(trials: Sequence[SavedTrial], slo: dict[str, float]) -> list[Vote]:
+def votes(trials: Sequence[SavedTrial], slo: Slo) -> list[Vote]:
     """The votes of a run's ladder and capacity trials. Of a trial that is not valid only overload counts; a rung of the
     ladder is valid, as everywhere, where all of its repetitions are."""
     asked = [trial for trial in trials if trial.key[2] in ("ladder", "capacity")]
-    silent = [bool(slo_of_trial.says_nothing(trial.record, slo["p99_ms"])) for trial in asked]
+    silent = [bool(slo_of_trial.says_nothing(values_of(trial.record), slo.p99_ms)) for trial in asked]
     broken = [bool(validity.faults(trial, overload=False)) for trial in asked]
     rungs = {
         trial.key
@@ -56,72 +55,64 @@ def votes(trials: Sequence[SavedTrial], slo: dict[str, float]) -> list[Vote]:
     for trial, says_nothing, is_broken in zip(asked, silent, broken, strict=True):
         met = None
         if not (says_nothing or is_broken or trial.key in rungs):
-            met = not slo_of_trial.why_missed(trial.record, slo["p99_ms"], slo["error_ratio"])
+            met = not slo_of_trial.why_missed(values_of(trial.record), slo.p99_ms, slo.error_ratio)
         target, protocol, scenario, rate = trial.key
-        repetition = int(trial.record.get("repetition", 1))
+        repetition = trial.record.repetition
         found.append(Vote(target, protocol, scenario, repetition, rate, met, counted=not says_nothing))
     return found
 
 
-def of(cast: Sequence[Vote], searches: Sequence[Figures], slo: dict[str, float]) -> list[Figures]:
-    """One entry for each target and protocol.
-
-    scenario   "capacity" where a search was made, else "ladder"
-    max_rate   the highest offered rate that meets the SLO; None where no tested rate does
-    bracket    [max_rate, the rate above it that does not], its end None where no tested rate missed
-    confirmed  both ends of a search's bracket were repeated and said the same; a ladder's: they were repeated
-    ci95       its 95 % interval (see above); an end is None where no tested rate sets a bound
-    why_open   for each such end, a sentence that says why
-    """
-    latest: dict[tuple[str, str], Figures] = {}
-    for search in sorted(searches, key=lambda one: int(one["repetition"])):
-        latest[search["target"], search["protocol"]] = search
+def of(cast: Sequence[Vote], searches: Sequence[SearchRecord], slo: Slo) -> tuple[Capacity, ...]:
+    """One entry for each target and protocol (see above for its interval)."""
+    latest: dict[tuple[str, str], SearchRecord] = {}
+    for search in sorted(searches, key=lambda one: one.repetition):
+        latest[search.target, search.protocol] = search
     groups: dict[tuple[str, str], list[Vote]] = {}
     for vote in cast:
         groups.setdefault((vote.target, vote.protocol), []).append(vote)
     searched = {key: [one for one in group if one.scenario == "capacity"] for key, group in groups.items()}
     reach = _reach([searched[key] for key in latest if key in searched])
-    return [_one(*key, group, latest.get(key), reach, slo) for key, group in groups.items()]
+    return tuple(_one(*key, group, latest.get(key), reach, slo) for key, group in groups.items())
 
 
 def _one(
-    target: str, protocol: str, group: Sequence[Vote], search: Figures | None, reach: float, slo: dict[str, float]
-) -> Figures:
+    target: str, protocol: str, group: Sequence[Vote], search: SearchRecord | None, reach: float, slo: Slo
+) -> Capacity:
     own = [one for one in group if one.scenario == ("capacity" if search else "ladder")]
     used = _usable(own)
     top, above = Thresholds(used).bracket(1, 1)
     if search:
         sound = all(one.met is not None for one in own if one.counted)
-        confirmed = search["confirmed"] and sound
+        confirmed = search.confirmed and sound
         if sound:
-            top, above = search["low"], search["high"]
+            top, above = search.low, search.high
     else:
         tried = [one.rate for one in used]
         ends = [end for end in (top, above) if end is not None]
         confirmed = bool(ends) and all(tried.count(end) > 1 for end in ends)
     # What the ladder says counts, too, but it does not open what the search has bounded.
     ci95 = _interval((_usable(group), used), (top, above), reach if search else 0.0)
-    return {
-        "target": target,
-        "protocol": protocol,
-        "scenario": "capacity" if search else "ladder",
-        "slo": {"p99_ms": slo["p99_ms"], "error_ratio": slo["error_ratio"]},
-        "max_rate": top,
-        "bracket": [top, above],
-        "confirmed": confirmed,
-        "out_of_time": bool(search and search["out_of_time"]),
-        "ci95": ci95,
-        "why_open": _why_open(group, ci95),
-        "tested_rates": sorted({one.rate for one in group}),
-    }
+    return Capacity(
+        target=target,
+        protocol=protocol,
+        scenario="capacity" if search else "ladder",
+        slo=slo,
+        max_rate=top,
+        bracket=(top, above),
+        confirmed=confirmed,
+        out_of_time=bool(search and search.out_of_time),
+        ci95=ci95,
+        open_ends=tuple(_open_ends(group, ci95)),
+        tested_rates=tuple(sorted({one.rate for one in group})),
+    )
 
 
 def _usable(group: Sequence[Vote]) -> list[Try]:
     return [Try(one.rate, one.met) for one in group if one.met is not None]
 
 
-def _interval(evidence: Sequence[Sequence[Try]], bracket: Bracket, reach: float) -> list[float | None]:
-    """[low, high] around a bracket, from the first of these collections of trials that sets each bound."""
+def _interval(evidence: Sequence[Sequence[Try]], bracket: Interval, reach: float) -> Interval:
+    """(low, high) around a bracket, from the first of these collections of trials that sets each bound."""
     ends = [Thresholds(tries).bracket(RULED_OUT, RULED_OUT) for tries in evidence]
     low = next((low for low, _ in ends if low is not None), None)
     high = next((high for _, high in ends if high is not None), None)
@@ -130,7 +121,7 @@ def _interval(evidence: Sequence[Sequence[Try]], bracket: Bracket, reach: float)
         low = min(low, top or low) * math.exp(-reach)
     if high is not None:
         high = max(high, above or high) * math.exp(reach)
-    return [low, high]
+    return low, high
 
 
 def _reach(searches: Sequence[Sequence[Vote]]) -> float:
@@ -157,24 +148,18 @@ def _reach(searches: Sequence[Sequence[Vote]]) -> float:
     return statistics.student_t(degrees) * math.sqrt((squares / degrees + within / brackets) / fewest)
 
 
-def _why_open(group: Sequence[Vote], ci95: Sequence[float | None]) -> list[str]:
+def _open_ends(group: Sequence[Vote], ci95: Interval) -> list[OpenEnd]:
     rates = sorted({one.rate for one in group})
     used = _usable(group)
-    why = []
+    found = []
     if not used:
-        return ["no trial is valid, so nothing bounds the capacity"]
+        return [OpenEnd(WhyOpen.NOTHING_VALID)]
     if ci95[0] is None:
         met = max((one.rate for one in used if one.met), default=None)
-        why.append(
-            f"no lower bound: no rate from {wording.rate(rates[0])} on met the SLO"
-            if met is None
-            else f"no lower bound: {wording.rate(met)} met the SLO, but not so often that it could not be chance"
-        )
+        found.append(OpenEnd(WhyOpen.NO_RATE_MET, rates[0]) if met is None else OpenEnd(WhyOpen.SELDOM_MET, met))
     if ci95[1] is None:
         missed = min((one.rate for one in used if not one.met), default=None)
-        why.append(
-            f"no upper bound: no rate up to {wording.rate(rates[-1])} missed the SLO"
-            if missed is None
-            else f"no upper bound: {wording.rate(missed)} missed the SLO, but not so often that it could not be chance"
+        found.append(
+            OpenEnd(WhyOpen.NO_RATE_MISSED, rates[-1]) if missed is None else OpenEnd(WhyOpen.SELDOM_MISSED, missed)
         )
-    return why
+    return found

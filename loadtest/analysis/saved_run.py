@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
-import tomllib
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from loadtest.analysis import run_files
+from loadtest.analysis.records import Environment, ExperimentInfo, WireParity
+from loadtest.analysis.run_files import Manifest, ModelTime, SavedTarget, WireResult, WireResults
 from loadtest.analysis.statistics import Intervals, read_intervals
+from loadtest.experiment import records as saved
+from loadtest.experiment.records import SearchRecord, ServerFigures, TrialRecord, WarmUpRecord
 from loadtest.experiment.run_folder import manifest_name
-from loadtest.generator.trial_files import model_log
 from models.problem import Problem
 
-Values = dict[str, Any]
+# (target, protocol, scenario, offered rate)
+Key = tuple[str, str, str, float]
 
 
 @dataclass(frozen=True)
@@ -32,26 +33,26 @@ class SavedTrial:
     """
 
     folder: Path
-    record: Values
-    warm_up: Values | None
-    server: Values | None
+    record: TrialRecord
+    warm_up: WarmUpRecord | None
+    server: ServerFigures | None
 
     @property
-    def key(self) -> tuple[str, str, str, float]:
+    def key(self) -> Key:
         """(target, protocol, scenario, offered rate): equal for repetitions of one measurement."""
         record = self.record
-        return record["target"], record["protocol"], record.get("scenario", "ladder"), float(record["offered_rate"])
+        return record.target, record.protocol, record.scenario, record.offered_rate
 
     @property
     def seconds(self) -> int:
         """Measured seconds, rounded up to whole ones."""
-        return max(1, math.ceil(self.record["duration_s"]))
+        return max(1, math.ceil(self.record.duration_s))
 
     def intervals(self, model: str = "") -> Intervals:
         """The latency histograms by the second, of one of several models or of all requests. Raises `Problem` for a
         missing or damaged log."""
-        path = model_log(self.folder, model) if model else self.folder / "latency.hlog"
-        return read_intervals(path, self.seconds)
+        name = f"latency-{model}.hlog" if model else "latency.hlog"
+        return read_intervals(self.folder / name, self.seconds)
 
     def timeline(self) -> list[dict[str, float | None]]:
         """timeline.csv, a row a second; empty where there is none. Cells that hold no number are None."""
@@ -66,50 +67,59 @@ class SavedTrial:
 class SavedRun:
     """A run's folder as values; what a run did not save is empty or None.
 
-    manifest   of the model, or the first of several; `manifests`: of each, by name, where there are several
+    manifest     of the model, or the first of several; `manifests`: of each, by name, where there are several
+    model_times  target → the model's own time on its engine
     """
 
     folder: Path
-    experiment: Values
+    experiment: ExperimentInfo
     experiment_text: str
-    environment: Values
-    manifest: Values | None
-    wire_parity: Values | None
-    targets: list[Values]
+    environment: Environment
+    manifest: Manifest | None
+    manifests: dict[str, Manifest | None]
+    wire_parity: WireResults | None
+    targets: list[SavedTarget]
     trials: list[SavedTrial]
-    searches: list[Values]
-    model_times: Values
-    manifests: Values
+    searches: list[SearchRecord]
+    model_times: dict[str, ModelTime]
 
     @property
     def mix(self) -> dict[str, float]:
         """The models and their shares of the requests, where the experiment has several; else empty."""
-        return dict(self.experiment.get("models") or {})
+        return self.experiment.models
 
     @property
-    def stacks(self) -> list[str]:
+    def target_names(self) -> list[str]:
         """The targets in the experiment's order, then any others that were measured."""
-        asked = [str(name) for name in self.experiment.get("targets", [])]
-        return list(dict.fromkeys([*asked, *(trial.key[0] for trial in self.trials)]))
+        return list(dict.fromkeys([*self.experiment.targets, *(trial.key[0] for trial in self.trials)]))
 
     @property
-    def wire_targets(self) -> Values:
-        """What wire parity found of each target: of the model, or of the first of several; empty where not saved."""
-        parity = self.wire_parity or {}
-        if self.mix:
-            parity = (parity.get("models") or {}).get(next(iter(self.mix))) or {}
-        return parity.get("targets") or {}
+    def protocols(self) -> list[str]:
+        """The protocols in the experiment's order, then any others that were measured."""
+        return list(dict.fromkeys([*self.experiment.protocols, *sorted(trial.key[1] for trial in self.trials)]))
 
-    def target(self, stack: str) -> Values:
-        """The saved `Target` of a stack; empty where it never came up."""
-        return next((target for target in self.targets if target.get("name") == stack), {})
+    def wire(self, model: str = "") -> WireResult | None:
+        """What wire parity found, of one of several models or of the only one; None where not saved."""
+        if self.wire_parity is None:
+            return None
+        return self.wire_parity.models.get(model) if model else self.wire_parity
+
+    @property
+    def wire_targets(self) -> dict[str, dict[str, WireParity]]:
+        """What wire parity found of each target: of the model, or of the first of several; empty where not saved."""
+        found = self.wire(next(iter(self.mix), ""))
+        return found.targets if found else {}
+
+    def target(self, name: str) -> SavedTarget:
+        """A target as it was saved; empty where it never came up."""
+        return next((target for target in self.targets if target.name == name), SavedTarget())
 
     def samples(self) -> dict[str, np.ndarray] | None:
         """wire-samples.npz: some test images with labels and the reference's probabilities; None where not saved."""
         path = self.folder / "wire-samples.npz"
         try:
-            with np.load(path) as saved:
-                return {name: saved[name] for name in ("indices", "images", "labels", "probabilities")}
+            with np.load(path) as kept:
+                return {name: kept[name] for name in ("indices", "images", "labels", "probabilities")}
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
@@ -120,8 +130,8 @@ class SavedRun:
         found: dict[str, tuple[str, str]] = {}
         for path in sorted((self.folder / "servers").glob("*/**/*")):
             relative = path.relative_to(self.folder)
-            stack = relative.parts[1].rpartition("-")[0] or relative.parts[1]
-            name = "/".join([stack, *relative.parts[2:]])
+            target = relative.parts[1].rpartition("-")[0] or relative.parts[1]
+            name = "/".join([target, *relative.parts[2:]])
             if path.is_file() and path.suffix in CONFIGURATION and path.stat().st_size < 100_000 and name not in found:
                 found[name] = (str(relative), path.read_text(errors="replace"))
         return list(found.values())
@@ -134,58 +144,38 @@ def load(folder: Path) -> SavedRun:
     """Read a run. Raises `Problem` for a folder that is no run, and for a damaged file, by name."""
     if not folder.is_dir():
         raise Problem(f"{folder}: no such run; name a folder under results/")
-    text = _text(folder / "experiment.toml")
-    if text is None:
+    asked = run_files.experiment(folder / "experiment.toml")
+    if asked is None:
         raise Problem(f"{folder}: no experiment.toml in it, so it is not a run; name a folder under results/")
-    try:
-        experiment = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise Problem(f"{folder / 'experiment.toml'}: not valid TOML: {error}") from error
-    models = list(experiment.get("models") or {})
+    experiment, text = asked
+    models = list(experiment.models)
     return SavedRun(
         folder=folder,
         experiment=experiment,
         experiment_text=text,
-        environment=_json(folder / "environment.json") or {},
-        manifest=_json(folder / manifest_name()),
-        manifests={name: _json(folder / manifest_name(name if number else "")) for number, name in enumerate(models)},
-        wire_parity=_json(folder / "wire-parity.json"),
-        targets=_json(folder / "targets.json") or [],
+        environment=run_files.environment(folder / "environment.json"),
+        manifest=run_files.read(folder / manifest_name(), Manifest),
+        manifests={
+            name: run_files.read(folder / manifest_name(name if number else ""), Manifest)
+            for number, name in enumerate(models)
+        },
+        wire_parity=run_files.read(folder / "wire-parity.json", WireResults),
+        targets=run_files.targets(folder / "targets.json"),
         trials=[_trial(folder, path) for path in sorted((folder / "trials").glob("[!.]*/trial.json"))],
-        searches=[_json(path) for path in sorted((folder / "searches").glob("[!.]*/search.json"))],
-        model_times=_json(folder / "model-time.json") or {},
+        searches=[saved.read_search(path) for path in sorted((folder / "searches").glob("[!.]*/search.json"))],
+        model_times=run_files.read(folder / "model-time.json", dict[str, ModelTime]) or {},
     )
 
 
 def _trial(folder: Path, path: Path) -> SavedTrial:
-    record = _json(path)
-    for key in ("target", "protocol", "offered_rate", "duration_s", "requests"):
-        if not isinstance(record, Mapping) or key not in record:
-            raise Problem(f"{path}: no {key!r} in it; delete the folder and run again to repeat the trial")
-    warm_up = record.get("warm_up")
+    record = saved.read_trial(path)
+    warm_up, server = folder / "warm-ups" / str(record.warm_up) / "warm-up.json", path.parent / "server.json"
     return SavedTrial(
         folder=path.parent,
         record=record,
-        warm_up=_json(folder / "warm-ups" / str(warm_up) / "warm-up.json") if warm_up else None,
-        server=_json(path.parent / "server.json"),
+        warm_up=saved.read_warm_up(warm_up) if record.warm_up and warm_up.exists() else None,
+        server=saved.read_server(server) if server.exists() else None,
     )
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text()
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise Problem(f"{path}: cannot be read ({error})") from error
-
-
-def _json(path: Path) -> Any:
-    text = _text(path)
-    try:
-        return None if text is None else json.loads(text)
-    except ValueError as error:
-        raise Problem(f"{path}: not valid JSON ({error}); run the experiment again") from error
 
 
 def _rows(path: Path) -> list[dict[str, float | None]]:

@@ -47,7 +47,7 @@ class Intervals:
 
 
 @dataclass(frozen=True)
-class Measurement:
+class LatencyCounts:
     """All repetitions of one measurement over common buckets.
 
     values_ms    [buckets] the highest latency that each bucket stands for, ascending
@@ -132,7 +132,7 @@ def bucket_ms(buckets: Counts) -> Floats:
     return (((sub_bucket + 1) << exponent) - 1) / 1000.0
 
 
-def combine(repetitions: Sequence[Intervals]) -> Measurement:
+def combine(repetitions: Sequence[Intervals]) -> LatencyCounts:
     """Put the repetitions of one measurement on common buckets."""
     buckets = np.unique(np.concatenate([item.buckets for item in repetitions]))
     aligned = []
@@ -140,7 +140,7 @@ def combine(repetitions: Sequence[Intervals]) -> Measurement:
         counts = np.zeros((len(item.counts), len(buckets)), dtype=np.int64)
         counts[:, np.searchsorted(buckets, item.buckets)] = item.counts
         aligned.append(counts)
-    return Measurement(bucket_ms(buckets), tuple(aligned))
+    return LatencyCounts(bucket_ms(buckets), tuple(aligned))
 
 
 def quantiles(values: Floats, counts: NDArray[Any], shares: Sequence[float]) -> Floats:
@@ -206,7 +206,7 @@ class Resampled:
 
 
 def resample(
-    measurement: Measurement,
+    measurement: LatencyCounts,
     shares: Mapping[str, float],
     rates: Mapping[str, Sequence[Floats]] | None = None,
     *,
@@ -351,8 +351,8 @@ def deviations(item: Resampled, between: Spread, seed: Sequence[int] = (0,)) -> 
     return within + mean
 
 
-def interval(estimate: float, deviation: Floats) -> list[float] | None:
-    """The 95 % interval [low, high] around an estimate; None where there is nothing to base it on.
+def interval(estimate: float, deviation: Floats) -> tuple[float, float] | None:
+    """The 95 % interval (low, high) around an estimate; None where there is nothing to base it on.
 
     Symmetric on the scale of the deviations: with few blocks it covers closer to 95 % of the time than an equal-tailed
     interval (Hall 1988, "On Symmetric Bootstrap Confidence Intervals").
@@ -361,7 +361,7 @@ def interval(estimate: float, deviation: Floats) -> list[float] | None:
     if not math.isfinite(estimate) or len(known) < len(deviation) * 0.99:
         return None
     reach = float(np.quantile(np.abs(known), LEVEL))
-    return [estimate - reach, estimate + reach]
+    return estimate - reach, estimate + reach
 
 
 def p_value(difference: float, deviation: Floats) -> float | None:
@@ -389,7 +389,7 @@ class Ratio:
     """A ratio with its 95 % interval and p-value; an end is None where the data set no bound."""
 
     ratio: float
-    ci95: list[float | None] | None
+    ci95: tuple[float | None, float | None] | None
     p_value: float | None
 
 
@@ -402,13 +402,13 @@ def ratio_of_bounded(first: float, its: Sequence[float | None], second: float, o
     low = None if down is None else math.exp(difference - down)
     high = None if up is None else math.exp(difference + up)
     if not difference:
-        return Ratio(first / second, [low, high], 1.0)
+        return Ratio(first / second, (low, high), 1.0)
     towards = down if difference > 0 else up
     if towards is None:
-        return Ratio(first / second, [low, high], None)
+        return Ratio(first / second, (low, high), None)
     normal = NormalDist()
     z = normal.inv_cdf((1 + LEVEL) / 2) * abs(difference) / towards if towards else math.inf
-    return Ratio(first / second, [low, high], 2 * (1 - normal.cdf(z)) if math.isfinite(z) else 0.0)
+    return Ratio(first / second, (low, high), 2 * (1 - normal.cdf(z)) if math.isfinite(z) else 0.0)
 
 
 def _reach(*ends: tuple[float, float | None]) -> float | None:

@@ -1,144 +1,168 @@
-"""When a measurement counts: the rules of measurement, each a sentence when it is broken."""
+"""When a measurement counts: the rules of measurement, and which of them a trial breaks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
-from loadtest.analysis import wording
+import msgspec
+
+from loadtest.analysis.records import (
+    AnswersDiffer,
+    ArrivalsDropped,
+    BusyGenerator,
+    ExportDiffers,
+    ExportParity,
+    NoAnswer,
+    NoExportParity,
+    NotCompared,
+    Notice,
+    NotSettled,
+    Parity,
+    SentLate,
+    SlipUnknown,
+    TrialRepeated,
+    UnsteadyWarmUp,
+    WarmUpRepeated,
+    WhyInvalid,
+    WhyNotProven,
+    WrongAnswers,
+)
+from loadtest.analysis.run_files import Gate, Manifest, WireResult
 from loadtest.analysis.saved_run import SavedTrial
+from loadtest.experiment.records import ServerDied
 from loadtest.experiment.slip import allowed_ms
 
 FEWEST_BEYOND = 10
 BUSY_GENERATOR = 0.9
-NOTABLY_STOLEN = 0.01
 SHARES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
+TOLERANCE = 1e-4  # of parity, where the bundle does not say
+
+_Reason = TypeVar("_Reason")
 
 
-def faults(trial: SavedTrial, *, overload: bool = True) -> list[str]:
-    """Why a trial may not be used, one sentence each; empty for a valid one. ``overload``: also what a server does that
-    is only overloaded, which makes its latencies meaningless, and yet says that it cannot take the rate."""
+def faults(trial: SavedTrial, *, overload: bool = True) -> list[WhyInvalid]:
+    """Why a trial may not be used; empty for a valid one. ``overload``: also what a server does that is only
+    overloaded, which makes its latencies meaningless, and yet says that it cannot take the rate."""
     record = trial.record
-    requests = record["requests"]
-    found = []
-    slip = (record.get("schedule_slip_ms") or {}).get("p99")
-    p50 = (record.get("latency_ms") or {}).get("p50")
-    allowed = allowed_ms(p50)
-    if slip is None and requests.get("sent"):
-        found.append("the generator did not record its schedule slip, so it cannot prove that it kept its schedule")
+    requests = record.requests
+    found: list[WhyInvalid] = []
+    slip = record.schedule_slip_ms.p99 if record.schedule_slip_ms else None
+    allowed = allowed_ms(record.latency_ms.p50)
+    if slip is None and requests.sent:
+        found.append(SlipUnknown())
     elif slip is not None and slip > allowed:
-        found.append(
-            f"the generator sent late: schedule slip p99 was {wording.milliseconds(slip)}, "
-            f"allowed are {wording.setting(round(allowed, 2), 'ms')}{_stolen(record.get('cpu_stolen') or 0)}"
-        )
-    if overload and (dropped := requests.get("dropped")):
-        found.append(
-            f"{wording.count(dropped)} arrivals were dropped because {wording.count(record.get('max_in_flight'))} "
-            "requests were already in flight"
-        )
-    if wrong := record.get("wrong"):
-        found.append(f"{wording.count(wrong)} of {wording.count(record.get('checked'))} checked answers were wrong")
-    found += [str(note) for note in record.get("notes") or [] if "died" in str(note)]
-    if overload and not requests.get("ok"):
-        found.append("no request was answered correctly, so there is no latency to report")
-    if trial.warm_up and not trial.warm_up.get("steady", True):
-        cap = wording.seconds(trial.warm_up.get("seconds"))
-        found.append(f"the warm-up was not steady when it reached its cap of {cap}, so a warming server was measured")
+        found.append(SentLate(slip, allowed, record.cpu_stolen or 0.0))
+    if overload and requests.dropped:
+        found.append(ArrivalsDropped(requests.dropped, record.max_in_flight))
+    if record.wrong:
+        found.append(WrongAnswers(record.wrong, record.checked))
+    found += [note for note in record.notes if isinstance(note, ServerDied)]
+    if overload and not requests.ok:
+        found.append(NoAnswer())
+    if trial.warm_up and not trial.warm_up.steady:
+        found.append(UnsteadyWarmUp(trial.warm_up.seconds))
     return found
 
 
-def cautions(trial: SavedTrial) -> list[str]:
-    """What a reader should know of a trial that is valid all the same, one sentence each."""
-    found = [str(note) for note in trial.record.get("notes") or [] if "died" not in str(note)]
-    if aside := trial.record.get("spoiled"):
-        slips = " and ".join(wording.milliseconds(one["schedule_slip_ms"]["p99"]) for one in aside)
-        found.append(f"repeated, because the generator sent late before (slip p99 {slips}); those are kept in spoiled/")
-    if trial.warm_up and (again := trial.warm_up.get("unsteady_attempts")):
-        found.append(f"the warm-up was repeated: {wording.plural(len(again), 'attempt')} did not get steady")
-    if not ((trial.warm_up or {}).get("settling") or {}).get("settled", True):
-        found.append("the latency had not settled when the warm-up ended: a server that gets faster yet was measured")
-    busy = trial.record.get("generator_cpu")
-    if busy is not None and busy > BUSY_GENERATOR:
-        found.append(f"the generator used {wording.share(busy)} of its core")
+def cautions(trial: SavedTrial) -> list[Notice]:
+    """What a reader should know of a trial that is valid all the same."""
+    record, warm_up = trial.record, trial.warm_up
+    found: list[Notice] = [note for note in record.notes if not isinstance(note, ServerDied)]
+    if record.spoiled:
+        found.append(TrialRepeated(tuple(one.schedule_slip_ms.p99 or 0.0 for one in record.spoiled)))
+    if warm_up and warm_up.unsteady_attempts:
+        found.append(WarmUpRepeated(len(warm_up.unsteady_attempts)))
+    if warm_up and warm_up.settling and not warm_up.settling.settled:
+        found.append(NotSettled())
+    if record.generator_cpu is not None and record.generator_cpu > BUSY_GENERATOR:
+        found.append(BusyGenerator(record.generator_cpu))
     return found
 
 
-def _stolen(share: float) -> str:
-    if share < NOTABLY_STOLEN:
-        return ""
-    return f" (its host gave {wording.share(share)} of this machine's CPU time to others meanwhile)"
+def by_repetition(
+    trials: Sequence[SavedTrial], reasons: Iterable[Sequence[_Reason]]
+) -> list[tuple[tuple[int, ...], _Reason]]:
+    """The reasons of several repetitions, each once with the repetitions that it holds for."""
+    where: dict[_Reason, list[int]] = {}
+    for trial, found in zip(trials, reasons, strict=True):
+        for reason in found:
+            where.setdefault(reason, []).append(trial.record.repetition)
+    return [(tuple(repetitions), reason) for reason, repetitions in where.items()]
 
 
-def by_repetition(trials: Sequence[SavedTrial], sentences: Sequence[Sequence[str]]) -> list[str]:
-    """Sentences of several repetitions, each said once with the repetitions that it holds for."""
-    where: dict[str, list[str]] = {}
-    for trial, found in zip(trials, sentences, strict=True):
-        for sentence in found:
-            where.setdefault(sentence, []).append(str(trial.record.get("repetition", "?")))
-    return [
-        f"repetition{'s' if len(numbers) > 1 else ''} {' and '.join(numbers)}: {sentence}"
-        for sentence, numbers in where.items()
-    ]
-
-
-def thin_percentiles(answers: int) -> list[str]:
+def thin_percentiles(answers: int) -> tuple[str, ...]:
     """The percentiles that rest on fewer than ten answers beyond them: to be read with care."""
-    return [name for name, level in SHARES.items() if answers * (1 - level) < FEWEST_BEYOND]
+    return tuple(name for name, level in SHARES.items() if answers * (1 - level) < FEWEST_BEYOND)
 
 
 def parity(
-    manifest: dict[str, Any] | None, wire: dict[str, Any] | None, needed: Sequence[tuple[str, str]]
-) -> dict[str, Any]:
-    """The evidence that all targets serve the same model, and whether it is complete.
-
-    ``needed`` are the (target, protocol) pairs of the experiment. Adds ``proven``, ``max_abs_diff`` (the largest over
-    all exports and all pairs) and ``why_not_proven``, one sentence each.
-    """
-    gate = (manifest or {}).get("parity") or {}
-    exports = gate.get("exports") or {}
-    served = (wire or {}).get("targets") or {}
-    tolerance = gate.get("tolerance", (wire or {}).get("tolerance", 1e-4))
-    doubts = [] if exports else ["the bundle's manifest holds no parity figures"]
-    found = []
-    for name, figures in exports.items():
-        if "max_abs_diff" in figures:
-            found.append((f"the {name} export", figures["max_abs_diff"]))
-    for stack, protocol in needed:
-        figures = (served.get(stack) or {}).get(protocol)
-        answers = f"{wording.stack(stack)} over {wording.protocol(protocol)}"
-        if figures is None:
-            doubts.append(f"the answers of {answers} were not compared with the reference")
-        else:
-            found.append((answers, figures["max_abs_diff"]))
-    for what, difference in found:
-        if difference is None or not difference <= tolerance:
-            doubts.append(f"{what} differs from the reference by {difference}, more than {tolerance:g}")
-    known = [difference for _, difference in found if difference is not None]
-    return {
-        "tolerance": tolerance,
-        "samples": gate.get("samples"),
-        "wire_samples": (wire or {}).get("samples"),
-        "exports": exports,
-        "wire": served,
-        "max_abs_diff": max(known, default=None),
-        "proven": not doubts,
-        "why_not_proven": doubts,
+    manifest: Manifest | None, wire: WireResult | None, needed: Sequence[tuple[str, str]], model: str = ""
+) -> Parity:
+    """The evidence that all targets serve the same model, and whether it is complete. ``needed`` are the (target,
+    protocol) pairs of the experiment; ``model``: which of several this is about."""
+    gate = (manifest.parity if manifest else None) or Gate()
+    served = wire.targets if wire else {}
+    known = (gate.tolerance, wire.tolerance if wire else None, TOLERANCE)
+    tolerance = next(one for one in known if one is not None)
+    exports = {
+        name: ExportParity(
+            accuracy=export.accuracy,
+            max_abs_diff=None if export.max_abs_diff is msgspec.UNSET else export.max_abs_diff,
+            top1_agreement=export.top1_agreement,
+            is_reference=export.max_abs_diff is msgspec.UNSET,
+        )
+        for name, export in gate.exports.items()
     }
+    doubts: list[WhyNotProven] = [] if exports else [NoExportParity(model=model)]
+    differences: list[float | None] = []
+    too_far: list[WhyNotProven] = []
+    for name, export in exports.items():
+        if not export.is_reference:
+            differences.append(export.max_abs_diff)
+            if not _within(export.max_abs_diff, tolerance):
+                too_far.append(
+                    ExportDiffers(model=model, export=name, difference=export.max_abs_diff, allowed=tolerance)
+                )
+    for target, protocol in needed:
+        figures = served.get(target, {}).get(protocol)
+        if figures is None:
+            doubts.append(NotCompared(model=model, target=target, protocol=protocol))
+            continue
+        differences.append(figures.max_abs_diff)
+        if not _within(figures.max_abs_diff, tolerance):
+            where = {"target": target, "protocol": protocol}
+            too_far.append(AnswersDiffer(model=model, **where, difference=figures.max_abs_diff, allowed=tolerance))
+    doubts += too_far
+    return Parity(
+        tolerance=tolerance,
+        samples=gate.samples,
+        wire_samples=wire.samples if wire else None,
+        exports=exports,
+        wire=served,
+        max_abs_diff=max((one for one in differences if one is not None), default=None),
+        proven=not doubts,
+        why_not_proven=tuple(doubts),
+    )
 
 
-def parity_of_all(by_model: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _within(difference: float | None, tolerance: float) -> bool:
+    return difference is not None and difference <= tolerance  # not a number: never
+
+
+def parity_of_all(by_model: Mapping[str, Parity]) -> Parity:
     """The evidence of several models together: as `parity`'s of one, each model's own in ``by_model``."""
     evidence = by_model.values()
-    known = [one["max_abs_diff"] for one in evidence if one["max_abs_diff"] is not None]
-    doubts = [f"{model}: {why}" for model, one in by_model.items() for why in one["why_not_proven"]]
-    return {
-        "tolerance": max(one["tolerance"] for one in evidence),
-        "samples": sum(one["samples"] or 0 for one in evidence),
-        "wire_samples": sum(one["wire_samples"] or 0 for one in evidence),
-        "exports": {},
-        "wire": {},
-        "max_abs_diff": max(known, default=None),
-        "proven": not doubts,
-        "why_not_proven": doubts,
-        "by_model": by_model,
-    }
+    known = [one.max_abs_diff for one in evidence if one.max_abs_diff is not None]
+    doubts = tuple(why for one in evidence for why in one.why_not_proven)
+    return Parity(
+        tolerance=max(one.tolerance for one in evidence),
+        samples=sum(one.samples or 0 for one in evidence),
+        wire_samples=sum(one.wire_samples or 0 for one in evidence),
+        exports={},
+        wire={},
+        max_abs_diff=max(known, default=None),
+        proven=not doubts,
+        why_not_proven=doubts,
+        by_model=dict(by_model),
+    )

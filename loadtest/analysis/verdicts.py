@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import combinations
 
+import msgspec
 import numpy as np
 
-from loadtest.analysis import statistics, wording
+from loadtest.analysis import statistics
+from loadtest.analysis.records import Capacity, Estimate, Interval, Measurement, Metric, Outcome, Parity, Verdict
+from loadtest.analysis.saved_run import Key
 from loadtest.analysis.statistics import Floats, Ratio, Resampled
+from loadtest.experiment.file import Slo
 
 KEEPS_UP = 0.98
 FEWEST_REPETITIONS = 2
@@ -18,22 +22,27 @@ FEWEST_REPETITIONS = 2
 # Lippman-Hand 1983, "If nothing goes wrong, is everything all right?"). Seconds, because requests within one depend.
 RULE_OF_THREE = 3.0
 
+Pair = tuple[str, str]
+
 
 @dataclass(frozen=True)
 class Compared:
     """One measurement with what a comparison needs.
 
-    key         (target, protocol, scenario, offered rate)
-    figures     its entry in summary.json
+    figures     its entry in the summary
     resampled   its statistics; deviations [draws × statistics] their uncertainty
     mean_ms     its mean latency, or None
     """
 
-    key: tuple[str, str, str, float]
-    figures: dict[str, Any]
+    figures: Measurement
     resampled: Resampled
     deviations: Floats
     mean_ms: float | None = None
+
+    @property
+    def key(self) -> Key:
+        """(target, protocol, scenario, offered rate)."""
+        return self.figures.target, self.figures.protocol, self.figures.scenario, self.figures.offered_rate
 
     def statistic(self, name: str) -> tuple[float, Floats]:
         """A statistic's estimate and its deviations, on the scale of `Resampled`."""
@@ -41,69 +50,63 @@ class Compared:
         return float(self.resampled.estimate[index]), self.deviations[:, index]
 
 
-def keeps_up(figures: dict[str, Any]) -> bool:
+def keeps_up(figures: Measurement) -> bool:
     """Whether a target answered at least 98 % of the arrivals in time: no backlog grew."""
-    seconds, scheduled = figures["duration_s"], figures["requests"]["scheduled"]
-    return bool(scheduled) and figures["achieved_rate"] * seconds >= KEEPS_UP * scheduled
+    scheduled = figures.requests.scheduled
+    return bool(scheduled) and figures.achieved_rate * figures.duration_s >= KEEPS_UP * scheduled
 
 
 def decide(
     targets: Sequence[str],
     protocols: Sequence[str],
     measured: Sequence[Compared],
-    limits: Sequence[dict[str, Any]],
-    slo: dict[str, float],
-    parity: dict[str, Any],
-) -> list[dict[str, Any]]:
-    """Two questions for each protocol about the first two targets, a third where both capacities were searched for
+    limits: Sequence[Capacity],
+    slo: Slo,
+    parity: Parity,
+) -> tuple[Verdict, ...]:
+    """Two questions for each protocol about each two of the targets, a third where both capacities were searched for
     (`limits`: see `capacity.of`); none where there are not two targets.
 
     A winner is named only where the interval of the ratio (first target / second target) excludes 1, also after Holm's
-    correction for the number of comparisons (`p_adjusted`), both measurements are valid and repeated, errors are within
-    the SLO, and both servers are proven to serve the same model; else `winner` is None and `why` says what is missing.
-    ``ci95`` is of that ratio; an end is None where the data set no bound. ``ratio`` is None where there is no verdict,
-    and where the second target's figure is 0 and the first's is not: then the interval has a lower end. Targets that
-    change places have the same winner, and ratio and interval turned round.
+    correction for the number of comparisons of the whole run, both measurements are valid and repeated, errors are
+    within the SLO, and both servers are proven to serve the same model; else `Outcome` says what is missing. Targets
+    that change places have the same winner, and ratio and interval turned round.
     """
-    if len(targets) < 2:
-        return []
-    pair = (targets[0], targets[1])
     found = []
     for protocol in protocols:
-        rungs = _rungs(pair, protocol, measured)
-        for question in (_lower_latency, _more_within_slo):
-            verdict = {"protocol": protocol, "compared": list(pair), **question(pair, protocol, rungs, slo)}
-            found.append(verdict)
-        searched = [item for item in limits if (item["protocol"], item["scenario"]) == (protocol, "capacity")]
-        by_target = {item["target"]: item for item in searched}
-        if set(pair) <= set(by_target):
-            found.append({"protocol": protocol, "compared": list(pair), **_higher_capacity(pair, protocol, by_target)})
-    for verdict in found:
-        if not parity["proven"] and verdict["winner"]:
-            verdict["winner"] = None
-            verdict["why"] += " No winner is named: the servers are not proven to serve the same model."
-    _correct(found)
+        searched = {item.target: item for item in limits if (item.protocol, item.scenario) == (protocol, "capacity")}
+        for first, second in combinations(targets, 2):
+            pair = (first, second)
+            rungs = _rungs(pair, protocol, measured)
+            found += [_lower_latency(pair, protocol, rungs, slo), _more_within_slo(pair, protocol, rungs, slo)]
+            if set(pair) <= searched.keys():
+                found.append(_higher_capacity(pair, protocol, searched))
+    if not parity.proven:
+        found = [
+            msgspec.structs.replace(one, winner=None, outcome=Outcome.PARITY_NOT_PROVEN) if one.winner else one
+            for one in found
+        ]
+    return tuple(_corrected(found))
+
+
+def _corrected(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """After Holm's correction over all verdicts that compare: a winner must remain one."""
+    p_values = [one.p_value for one in verdicts if one.p_value is not None]
+    adjusted = iter(statistics.holm(p_values))
+    return [one if one.p_value is None else _adjusted(one, next(adjusted), len(p_values)) for one in verdicts]
+
+
+def _adjusted(verdict: Verdict, p_adjusted: float, comparisons: int) -> Verdict:
+    found = msgspec.structs.replace(verdict, p_adjusted=p_adjusted, comparisons=comparisons)
+    if found.winner and p_adjusted > 1 - statistics.LEVEL:
+        return msgspec.structs.replace(found, winner=None, outcome=Outcome.NOT_AFTER_CORRECTION)
     return found
-
-
-def _correct(verdicts: Sequence[dict[str, Any]]) -> None:
-    """Holm's correction over all verdicts that compare: a winner must remain one."""
-    compared = [verdict for verdict in verdicts if verdict["p_value"] is not None]
-    adjusted = statistics.holm([verdict["p_value"] for verdict in compared])
-    for verdict, p_adjusted in zip(compared, adjusted, strict=True):
-        verdict["p_adjusted"] = p_adjusted
-        if verdict["winner"] and p_adjusted > 1 - statistics.LEVEL:
-            verdict["winner"] = None
-            verdict["why"] = (
-                f"No difference shown after Holm's correction for {len(compared)} comparisons "
-                f"(p {wording.number(p_adjusted, 2)}). {verdict['why']}"
-            )
 
 
 Rungs = dict[float, tuple[Compared, Compared]]
 
 
-def _rungs(pair: tuple[str, str], protocol: str, measured: Sequence[Compared]) -> Rungs:
+def _rungs(pair: Pair, protocol: str, measured: Sequence[Compared]) -> Rungs:
     """The rates of the ladder at which both targets were measured over a protocol, ascending."""
     by_target = [
         {item.key[3]: item for item in measured if item.key[:3] == (target, protocol, "ladder")} for target in pair
@@ -111,86 +114,75 @@ def _rungs(pair: tuple[str, str], protocol: str, measured: Sequence[Compared]) -
     return {rate: (by_target[0][rate], by_target[1][rate]) for rate in sorted(by_target[0]) if rate in by_target[1]}
 
 
-def _undecided(question: str, why: str) -> dict[str, Any]:
-    empty = dict.fromkeys(["winner", "ratio", "ci95", "p_value", "p_adjusted", "offered_rate"])
-    return {"question": question, **empty, "why": f"No verdict: {why}."}
-
-
-def _why_no_rate(pair: tuple[str, str], rungs: Rungs, condition: str) -> str:
-    if rungs:
-        return f"at no common rate {condition}"
-    return f"{' and '.join(wording.stack(name) for name in pair)} were not both measured at a common rate"
-
-
-def _lower_latency(pair: tuple[str, str], protocol: str, rungs: Rungs, slo: dict[str, float]) -> dict[str, Any]:
+def _lower_latency(pair: Pair, protocol: str, rungs: Rungs, slo: Slo) -> Verdict:
     """Who has the lower p99 at the highest common rate at which both are valid and keep up?"""
     usable = [
-        rate for rate, both in rungs.items() if all(item.figures["valid"] and keeps_up(item.figures) for item in both)
+        rate for rate, both in rungs.items() if all(item.figures.valid and keeps_up(item.figures) for item in both)
     ]
-    over = wording.protocol(protocol)
     if not usable:
-        why = _why_no_rate(pair, rungs, "were both measurements valid and both servers keeping up")
-        return {"metric": "p99", **_undecided(f"Lower p99 over {over}?", why)}
+        return _no_rate(pair, protocol, Metric.P99, rungs)
     rate = max(usable)
     first, second = rungs[rate]
     (a, deviation_a), (b, deviation_b) = first.statistic("p99"), second.statistic("p99")
     bounds = statistics.interval(a - b, deviation_a - deviation_b)
-    ci95: list[float | None] | None = [math.exp(end) for end in bounds] if bounds else None
-    ratio = Ratio(math.exp(a - b), ci95, statistics.p_value(a - b, deviation_a - deviation_b))
-    texts = [
-        f"{wording.stack(item.key[0])} p99 {wording.milliseconds(item.figures['latency_ms']['p99'])} "
-        f"({wording.interval(item.figures['ci95']['p99'])})"
-        for item in (first, second)
-    ]
-    chosen = (
-        f"At {wording.rate(rate)} offered, the highest common rate at which both are valid and keep up: "
-        f"{texts[0]}, {texts[1]}; ratio {_shown(ratio)}."
+    ci95 = (math.exp(bounds[0]), math.exp(bounds[1])) if bounds else None
+    return _conclude(
+        Verdict(
+            protocol=protocol,
+            metric=Metric.P99,
+            compared=pair,
+            outcome=Outcome.NO_DIFFERENCE_SHOWN,
+            offered_rate=rate,
+            figures=_estimates(first, second, "p99"),
+        ),
+        Ratio(math.exp(a - b), ci95, statistics.p_value(a - b, deviation_a - deviation_b)),
+        (first, second),
+        (first, second),
+        slo,
     )
-    failing = [item for item in (first, second) if item.figures["error_ratio"] > slo["error_ratio"]]
-    return {
-        "question": f"Lower p99 at {wording.rate(rate)} over {over}?",
-        "metric": "p99",
-        **_conclude(pair, rate, ratio, chosen, _repetitions(first, second), failing, slo, lower_wins=True),
-    }
 
 
-def _more_within_slo(pair: tuple[str, str], protocol: str, rungs: Rungs, slo: dict[str, float]) -> dict[str, Any]:
+def _more_within_slo(pair: Pair, protocol: str, rungs: Rungs, slo: Slo) -> Verdict:
     """Who answers more requests within the SLO at the highest common rate at which both are valid?
 
     Only the winner's errors count against it: a refused or failed request is in nobody's goodput.
     """
-    usable = [rate for rate, both in rungs.items() if all(item.figures["valid"] for item in both)]
-    question = f"More requests/s within the SLO over {wording.protocol(protocol)}?"
+    usable = [rate for rate, both in rungs.items() if all(item.figures.valid for item in both)]
     if not usable:
-        why = _why_no_rate(pair, rungs, "were both measurements valid")
-        return {"metric": "goodput", **_undecided(question, why)}
+        return _no_rate(pair, protocol, Metric.GOODPUT, rungs)
     rate = max(usable)
     first, second = rungs[rate]
     (a, deviation_a), (b, deviation_b) = first.statistic("goodput"), second.statistic("goodput")
-    ratio = _goodput_ratio(a, deviation_a, b, deviation_b, min(item.figures["duration_s"] for item in (first, second)))
-    texts = [
-        f"{wording.stack(item.key[0])} answered {wording.rate(item.figures['goodput'])} "
-        f"({wording.interval(item.figures['ci95']['goodput'], plain_rate=True)})"
-        for item in (first, second)
-    ]
-    chosen = (
-        f"Within {wording.setting(slo['p99_ms'], 'ms')} at {wording.rate(rate)} offered, the highest common rate with "
-        f"valid measurements: {texts[0]}, {texts[1]}; ratio {_shown(ratio)}."
+    seconds = min(item.figures.duration_s for item in (first, second))
+    ratio = _goodput_ratio(a, deviation_a, b, deviation_b, seconds)
+    p99s = [item.figures.latency_ms.p99 or math.inf for item in (first, second)]
+    return _conclude(
+        Verdict(
+            protocol=protocol,
+            metric=Metric.GOODPUT,
+            compared=pair,
+            outcome=Outcome.NO_DIFFERENCE_SHOWN,
+            offered_rate=rate,
+            figures=_estimates(first, second, "goodput"),
+            both_meet_slo=max(p99s) <= slo.p99_ms,
+        ),
+        ratio,
+        (first, second),
+        [first] if ratio.ratio > 1 else [second] if ratio.ratio < 1 else [],  # nan: neither answers in time
+        slo,
     )
-    within = [item.figures["latency_ms"]["p99"] or math.inf for item in (first, second)]
-    if max(within) <= slo["p99_ms"]:
-        chosen += " Both still meet the SLO there; only a higher ladder could tell them apart."
-    ahead = [first] if ratio.ratio > 1 else [second] if ratio.ratio < 1 else []  # nan: neither answers in time
-    failing = [item for item in ahead if item.figures["error_ratio"] > slo["error_ratio"]]
-    return {
-        "question": question,
-        "metric": "goodput",
-        **_conclude(pair, rate, ratio, chosen, _repetitions(first, second), failing, slo, lower_wins=False),
-    }
 
 
-def _repetitions(first: Compared, second: Compared) -> int:
-    return min(first.figures["repetitions"], second.figures["repetitions"])
+def _no_rate(pair: Pair, protocol: str, metric: Metric, rungs: Rungs) -> Verdict:
+    outcome = Outcome.NO_VALID_RATE if rungs else Outcome.NO_COMMON_RATE
+    return Verdict(protocol=protocol, metric=metric, compared=pair, outcome=outcome)
+
+
+def _estimates(first: Compared, second: Compared, name: str) -> tuple[Estimate, Estimate]:
+    one, other = (item.figures for item in (first, second))
+    if name == "goodput":
+        return Estimate(one.goodput, one.ci95.goodput), Estimate(other.goodput, other.ci95.goodput)
+    return Estimate(one.latency_ms[name], one.ci95[name]), Estimate(other.latency_ms[name], other.ci95[name])
 
 
 def _goodput_ratio(first: float, its: Floats, second: float, others: Floats, seconds: float) -> Ratio:
@@ -203,47 +195,41 @@ def _goodput_ratio(first: float, its: Floats, second: float, others: Floats, sec
         return Ratio(math.nan, None, None)
     share = small[0] / large[0]
     deviation = (small[0] + small[2]) / np.maximum(large[0] + large[2], large[0] * 1e-3) - share
-    ends: list[float | None] | None = None
+    ends: Interval | None = None
     if bounds := statistics.interval(share, deviation):
         # A resample of nothing is nothing, and says nothing of how much there might be.
         most = bounds[1] if small[0] > 0 else max(bounds[1], min(1.0, RULE_OF_THREE / seconds) / large[0])
-        ends = [max(0.0, bounds[0]), most]
+        ends = (max(0.0, bounds[0]), most)
     if turned:
-        ends = [1 / end if end else None for end in reversed(ends)] if ends else None
+        ends = (1 / ends[1] if ends[1] else None, 1 / ends[0] if ends[0] else None) if ends else None
         share = 1 / share if share else math.inf
     return Ratio(share, ends, statistics.p_value(small[0] / large[0] - 1, deviation))
 
 
-def _shown(ratio: Ratio) -> str:
-    number = "without bound" if math.isinf(ratio.ratio) else wording.number(ratio.ratio)
-    return f"{number} ({wording.interval(ratio.ci95)})"
-
-
-def _higher_capacity(pair: tuple[str, str], protocol: str, limits: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _higher_capacity(pair: Pair, protocol: str, limits: Mapping[str, Capacity]) -> Verdict:
     """Whose capacity is higher? By the searches' boundaries and their intervals."""
-    question = f"Higher capacity within the SLO over {wording.protocol(protocol)}?"
     first, second = (limits[target] for target in pair)
-    for item in (first, second):
-        if item["max_rate"] is None:
-            why = f"{wording.stack(item['target'])} met the SLO at no rate that was tried"
-            return {"metric": "capacity", **_undecided(question, why)}
-    ratio = statistics.ratio_of_bounded(first["max_rate"], first["ci95"], second["max_rate"], second["ci95"])
-    texts = [
-        f"{wording.stack(item['target'])} {wording.rate(item['max_rate'])} "
-        f"({wording.interval(item['ci95'], plain_rate=True)})"
-        for item in (first, second)
-    ]
-    why = f"{texts[0]}, {texts[1]}; ratio {_shown(ratio)}."
-    winner = None
-    unsure = [wording.stack(item["target"]) for item in (first, second) if not item["confirmed"]]
+    verdict = Verdict(protocol=protocol, metric=Metric.CAPACITY, compared=pair, outcome=Outcome.NO_DIFFERENCE_SHOWN)
+    if first.max_rate is None or second.max_rate is None:
+        none = tuple(item.target for item in (first, second) if item.max_rate is None)
+        return msgspec.structs.replace(verdict, outcome=Outcome.NO_RATE_MET_SLO, because_of=none)
+    ratio = statistics.ratio_of_bounded(first.max_rate, first.ci95, second.max_rate, second.ci95)
+    unsure = tuple(item.target for item in (first, second) if not item.confirmed)
+    winner, outcome = None, Outcome.NO_DIFFERENCE_SHOWN
     if unsure:
-        why += f" No winner is named: the boundaries of {' and '.join(unsure)} were not confirmed by a repeat."
-    elif not _excludes_one(ratio):
-        why = f"No difference shown. {why}"
-    else:
-        winner = pair[0] if ratio.ratio > 1 else pair[1]
-    found = {"winner": winner, "ratio": ratio.ratio, "ci95": ratio.ci95, "p_value": ratio.p_value, "p_adjusted": None}
-    return {"question": question, "metric": "capacity", **found, "offered_rate": None, "why": why}
+        outcome = Outcome.NOT_CONFIRMED
+    elif _excludes_one(ratio):
+        winner, outcome = pair[0] if ratio.ratio > 1 else pair[1], Outcome.WINNER
+    return msgspec.structs.replace(
+        verdict,
+        outcome=outcome,
+        winner=winner,
+        figures=(Estimate(first.max_rate, first.ci95), Estimate(second.max_rate, second.ci95)),
+        ratio=ratio.ratio,
+        ci95=ratio.ci95,
+        p_value=ratio.p_value,
+        because_of=unsure,
+    )
 
 
 def _excludes_one(ratio: Ratio) -> bool:
@@ -254,29 +240,26 @@ def _excludes_one(ratio: Ratio) -> bool:
 
 
 def _conclude(
-    pair: tuple[str, str],
-    rate: float,
-    ratio: Ratio,
-    chosen: str,
-    repetitions: int,
-    failing: Sequence[Compared],
-    slo: dict[str, float],
-    *,
-    lower_wins: bool,
-) -> dict[str, Any]:
-    winner = None
-    if repetitions < FEWEST_REPETITIONS:
-        why = f"{chosen} No winner is named: measured once, so nothing tells how much a repetition would differ."
+    verdict: Verdict, ratio: Ratio, both: Sequence[Compared], blamed: Sequence[Compared], slo: Slo
+) -> Verdict:
+    """A verdict on two measurements with its outcome; ``blamed``: whose errors count against a winner."""
+    winner, outcome = None, Outcome.NO_DIFFERENCE_SHOWN
+    failing = [item.figures for item in blamed if item.figures.error_ratio > slo.error_ratio]
+    if min(item.figures.repetitions for item in both) < FEWEST_REPETITIONS:
+        outcome, failing = Outcome.ONE_REPETITION_ONLY, []
     elif failing:
-        names = " and ".join(
-            f"{wording.stack(item.key[0])} failed {wording.share(item.figures['error_ratio'])}" for item in failing
-        )
-        why = f"{chosen} No winner is named: {names} of requests, more than {wording.share(slo['error_ratio'])}."
-    elif not _excludes_one(ratio):
-        why = f"No difference shown. {chosen}"
-    else:
-        winner = pair[0] if (ratio.ratio < 1) == lower_wins else pair[1]
-        why = chosen
-    finite = ratio.ratio if math.isfinite(ratio.ratio) else None
-    found = {"winner": winner, "ratio": finite, "ci95": ratio.ci95, "p_value": ratio.p_value, "p_adjusted": None}
-    return {**found, "offered_rate": rate, "why": why}
+        outcome = Outcome.TOO_MANY_ERRORS
+    elif _excludes_one(ratio):
+        lower_wins = verdict.metric is Metric.P99
+        winner, outcome = verdict.compared[(ratio.ratio < 1) != lower_wins], Outcome.WINNER
+    return msgspec.structs.replace(
+        verdict,
+        outcome=outcome,
+        winner=winner,
+        ratio=ratio.ratio if math.isfinite(ratio.ratio) else None,
+        unbounded=math.isinf(ratio.ratio),
+        ci95=ratio.ci95,
+        p_value=ratio.p_value,
+        because_of=tuple(item.target for item in failing),
+        error_ratios={item.target: item.error_ratio for item in failing},
+    )
