@@ -167,8 +167,8 @@ def _text(path: Path) -> str | None:
 
 
 def _without_none(values: Any) -> Any:
-    """Keys without a value count as missing, except a difference that is not a number."""
+    """Keys without a value count as missing, except a difference that is not a number, and a knob's."""
     if isinstance(values, Mapping):
-        kept = {key: value for key, value in values.items() if value is not None or key == "max_abs_diff"}
+        kept = {key: value for key, value in values.items() if value is not None or key in ("max_abs_diff", "value")}
         return {key: _without_none(value) for key, value in kept.items()}
     return [_without_none(value) for value in values] if isinstance(values, list) else values

@@ -15,17 +15,18 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from loadtest.analysis import wording
+from loadtest.analysis.records import Verdict
 from loadtest.bench import twins
 from loadtest.experiment.file import Experiment, WarmUp
 from loadtest.experiment.progress import RunProgress
 from loadtest.experiment.scenarios import Ladder
 from loadtest.experiment.verb import Verb
+from loadtest.report import wording
 from models.problem import Problem
 from serving.engines import registry
 
@@ -58,21 +59,22 @@ def _run(options: argparse.Namespace) -> int:
     targets = twins.specs(registry.of_target(options.engine).id, names)
     per_run = PER_PAIR * math.comb(options.targets, 2)
     console = Console(highlight=False, soft_wrap=True)
-    rows: list[dict[str, Any]] = []
+    rows: list[tuple[int, Verdict]] = []
     with tempfile.TemporaryDirectory(prefix="tandem-bench-") as name:
         results = options.results or Path(name)
         for number in range(2 * -(-options.comparisons // per_run)):
-            if sum(row["ratio"] is not None for row in rows) >= options.comparisons:
+            if sum(verdict.ratio is not None for _, verdict in rows) >= options.comparisons:
                 break
             experiment = replace(_experiment(number, options.seconds), targets=targets)
             with RunProgress(console) as progress:
                 summary = twins.compare(experiment, dict.fromkeys(names, bundle), results, progress)
-            rows += [{"run": number + 1, **verdict} for verdict in summary["verdicts"]]
+            rows += [(number + 1, verdict) for verdict in summary.verdicts]
     _show(rows, console)
     if options.json:
-        options.json.write_text(json.dumps(rows, indent=2) + "\n")
-    differ = sum(row["winner"] is not None for row in rows)
-    compared = sum(not row["why"].startswith("No verdict") for row in rows)
+        plain = [{"run": number, **msgspec.to_builtins(verdict)} for number, verdict in rows]
+        options.json.write_text(json.dumps(plain, indent=2) + "\n")
+    differ = sum(verdict.winner is not None for _, verdict in rows)
+    compared = sum(verdict.has_ratio for _, verdict in rows)
     console.print(
         f"{compared - differ} of {compared} comparisons show no difference; {len(rows) - compared} had no verdict"
     )
@@ -85,15 +87,14 @@ def _experiment(number: int, seconds: float) -> Experiment:
     return Experiment(name="aa", dataset="digits", seed=number, scenarios=("ladder",), ladder=ladder, warm_up=warm_up)
 
 
-def _show(rows: Sequence[dict[str, Any]], console: Console) -> None:
+def _show(rows: Sequence[tuple[int, Verdict]], console: Console) -> None:
     table = Table(title="The same server twice: first / second")
     for heading in ("run", "protocol", "metric", "ratio", "95 % interval", "p (Holm)", "difference"):
         table.add_column(heading, no_wrap=True)
-    for row in rows:
-        p_value = wording.number(row["p_adjusted"], 2) if row["p_adjusted"] is not None else wording.NOTHING
-        shown = "no verdict" if row["why"].startswith("No verdict") else "shown" if row["winner"] else "none shown"
-        cells = [str(row["run"]), wording.protocol(row["protocol"]), row["metric"], wording.number(row["ratio"])]
-        table.add_row(*cells, wording.interval(row["ci95"]), p_value, shown)
+    for number, verdict in rows:
+        shown = "no verdict" if not verdict.has_ratio else "shown" if verdict.winner else "none shown"
+        cells = [str(number), wording.protocol(verdict.protocol), verdict.metric.value, wording.number(verdict.ratio)]
+        table.add_row(*cells, wording.interval(verdict.ci95), wording.number(verdict.p_adjusted, 2), shown)
     console.print(table)
 
 

@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from loadtest.analysis import wording
+from loadtest.analysis.records import Metric, Summary
 from loadtest.bench import twins
 from loadtest.experiment.file import Experiment, WarmUp
 from loadtest.experiment.progress import RunProgress
 from loadtest.experiment.scenarios import Ladder, SingleStream
 from loadtest.experiment.verb import Verb
+from loadtest.report import wording
 
 TOLERANCE = 0.1
 QUICK, DELAYED = "quick", "delayed"
@@ -66,12 +68,12 @@ def _run(options: argparse.Namespace) -> int:
     return int(not found["good"])
 
 
-def judge(summary: dict[str, Any], delay_ms: float) -> dict[str, Any]:
+def judge(summary: Summary, delay_ms: float) -> dict[str, Any]:
     """How far apart the medians are, and whether the delay was found as what it is."""
-    alone = [item for item in summary["measurements"] if item["scenario"] == "single-stream"]
-    medians = {item["target"]: item["latency_ms"]["p50"] for item in alone}
+    alone = [item for item in summary.measurements if item.scenario == "single-stream"]
+    medians = {item.target: item.latency_ms.p50 or math.nan for item in alone}
     difference = medians[DELAYED] - medians[QUICK]
-    winner = next(verdict["winner"] for verdict in summary["verdicts"] if verdict["metric"] == "p99")
+    winner = next(verdict.winner for verdict in summary.verdicts if verdict.metric is Metric.P99)
     error = difference / delay_ms - 1
     return {
         "delay_ms": delay_ms,
@@ -79,7 +81,7 @@ def judge(summary: dict[str, Any], delay_ms: float) -> dict[str, Any]:
         "difference_ms": difference,
         "error": error,
         "winner": winner,
-        "valid": all(item["valid"] for item in summary["measurements"]),
+        "valid": all(item.valid for item in summary.measurements),
         "good": abs(error) <= TOLERANCE and winner != DELAYED,
     }
 

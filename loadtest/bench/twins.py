@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.analysis import summary
+from loadtest.analysis.records import Summary
 from loadtest.experiment.file import Experiment
 from loadtest.experiment.observation import Prometheus
 from loadtest.experiment.progress import RunProgress
@@ -71,7 +72,7 @@ def specs(engine: str, names: Sequence[str]) -> tuple[TargetSpec, ...]:
 
 def compare(
     experiment: Experiment, sides: Mapping[str, Bundle], results: Path, progress: RunProgress
-) -> dict[str, Any]:
+) -> Summary:
     """Run an experiment whose targets are servers of one engine, each with a bundle in `sides`; the summary."""
     first = next(iter(sides.values()))
     folder = RunFolder.open(results, experiment, first.digest, fresh=True)

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from loadtest.analysis import saved_run, two_runs, wording
+import msgspec
+
+from loadtest.analysis import saved_run, two_runs
+from loadtest.analysis.records import Capacity, Difference, Subject, Summary
 from loadtest.analysis.saved_run import SavedRun
 from loadtest.analysis.two_runs import BASELINE, THIS
-from loadtest.report import configurations, markdown, page, sizing, story
+from loadtest.report import configurations, markdown, page, sizing, story, warning_words, wording
 from loadtest.report.charts.figure import Chart
 from loadtest.report.charts.latency import latency_by_rate
 from loadtest.report.charts.ratios import ratios
+from loadtest.report.conditions import accuracies, conditions
 from models import whole_file
 from models.problem import Problem
 
 
 @dataclass(frozen=True)
-class Capacity:
+class Capacities:
     """The highest rate within the SLO over a protocol, requests/s, in both runs; ``says``: what may be said of them."""
 
     protocol: str
-    baseline: dict[str, Any] | None
-    this: dict[str, Any] | None
+    baseline: Capacity | None
+    this: Capacity | None
     says: str
 
 
@@ -33,9 +36,9 @@ class Comparison:
 
     target: str
     name: str
-    figures: dict[str, Any]
+    figures: Summary
     story: story.Story
-    capacities: list[Capacity]
+    capacities: list[Capacities]
     ratios: Chart | None
     latency: list[Chart]
 
@@ -57,31 +60,45 @@ def write(run_folder: Path, baseline_folder: Path) -> tuple[Path, list[str]]:
     if run_folder.resolve() == baseline_folder.resolve():
         raise Problem(f"{run_folder}: RUN and AGAINST are the same run; name another to compare it with")
     run, baseline = saved_run.load(run_folder), saved_run.load(baseline_folder)
-    values = two_runs.compare(run, baseline)
-    comparisons = [_compare(number, *item) for number, item in enumerate(values["comparisons"].items())]
+    compared = two_runs.compare(run, baseline)
+    comparisons = [_compare(number, *item) for number, item in enumerate(compared.comparisons.items())]
+    warnings = [warning_words.of_two_runs(item, baseline_folder.name) for item in compared.warnings]
+    first = next(iter(compared.comparisons.values()))
     stem = f"report-against-{baseline_folder.name}"
     charts = [chart for item in comparisons for chart in (item.ratios, *item.latency) if chart]
-    shown: dict[str, Any] = {
-        **values,
+    shown = {
+        "this_run": compared.this,
+        "baseline_run": compared.baseline,
         "comparisons": comparisons,
-        "conditions": story.conditions(next(iter(values["comparisons"].values())), run.manifest),
+        "differences": [(what(item), item.baseline, item.this) for item in compared.differences],
+        "warnings": warnings,
+        "conditions": conditions(first, accuracies(run, first)),
         "files": _files(run, baseline),
-        "this_name": THIS,
-        "baseline_name": BASELINE,
         "command": f"make report RUN=results/{run_folder.name} AGAINST=results/{baseline_folder.name}",
     }
     headlines = [f"{item.name}: {item.story.headline}" for item in comparisons]
-    whole_file.write_json(run_folder / f"{stem}.json", {**values, "headlines": headlines})
+    values = {**msgspec.to_builtins(compared), "headlines": headlines}
+    whole_file.write_json(run_folder / f"{stem}.json", values)
     whole_file.write_text(run_folder / f"{stem}.md", markdown.document("against.md.j2", **shown))
     html = page.document("against.html.j2", charts, scripts=("charts.js", "tables.js"), **shown)
     return whole_file.write_text(run_folder / f"{stem}.html", html), headlines
 
 
-def _compare(number: int, target: str, figures: dict[str, Any]) -> Comparison:
-    protocols = list(dict.fromkeys(item["protocol"] for item in figures["measurements"]))
+def what(item: Difference) -> str:
+    """What a difference between two runs is of."""
+    match item.subject:
+        case Subject.TARGET:
+            return f"{wording.target_name(item.of)}: {item.key}"
+        case Subject.MODEL:
+            return f"model: sha256 of {f'{item.of} ' if item.of else ''}{item.key}"
+    return f"{item.subject.value}.{item.key}"
+
+
+def _compare(number: int, target: str, figures: Summary) -> Comparison:
+    protocols = list(dict.fromkeys(item.protocol for item in figures.measurements))
     return Comparison(
         target=target,
-        name=wording.shorten(wording.stack(target), 40),
+        name=wording.shorten(wording.target_name(target), 40),
         figures=figures,
         story=story.tell(figures),
         capacities=[_capacity(figures, protocol) for protocol in protocols],
@@ -90,19 +107,19 @@ def _compare(number: int, target: str, figures: dict[str, Any]) -> Comparison:
     )
 
 
-def _capacity(figures: dict[str, Any], protocol: str) -> Capacity:
+def _capacity(figures: Summary, protocol: str) -> Capacities:
     before, after = (sizing.capacity(figures, label, protocol) for label in (BASELINE, THIS))
-    return Capacity(protocol, before, after, compare_capacity(before, after))
+    return Capacities(protocol, before, after, compare_capacity(before, after))
 
 
-def compare_capacity(before: dict[str, Any] | None, after: dict[str, Any] | None) -> str:
+def compare_capacity(before: Capacity | None, after: Capacity | None) -> str:
     """Higher or lower only where the intervals of the two do not meet."""
-    if not before or not after or None in (before["max_rate"], after["max_rate"]):
+    if not before or not after or before.max_rate is None or after.max_rate is None:
         return "cannot be compared: no tested rate met the SLO in both"
     for name, one, other in (("higher", after, before), ("lower", before, after)):
-        if one["ci95"][0] is not None and other["ci95"][1] is not None and one["ci95"][0] >= other["ci95"][1]:
-            ratio = after["max_rate"] / before["max_rate"]
-            return f"{name}: {wording.number(ratio)} times the baseline’s"
+        low, high = one.ci95[0], other.ci95[1]
+        if low is not None and high is not None and low >= high:
+            return f"{name}: {wording.number(after.max_rate / before.max_rate)} times the baseline’s"
     return "no difference shown: the intervals meet"
 
 

@@ -3,20 +3,13 @@ and what stays the reader's own judgement."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from loadtest.analysis import wording
-from loadtest.report import sizing, story
-
-
-@dataclass(frozen=True)
-class Fact:
-    """A sentence and where it stands: the source's name and address."""
-
-    text: str
-    source: str
-    url: str
+from loadtest.analysis.records import Summary, TargetInfo
+from loadtest.report import conditions, sizing, wording
+from serving.engines import registry
+from serving.engines.engine import Engine, Fact, Topic
 
 
 @dataclass(frozen=True)
@@ -29,79 +22,10 @@ class Point:
     judgement: str
 
 
-TORCHSERVE_NOTICE = Fact(
-    "TorchServe is no longer actively maintained: no updates, bug fixes or security patches are planned. Its "
-    "repository was archived on 7 August 2025; 0.12.0 (September 2024) is its last release.",
-    "TorchServe’s README",
-    "https://github.com/pytorch/serve",
-)
-TENSORFLOW_SERVING_RELEASES = Fact(
-    "TensorFlow Serving is released beside TensorFlow: its API package has reached 2.21.0, as TensorFlow has.",
-    "tensorflow-serving-api on PyPI",
-    "https://github.com/tensorflow/serving",
-)
-EXPERIENCE = [
-    Fact(
-        "TorchServe runs a handler written in Python: pre- and post-processing can be any Python code.",
-        "TorchServe: custom service",
-        "https://docs.pytorch.org/serve/custom_service.html",
-    ),
-    Fact(
-        "TensorFlow Serving runs a SavedModel alone: other processing belongs into its graph or in front of it.",
-        "TensorFlow: SavedModel",
-        "https://www.tensorflow.org/guide/saved_model",
-    ),
-]
-NEEDS = [
-    Fact(
-        "TorchScript, which TorchServe loads here, is deprecated in favour of torch.export.",
-        "PyTorch: TorchScript",
-        "https://docs.pytorch.org/docs/stable/jit.html",
-    ),
-    Fact(
-        "TensorFlow Serving serves several models and versions at once, with labels such as canary and stable.",
-        "TensorFlow Serving: configuration",
-        "https://www.tensorflow.org/tfx/serving/serving_config",
-    ),
-    Fact(
-        "TorchServe registers and scales models and versions over a management API while it runs.",
-        "TorchServe: management API",
-        "https://docs.pytorch.org/serve/management_api.html",
-    ),
-]
-SCALE = [
-    Fact(
-        "Both servers batch requests that wait together; how long a batch may wait trades latency for throughput.",
-        "TensorFlow Serving: batching guide",
-        "https://github.com/tensorflow/serving/tree/master/tensorflow_serving/batching",
-    ),
-]
-HARDWARE = [
-    Fact(
-        "TensorFlow Serving recommends its Docker images, also as the easiest way to a GPU.",
-        "TensorFlow Serving: setup",
-        "https://www.tensorflow.org/tfx/serving/setup",
-    ),
-    Fact(
-        "TorchServe can be installed for CPU, CUDA and ROCm.",
-        "TorchServe: getting started",
-        "https://docs.pytorch.org/serve/getting_started.html",
-    ),
-]
-DOCUMENTATION = [
-    Fact(
-        "TorchServe’s documentation is still online and carries the notice that it is no longer maintained.",
-        "TorchServe’s documentation",
-        "https://docs.pytorch.org/serve/",
-    ),
-    Fact(
-        "TensorFlow Serving’s guides and API reference are part of TensorFlow’s documentation.",
-        "TensorFlow Serving’s guide",
-        "https://www.tensorflow.org/tfx/guide/serving",
-    ),
-]
+# Of the hardware that servers share, so of no engine.
 PLACEMENT = [
     Fact(
+        Topic.HARDWARE,
         "Kubernetes gives a container whole GPUs through a device plugin, asked for in its limits; node labels and "
         "selectors choose the kind.",
         "Kubernetes: schedule GPUs",
@@ -110,43 +34,49 @@ PLACEMENT = [
 ]
 
 
-def points(figures: dict[str, Any], plan: sizing.Plan) -> list[Point]:
+def points(figures: Summary, plan: sizing.Plan) -> list[Point]:
     """The checklist of a run; ``figures`` is its summary."""
     return [
         Point(
             "Experience of the team",
             [],
-            EXPERIENCE,
-            "Which of the two your people can debug at night. A server that you know may beat one that is faster here.",
+            facts(figures.targets, Topic.EXPERIENCE),
+            f"Which of {'the two' if len(figures.targets) <= 2 else 'them'} your people can debug at night. A server "
+            "that you know may beat one that is faster here.",
         ),
         Point(
             "Needs",
             _needs(figures),
-            NEEDS,
+            facts(figures.targets, Topic.NEEDS),
             "Which of these you will use: protocols, custom code, several models, versions side by side.",
         ),
         Point(
             "Scale",
             _scale(plan),
-            SCALE,
+            facts(figures.targets, Topic.SCALE),
             "How high your peak is, how fast it comes, and whether capacity grows in proportion with servers behind "
             "your load balancer: this run measured one server.",
         ),
         Point(
             "Hardware",
             _hardware(figures),
-            HARDWARE,
+            facts(figures.targets, Topic.HARDWARE),
             "Whether production runs on this hardware. Figures of one machine say little about another: run it there.",
         ),
-        Point("Documentation and community", [], DOCUMENTATION, "How soon you find an answer when something breaks."),
+        Point(
+            "Documentation and community",
+            [],
+            facts(figures.targets, Topic.DOCUMENTATION),
+            "How soon you find an answer when something breaks.",
+        ),
         Point(
             "Maintenance status",
             [
-                f"{wording.stack(str(target['name']))}: {wording.shorten(wording.engine(target))} was measured."
-                for target in figures["targets"]
-                if target["measured"]
+                f"{wording.target_name(target.name)}: {wording.shorten(wording.engine(target))} was measured."
+                for target in figures.targets
+                if target.measured
             ],
-            [TORCHSERVE_NOTICE, TENSORFLOW_SERVING_RELEASES],
+            facts(figures.targets, Topic.MAINTENANCE),
             "Whether you may run software without security fixes, and who would patch it.",
         ),
         Point(
@@ -158,26 +88,37 @@ def points(figures: dict[str, Any], plan: sizing.Plan) -> list[Point]:
     ]
 
 
-def _needs(figures: dict[str, Any]) -> list[str]:
-    measured = figures["measurements"]
+def facts(targets: Sequence[TargetInfo], topic: Topic) -> list[Fact]:
+    """What is known of the targets' engines; of a stand-in, of the engine that it stands in for."""
+    engines: dict[str, Engine] = {}
+    for target in targets:
+        known = registry.find(target.stands_in_for or target.engine or "")
+        # One that never came up is known by its name alone.
+        found = [known] if known else [one for one in registry.all() if one.default_target == target.name]
+        engines |= {one.id: one for one in found}
+    return [fact for engine in engines.values() for fact in engine.facts if fact.topic is topic]
+
+
+def _needs(figures: Summary) -> list[str]:
     found = []
-    protocols = list(dict.fromkeys(wording.protocol(item["protocol"]) for item in measured))
+    protocols = list(dict.fromkeys(wording.protocol(item.protocol) for item in figures.measurements))
     if protocols:
         found.append(f"Protocols: {' and '.join(protocols)}.")
-    if figures["parity"]["proven"]:
+    if figures.parity.proven:
         found.append(
             "The model could be exported to both worlds with the same answers (largest difference "
-            f"{wording.scientific(figures['parity']['max_abs_diff'])})."
+            f"{wording.scientific(figures.parity.max_abs_diff)})."
         )
     else:
-        found.append("That both serve the same model was not proven.")
+        both = "both" if len(figures.targets) <= 2 else "all"
+        found.append(f"That {both} serve the same model was not proven.")
     return found
 
 
 def _scale(plan: sizing.Plan) -> list[str]:
     found = []
     for item in plan.sizings:
-        who = f"{wording.shorten(wording.stack(item.target), 30)} over {wording.protocol(item.protocol)}"
+        who = f"{wording.shorten(wording.target_name(item.target), 30)} over {wording.protocol(item.protocol)}"
         if item.images_per_s is None:
             found.append(f"{who}: no tested rate met the SLO.")
             continue
@@ -189,18 +130,18 @@ def _scale(plan: sizing.Plan) -> list[str]:
     return found
 
 
-def _hardware(figures: dict[str, Any]) -> list[str]:
-    environment = figures["environment"]
-    device = figures["experiment"].get("profile", {}).get("device")
-    found = [value for name, value in story.conditions(figures, None) if name == "Machine"]
-    if environment.get("memory_bytes"):
-        found.append(f"{wording.gibibytes(environment['memory_bytes'])} of memory")
-    if device:
-        found.append(f"device: {device}")
-    return [f"{', '.join(found)}."] if found else []
+def _hardware(figures: Summary) -> list[str]:
+    memory, device = figures.environment.memory_bytes, figures.experiment.profile.get("device")
+    parts = [
+        conditions.machine(figures.environment),
+        f"{wording.gibibytes(memory)} of memory" if memory else "",
+        f"device: {device}" if device else "",
+    ]
+    found = ", ".join(part for part in parts if part)
+    return [f"{found}."] if found else []
 
 
-def _placement(figures: dict[str, Any]) -> list[str]:
-    found = [f"{name}: {value}." for name, value in story.conditions(figures, None) if name == "Pinning"]
-    runtime = figures["experiment"].get("runtime")
+def _placement(figures: Summary) -> list[str]:
+    pinning, runtime = conditions.pinning(figures.environment), figures.experiment.runtime
+    found = [f"Pinning: {pinning}."] if pinning else []
     return [*found, f"Runtime: {runtime}, one server at a time."] if runtime else found

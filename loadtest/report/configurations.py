@@ -1,95 +1,76 @@
-"""What each server was given: the profile's knobs beside both servers' own settings, and configuration files side by
+"""What each server was given: the profile's knobs beside each server's own settings, and configuration files side by
 side with the differences marked."""
 
 from __future__ import annotations
 
 import difflib
+import enum
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from loadtest.analysis import wording
-
-
-@dataclass(frozen=True)
-class _Setting:
-    """A server's own key for a knob: ``scale`` turns its value into the knob's unit."""
-
-    key: str
-    unit: str = ""
-    scale: float = 1.0
+from loadtest.report import wording
+from serving.engines.engine import Knob, KnobKind
 
 
-TORCHSERVE: dict[str, _Setting] = {
-    "max_batch_size": _Setting("batchSize", "requests"),
-    "batch_timeout_ms": _Setting("maxBatchDelay", "ms"),
-    "instances": _Setting("maxWorkers", "processes"),
-    "threads": _Setting("threads", "threads"),
-    "queue_capacity": _Setting("job_queue_size", "requests"),
-    "front end, gRPC": _Setting("number_of_netty_threads", "threads"),
-    "front end, REST": _Setting("number_of_netty_threads", "threads"),
-}
-TENSORFLOW: dict[str, _Setting] = {
-    "max_batch_size": _Setting("max_batch_size", "images"),
-    "batch_timeout_ms": _Setting("batch_timeout_micros", "µs", 0.001),
-    "instances": _Setting("num_batch_threads", "threads"),
-    "threads": _Setting("tensorflow_intra_op_parallelism", "threads"),
-    "queue_capacity": _Setting("max_enqueued_batches", "batches"),
-    "front end, gRPC": _Setting("grpc_max_threads", "threads"),
-    "front end, REST": _Setting("rest_api_num_threads", "threads"),
-}
-DIALECTS = {"torchserve": TORCHSERVE, "tensorflow-serving": TENSORFLOW, "embedded-tfserving": TENSORFLOW}
-# Knobs whose unit is not the same on every server: equal numbers do not make them equal.
-DIFFERENT_UNITS = ("max_batch_size", "instances", "queue_capacity", "front end, gRPC", "front end, REST")
+class Compared(enum.Enum):
+    """How one knob of the profile came out over all targets."""
+
+    SAME = "same"
+    OTHER_UNIT = "other unit"
+    DIFFERS = "differs"
+    NO_COUNTERPART = "no counterpart"
+    NOT_RECORDED = "not recorded"
+    ONE_TARGET = "one target"
+
+
+UNLIKE = (Compared.OTHER_UNIT, Compared.DIFFERS, Compared.NO_COUNTERPART)
 
 
 @dataclass(frozen=True)
-class Knob:
-    """One knob of the profile: its value there, what each target was given ("batchSize = 32 requests", or None where it
-    has no counterpart), and how these compare: "same", "other unit", "differs" or "no counterpart"."""
+class Row:
+    """One knob: its value in the profile, what each target was given ("batchSize = 32 requests", or None where it has
+    no counterpart or the run did not record it), and how these compare."""
 
     name: str
     value: str
     given: list[str | None]
-    compared: str
+    compared: Compared
 
 
-def knobs(experiment: Mapping[str, Any], targets: Sequence[Mapping[str, Any]]) -> list[Knob]:
-    """The tuning of all targets, knob by knob. ``targets``: as in summary.json."""
-    profile = experiment.get("profile", {})
+def rows(profile: Mapping[str, object], given: Sequence[Sequence[Knob]]) -> list[Row]:
+    """The tuning of all targets, knob by knob. ``given``: the knobs of each target; those of a run of an earlier
+    version do not say which of the profile's they are, or there are none."""
     found = []
-    for name in dict.fromkeys([*profile, *TORCHSERVE, *TENSORFLOW]):
-        settings = [_find(target, name) for target in targets]
-        if name not in profile and not any(text for text, _ in settings):
-            continue
+    recorded = [any(knob.name in profile or knob.asked is not None for knob in knobs) for knobs in given]
+    for name in dict.fromkeys([*profile, *(knob.name for knobs in given for knob in knobs)]):
+        own = [next((knob for knob in knobs if knob.name == name), None) for knobs in given]
+        known = bool(given) and all(knob or whole for knob, whole in zip(own, recorded, strict=True))
         value = f"{profile[name]}" if name in profile else wording.NOTHING
-        found.append(Knob(name, value, [text for text, _ in settings], _compare(name, settings)))
+        found.append(
+            Row(name, value, [_shown(knob) for knob in own], _compare(own) if known else Compared.NOT_RECORDED)
+        )
     return found
 
 
-def _find(target: Mapping[str, Any], name: str) -> tuple[str | None, float | str | None]:
-    """A target's setting for a knob: as text, and as a value in the knob's unit."""
-    settings = target.get("settings") or {}
-    known = DIALECTS.get(str(target.get("engine")), {}).get(name) or _Setting(name)
-    if known.key not in settings:
-        return None, None
-    value = settings[known.key]
-    unit = f" {known.unit}" if known.unit and not re.search(r"[a-zµ]", str(value)) else ""
-    number = re.fullmatch(r"\s*(-?\d+(?:\.\d+)?)(?:\s*[a-zµ]+)?\s*", str(value))
-    return f"{known.key} = {value}{unit}", float(number[1]) * known.scale if number else str(value)
+def _shown(knob: Knob | None) -> str | None:
+    if knob is None or knob.kind is KnobKind.NO_COUNTERPART:
+        return None
+    unit = f" {knob.unit}" if knob.unit else ""
+    return f"{knob.native_key} = {knob.value}{unit}"
 
 
-def _compare(name: str, settings: Sequence[tuple[str | None, float | str | None]]) -> str:
-    values = [value for _, value in settings]
-    if any(value is None for value in values):
-        return "no counterpart" if any(value is not None for value in values) else "not rendered"
-    if len(values) < 2:
-        return "one target"
-    texts = {str(text).split(" = ")[0] for text, _ in settings}
-    if len(set(values)) > 1:
-        return "differs"
-    return "other unit" if name in DIFFERENT_UNITS and len(texts) > 1 else "same"
+def _compare(knobs: Sequence[Knob | None]) -> Compared:
+    known = [knob for knob in knobs if knob is not None and knob.kind is not KnobKind.NO_COUNTERPART]
+    if len(known) < len(knobs):
+        return Compared.NO_COUNTERPART
+    if len(known) < 2:
+        return Compared.ONE_TARGET
+    if len({(knob.native_key, knob.value) for knob in known}) == 1:
+        return Compared.SAME
+    if all(knob.kind is KnobKind.SAME and knob.asked is not None for knob in known):
+        return Compared.SAME if len({knob.asked for knob in known}) == 1 else Compared.DIFFERS
+    return Compared.OTHER_UNIT if len({knob.value for knob in known}) == 1 else Compared.DIFFERS
 
 
 @dataclass(frozen=True)
@@ -125,17 +106,14 @@ class ConfigLine:
     knob: str
 
 
-def marked(text: str, target: Mapping[str, Any], known: Sequence[Knob]) -> list[ConfigLine]:
-    """The lines of one server's file, those that set a knob on which the servers differ marked with its name."""
-    dialect = DIALECTS.get(str(target.get("engine")), {})
-    keys = {
-        dialect[knob.name].key: knob.name
-        for knob in known
-        if knob.name in dialect and knob.compared in ("differs", "other unit", "no counterpart")
-    }
+def marked(text: str, knobs: Sequence[Knob], known: Sequence[Row]) -> list[ConfigLine]:
+    """The lines of a file of a server that was given ``knobs``; those that set one on which the servers differ are
+    marked with its name."""
+    unlike = {row.name for row in known if row.compared in UNLIKE}
+    keys = [(knob.native_key, knob.name) for knob in knobs if knob.native_key and knob.name in unlike]
     found = []
     for line in text.splitlines():
-        here = [] if line.lstrip().startswith("#") else [name for key, name in keys.items() if _sets(line, key)]
+        here = [] if line.lstrip().startswith("#") else [name for key, name in keys if _sets(line, key)]
         found.append(ConfigLine(line, ", ".join(dict.fromkeys(here))))
     return found
 

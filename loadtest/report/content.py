@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
+
+from loadtest.analysis.records import Summary, TargetInfo
 from loadtest.analysis.saved_run import SavedRun
-from loadtest.report import checklist, configurations, outlook, samples, scenarios, sizing, story
+from loadtest.report import checklist, conditions, configurations, outlook, ranking, samples, scenarios, sizing, story
+from loadtest.report.badges import Badge, badges
 from loadtest.report.charts.decomposition import decomposition
-from loadtest.report.charts.figure import Chart
+from loadtest.report.charts.figure import Chart, Drawing
 from loadtest.report.charts.latency import latency_by_rate
 from loadtest.report.charts.percentiles import percentile_curves
 from loadtest.report.charts.ratios import ratios
 from loadtest.report.charts.timeline import timelines
 from loadtest.report.checklist import Point
-from loadtest.report.configurations import ConfigLine, Knob
+from loadtest.report.configurations import ConfigLine, Row
+from loadtest.report.ranking import Ranked
 from loadtest.report.samples import Disagreement, Sample
 from loadtest.report.scenarios import Finding
 from loadtest.report.sizing import Plan
-from loadtest.report.story import Badge, Story
+from loadtest.report.story import Story
+from serving.engines import registry
 
-FORMAT = 1
+FORMAT = 2  # 1 held a summary of format 1
 
 
 @dataclass(frozen=True)
@@ -54,25 +60,27 @@ class Content:
     """The whole report. ``summary``: summary.json; everything else is derived from it and from the saved run."""
 
     run: SavedRun
-    summary: dict[str, Any]
+    summary: Summary
     story: Story
+    ranking: list[Ranked]
     badges: list[Badge]
     conditions: list[tuple[str, str]]
+    environment: list[tuple[str, str]]
     would_change: list[str]
     findings: list[Finding]
     facts: list[str]
     plan: Plan
     checklist: list[Point]
-    knobs: list[Knob]
+    knobs: list[Row]
     configurations: list[Configuration]
     samples: list[Sample]
     disagreements: list[Disagreement]
     charts: Charts
 
     @property
-    def class_names(self) -> list[str]:
+    def class_names(self) -> tuple[str, ...]:
         """The data set's class names; empty where the bundle has none."""
-        return list(((self.run.manifest or {}).get("dataset") or {}).get("class_names") or [])
+        return self.run.manifest.class_names if self.run.manifest else ()
 
     @property
     def repeat(self) -> str:
@@ -85,26 +93,28 @@ class Content:
         return f"make report RUN=results/{self.run.folder.name}"
 
 
-def gather(run: SavedRun, figures: dict[str, Any]) -> Content:
+def gather(run: SavedRun, figures: Summary) -> Content:
     """Gather a run's report; ``figures`` is its summary."""
-    protocols = list(dict.fromkeys(item["protocol"] for item in figures["measurements"]))
+    protocols = list(dict.fromkeys(item.protocol for item in figures.measurements))
     plan = sizing.plan(figures)
-    knobs = configurations.knobs(figures["experiment"], figures["targets"])
+    knobs = configurations.rows(figures.experiment.profile, [target.knobs for target in figures.targets])
     return Content(
         run=run,
         summary=figures,
         story=story.tell(figures),
-        badges=story.badges(figures),
-        conditions=story.conditions(figures, run.manifest),
+        ranking=ranking.ranked(figures),
+        badges=badges(figures),
+        conditions=conditions.conditions(figures, conditions.accuracies(run, figures)),
+        environment=conditions.environment(figures.environment),
         would_change=outlook.would_change(figures),
         findings=scenarios.findings(figures),
-        facts=[fact for target in figures["targets"] if (fact := story.FACTS.get(target["engine"]))],
+        facts=_warnings(figures.targets),
         plan=plan,
         checklist=checklist.points(figures, plan),
         knobs=knobs,
-        configurations=_configurations(run, figures["targets"], knobs),
+        configurations=_configurations(run, figures.targets, knobs),
         samples=samples.load(run),
-        disagreements=samples.disagreements(figures["parity"]),
+        disagreements=samples.disagreements(figures.parity),
         charts=Charts(
             ratios=ratios(figures),
             latency=[chart for name in protocols if (chart := latency_by_rate(figures, name))],
@@ -115,47 +125,58 @@ def gather(run: SavedRun, figures: dict[str, Any]) -> Content:
     )
 
 
-def _configurations(run: SavedRun, targets: Sequence[dict[str, Any]], knobs: Sequence[Knob]) -> list[Configuration]:
+def _warnings(targets: Sequence[TargetInfo]) -> list[str]:
+    """What a reader must know of the targets' engines, each once."""
+    engines = [registry.find(target.engine) for target in targets if target.engine]
+    return list(dict.fromkeys(engine.warning for engine in engines if engine and engine.warning))
+
+
+def _configurations(run: SavedRun, targets: Sequence[TargetInfo], knobs: Sequence[Row]) -> list[Configuration]:
+    given = {target.name: target.knobs for target in targets}
     found = []
     for path, text in run.servers():
         if path.endswith("/target.json"):  # how clients reach the server, not what it was given
             continue
-        stack = path.split("/")[1].rpartition("-")[0]
-        target = next((target for target in targets if target["name"] == stack), {"name": stack})
-        found.append(Configuration(target["name"], path, configurations.marked(text, target, knobs)))
+        name = path.split("/")[1].rpartition("-")[0]
+        found.append(Configuration(name, path, configurations.marked(text, given.get(name, ()), knobs)))
     return found
 
 
 def values(content: Content) -> dict[str, Any]:
     """report.json: what the page says, as plain values. Images and drawing instructions stay in the page."""
-    return {
-        "format": FORMAT,
-        "run": content.run.folder.name,
-        "verdict": {
-            "headline": content.story.headline,
-            "lede": content.story.lede,
-            "evidence": [{"question": topic, "answer": text} for topic, text in content.story.sentences],
-        },
-        "would_change": content.would_change,
-        "badges": [asdict(badge) for badge in content.badges],
-        "conditions": [{"name": name, "value": value} for name, value in content.conditions],
-        "scenarios": [asdict(item) for item in content.findings],
-        "cost_and_sizing": asdict(content.plan),
-        "checklist": [asdict(point) for point in content.checklist],
-        "settings": [asdict(knob) for knob in content.knobs],
-        "samples": [
-            {key: value for key, value in asdict(sample).items() if key != "image"} for sample in content.samples
-        ],
-        "disagreements": [
-            {key: value for key, value in asdict(item).items() if value != ""} for item in content.disagreements
-        ],
-        "charts": [_series(chart) for chart in content.charts.all()],
-        "repeat": content.repeat,
-        "summary": content.summary,
-    }
+    plain: dict[str, Any] = msgspec.to_builtins(
+        {
+            "format": FORMAT,
+            "run": content.run.folder.name,
+            "verdict": {
+                "headline": content.story.headline,
+                "lede": content.story.lede,
+                "ranking": content.ranking,
+                "evidence": [{"question": topic, "answer": text} for topic, text in content.story.sentences],
+            },
+            "would_change": content.would_change,
+            "badges": content.badges,
+            "conditions": [{"name": name, "value": value} for name, value in content.conditions],
+            "scenarios": content.findings,
+            "cost_and_sizing": content.plan,
+            "checklist": content.checklist,
+            "settings": content.knobs,
+            "samples": [replace(sample, image="") for sample in content.samples],
+            "disagreements": content.disagreements,
+            "charts": [_series(chart) for chart in content.charts.all()],
+            "repeat": content.repeat,
+            "summary": content.summary,
+        }
+    )
+    for item in plain["samples"]:
+        del item["image"]
+    for item in plain["disagreements"]:
+        if not item["model"]:
+            del item["model"]
+    return plain
 
 
-def _series(chart: Chart) -> dict[str, Any]:
+def _series(chart: Chart) -> Drawing:
     named = [trace for trace in chart.data if trace.get("hoverinfo") != "skip"]
     return {
         "id": chart.id,

@@ -9,9 +9,7 @@ from typing import Any
 
 from jinja2 import Environment
 
-from loadtest.analysis import wording
-from loadtest.analysis.summary import DEFAULT_SLO
-from loadtest.report import samples, templating
+from loadtest.report import ranking, samples, templating, wording
 from loadtest.report.charts.decomposition import PARTS, load
 from loadtest.report.content import Content
 from loadtest.report.page import EXPORTS
@@ -27,12 +25,13 @@ def render(content: Content) -> str:
         "report.md.j2",
         content=content,
         summary=figures,
-        targets={target["name"]: target for target in figures["targets"]},
+        targets={target.name: target for target in figures.targets},
         exports=EXPORTS,
         evidence=samples.evidence,
+        ranking_line=ranking.line,
         parts=PARTS,
         load=load,
-        slo={**DEFAULT_SLO, **figures["experiment"].get("slo", {})},
+        slo=figures.experiment.slo,
     )
 
 

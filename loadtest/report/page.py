@@ -12,34 +12,20 @@ from typing import Any
 from jinja2 import Environment
 from markupsafe import Markup
 
-from loadtest.analysis import wording
-from loadtest.analysis.summary import DEFAULT_SLO
-from loadtest.report import samples, templating
-from loadtest.report.charts.decomposition import PARTS, load, reasons, remainder
+from loadtest.report import samples, templating, wording
+from loadtest.report.charts.decomposition import PARTS, load, remainder, sources, unknown
 from loadtest.report.charts.figure import Chart
 from loadtest.report.content import Content
 
 HERE = Path(__file__).parent
 PLOTLY = HERE / "vendor" / "plotly-basic.min.js"
-LABELS = {
-    "cpu_model": "CPU",
-    "cpu_count": "CPUs",
-    "os": "operating system",
-    "python": "Python",
-    "prometheus": "Prometheus",
-    "git_commit": "commit",
-    "server_cores": "server on CPU",
-    "generator_cores": "generator on CPU",
-    "load_average_at_start": "load average at the start (1, 5, 15 min)",
-    "generator_priority": "generator runs with",
-    "wake_up_lateness_ms": "lateness of a wake-up before any load (ms)",
-}
 EXPORTS = {"pytorch": "PyTorch (eager)", "torchscript": "TorchScript", "onnx": "ONNX", "savedmodel": "SavedModel"}
 
 
 def render(content: Content) -> str:
     """A run's page."""
     figures = content.summary
+    names = [target.name for target in figures.targets]
     return document(
         "report.html.j2",
         content.charts.all(),
@@ -47,16 +33,21 @@ def render(content: Content) -> str:
         content=content,
         run=content.run,
         summary=figures,
-        targets={target["name"]: target for target in figures["targets"]},
-        loop_index=[target["name"] for target in figures["targets"]].index,
+        targets={target.name: target for target in figures.targets},
+        loop_index=names.index,
+        question=wording.listed([wording.shorten(wording.target_name(name), 30) for name in names], "or")
+        if names
+        else "",
+        both="both" if len(names) <= 2 else "all",
         exports=EXPORTS,
         evidence=samples.evidence,
         parts=PARTS,
+        sources=sources,
         remainder=remainder,
         load=load,
-        reasons=reasons,
+        unknown=unknown,
         class_name=lambda index: samples.class_name(content.class_names, index),
-        slo={**DEFAULT_SLO, **figures["experiment"].get("slo", {})},
+        slo=figures.experiment.slo,
     )
 
 
@@ -95,6 +86,5 @@ def _inline_script(code: str) -> Markup:
 @cache
 def _environment() -> Environment:
     made = templating.environment(autoescape=True)
-    made.filters["label"] = lambda key: LABELS.get(key, str(key).replace("_", " "))
     made.globals.update(percentiles=wording.PERCENTILES)
     return made

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from loadtest.analysis import wording
+from loadtest.analysis.records import Parity, WireParity
 from loadtest.analysis.saved_run import SavedRun
+from loadtest.report import wording
 
 SMALLEST = 64  # pixels; smaller images are enlarged without smoothing, as the model sees them
 
@@ -54,7 +55,7 @@ def load(run: SavedRun) -> list[Sample]:
             image=data_uri(image),
             label=int(label),
             reference=Answer("", [], int(expected.argmax()), float(expected.max())),
-            answers=_answers(run, int(index)),
+            answers=_answers(run.wire_targets, int(index)),
         )
         for index, image, label, expected in zip(
             saved["indices"], saved["images"], saved["labels"], saved["probabilities"], strict=True
@@ -62,14 +63,14 @@ def load(run: SavedRun) -> list[Sample]:
     ]
 
 
-def _answers(run: SavedRun, index: int) -> list[Answer]:
+def _answers(wire: Mapping[str, Mapping[str, WireParity]], index: int) -> list[Answer]:
     found: dict[tuple[str, int, float], list[str]] = {}
-    for stack, protocols in run.wire_targets.items():
+    for target, protocols in wire.items():
         for protocol, figures in protocols.items():
-            best = (figures.get("examples") or {}).get(str(index))
-            if best:
-                found.setdefault((stack, int(best[0]), round(float(best[1]), 5)), []).append(protocol)
-    return [Answer(stack, protocols, best, probability) for (stack, best, probability), protocols in found.items()]
+            if str(index) in figures.examples:
+                best, probability = figures.examples[str(index)]
+                found.setdefault((target, best, round(probability, 5)), []).append(protocol)
+    return [Answer(target, protocols, best, probability) for (target, best, probability), protocols in found.items()]
 
 
 def data_uri(image: np.ndarray) -> str:
@@ -82,9 +83,9 @@ def data_uri(image: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
 
 
-def class_name(names: list[Any], index: int) -> str:
+def class_name(names: Sequence[str], index: int) -> str:
     """A class' name, or its number where the bundle has no names."""
-    return wording.isolated(str(names[index])) if 0 <= index < len(names) else f"class {index}"
+    return wording.isolated(names[index]) if 0 <= index < len(names) else f"class {index}"
 
 
 @dataclass(frozen=True)
@@ -100,17 +101,17 @@ class Disagreement:
     model: str = ""
 
 
-def disagreements(parity: dict[str, Any]) -> list[Disagreement]:
+def disagreements(parity: Parity) -> list[Disagreement]:
     """The confusion of best classes over all models, servers and protocols; ``parity``: as in summary.json."""
     return [
-        Disagreement(stack, protocol, int(expected), int(answered), int(times), model)
+        Disagreement(target, protocol, expected, answered, times, model)
         for model, one in evidence(parity).items()
-        for stack, protocols in one["wire"].items()
+        for target, protocols in one.wire.items()
         for protocol, figures in protocols.items()
-        for expected, answered, times in figures.get("disagreements") or []
+        for expected, answered, times in figures.disagreements
     ]
 
 
-def evidence(parity: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def evidence(parity: Parity) -> Mapping[str, Parity]:
     """The parity figures of each of several models by its name, or of the only one by no name."""
-    return parity.get("by_model") or {"": parity}
+    return parity.by_model or {"": parity}

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+
+from loadtest.analysis.records import Capacity, Interval, Summary
 
 # Images/s that the table answers for where the experiment names no expected rate.
 EXAMPLE_RATES = (100.0, 1_000.0, 10_000.0)
 SPARE = 1  # N+1: one server may fail, or be replaced, without the rest missing the SLO
-
-Bounds = list[float | None]
 
 
 @dataclass(frozen=True)
@@ -38,9 +37,9 @@ class Sizing:
     protocol: str
     requests_per_s: float | None
     images_per_s: float | None
-    images_ci95: Bounds
+    images_ci95: Interval
     cost_per_million: float | None
-    cost_ci95: Bounds
+    cost_ci95: Interval
     replicas: list[Replicas]
 
 
@@ -56,38 +55,29 @@ class Plan:
     sizings: list[Sizing]
 
 
-def capacity(figures: dict[str, Any], target: str, protocol: str) -> dict[str, Any] | None:
+def capacity(figures: Summary, target: str, protocol: str) -> Capacity | None:
     """The best-founded capacity entry: one from a search for it before one from a ladder, a confirmed one first."""
-    entries = [item for item in figures["capacity"] if (item["target"], item["protocol"]) == (target, protocol)]
+    entries = [item for item in figures.capacity if (item.target, item.protocol) == (target, protocol)]
     return max(
         entries,
-        key=lambda item: (
-            item["max_rate"] is not None,
-            item.get("scenario", "ladder") == "capacity",
-            bool(item.get("confirmed")),
-        ),
+        key=lambda item: (item.max_rate is not None, item.scenario == "capacity", item.confirmed),
         default=None,
     )
 
 
-def plan(figures: dict[str, Any]) -> Plan:
+def plan(figures: Summary) -> Plan:
     """Cost and replicas of every target and protocol with a capacity entry; ``figures`` is the run's summary."""
-    experiment = figures["experiment"]
-    cost = experiment.get("cost", {})
-    price = cost.get("price_per_hour") or None
-    expected = cost.get("expected_rate") or None
+    cost = figures.experiment.cost
+    price, expected = cost.price_per_hour or None, cost.expected_rate or None
     rates = [float(expected)] if expected else list(EXAMPLE_RATES)
-    pairs = dict.fromkeys((item["target"], item["protocol"]) for item in figures["capacity"])
-    entries = [(target, protocol, capacity(figures, target, protocol)) for target, protocol in pairs]
+    pairs = dict.fromkeys((item.target, item.protocol) for item in figures.capacity)
+    entries = [entry for target, protocol in pairs if (entry := capacity(figures, target, protocol))]
     return Plan(
         price_per_hour=price,
-        currency=str(cost.get("currency", "USD")),
+        currency=cost.currency,
         rates=rates,
         expected=expected is not None,
-        sizings=[
-            _size(target, protocol, entry or {}, _images(experiment, entry), price, rates)
-            for target, protocol, entry in entries
-        ],
+        sizings=[_size(entry, figures.experiment.images_of(entry.scenario), price, rates) for entry in entries],
     )
 
 
@@ -104,28 +94,18 @@ def replicas(rate: float, images_per_s: float) -> tuple[int, int]:
     return needed, needed + SPARE
 
 
-def _images(experiment: dict[str, Any], entry: dict[str, Any] | None) -> int:
-    """Images in a request of the scenario that found a capacity."""
-    scenario = (entry or {}).get("scenario", "ladder")
-    return int(experiment.get(scenario, {}).get("batch", 1))
-
-
-def _size(
-    target: str, protocol: str, entry: dict[str, Any], images: int, price: float | None, rates: list[float]
-) -> Sizing:
-    top = entry.get("max_rate")
-    ends: list[float | None] = list(entry.get("ci95") or [None, None])
-    low, high = (None if end is None else end * images for end in ends)
-    per_second = None if top is None else top * images
+def _size(entry: Capacity, images: int, price: float | None, rates: list[float]) -> Sizing:
+    low, high = (None if end is None else end * images for end in entry.ci95)
+    per_second = None if entry.max_rate is None else entry.max_rate * images
     return Sizing(
-        target=target,
-        protocol=protocol,
-        requests_per_s=top,
+        target=entry.target,
+        protocol=entry.protocol,
+        requests_per_s=entry.max_rate,
         images_per_s=per_second,
-        images_ci95=[low, high],
+        images_ci95=(low, high),
         cost_per_million=cost_per_million(price, per_second),
         # The dearest answer comes from the lowest capacity.
-        cost_ci95=[cost_per_million(price, high), cost_per_million(price, low)],
+        cost_ci95=(cost_per_million(price, high), cost_per_million(price, low)),
         replicas=[
             Replicas(rate, *replicas(rate, per_second), replicas(rate, low)[1] if low else None) for rate in rates
         ]

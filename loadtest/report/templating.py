@@ -10,7 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from loadtest.analysis import wording
+from loadtest.report import reasons, warning_words, wording
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -40,11 +40,16 @@ def environment(*, autoescape: bool, finalize: Callable[[Any], Any] | None = Non
         scientific=wording.scientific,
         gibibytes=wording.gibibytes,
         protocol=wording.protocol,
-        stack=wording.stack,
+        target_name=wording.target_name,
         engine=wording.engine,
         product=wording.product,
         target=wording.target,
         shorten=wording.shorten,
+        reason=reasons.of_repetitions,
+        open_end=reasons.open_end,
+        warning=warning_words.warning,
+        doubt=warning_words.doubt,
+        caveat=warning_words.caveat,
         tight=tight,
         when=when,
     )

@@ -5,22 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from loadtest.analysis import wording
-from loadtest.report import story
+from loadtest.analysis.records import Measurement, Summary
+from loadtest.report import ranking, reasons, story, verdict_words, warning_words, wording
 
 WIDTH = 100
 SHOWN_REASONS = 4
 WIDE = 100.0  # an interval whose ends lie further apart than this factor says so instead of its ends
 
 
-def show(summary: dict[str, Any], report: Path | None = None, console: Console | None = None) -> None:
+def show(summary: Summary, report: Path | None = None, console: Console | None = None) -> None:
     """Print a summary. Without a terminal (a pipe, a log) it is plain text of at most 100 columns."""
     if console is None:
         console = Console(highlight=False)
@@ -33,34 +32,31 @@ def show(summary: dict[str, Any], report: Path | None = None, console: Console |
         console.print(Text(f"wide: the ends of the interval lie more than {WIDE:.0f}-fold apart", style="dim"))
     told = story.tell(summary)
     console.print(Text(told.headline, style="bold"))
+    for places in ranking.ranked(summary):
+        console.print(Text(f"  {ranking.line(places)}"))
     for sentence in told.lede:
         console.print(Text(sentence))
     console.print()
-    for verdict in summary["verdicts"]:
-        winner = verdict["winner"]
-        answer = wording.stack(winner) if winner else _undecided(verdict["why"])
-        console.print(
-            Text.assemble((f"{verdict['question']} ", "bold"), (f"{answer}.", "bold green" if winner else "bold"))
-        )
-        console.print(Text(f"  {verdict['why'].removeprefix('No difference shown. ')}"))
-    reasons = _not_valid(summary)
-    for line in reasons[:SHOWN_REASONS]:
+    several = len(summary.targets) >= ranking.FEWEST
+    for verdict in summary.verdicts:
+        question = verdict_words.question(verdict, several)
+        won = "bold green" if verdict.winner else "bold"
+        console.print(Text.assemble((f"{question} ", "bold"), (f"{verdict_words.answer(verdict)}.", won)))
+        console.print(Text(f"  {verdict_words.rests_on(verdict, summary.experiment.slo)}"))
+    broken = _not_valid(summary)
+    for line in broken[:SHOWN_REASONS]:
         console.print(Text(f"not valid: {line}", style="red"))
-    if (more := len(reasons) - SHOWN_REASONS) > 0:
+    if (more := len(broken) - SHOWN_REASONS) > 0:
         console.print(Text(f"not valid: {more} more reasons stand in the report", style="red"))
-    for warning in summary["warnings"]:
-        console.print(Text(f"warning: {warning}", style="yellow"))
-    parity = summary["parity"]
-    if parity["proven"]:
-        largest = wording.scientific(parity["max_abs_diff"])
-        console.print(Text(f"Same model on both sides: largest difference of a probability {largest}."))
+    for warning in summary.warnings:
+        console.print(Text(f"warning: {warning_words.warning(warning)}", style="yellow"))
+    parity = summary.parity
+    if parity.proven:
+        largest = wording.scientific(parity.max_abs_diff)
+        sides = "all" if several else "both"
+        console.print(Text(f"Same model on {sides} sides: largest difference of a probability {largest}."))
     if report:
         console.print(Text(f"Report: {os.path.relpath(report)}"), soft_wrap=True)
-
-
-def _undecided(why: str) -> str:
-    known = ("No verdict", "No difference shown")
-    return next((start.lower() for start in known if why.startswith(start)), "no winner named")
 
 
 def show_comparison(headlines: Sequence[str], report: Path) -> None:
@@ -71,53 +67,52 @@ def show_comparison(headlines: Sequence[str], report: Path) -> None:
     console.print(Text(f"Report: {os.path.relpath(report)}"), soft_wrap=True)
 
 
-def _table(summary: dict[str, Any]) -> Table:
+def _table(summary: Summary) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption_justify="left")
     table.add_column("target", overflow="fold", min_width=12, max_width=26)
     table.add_column("over")
     for heading in ("offered", "achieved", "p50 ms (95 %)", "p99 ms (95 %)", "errors"):
         table.add_column(heading, justify="right", no_wrap=True)
-    engines = {target["name"]: target for target in summary["targets"]}
     before, label = None, [""]
     # The steps of a capacity search stand in the report; here its result is a verdict.
-    shown = [item for item in summary["measurements"] if item["scenario"] != "capacity"]
+    shown = [item for item in summary.measurements if item.scenario != "capacity"]
     for item in shown:
-        group = (item["target"], item["protocol"])
-        rows = sum((other["target"], other["protocol"]) == group for other in shown)
+        group = (item.target, item.protocol)
+        rows = sum((other.target, other.protocol) == group for other in shown)
         if group != before:
             if before:
                 table.add_section()
-            stack = wording.shorten(wording.stack(item["target"]), 26)
-            label = [stack, wording.shorten(wording.engine(engines[item["target"]]), 26)]
+            stack = wording.shorten(wording.target_name(item.target), 26)
+            label = [stack, wording.shorten(wording.engine(summary.target(item.target)), 26)]
             label = ["\n".join(label)] if rows == 1 else label
         before = group
         cells = [
-            wording.rate(item["offered_rate"]) if item["offered_rate"] else item["scenario"],
-            wording.rate(item["achieved_rate"]),
+            wording.rate(item.offered_rate) if item.offered_rate else item.scenario,
+            wording.rate(item.achieved_rate),
             *(_percentile(item, name) for name in ("p50", "p99")),
-            wording.share(item["error_ratio"]),
+            wording.share(item.error_ratio),
         ]
-        style = "" if item["valid"] else "strike dim"
-        mark = "" if item["valid"] else " ✗"
+        style = "" if item.valid else "strike dim"
+        mark = "" if item.valid else " ✗"
         table.add_row(
             Text(label.pop(0) if label else ""),
-            Text(wording.protocol(item["protocol"]) + mark),
+            Text(wording.protocol(item.protocol) + mark),
             *(Text(cell, style=style) for cell in cells),
         )
     return table
 
 
-def _percentile(item: dict[str, Any], name: str) -> str:
-    bounds, value = item["ci95"][name], wording.number(item["latency_ms"][name])
+def _percentile(item: Measurement, name: str) -> str:
+    bounds, value = item.ci95[name], wording.number(item.latency_ms[name])
     if not bounds:
         return value
     return f"{value} ({'wide' if bounds[1] > WIDE * bounds[0] else wording.interval(bounds)})"
 
 
-def _not_valid(summary: dict[str, Any]) -> list[str]:
+def _not_valid(summary: Summary) -> list[str]:
     return [
-        f"{wording.stack(item['target'])} over {wording.protocol(item['protocol'])} at "
-        f"{wording.rate(item['offered_rate'])}: {why}"
-        for item in summary["measurements"]
-        for why in item["why_not_valid"]
+        f"{wording.target_name(item.target)} over {wording.protocol(item.protocol)} at "
+        f"{wording.rate(item.offered_rate)}: {reasons.of_repetitions(why)}"
+        for item in summary.measurements
+        for why in item.why_not_valid
     ]

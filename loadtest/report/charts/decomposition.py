@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
-from loadtest.analysis import wording
-from loadtest.report.charts.figure import AXIS_FONT, Chart, plain
+from loadtest.analysis.records import Decomposition, Summary
+from loadtest.report import reasons, wording
+from loadtest.report.charts.figure import AXIS_FONT, Chart, Drawing, plain
 
 # Inside out. Told apart without colour by their pattern.
 PARTS = {
@@ -17,23 +18,23 @@ PARTS = {
 REST = ("not told apart", "var(--part-4)", "x")
 
 
-def decomposition(figures: dict[str, Any], protocol: str) -> Chart | None:
+def decomposition(figures: Summary, protocol: str) -> Chart | None:
     """A stacked bar for each measurement over a protocol; None where nobody could tell any part apart."""
-    names = [target["name"] for target in figures["targets"]]
+    names = [target.name for target in figures.targets]
     entries = sorted(
-        (item for item in figures.get("decomposition") or [] if item["protocol"] == protocol and item.get("total_ms")),
-        key=lambda item: (item["scenario"], item["offered_rate"] or 0, names.index(item["target"])),
+        (item for item in figures.decomposition if item.protocol == protocol and item.total_ms),
+        key=lambda item: (item.scenario, item.offered_rate, names.index(item.target)),
         reverse=True,
     )
-    if not any(value is not None for item in entries for value in item["parts_ms"].values()):
+    if not any(item.parts_ms[part] is not None for item in entries for part in PARTS):
         return None
-    labels = [f"{plain(wording.shorten(wording.stack(item['target']), 16))}<br>{load(item)}" for item in entries]
+    labels = [f"{plain(wording.shorten(wording.target_name(item.target), 16))}<br>{load(item)}" for item in entries]
     data = []
     for part, (name, shade, pattern) in PARTS.items():
-        values = [item["parts_ms"].get(part) for item in entries]
+        values = [item.parts_ms[part] for item in entries]
         if any(value is not None for value in values):
             data.append(_bars(name, shade, pattern, labels, values))
-    left = [remainder(item) for item in entries]
+    left: list[float | None] = [remainder(item) for item in entries]
     if any(left):
         data.append(_bars(*REST, labels, left))
     over = wording.protocol(protocol)
@@ -64,27 +65,37 @@ def decomposition(figures: dict[str, Any], protocol: str) -> Chart | None:
     )
 
 
-def remainder(item: dict[str, Any]) -> float:
+def remainder(item: Decomposition) -> float:
     """Milliseconds of an entry's total that no part explains; never negative."""
-    known = sum(value for value in item["parts_ms"].values() if value is not None)
-    left = float(item["total_ms"]) - known
-    return left if left > 0.005 * float(item["total_ms"]) else 0.0
+    left = item.total_ms - sum(item.parts_ms[part] or 0.0 for part in PARTS)
+    return left if left > 0.005 * item.total_ms else 0.0
 
 
-def load(item: dict[str, Any]) -> str:
+def load(item: Decomposition) -> str:
     """What an entry was measured under: its rate, and its scenario where that is not the ladder."""
-    rate = wording.rate(item["offered_rate"]) if item["offered_rate"] else ""
-    scenario = "" if item["scenario"] == "ladder" else wording.shorten(str(item["scenario"]), 16)
+    rate = wording.rate(item.offered_rate) if item.offered_rate else ""
+    scenario = "" if item.scenario == "ladder" else wording.shorten(item.scenario, 16)
     return f"{scenario} {rate}".strip()
 
 
-def reasons(figures: dict[str, Any], target: str) -> list[str]:
+def sources(item: Decomposition) -> dict[str, str]:
+    """Where each part of an entry comes from."""
+    batch = wording.number(item.batch_size_mean)
+    return {
+        "model": f"in process, mean of one call at {batch} images, on the server's cores, unloaded",
+        "queue": "the server's own metrics: mean wait for the batch",
+        "runtime": "the server's own metrics: mean time inside the server, less queue and model",
+        "transport": "the client's mean latency, less the server's mean time inside",
+    }
+
+
+def unknown(figures: Summary, target: str) -> list[str]:
     """What a target cannot report, each reason once."""
-    entries = [item for item in figures.get("decomposition") or [] if item["target"] == target]
-    return list(dict.fromkeys(str(why) for item in entries for why in item.get("cannot_report") or []))
+    told = [why for item in figures.decomposition if item.target == target for why in reasons.untold(item)]
+    return list(dict.fromkeys(told))
 
 
-def _bars(name: str, shade: str, pattern: str, labels: list[str], values: list[Any]) -> dict[str, Any]:
+def _bars(name: str, shade: str, pattern: str, labels: list[str], values: Sequence[float | None]) -> Drawing:
     return {
         "type": "bar",
         "orientation": "h",
@@ -106,13 +117,13 @@ def _bars(name: str, shade: str, pattern: str, labels: list[str], values: list[A
     }
 
 
-def _spoken(item: dict[str, Any]) -> str:
+def _spoken(item: Decomposition) -> str:
     parts = [
-        f"{PARTS[part][0]} {wording.milliseconds(value)}"
-        for part, value in item["parts_ms"].items()
-        if part in PARTS and value is not None
+        f"{name} {wording.milliseconds(item.parts_ms[part])}"
+        for part, (name, _, _) in PARTS.items()
+        if item.parts_ms[part] is not None
     ]
     return (
-        f"{wording.shorten(wording.stack(item['target']), 30)} at {load(item)}: {', '.join(parts) or 'nothing'} of "
-        f"{wording.milliseconds(item['total_ms'])}"
+        f"{wording.shorten(wording.target_name(item.target), 30)} at {load(item)}: {', '.join(parts) or 'nothing'} of "
+        f"{wording.milliseconds(item.total_ms)}"
     )

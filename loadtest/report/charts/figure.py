@@ -6,9 +6,12 @@ from __future__ import annotations
 import html
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
-from loadtest.analysis import wording
+from loadtest.report import wording
+
+Drawing: TypeAlias = dict[str, Any]
+"""A trace, a layout or a part of them, as Plotly takes it in JSON."""
 
 # Told apart without colour too: each target has its own marker and its own dash.
 MARKERS = ("circle", "square", "diamond", "cross")
@@ -24,8 +27,8 @@ class Chart:
     title: str
     caption: str
     alternative: str
-    data: list[dict[str, Any]]
-    layout: dict[str, Any]
+    data: list[Drawing]
+    layout: Drawing
 
 
 def plain(text: str) -> str:
@@ -38,7 +41,17 @@ def color(index: int, band: bool = False) -> str:
     return f"var(--target-{index % len(MARKERS)}{'-band' if band else ''})"
 
 
-def log_ticks(low: float, high: float) -> dict[str, Any]:
+def marker(index: int) -> str:
+    """The shape of a target's points; of targets that share a colour each has another."""
+    return MARKERS[(index + index // len(MARKERS)) % len(MARKERS)]
+
+
+def dash(index: int) -> str:
+    """The style of a target's line; of targets that share a colour each has another."""
+    return DASHES[(index + index // len(DASHES)) % len(DASHES)]
+
+
+def log_ticks(low: float, high: float) -> Drawing:
     """Ticks at round numbers, as many as a range has room for."""
     steps: tuple[float, ...] = (1, 2, 5) if high / low < 300 else (1,)
     if high / low < 4:
@@ -50,11 +63,11 @@ def log_ticks(low: float, high: float) -> dict[str, Any]:
     return {"tickvals": ticks, "ticktext": [f"{tick:,.10g}" for tick in ticks]}
 
 
-def line(*, color: str, dash: str = "solid", **where: Any) -> dict[str, Any]:
+def line(*, color: str, dash: str = "solid", **where: Any) -> Drawing:
     """A straight line behind the data."""
     return {"type": "line", "line": {"color": color, "width": 1.4, "dash": dash}, "layer": "below", **where}
 
 
-def note(text: str, *, color: str = "var(--muted)", size: int = 12, **where: Any) -> dict[str, Any]:
+def note(text: str, *, color: str = "var(--muted)", size: int = 12, **where: Any) -> Drawing:
     """A short text inside the plot."""
     return {"text": text, "showarrow": False, "font": {"color": color, "size": size}, **where}

@@ -4,40 +4,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
-from loadtest.analysis import summary, wording
-from loadtest.report import sizing
-from loadtest.report.charts.figure import AXIS_FONT, MARKERS, Chart, color, line, log_ticks, note, plain
+from loadtest.analysis.records import Measurement, Summary
+from loadtest.report import sizing, wording
+from loadtest.report.charts.figure import AXIS_FONT, Chart, Drawing, color, line, log_ticks, marker, note, plain
 
 BAND_REACH = 20.0
 
 
-def latency_by_rate(figures: dict[str, Any], protocol: str, identity: str = "latency") -> Chart | None:
+def latency_by_rate(figures: Summary, protocol: str, identity: str = "latency") -> Chart | None:
     """p99 and p50 against offered rate for each target over a protocol, the p99 with its interval, and the SLO."""
-    data: list[dict[str, Any]] = []
+    data: list[Drawing] = []
     spoken: list[str] = []
     points: list[float] = []
     values: list[float] = []  # ends of bands
-    slo = _slo(figures)
+    slo = figures.experiment.slo.p99_ms
     furthest: list[float] = []
-    for index, target in enumerate(figures["targets"]):
-        items = ladder(figures, target["name"], protocol)
-        sound = [item for item in items if item["valid"]]
-        name = wording.stack(target["name"])
+    for index, target in enumerate(figures.targets):
+        items = ladder(figures, target.name, protocol)
+        sound = [item for item in items if item.valid]
+        name = wording.target_name(target.name)
         if not items:
             continue
-        points += [item["latency_ms"][key] for item in items for key in ("p50", "p99")]
-        values += [end for item in sound for end in item["ci95"]["p99"] or []]
+        points += [value for item in items for value in (item.latency_ms.p50, item.latency_ms.p99) if value is not None]
+        values += [end for item in sound for end in item.ci95.p99 or []]
         data += _band(sound, index) + _percentile_lines(sound, index, name)
-        data += _crosses([item for item in items if not item["valid"]], index, name)
-        if star := _star(figures, target["name"], protocol, index, slo):
+        data += _crosses([item for item in items if not item.valid], index, name)
+        if star := _star(figures, target.name, protocol, index, slo):
             data.append(star)
             points += star["y"]
             furthest += star["x"]
         told = ", ".join(
-            f"{wording.milliseconds(item['latency_ms']['p99'])} at {wording.rate(item['offered_rate'])}"
-            for item in sound
+            f"{wording.milliseconds(item.latency_ms.p99)} at {wording.rate(item.offered_rate)}" for item in sound
         )
         spoken.append(f"{wording.target(target)}: {told or 'no valid measurement'}")
     if not data:
@@ -46,7 +44,7 @@ def latency_by_rate(figures: dict[str, Any], protocol: str, identity: str = "lat
     low, high = min([*points, *values, slo]) / 1.3, max([*points, *values, slo]) * 1.4
     # A band may reach far beyond every point; it is cut rather than flattening them.
     low, high = max(low, min([*points, slo]) / BAND_REACH), min(high, max([*points, slo]) * BAND_REACH)
-    top = max([item["offered_rate"] for item in figures["measurements"] if _on(item, protocol)] + furthest)
+    top = max([item.offered_rate for item in figures.measurements if _on(item, protocol)] + furthest)
     return Chart(
         id=f"{identity}-{protocol}",
         title=f"Latency versus offered rate, {over}",
@@ -86,31 +84,28 @@ def latency_by_rate(figures: dict[str, Any], protocol: str, identity: str = "lat
     )
 
 
-def ladder(figures: dict[str, Any], target: str, protocol: str) -> list[dict[str, Any]]:
+def ladder(figures: Summary, target: str, protocol: str) -> list[Measurement]:
+    """A target's answered rungs of the ladder over a protocol, by rate."""
     return sorted(
         (
             item
-            for item in figures["measurements"]
-            if (item["target"], item["protocol"], item["scenario"]) == (target, protocol, "ladder")
-            and item["latency_ms"]["p99"] is not None
+            for item in figures.measurements
+            if (item.target, item.protocol, item.scenario) == (target, protocol, "ladder")
+            and item.latency_ms.p99 is not None
         ),
-        key=lambda item: item["offered_rate"],
+        key=lambda item: item.offered_rate,
     )
 
 
-def _slo(figures: dict[str, Any]) -> float:
-    return float({**summary.DEFAULT_SLO, **figures["experiment"].get("slo", {})}["p99_ms"])
-
-
-def _band(items: Sequence[dict[str, Any]], index: int) -> list[dict[str, Any]]:
-    known = [item for item in items if item["ci95"]["p99"]]
-    rates = [item["offered_rate"] for item in known]
+def _band(items: Sequence[Measurement], index: int) -> list[Drawing]:
+    known = [(item.offered_rate, item.ci95.p99) for item in items if item.ci95.p99]
+    rates = [rate for rate, _ in known]
     return [
         {
             "type": "scatter",
             "mode": "lines",
             "x": rates + rates[::-1],
-            "y": [item["ci95"]["p99"][1] for item in known] + [item["ci95"]["p99"][0] for item in known][::-1],
+            "y": [high for _, (_, high) in known] + [low for _, (low, _) in known][::-1],
             "fill": "toself",
             "fillcolor": color(index, band=True),
             "line": {"width": 0, "color": color(index, band=True)},
@@ -120,12 +115,12 @@ def _band(items: Sequence[dict[str, Any]], index: int) -> list[dict[str, Any]]:
     ]
 
 
-def _percentile_lines(items: Sequence[dict[str, Any]], index: int, name: str) -> list[dict[str, Any]]:
+def _percentile_lines(items: Sequence[Measurement], index: int, name: str) -> list[Drawing]:
     lines = []
     for percentile, dash, width in (("p99", "solid", 2.4), ("p50", "dot", 1.6)):
         texts = [
-            f"{wording.milliseconds(item['latency_ms'][percentile])} ({wording.interval(item['ci95'][percentile])})"
-            f" at {wording.rate(item['offered_rate'])}"
+            f"{wording.milliseconds(item.latency_ms[percentile])} ({wording.interval(item.ci95[percentile])})"
+            f" at {wording.rate(item.offered_rate)}"
             for item in items
         ]
         lines.append(
@@ -133,11 +128,11 @@ def _percentile_lines(items: Sequence[dict[str, Any]], index: int, name: str) ->
                 "type": "scatter",
                 "mode": "lines+markers",
                 "name": f"{plain(name)} {percentile}",
-                "x": [item["offered_rate"] for item in items],
-                "y": [item["latency_ms"][percentile] for item in items],
+                "x": [item.offered_rate for item in items],
+                "y": [item.latency_ms[percentile] for item in items],
                 "line": {"color": color(index), "dash": dash, "width": width},
                 "marker": {
-                    "symbol": MARKERS[index % len(MARKERS)] + ("" if percentile == "p99" else "-open"),
+                    "symbol": marker(index) + ("" if percentile == "p99" else "-open"),
                     "size": 8,
                     "color": color(index),
                 },
@@ -148,19 +143,19 @@ def _percentile_lines(items: Sequence[dict[str, Any]], index: int, name: str) ->
     return lines
 
 
-def _on(item: dict[str, Any], protocol: str) -> bool:
-    return (item["protocol"], item["scenario"]) == (protocol, "ladder")
+def _on(item: Measurement, protocol: str) -> bool:
+    return (item.protocol, item.scenario) == (protocol, "ladder")
 
 
-def _crosses(broken: Sequence[dict[str, Any]], index: int, name: str) -> list[dict[str, Any]]:
+def _crosses(broken: Sequence[Measurement], index: int, name: str) -> list[Drawing]:
     if not broken:
         return []
     return [
         {
             "type": "scatter",
             "mode": "markers",
-            "x": [item["offered_rate"] for item in broken],
-            "y": [item["latency_ms"]["p99"] for item in broken],
+            "x": [item.offered_rate for item in broken],
+            "y": [item.latency_ms.p99 for item in broken],
             "marker": {"symbol": "x-thin-open", "size": 10, "color": color(index), "line": _outline(index)},
             "hovertemplate": f"{plain(name)}: not valid<extra></extra>",
             "showlegend": False,
@@ -168,21 +163,21 @@ def _crosses(broken: Sequence[dict[str, Any]], index: int, name: str) -> list[di
     ]
 
 
-def _outline(index: int) -> dict[str, Any]:
+def _outline(index: int) -> Drawing:
     return {"width": 2.5, "color": color(index)}
 
 
-def _star(figures: dict[str, Any], target: str, protocol: str, index: int, slo: float) -> dict[str, Any] | None:
+def _star(figures: Summary, target: str, protocol: str, index: int, slo: float) -> Drawing | None:
     """The capacity: at the p99 measured there, else on the line of the SLO; with its interval along the axis."""
     found = sizing.capacity(figures, target, protocol)
-    if not found or found["max_rate"] is None:
+    if not found or found.max_rate is None:
         return None
-    top, (low, high) = found["max_rate"], found["ci95"]
+    top, (low, high) = found.max_rate, found.ci95
     measured = [
-        item["latency_ms"]["p99"]
-        for item in figures["measurements"]
-        if (item["target"], item["protocol"], item["offered_rate"]) == (target, protocol, top)
-        and item["scenario"] == found.get("scenario", "ladder")
+        item.latency_ms.p99
+        for item in figures.measurements
+        if (item.target, item.protocol, item.offered_rate) == (target, protocol, top)
+        and item.scenario == found.scenario
     ]
     says = f"{wording.rate(top)} ({wording.interval([low, high], plain_rate=True)}) within the SLO"
     return {
@@ -205,6 +200,6 @@ def _star(figures: dict[str, Any], target: str, protocol: str, index: int, slo: 
             "line": {"width": 1.5, "color": "var(--surface)"},
         },
         "text": [says],
-        "hovertemplate": f"{plain(wording.stack(target))}: %{{text}}<extra></extra>",
+        "hovertemplate": f"{plain(wording.target_name(target))}: %{{text}}<extra></extra>",
         "showlegend": False,
     }

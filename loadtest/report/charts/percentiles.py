@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections import Counter
 
 import numpy as np
 
-from loadtest.analysis import statistics, summary, wording
+from loadtest.analysis import measurements, statistics
+from loadtest.analysis.records import Metric, Summary
 from loadtest.analysis.saved_run import SavedRun
-from loadtest.report.charts.figure import AXIS_FONT, DASHES, Chart, color, log_ticks, plain
+from loadtest.report import wording
+from loadtest.report.charts.figure import AXIS_FONT, Chart, Drawing, color, dash, log_ticks, plain
 from loadtest.report.charts.latency import ladder
 
 CURVE_POINTS = 160
 
 
-def percentile_curves(run: SavedRun, figures: dict[str, Any], protocol: str) -> Chart | None:
+def percentile_curves(run: SavedRun, figures: Summary, protocol: str) -> Chart | None:
     """Latency by percentile at one rate, HdrHistogram's way: the axis gives every further nine the same room."""
     rate = _common_rate(figures, protocol)
     if rate is None:
         return None
-    data, spoken = [], []
+    data: list[Drawing] = []
+    spoken = []
     longest, lowest, highest = 1.0, math.inf, 0.0
-    grouped = summary.repetitions(run)
-    for index, target in enumerate(figures["targets"]):
-        trials = grouped.get((target["name"], protocol, "ladder", rate))
+    grouped = measurements.repetitions(run)
+    for index, target in enumerate(figures.targets):
+        trials = grouped.get((target.name, protocol, "ladder", rate))
         measured = statistics.combine([trial.intervals() for trial in trials]) if trials else None
         if measured is None or not measured.merged.any():
             continue
@@ -33,7 +36,7 @@ def percentile_curves(run: SavedRun, figures: dict[str, Any], protocol: str) -> 
         latencies = statistics.quantiles(measured.values_ms, measured.merged, list(1 - 10**-nines))
         longest, lowest = max(longest, float(nines[-1])), min(lowest, float(latencies[0]))
         highest = max(highest, float(latencies[-1]))
-        name = wording.stack(target["name"])
+        name = wording.target_name(target.name)
         data.append(
             {
                 "type": "scatter",
@@ -41,15 +44,13 @@ def percentile_curves(run: SavedRun, figures: dict[str, Any], protocol: str) -> 
                 "name": plain(name),
                 "x": [round(float(value), 4) for value in nines],
                 "y": [round(float(value), 4) for value in latencies],
-                "line": {"color": color(index), "width": 2.4, "dash": DASHES[index % len(DASHES)]},
+                "line": {"color": color(index), "width": 2.4, "dash": dash(index)},
                 "text": [f"{100 - 100 * 10**-value:.4g} %" for value in nines],
                 "hovertemplate": f"{plain(name)}: %{{text}} of answers within %{{y:.3~g}} ms<extra></extra>",
             }
         )
-        item = next(item for item in ladder(figures, target["name"], protocol) if item["offered_rate"] == rate)
-        told = ", ".join(
-            f"{wording.PERCENTILES[key]} {wording.milliseconds(item['latency_ms'][key])}" for key in SPOKEN
-        )
+        item = next(item for item in ladder(figures, target.name, protocol) if item.offered_rate == rate)
+        told = ", ".join(f"{wording.PERCENTILES[key]} {wording.milliseconds(item.latency_ms[key])}" for key in SPOKEN)
         spoken.append(f"{wording.target(target)}: {told}")
     if not data:
         return None
@@ -84,13 +85,11 @@ def percentile_curves(run: SavedRun, figures: dict[str, Any], protocol: str) -> 
 SPOKEN = ("p50", "p90", "p99", "p999", "max")
 
 
-def _common_rate(figures: dict[str, Any], protocol: str) -> float | None:
-    """The rate of the latency verdict; without one, the highest at which most targets were measured."""
-    for verdict in figures["verdicts"]:
-        if (verdict["protocol"], verdict["metric"]) == (protocol, "p99") and verdict["offered_rate"]:
-            return float(verdict["offered_rate"])
-    rates: dict[float, int] = {}
-    for target in figures["targets"]:
-        for item in ladder(figures, target["name"], protocol):
-            rates[item["offered_rate"]] = rates.get(item["offered_rate"], 0) + 1
+def _common_rate(figures: Summary, protocol: str) -> float | None:
+    """The rate of most latency verdicts; without one, the highest at which most targets were measured."""
+    rates = Counter(
+        verdict.offered_rate
+        for verdict in figures.verdicts
+        if verdict.protocol == protocol and verdict.metric is Metric.P99 and verdict.offered_rate
+    ) or Counter(item.offered_rate for target in figures.targets for item in ladder(figures, target.name, protocol))
     return max(rates, key=lambda rate: (rates[rate], rate), default=None)

@@ -4,42 +4,42 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-from loadtest.analysis import wording
+from loadtest.analysis.records import Metric, Summary, Verdict
+from loadtest.report import verdict_words, wording
 from loadtest.report.charts.figure import AXIS_FONT, Chart, color, line, log_ticks, note, plain
 
 FAR = (1e-6, 1e6)  # stands for a ratio without a bound
-METRICS = {"p99": "p99 latency", "goodput": "within SLO", "capacity": "capacity"}
+METRICS = {Metric.P99: "p99 latency", Metric.GOODPUT: "within SLO", Metric.CAPACITY: "capacity"}
 DRAWN = (1e-3, 1e3)  # ratios beyond are drawn at the edge
 
 
-def ratios(figures: dict[str, Any], identity: str = "ratios") -> Chart | None:
-    """How many times better the second target is than the first, with intervals, for each verdict that has a ratio."""
-    verdicts = [verdict for verdict in figures["verdicts"] if verdict["ratio"] and verdict["ci95"]]
+def ratios(figures: Summary, identity: str = "ratios") -> Chart | None:
+    """How many times better the second of two targets is than the first, with intervals, for each verdict that has a
+    ratio. Of more than two targets each row names its two."""
+    verdicts = [verdict for verdict in figures.verdicts if verdict.ratio and verdict.ci95]
     if not verdicts:
         return None
-    first, second = (wording.shorten(wording.stack(name), 24) for name in verdicts[0]["compared"])
-    points, lows, highs, labels, hovers, colors, spoken = [], [], [], [], [], [], []
+    names = [target.name for target in figures.targets]
+    several = len(names) > 2
+    if several:
+        first, second = "the first named", "the second named"
+    else:
+        first, second = (wording.shorten(wording.target_name(name), 24) for name in verdicts[0].compared)
+    points, lows, highs, hovers, colors, spoken = [], [], [], [], [], []
+    labels: list[str] = []
     for verdict in reversed(verdicts):
-        ratio, (low, high) = verdict["ratio"], (verdict["ci95"][0] or FAR[0], verdict["ci95"][1] or FAR[1])
-        if verdict["metric"] != "p99":  # more is better: turn it round, so that right always means "second is better"
-            ratio, low, high = 1 / ratio, 1 / high, 1 / low
-        shown = [low if low > FAR[0] else None, high if high < FAR[1] else None]
-        text = f"{wording.number(ratio)} times ({wording.interval(shown)})"
+        ratio, low, high = _times_better(verdict)
+        shown = (low if low > FAR[0] else None, high if high < FAR[1] else None)
+        hovers.append(f"{wording.number(ratio)} times ({wording.interval(shown)})")
         ratio, low, high = (min(max(end, DRAWN[0]), DRAWN[1]) for end in (ratio, low, high))
-        over = wording.protocol(verdict["protocol"])
-        at = f"at {wording.rate(verdict['offered_rate'])}" if verdict["offered_rate"] else "within the SLO"
-        metric = METRICS.get(verdict["metric"], verdict["metric"])
         points.append(ratio)
         lows.append(ratio - low)
         highs.append(high - ratio)
-        labels.append(f"{plain(over)} · {metric}<br>{at}")
-        hovers.append(text)
-        colors.append(
-            color(list(verdict["compared"]).index(verdict["winner"])) if verdict["winner"] else "var(--muted)"
-        )
-        spoken.append(f"{over}, {metric} {at}: {hovers[-1]}")
+        label = _label(verdict, several)
+        labels.append(label if label not in labels else f"{label} ({len(labels)})")
+        colors.append(color(names.index(verdict.winner)) if verdict.winner else "var(--muted)")
+        spoken.append(f"{_spoken(verdict, several)}: {hovers[-1]}")
     reach = 1.15 * max(abs(math.log10(end)) for end in _ends(points, lows, highs))
     reach = max(reach, math.log10(1.5))
     return Chart(
@@ -70,7 +70,7 @@ def ratios(figures: dict[str, Any], identity: str = "ratios") -> Chart | None:
         ],
         layout={
             "height": 96 + 52 * len(points),
-            "margin": {"l": 128, "r": 20, "t": 34, "b": 42},
+            "margin": {"l": 196 if several else 128, "r": 20, "t": 34, "b": 42},
             "xaxis": {
                 "type": "log",
                 "range": [-reach, reach],
@@ -86,6 +86,31 @@ def ratios(figures: dict[str, Any], identity: str = "ratios") -> Chart | None:
             ],
         },
     )
+
+
+def _times_better(verdict: Verdict) -> tuple[float, float, float]:
+    """How many times better the second is than the first: ratio and ends of its interval."""
+    low, high = verdict.ci95 or (None, None)
+    ratio, low, high = verdict.ratio or 1.0, low or FAR[0], high or FAR[1]
+    # Where more is better the ratio is turned round, so that right always means "second is better".
+    return (ratio, low, high) if verdict.metric is Metric.P99 else (1 / ratio, 1 / high, 1 / low)
+
+
+def _where(verdict: Verdict) -> str:
+    return f"at {wording.rate(verdict.offered_rate)}" if verdict.offered_rate else "within the SLO"
+
+
+def _label(verdict: Verdict, several: bool) -> str:
+    over, metric = plain(wording.protocol(verdict.protocol)), METRICS[verdict.metric]
+    if not several:
+        return f"{over} · {metric}<br>{_where(verdict)}"
+    pair = " or ".join(wording.shorten(wording.target_name(name), 14) for name in verdict.compared)
+    return f"{plain(pair)}<br>{over} · {metric} {_where(verdict)}"
+
+
+def _spoken(verdict: Verdict, several: bool) -> str:
+    whose = f"{verdict_words.pair(verdict)}, " if several else ""
+    return f"{whose}{wording.protocol(verdict.protocol)}, {METRICS[verdict.metric]} {_where(verdict)}"
 
 
 def _ends(points: Sequence[float], lows: Sequence[float], highs: Sequence[float]) -> Iterable[float]:

@@ -7,11 +7,12 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from loadtest.analysis import validity, wording
+from loadtest.analysis import validity
+from loadtest.analysis.records import Summary
 from loadtest.analysis.saved_run import SavedRun, SavedTrial
-from loadtest.report.charts.figure import AXIS_FONT, Chart, color, log_ticks, note, plain
+from loadtest.report import wording
+from loadtest.report.charts.figure import AXIS_FONT, Chart, Drawing, color, log_ticks, note, plain
 
 MOST_POINTS = 1200  # of one line in one trial; of more seconds, the largest of several stands for them
 LABELS = 6  # rates written above a figure at most
@@ -63,40 +64,39 @@ class Block:
     @property
     def warm_up_s(self) -> float:
         """Seconds of warm-up before the first trial; 0 where none was saved."""
-        warm_up = self.trials[0].warm_up or {}
-        return float(warm_up.get("seconds") or 0) + float((warm_up.get("settling") or {}).get("seconds") or 0)
+        warm_up = self.trials[0].warm_up
+        if warm_up is None:
+            return 0.0
+        return warm_up.seconds + (warm_up.settling.seconds if warm_up.settling else 0.0)
 
     @property
     def began(self) -> float:
         """Unix time at which the block's warm-up began (as if it ended with the first lead-in)."""
         first = self.trials[0].record
-        return float(first.get("started_at", 0)) - float(first.get("lead_in_s", 0)) - self.warm_up_s
+        return first.started_at - first.lead_in_s - self.warm_up_s
 
 
 def blocks(run: SavedRun) -> list[Block]:
     """The run's trials by warm-up: a protocol's blocks together, by repetition, the targets in the run's order."""
-    grouped: dict[tuple[Any, ...], list[SavedTrial]] = {}
+    grouped: dict[tuple[int, int, int, str], list[SavedTrial]] = {}
     for trial in run.trials:
-        target, protocol, _, _ = trial.key
-        repetition = int(trial.record.get("repetition", 1))
-        warm_up = str(trial.record.get("warm_up", ""))
-        grouped.setdefault((protocol, repetition, run.stacks.index(target), warm_up), []).append(trial)
-    protocols = [str(name) for name in run.experiment.get("protocols", [])]
-    order = sorted(grouped, key=lambda key: (protocols.index(key[0]) if key[0] in protocols else 99, *key))
+        record = trial.record
+        places = run.protocols.index(record.protocol), record.repetition, run.target_names.index(record.target)
+        grouped.setdefault((*places, record.warm_up or ""), []).append(trial)
     return [
         Block(
-            target=run.stacks[key[2]],
-            protocol=key[0],
+            target=grouped[key][0].record.target,
+            protocol=grouped[key][0].record.protocol,
             repetition=key[1],
-            trials=sorted(grouped[key], key=lambda trial: float(trial.record.get("started_at", 0))),
+            trials=sorted(grouped[key], key=lambda trial: trial.record.started_at),
         )
-        for key in order
+        for key in sorted(grouped)
     ]
 
 
-def timelines(run: SavedRun, figures: dict[str, Any]) -> list[Chart]:
+def timelines(run: SavedRun, figures: Summary) -> list[Chart]:
     """A chart for each block that has a time line; those of one protocol share their axes."""
-    names = [target["name"] for target in figures["targets"]]
+    names = [target.name for target in figures.targets]
     known = [(block, _points(block)) for block in blocks(run)]
     charts = []
     for number, (block, points) in enumerate(known):
@@ -115,7 +115,7 @@ Points = dict[str, list[tuple[float, float | None]]]  # a column's (second of th
 def _points(block: Block) -> Points:
     found: Points = {series.column: [] for panel in PANELS for series in panel.series}
     for trial in block.trials:
-        start = float(trial.record.get("started_at", 0))
+        start = trial.record.started_at
         ours = [(float(row.get("second") or 0) + 0.5, row) for row in trial.timeline()]
         theirs = [(float(row["t"] or 0) - 0.5, row) for row in trial.server_timeline() if "t" in row]
         for panel in PANELS:
@@ -138,13 +138,13 @@ def _largest_of(values: list[tuple[float, float]], several: int) -> list[tuple[f
 
 
 def _chart(
-    identity: str, block: Block, points: Points, shared: Sequence[Points], index: int, figures: dict[str, Any]
+    identity: str, block: Block, points: Points, shared: Sequence[Points], index: int, figures: Summary
 ) -> Chart:
     panels = [panel for panel in PANELS if any(points[series.column] for series in panel.series)]
-    target = figures["targets"][index]
+    target = figures.targets[index]
     over = wording.protocol(block.protocol)
     end = max(at for series in points.values() for at, _ in series)
-    layout: dict[str, Any] = {
+    layout: Drawing = {
         "height": 70 + round(82 * sum(panel.weight for panel in panels)),
         "margin": {"l": 46, "r": 10, "t": 46, "b": 38},
         "showlegend": False,
@@ -152,7 +152,7 @@ def _chart(
         "shapes": _shades(block),
         "annotations": _rates(block),
     }
-    data: list[dict[str, Any]] = []
+    data: list[Drawing] = []
     top = 1.0
     room = (1 - GAP * (len(panels) - 1)) / sum(panel.weight for panel in panels)
     for number, panel in enumerate(panels, start=1):
@@ -176,7 +176,7 @@ def _chart(
     missing = "" if "cpu_cores" in seen else " Of the server’s batches, CPU and memory this run saved no time line."
     return Chart(
         id=identity,
-        title=f"{wording.shorten(wording.stack(target['name']), 30)}, {over}, repetition {block.repetition}",
+        title=f"{wording.shorten(wording.target_name(target.name), 30)}, {over}, repetition {block.repetition}",
         caption=f"Dotted: offered rate and p50. Solid: answered, p99 and the server’s own.{missing}",
         alternative=f"Time line of {wording.shorten(wording.target(target))} over {over}, repetition "
         f"{block.repetition}, by the second. {_spoken(block)}",
@@ -187,8 +187,8 @@ def _chart(
 
 def _trace(
     panel: _Panel, series: _Series, points: list[tuple[float, float | None]], index: int, suffix: str
-) -> dict[str, Any]:
-    trace: dict[str, Any] = {
+) -> Drawing:
+    trace: Drawing = {
         "name": series.name,
         "x": [round(at, 2) for at, _ in points],
         "y": [None if value is None else round(value, 4) for _, value in points],
@@ -208,7 +208,7 @@ def _trace(
     }
 
 
-def _range(panel: _Panel, shared: Sequence[Points]) -> dict[str, Any]:
+def _range(panel: _Panel, shared: Sequence[Points]) -> Drawing:
     values = [
         value
         for points in shared
@@ -224,12 +224,12 @@ def _range(panel: _Panel, shared: Sequence[Points]) -> dict[str, Any]:
     return {"range": [0, (top or 1) * 1.15], "nticks": 3, "tickfont": {"size": 10}}
 
 
-def _shades(block: Block) -> list[dict[str, Any]]:
+def _shades(block: Block) -> list[Drawing]:
     shade = {"type": "rect", "yref": "paper", "y0": 0, "y1": 1, "layer": "below", "line": {"width": 0}}
     spans = [(0.0, block.warm_up_s)]
     for trial in block.trials:
-        start = float(trial.record.get("started_at", 0)) - block.began
-        spans.append((start - float(trial.record.get("lead_in_s", 0)), start))
+        start = trial.record.started_at - block.began
+        spans.append((start - trial.record.lead_in_s, start))
     return [
         {**shade, "x0": round(start, 2), "x1": round(end, 2), "fillcolor": "var(--shade)"}
         for start, end in spans
@@ -237,14 +237,14 @@ def _shades(block: Block) -> list[dict[str, Any]]:
     ]
 
 
-def _rates(block: Block) -> list[dict[str, Any]]:
+def _rates(block: Block) -> list[Drawing]:
     """The offered rate above each trial, one that is not valid crossed out; of many trials, some."""
     step = -(-len(block.trials) // LABELS)
     found = []
     for trial in block.trials[::step]:
         broken = bool(validity.faults(trial))
         text = f"{'✕ ' if broken else ''}{_load(trial)}"
-        at = float(trial.record.get("started_at", 0)) - block.began + trial.seconds / 2
+        at = trial.record.started_at - block.began + trial.seconds / 2
         shade = "var(--bad)" if broken else "var(--ink)"
         found.append(
             note(plain(text), x=round(at, 2), y=1, yref="paper", yanchor="bottom", color=shade, size=10, yshift=13)

@@ -6,14 +6,20 @@ import csv
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import tomlkit
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogWriter
+
+from loadtest.analysis.records import Decomposition, Parts, Summary, Untold
+from serving.engines import registry
+from serving.engines.engine import Knob, Ports, Served, Site
+from serving.profile import ServingProfile
 
 START = 1_760_000_000.0
 TIMELINE = ["second", "scheduled", "sent", "ok", "errors", "p50_ms", "p99_ms", "max_ms", "slip_p99_ms", "in_flight"]
@@ -38,8 +44,7 @@ class Server:
     capacity: float = 1000.0
     sigma: float = 0.35
     error_share: float = 0.0
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    knobs: tuple[Knob, ...] = ()
 
     def latencies(self, rate: float, second: int, count: int, rng: np.random.Generator) -> np.ndarray:
         """[count] latencies in milliseconds of one second's arrivals."""
@@ -48,37 +53,21 @@ class Server:
         return self.base_ms * (1 + load / (1 - load) / 2) * np.exp(rng.normal(0, self.sigma, count)) + backlog
 
 
-TORCHSERVE = Server(
-    base_ms=3.0,
-    capacity=900,
-    settings={
-        **PROFILE,
-        "minWorkers": 1,
-        "maxWorkers": 1,
-        "batchSize": 32,
-        "maxBatchDelay": 1,
-        "job_queue_size": 1024,
-        "number_of_netty_threads": 1,
-    },
-    notes=("maxBatchDelay is waited for even by a lone request; TensorFlow Serving's timeout is not.",),
-)
+def rendered(engine: str) -> tuple[Knob, ...]:
+    """What an engine is given for `PROFILE`."""
+    site = Site(host="127.0.0.1", ports=Ports(rest=1, grpc=2, metrics=3), configuration="/c", models="/m", cores=1)
+    served = [Served(name="convnet", version="1", path="/m/convnet")]
+    return registry.engine(engine).render(ServingProfile(**PROFILE), served, site).knobs
+
+
+TORCHSERVE = Server(base_ms=3.0, capacity=900, knobs=rendered("torchserve"))
 TF_SERVING = Server(
-    engine="tensorflow-serving",
-    version="2.20.0",
-    base_ms=1.9,
-    capacity=1300,
-    settings={
-        **PROFILE,
-        "batch_timeout_micros": 1000,
-        "num_batch_threads": 1,
-        "max_enqueued_batches": 32,
-        "grpc_max_threads": 1072,
-        "tensorflow_intra_op_parallelism": 1,
-    },
-    notes=("queue_capacity has no exact counterpart: max_enqueued_batches = 32 batches of up to 32.",),
+    engine="tensorflow-serving", version="2.20.0", base_ms=1.9, capacity=1300, knobs=rendered("tensorflow-serving")
 )
 SAME = Server(engine="tensorflow-serving", version="2.20.0", base_ms=3.0, capacity=900)
 EMBEDDED = Server(engine="embedded-tfserving", version="2.21.0", base_ms=1.9, capacity=1300)
+# In the middle: slower than `TF_SERVING`, and told apart from neither it nor `TORCHSERVE` by everything.
+UNBATCHED = Server(base_ms=4.5, capacity=600, knobs=rendered("torchserve"))
 
 
 def write_trial(
@@ -322,8 +311,7 @@ def _target(stack: str, server: Server, model: str) -> dict[str, Any]:
         "rest": "127.0.0.1:8080",
         "metrics": "http://127.0.0.1:8082/metrics",
         "cores": [0],
-        "settings": dict(server.settings),
-        "notes": list(server.notes),
+        "knobs": msgspec.to_builtins(server.knobs),
     }
 
 
@@ -338,23 +326,28 @@ def _samples(path: Path) -> dict[int, np.ndarray]:
     return dict(zip(indices.tolist(), probabilities, strict=True))
 
 
-def decompose(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A decomposition for a summary's measurements; TorchServe's front end reports no work of its own."""
+def decompose(figures: Summary) -> Summary:
+    """A summary with a decomposition for its measurements; TorchServe's front end reports no work of its own."""
     found = []
-    for item in figures["measurements"]:
-        total = item["latency_ms"]["p50"] * 1.15
-        torch = item["engine"] == "torchserve"
-        parts = {"model": total * 0.3, "queue": total * 0.25, "runtime": None if torch else total * 0.2}
-        found.append(
-            {
-                **{key: item[key] for key in ("target", "protocol", "scenario", "offered_rate")},
-                "parts_ms": {**parts, "transport": total * 0.2},
-                "total_ms": total,
-                "sources": {"model": "the handler’s batch time" if torch else "request latency of the runtime"},
-                "cannot_report": ["TorchServe does not time its front end"] if torch else [],
-            }
+    for item in figures.measurements:
+        total = (item.latency_ms.p50 or 0.0) * 1.15
+        torch = item.engine == "torchserve"
+        parts = Parts(
+            model=total * 0.3, queue=total * 0.25, runtime=None if torch else total * 0.2, transport=total * 0.2
         )
-    return found
+        found.append(
+            Decomposition(
+                target=item.target,
+                protocol=item.protocol,
+                scenario=item.scenario,
+                offered_rate=item.offered_rate,
+                parts_ms=parts,
+                total_ms=total,
+                batch_size_mean=None if torch else 1.5,
+                cannot_report=(Untold.BATCH,) if torch else (),
+            )
+        )
+    return msgspec.structs.replace(figures, decomposition=tuple(found))
 
 
 def _manifest(model: str, dataset: str, classes: Sequence[str]) -> dict[str, Any]:
@@ -378,7 +371,7 @@ def _manifest(model: str, dataset: str, classes: Sequence[str]) -> dict[str, Any
 
 def _configure(folder: Path, server: Server) -> None:
     folder.mkdir(parents=True)
-    lines = "".join(f"{key}={value}\n" for key, value in server.settings.items())
+    lines = "".join(f"{knob.native_key}={knob.value}\n" for knob in server.knobs if knob.native_key)
     (folder / "config.properties").write_text(f"# rendered from the profile\n{lines}")
     (folder / "server.log").write_text("started\n")
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Protocol
+
+from serving.engines import registry
 
 NOTHING = "–"
 PROTOCOLS = {"grpc": "gRPC", "rest": "REST", "rest-binary": "REST (binary)"}
-STACKS = {"pytorch": "PyTorch", "tensorflow": "TensorFlow"}
-ENGINES = {"torchserve": "TorchServe", "tensorflow-serving": "TensorFlow Serving"}
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 ISOLATE, END_ISOLATE = "\u2068", "\u2069"
 CONTROLS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
@@ -99,11 +99,6 @@ def gibibytes(value: float | None) -> str:
     return NOTHING if value is None else f"{number(value / 2**30)} GiB"
 
 
-def mebibytes(value: float | None) -> str:
-    """An amount of memory of a process."""
-    return NOTHING if value is None else f"{number(value / 2**20)} MiB"
-
-
 def interval(bounds: Sequence[float | None] | None, plain_rate: bool = False) -> str:
     """A 95 % interval without its unit: "3.98–4.30"; an open end is written as such."""
     if not bounds:
@@ -114,35 +109,57 @@ def interval(bounds: Sequence[float | None] | None, plain_rate: bool = False) ->
     return f"{low}–{high}"
 
 
+def listed(names: Sequence[str], word: str = "and") -> str:
+    """Names in a row: "A", "A and B", "A, B and C"."""
+    *first, last = names
+    return f"{', '.join(first)} {word} {last}" if first else last
+
+
 def protocol(name: str) -> str:
     """A protocol's name."""
     return PROTOCOLS.get(name, name)
 
 
-def stack(name: str) -> str:
-    """A target's name without its engine."""
-    return STACKS.get(name) or isolated(name)
+class Server(Protocol):
+    """What is measured, or was, of a server: the engine's id and its version; None where the run did not save them."""
+
+    @property
+    def engine(self) -> str | None: ...
+
+    @property
+    def engine_version(self) -> str | None: ...
 
 
-def engine(target: Mapping[str, Any]) -> str:
-    """Engine and version. An embedded stand-in keeps its own name: it is not TensorFlow Serving."""
-    return f"{product(target)} {isolated(str(target.get('engine_version') or ''))}".strip()
+class Named(Server, Protocol):
+    """A server with the name that the experiment gives it."""
+
+    @property
+    def name(self) -> str: ...
 
 
-def product(target: Mapping[str, Any]) -> str:
-    """An engine's name without its version."""
-    name = str(target.get("engine") or "engine unknown")
-    return ENGINES.get(name) or isolated(name)
+def target_name(name: str) -> str:
+    """A target's name without its engine: of an engine's default target the framework that it serves."""
+    return _frameworks().get(name) or isolated(name)
 
 
-def target(values: Mapping[str, Any]) -> str:
+def _frameworks() -> dict[str, str]:
+    return {engine.default_target: engine.framework for engine in registry.all()}
+
+
+def product(engine: str | None) -> str:
+    """An engine's name without its version; an unknown engine's id as it is."""
+    known = registry.find(engine) if engine else None
+    return known.title if known else isolated(engine or "engine unknown")
+
+
+def engine(server: Server) -> str:
+    """Engine and version. A stand-in keeps its own name: it is not what it stands in for."""
+    return f"{product(server.engine)} {isolated(server.engine_version or '')}".strip()
+
+
+def target(server: Named) -> str:
     """A target with its engine: "PyTorch (TorchServe 0.12.0)"."""
-    return f"{stack(str(values.get('name') or values.get('stack')))} ({engine(values)})"
-
-
-def is_embedded(values: Mapping[str, Any]) -> bool:
-    """Whether a target's engine is a stand-in of ours rather than the production server."""
-    return str(values.get("engine", "")).startswith("embedded")
+    return f"{target_name(server.name)} ({engine(server)})"
 
 
 def shorten(text: str, limit: int = 60) -> str:

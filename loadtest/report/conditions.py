@@ -1,0 +1,148 @@
+"""The conditions that a verdict holds under, and the environment that a run took place in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from loadtest.analysis.records import Environment, LadderInfo, Summary
+from loadtest.analysis.saved_run import SavedRun
+from loadtest.report import wording
+
+
+def conditions(figures: Summary, accuracies: Sequence[float] = ()) -> list[tuple[str, str]]:
+    """(What, how) of a run; ``accuracies``: of each of its models on the test set, where they are to be told."""
+    experiment, environment = figures.experiment, figures.environment
+    ladder = experiment.ladder or LadderInfo()
+    repetitions = wording.NOTHING if ladder.repetitions is None else f"{ladder.repetitions}"
+    found = [
+        _models(figures, accuracies),
+        ("Requests", f"{wording.plural(ladder.batch, 'image')} each, {ladder.arrival} arrivals"),
+        ("Repetitions", f"{repetitions} × {wording.setting(ladder.duration_s, 's')} at each rate"),
+    ]
+    if experiment.ladder:
+        found.append(("SLO", _slo(figures)))
+    if experiment.profile:
+        found.append(("Profile", _profile(figures)))
+    if shown := machine(environment):
+        found.append(("Machine", shown))
+    if shown := pinning(environment):
+        found.append(("Pinning", shown))
+    return found
+
+
+def holds(figures: Summary) -> str:
+    """The conditions in one sentence."""
+    experiment, where = figures.experiment, machine(figures.environment)
+    slo, device = _slo(figures) if experiment.ladder else "", experiment.profile.get("device")
+    parts = [
+        f"for {wording.shorten(_models(figures, ())[1], 80)}",
+        f"with an SLO of {slo.replace(', ', ' and ')}" if slo else "",
+        f"on {wording.shorten(where, 80)}" if where else "",
+        f"computing on the {str(device).upper()}" if device else "",
+    ]
+    done = "Measured" if figures.measurements else "Planned"
+    return f"{done} {', '.join(part for part in parts if part)}."
+
+
+def accuracies(run: SavedRun, figures: Summary) -> list[float]:
+    """The accuracy of each of a run's models, as far as the bundles' manifests tell."""
+    if run.manifest is None:
+        return []
+    if not figures.experiment.models:
+        accuracy = run.manifest.training.test_accuracy if run.manifest.training else None
+        return [accuracy] if accuracy else []
+    forms = [form for one in figures.parity.by_model.values() for form in one.exports.values()]
+    return [form.accuracy for form in forms if form.is_reference and form.accuracy is not None]
+
+
+def _models(figures: Summary, accuracies: Sequence[float]) -> tuple[str, str]:
+    """The model, or the models that each server holds with their shares of the requests, and the data set."""
+    experiment = figures.experiment
+    dataset = wording.isolated(experiment.dataset or wording.NOTHING)
+    if not experiment.models:
+        known = f", test accuracy {wording.number(accuracies[0] * 100)} %" if accuracies else ""
+        return "Model", f"{wording.isolated(experiment.model or wording.NOTHING)} on {dataset}{known}"
+    each = [
+        f"{wording.isolated(name)} ({wording.share(share)} of the requests)"
+        for name, share in experiment.models.items()
+    ]
+    known = f", test accuracy {' and '.join(map(wording.precise_share, accuracies))}" if accuracies else ""
+    return "Models", f"{' and '.join(each)} on {dataset}{known}"
+
+
+def _profile(figures: Summary) -> str:
+    profile = figures.experiment.profile
+    timeout, instances, threads = (profile.get(name) for name in ("batch_timeout_ms", "instances", "threads"))
+    shared = (
+        f"batches up to {profile.get('max_batch_size')} within "
+        f"{wording.setting(timeout if isinstance(timeout, int | float) else None, 'ms')}, "
+        f"{wording.plural(instances if isinstance(instances, int) else None, 'instance')} of "
+        f"{wording.plural(threads if isinstance(threads, int) else None, 'thread')}, {profile.get('device')}"
+    )
+    own = [
+        f"; {wording.shorten(wording.target_name(name), 30)}: "
+        + ", ".join(f"{key} = {value}" for key, value in overrides.items())
+        for name, overrides in figures.experiment.overrides.items()
+        if overrides
+    ]
+    return f"{shared}{''.join(own)}"
+
+
+def _slo(figures: Summary) -> str:
+    slo = figures.experiment.slo
+    errors = wording.setting(slo.error_ratio * 100, "%")
+    return f"p99 within {wording.setting(slo.p99_ms, 'ms')}, at most {errors} errors"
+
+
+def machine(environment: Environment) -> str:
+    """The CPU and how many of them; empty where that is not known."""
+    cpu = wording.isolated(environment.cpu_model or "")
+    cores = f"{environment.cpu_count} CPUs" if environment.cpu_count else ""
+    return ", ".join(part for part in (cpu, cores) if part)
+
+
+def pinning(environment: Environment) -> str:
+    """Which CPUs server and generator had; empty where nothing is known of the environment."""
+    if environment == Environment():
+        return ""
+    server, generator = environment.server_cores, environment.generator_cores
+    if server and generator:
+        return f"server on CPU {_cores(server)}, load generator on CPU {_cores(generator)}"
+    return "none: server and load generator share CPUs"
+
+
+def _cores(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def environment(known: Environment) -> list[tuple[str, str]]:
+    """(What, how) of the machines, software and pinning of a run, as far as it saved them."""
+    late = known.wake_up_lateness_ms
+    lateness = [("p50", late.p50), ("p99", late.p99), ("max", late.max)] if late else []
+    nodes = [
+        (
+            f"node of {wording.target_name(name)}",
+            ", ".join(part for part in (node.node, node.instance_type, node.gpu) if part),
+        )
+        for name, node in known.nodes.items()
+    ]
+    rows = [
+        ("CPU", known.cpu_model or ""),
+        ("CPUs", str(known.cpu_count or "")),
+        ("operating system", known.os or ""),
+        ("kernel", known.kernel or ""),
+        ("Python", known.python or ""),
+        ("commit", known.git_commit or ""),
+        ("server on CPU", _cores(known.server_cores)),
+        ("generator on CPU", _cores(known.generator_cores)),
+        ("load average at the start (1, 5, 15 min)", ", ".join(map(str, known.load_average_at_start))),
+        ("generator runs with", known.generator_priority or ""),
+        (
+            "lateness of a wake-up before any load (ms)",
+            ", ".join(f"{name} {wording.number(value)}" for name, value in lateness),
+        ),
+        ("Prometheus", known.prometheus or ""),
+        ("cluster", known.cluster or ""),
+        *nodes,
+    ]
+    return [(name, value) for name, value in rows if value]

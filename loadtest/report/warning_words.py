@@ -1,0 +1,126 @@
+"""What a reader must know of a whole run, of two runs, and of whether the servers serve one model, in sentences."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from loadtest.analysis.records import (
+    AnswersDiffer,
+    ComparisonWarning,
+    ExportDiffers,
+    LeftOut,
+    MeasuredOnce,
+    ModelsDiffer,
+    NoCommonRate,
+    NoExportParity,
+    NotCompared,
+    NotMeasured,
+    ParityNotProven,
+    SlosDiffer,
+    StandIn,
+    SummaryWarning,
+    TrialsMissing,
+    WhyNotProven,
+)
+from loadtest.experiment.records import (
+    DifferentNodes,
+    NoPrometheus,
+    NotPinned,
+    Remark,
+    Resumed,
+    ServerRestarted,
+    WakesLate,
+)
+from loadtest.report import wording
+from serving.target import Caveat
+
+
+def warning(item: SummaryWarning) -> str:
+    """What a reader of a run must know."""
+    match item:
+        case Remark():
+            told = item.text
+        case Resumed():
+            told = f"interrupted and resumed at {datetime.fromtimestamp(item.at):%Y-%m-%d %H:%M:%S}"
+        case WakesLate():
+            told = (
+                f"before any load this machine woke a process {item.p99_ms:.1f} ms late (p99): others use it too, and "
+                f"schedules cannot be kept to {item.allowed_ms:g} ms, so measurements may be invalid"
+            )
+        case NoPrometheus():
+            told = "Prometheus is not installed: no server-side metrics (apt-get install prometheus)"
+        case NotPinned():
+            told = "server and load generator are not pinned to cores of their own"
+        case DifferentNodes():
+            told = "the servers ran on different types of nodes: make deploy ARGS=--node-type=… makes them the same"
+        case ServerRestarted():
+            died = datetime.fromtimestamp(item.died_at)
+            told = (
+                f"{item.engine} died at {died:%H:%M:%S} (exit status {item.exit_status}) and answered again after "
+                f"{item.gap_s} s"
+            )
+        case NotMeasured():
+            told = f"{wording.target_name(item.target)} has no measurement in this run"
+        case StandIn():
+            server = f"{wording.product(item.engine)} {wording.isolated(item.engine_version or '')}".strip()
+            told = (
+                f"{wording.target_name(item.target)} ({server}) is a stand-in inside this project, not "
+                f"{wording.product(item.stands_in_for)}: its speed says little about the production server"
+            )
+        case TrialsMissing():
+            told = f"{item.missing} of {item.planned} planned trials are missing: the run is not complete"
+        case MeasuredOnce():
+            told = "each rate was measured once: intervals cover time within a trial, not repetition"
+        case ParityNotProven():
+            told = f"model parity is not proven: {doubt(item.why)}"
+    return told
+
+
+def doubt(why: WhyNotProven) -> str:
+    """Why it is not proven that all targets serve the same model."""
+    match why:
+        case NoExportParity():
+            told = "the bundle's manifest holds no parity figures"
+        case NotCompared():
+            told = f"the answers of {_answers(why)} were not compared with the reference"
+        case ExportDiffers():
+            told = f"the {why.export} export {_differs(why)}"
+        case AnswersDiffer():
+            told = f"{_answers(why)} {_differs(why)}"
+    return "".join(f"{prefix}: " for prefix in (why.run, why.model) if prefix) + told
+
+
+def _answers(why: NotCompared | AnswersDiffer) -> str:
+    return f"{wording.target_name(why.target)} over {wording.protocol(why.protocol)}"
+
+
+def _differs(why: ExportDiffers | AnswersDiffer) -> str:
+    return f"differs from the reference by {why.difference}, more than {why.allowed:g}"
+
+
+CAVEATS = {
+    Caveat.DOCKER_PROXY: "Containers cannot be reached at their own address: requests pass through Docker's proxy.",
+}
+
+
+def caveat(item: Caveat) -> str:
+    """What is not as it seems with a target's figures."""
+    return CAVEATS[item]
+
+
+def of_two_runs(item: ComparisonWarning, baseline: str) -> str:
+    """What a reader of two runs must know; ``baseline``: the folder's name."""
+    match item:
+        case NoCommonRate():
+            return (
+                f"{wording.target_name(item.target)} was measured at no rate that both runs share, so only the highest "
+                "rates within the SLO can be compared; to repeat the baseline’s rates: "
+                f"make compare EXPERIMENT=results/{baseline}/experiment.toml"
+            )
+        case LeftOut():
+            name = wording.shorten(wording.target_name(item.target))
+            return f"{name} was not measured in both runs and is left out"
+        case SlosDiffer():
+            return "the runs had different SLOs: both are judged by this run’s"
+        case ModelsDiffer():
+            return "the runs served different model files: what is compared is not the server alone"
