@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -90,13 +89,11 @@ def read(run_folder: Path) -> Summary:
         raise Problem(f"{path}: not a summary ({error}); {rebuild}") from error
 
 
-def schema() -> dict[str, Any]:
-    """The JSON Schema of summary.json."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": f"Tandem’s summary.json, format {FORMAT}",
-        **msgspec.json.schema(Summary),
-    }
+def schema() -> str:
+    """The JSON Schema of summary.json, as the text of docs/summary.schema.json."""
+    draft = "https://json-schema.org/draft/2020-12/schema"
+    values = {"$schema": draft, "title": f"Tandem’s summary.json, format {FORMAT}", **msgspec.json.schema(Summary)}
+    return msgspec.json.format(msgspec.json.encode(values), indent=1).decode() + "\n"
 
 
 def prove(run: SavedRun) -> Parity:

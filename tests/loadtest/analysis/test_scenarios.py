@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from loadtest.analysis import summary
+from loadtest.analysis.records import Capacity, Intervals, Measurement, Metric, Outcome, Summary, Verdict
+from tests.loadtest.analysis.figures import bounds
 from tests.loadtest.runs.build import TF_SERVING, TORCHSERVE, write_run, write_trial
 
 RATES = {"grpc": [200.0]}
@@ -38,77 +40,80 @@ def searched(folder: Path, limits: dict[str, float], *, confirmed: bool = True) 
     return run
 
 
-def capacities(figures: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {item["target"]: item for item in figures["capacity"]}
+def capacities(figures: Summary) -> dict[str, Capacity]:
+    return {item.target: item for item in figures.capacity}
+
+
+def capacity_verdict(figures: Summary) -> Verdict:
+    return next(item for item in figures.verdicts if item.metric is Metric.CAPACITY)
 
 
 def test_a_search_gives_capacity_its_boundaries_and_an_interval_around_them(tmp_path):
     figures = summary.build(searched(tmp_path, {"pytorch": 300.0, "tensorflow": 500.0}))
     found = capacities(figures)["pytorch"]
-    assert (found["scenario"], found["confirmed"]) == ("capacity", True)
-    assert found["max_rate"] == pytest.approx(294)
-    assert found["bracket"] == [pytest.approx(294), pytest.approx(306)]
-    low, high = found["ci95"]
+    assert (found.scenario, found.confirmed) == ("capacity", True)
+    assert found.max_rate == pytest.approx(294)
+    assert found.bracket == (pytest.approx(294), pytest.approx(306))
+    low, high = found.ci95
     # Both repetitions found the same bracket, so what is not known of the capacity is where in it: a standard deviation
     # of its width / √12. For two searches of two repetitions Student's t has two degrees of freedom.
     width = np.log(306 / 294)
     reach = np.exp(4.303 * width / np.sqrt(12) / np.sqrt(2))
     assert low == pytest.approx(294 / reach, rel=1e-3)
     assert high == pytest.approx(306 * reach, rel=1e-3)
-    assert found["why_open"] == []
-    verdict = next(item for item in figures["verdicts"] if item["metric"] == "capacity")
-    assert verdict["winner"] == "tensorflow"
-    assert verdict["ratio"] == pytest.approx(0.6)
-    low, high = verdict["ci95"]
+    assert found.open_ends == ()
+    verdict = capacity_verdict(figures)
+    assert verdict.winner == "tensorflow"
+    assert verdict.ratio == pytest.approx(0.6)
+    low, high = bounds(verdict.ci95)
     assert low < 0.6 < high < 1
-    assert verdict["p_value"] <= verdict["p_adjusted"] <= 0.05
+    assert (verdict.p_value or 1) <= (verdict.p_adjusted or 1) <= 0.05
 
 
 def test_the_single_trials_of_a_search_have_no_intervals(tmp_path):
     figures = summary.build(searched(tmp_path, {"pytorch": 300.0, "tensorflow": 500.0}))
-    rows = [item for item in figures["measurements"] if item["scenario"] == "capacity"]
+    rows = [item for item in figures.measurements if item.scenario == "capacity"]
     assert len(rows) == 10
-    assert all(item["latency_ms"]["p99"] and not any(item["ci95"].values()) for item in rows)
-    assert all(item["ci95"]["p99"] for item in figures["measurements"] if item["scenario"] == "ladder")
+    assert all(item.latency_ms.p99 and item.ci95 == Intervals() for item in rows)
+    assert all(item.ci95.p99 for item in figures.measurements if item.scenario == "ladder")
 
 
 def test_capacities_whose_boundaries_were_not_confirmed_have_no_winner(tmp_path):
     figures = summary.build(searched(tmp_path, {"pytorch": 300.0, "tensorflow": 500.0}, confirmed=False))
-    verdict = next(item for item in figures["verdicts"] if item["metric"] == "capacity")
-    assert verdict["winner"] is None
-    assert "were not confirmed by a repeat" in verdict["why"]
+    verdict = capacity_verdict(figures)
+    assert (verdict.outcome, verdict.winner) == (Outcome.NOT_CONFIRMED, None)
+    assert verdict.because_of == ("pytorch", "tensorflow")
 
 
 def test_equal_capacities_show_no_difference(tmp_path):
     figures = summary.build(searched(tmp_path, {"pytorch": 400.0, "tensorflow": 400.0}))
-    verdict = next(item for item in figures["verdicts"] if item["metric"] == "capacity")
-    assert verdict["winner"] is None
-    assert verdict["why"].startswith("No difference shown.")
+    verdict = capacity_verdict(figures)
+    assert (verdict.outcome, verdict.winner) == (Outcome.NO_DIFFERENCE_SHOWN, None)
 
 
 def test_a_capacity_search_does_not_widen_the_ladder_s_intervals(tmp_path):
     plain = write_run(tmp_path / "plain", {"pytorch": TORCHSERVE, "tensorflow": TF_SERVING}, rates=RATES, duration_s=4)
     both = searched(tmp_path, {"pytorch": 300.0, "tensorflow": 500.0})
-    ladder = [item for item in summary.build(both)["measurements"] if item["scenario"] == "ladder"]
-    assert ladder == summary.build(plain)["measurements"]
+    ladder = tuple(item for item in summary.build(both).measurements if item.scenario == "ladder")
+    assert ladder == summary.build(plain).measurements
 
 
-def one(tmp_path: Path, record: dict[str, Any], seconds: list[np.ndarray]) -> dict[str, Any]:
+def one(tmp_path: Path, record: dict[str, Any], seconds: list[np.ndarray]) -> Measurement:
     run = write_run(tmp_path / "run", {}, rates=RATES, asked=["pytorch"])
     for repetition in (1, 2):
         values = {"target": "pytorch", "protocol": "grpc", "repetition": repetition, **record}
         write_trial(run / "trials" / f"t{repetition}", values, seconds)
-    (item,) = summary.build(run)["measurements"]
+    (item,) = summary.build(run).measurements
     return item
 
 
 def test_offline_counts_images_and_has_no_offered_rate(tmp_path):
     record = {"scenario": "offline", "offered_rate": 0.0, "concurrency": 64, "batch": 8, "arrival": "closed loop"}
     item = one(tmp_path, record, [np.full(250, 30.0)] * 4)
-    assert item["valid"]
-    assert item["achieved_rate"] == pytest.approx(250)
-    assert item["images_per_s"] == pytest.approx(2000)
-    assert item["ci95"]["achieved_rate"]
+    assert item.valid
+    assert item.achieved_rate == pytest.approx(250)
+    assert item.images_per_s == pytest.approx(2000)
+    assert item.ci95.achieved_rate
 
 
 def spike(after: list[float]) -> dict[str, Any]:
@@ -126,10 +131,10 @@ def spike(after: list[float]) -> dict[str, Any]:
     [([120, 70, 6, 5, 5], 2), ([6, 5, 5, 5, 5], 0), ([6, 70, 5, 5, 5], 2), ([120, 120, 120, 120, 120], None)],
 )
 def test_recovery_is_from_the_spike_s_end_to_the_last_second_that_misses_the_slo(tmp_path, after, recovery):
-    assert one(tmp_path, **spike(after))["recovery_s"] == [recovery, recovery]
+    assert one(tmp_path, **spike(after)).recovery_s == (recovery, recovery)
 
 
 def test_a_soak_shows_how_far_latency_drifted(tmp_path):
     record = {"scenario": "soak", "offered_rate": 50.0}
     item = one(tmp_path, record, [np.full(50, 4.0 + second / 10) for second in range(40)])
-    assert item["drift_p50"] == pytest.approx(7.4 / 4.4, rel=0.1)
+    assert item.drift_p50 == pytest.approx(7.4 / 4.4, rel=0.1)

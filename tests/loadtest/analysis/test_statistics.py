@@ -109,7 +109,7 @@ def test_the_same_seed_gives_the_same_interval_and_another_seed_nearly_the_same(
     rng = np.random.default_rng(5)
     measured = statistics.combine([intervals(rng.lognormal(1, 0.4, 3000), rng.integers(0, 10, 3000), 10)])
 
-    def bounds(seed: int) -> list[float] | None:
+    def bounds(seed: int) -> tuple[float, float] | None:
         resampled = statistics.resample(measured, LEVELS, seed=[seed])
         deviations = statistics.deviations(resampled, statistics.spread([resampled]), [seed])
         return statistics.interval(float(resampled.estimate[1]), deviations[:, 1])

@@ -3,31 +3,69 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
 
 from loadtest.analysis import summary
+from loadtest.analysis.records import (
+    FORMAT,
+    AnswersDiffer,
+    ArrivalsDropped,
+    BusyGenerator,
+    Caution,
+    CountsDiffer,
+    Estimate,
+    ExportDiffers,
+    Fault,
+    MeasuredOnce,
+    Measurement,
+    Metric,
+    NoExportParity,
+    NotCompared,
+    NotMeasured,
+    NotSettled,
+    Outcome,
+    ParityNotProven,
+    SentLate,
+    Slip,
+    SlipUnknown,
+    StandIn,
+    Summary,
+    TrialRepeated,
+    TrialsMissing,
+    UnsteadyWarmUp,
+    Verdict,
+    WarmUpRepeated,
+    WrongAnswers,
+)
+from loadtest.experiment.records import ConnectionsLost, Remark, Requests, ServerDied
 from models.problem import Problem
+from tests.loadtest.analysis.figures import bounds
 from tests.loadtest.runs.build import EMBEDDED, SAME, TF_SERVING, TORCHSERVE, Server, write_run, write_trial
 
 RATES = {"grpc": [200.0, 600.0], "rest": [150.0]}
+SCHEMA = Path(__file__).parents[3] / "docs" / "summary.schema.json"
 
 
-def build(folder: Path, servers: dict[str, Server], **options) -> dict:
+def build(folder: Path, servers: dict[str, Server], **options: Any) -> Summary:
     return summary.build(write_run(folder / "run", servers, **{"rates": RATES, "duration_s": 4, **options}))
 
 
-def verdict(figures: dict, protocol: str, metric: str) -> dict:
-    return next(item for item in figures["verdicts"] if (item["protocol"], item["metric"]) == (protocol, metric))
+def verdict(figures: Summary, protocol: str, metric: Metric) -> Verdict:
+    return next(item for item in figures.verdicts if (item.protocol, item.metric) == (protocol, metric))
 
 
-def measurement(figures: dict, target: str, protocol: str, rate: float) -> dict:
+def measurement(figures: Summary, target: str, protocol: str, rate: float) -> Measurement:
     return next(
         item
-        for item in figures["measurements"]
-        if (item["target"], item["protocol"], item["offered_rate"]) == (target, protocol, rate)
+        for item in figures.measurements
+        if (item.target, item.protocol, item.offered_rate) == (target, protocol, rate)
     )
 
 
@@ -47,22 +85,22 @@ def test_figures_are_exactly_those_of_the_merged_repetitions(tmp_path):
         record["schedule_slip_ms"] = {"p50": 0.1, "p99": 0.4 * number, "max": 2.0 * number}
         write_trial(run / "trials" / f"t{number}", record, seconds)
     figures = summary.build(run)
-    (item,) = figures["measurements"]
+    (item,) = figures.measurements
     every = np.sort(np.concatenate([values for seconds in repetitions for values in seconds]))
     for name, share in {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}.items():
         exact = every[max(1, int(share * len(every) + 0.5)) - 1]
-        assert item["latency_ms"][name] == pytest.approx(exact, rel=2e-3), name
-        low, high = item["ci95"][name]
-        assert low <= item["latency_ms"][name] <= high
-    assert item["latency_ms"]["max"] == pytest.approx(every[-1], rel=2e-3)
-    assert item["ci95"]["max"] is None
-    assert item["goodput"] == pytest.approx((every <= 50).sum() / 8)
-    assert item["requests"] == {"scheduled": 807, "sent": 807, "completed": 807, "ok": 800, "dropped": 0}
-    assert item["errors"] == {"timeout": 4, "status 503": 3}
-    assert item["error_ratio"] == pytest.approx(7 / 807)
-    assert item["schedule_slip_ms"] == {"p99": 0.8, "max": 4.0}
-    assert item["repetitions"] == 2
-    assert item["few_samples"] == ["p99", "p999"]
+        assert item.latency_ms[name] == pytest.approx(exact, rel=2e-3), name
+        low, high = bounds(item.ci95[name])
+        assert low <= (item.latency_ms[name] or 0) <= high
+    assert item.latency_ms.max == pytest.approx(every[-1], rel=2e-3)
+    assert item.ci95.max is None
+    assert item.goodput == pytest.approx((every <= 50).sum() / 8)
+    assert item.requests == Requests(scheduled=807, sent=807, completed=807, ok=800)
+    assert item.errors == {"timeout": 4, "status 503": 3}
+    assert item.error_ratio == pytest.approx(7 / 807)
+    assert item.schedule_slip_ms == Slip(p99=0.8, max=4.0)
+    assert item.repetitions == 2
+    assert item.few_samples == ("p99", "p999")
 
 
 def test_one_targets_uneven_starts_do_not_widen_the_others_intervals(tmp_path):
@@ -81,7 +119,7 @@ def test_one_targets_uneven_starts_do_not_widen_the_others_intervals(tmp_path):
         wide, narrow = (
             high / low
             for low, high in (
-                measurement(figures, target, "grpc", rate)["ci95"]["p99"] for target in ("pytorch", "tensorflow")
+                bounds(measurement(figures, target, "grpc", rate).ci95.p99) for target in ("pytorch", "tensorflow")
             )
         )
         assert narrow < 1.6
@@ -100,42 +138,106 @@ def test_a_rate_at_which_a_target_falls_behind_does_not_widen_the_intervals_of_t
             write_trial(run / "trials" / f"{rate:g}-{repetition}", {**record, "warm_up": None}, seconds)
     figures = summary.build(run)
     for rate in rates[:3]:
-        low, high = measurement(figures, "pytorch", "grpc", rate)["ci95"]["p50"]
+        low, high = bounds(measurement(figures, "pytorch", "grpc", rate).ci95.p50)
         assert high / low < 1.3
-    low, high = measurement(figures, "pytorch", "grpc", 400.0)["ci95"]["p50"]
+    low, high = bounds(measurement(figures, "pytorch", "grpc", 400.0).ci95.p50)
     assert high / low > 3
 
 
-def test_the_summary_holds_the_stable_keys_and_is_plain_json(winner):
-    figures = json.loads(json.dumps(summary.build(winner), allow_nan=False))
-    contract = {"experiment", "environment", "parity", "targets", "measurements", "capacity", "verdicts"}
-    assert contract <= figures.keys()
-    assert {"name", "engine", "engine_version", "runtime"} <= figures["targets"][0].keys()
-    keys = {"target", "protocol", "scenario", "offered_rate", "achieved_rate", "goodput", "latency_ms", "ci95"}
-    keys |= {"requests", "errors", "schedule_slip_ms", "valid", "why_not_valid"}
-    assert all(keys <= item.keys() for item in figures["measurements"])
-    assert {"target", "protocol", "slo", "max_rate", "ci95"} <= figures["capacity"][0].keys()
-    assert all({"question", "winner", "ratio", "ci95", "why"} <= item.keys() for item in figures["verdicts"])
-    assert len(figures["measurements"]) == 2 * 3
-    assert figures == json.loads(json.dumps(summary.build(winner)))
+def test_the_summary_is_plain_json_that_comes_back_as_it_was(winner):
+    figures = summary.build(winner)
+    values = json.loads(msgspec.json.encode(figures))
+    assert list(values) == [
+        "format",
+        "experiment",
+        "environment",
+        "parity",
+        "targets",
+        "measurements",
+        "capacity",
+        "decomposition",
+        "verdicts",
+        "rankings",
+        "warnings",
+    ]
+    assert values["format"] == FORMAT
+    assert len(values["measurements"]) == 2 * 3
+    assert (values["verdicts"][0]["metric"], values["verdicts"][0]["outcome"]) == ("p99", "winner")
+    assert msgspec.json.decode(msgspec.json.encode(figures), type=Summary) == figures
+    assert figures == summary.build(winner)
+
+
+def test_the_committed_schema_is_that_of_the_records():
+    assert SCHEMA.read_text(encoding="utf-8") == summary.schema()  # else: python -m loadtest schema
+
+
+def test_the_schema_takes_a_summary_and_refuses_another(tmp_path, winner):
+    checker = Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
+    spoil = {("tensorflow", 600.0, 2): {"wrong": 2}, ("pytorch", 600.0, 1): {"generator_cpu": 0.95}}
+    spoiled = build(
+        tmp_path,
+        {"pytorch": TORCHSERVE, "tensorflow": EMBEDDED},
+        asked=["pytorch", "tensorflow", "third"],
+        spoil=lambda target, _, rate, repetition: spoil.get((target, rate, repetition), {}),
+    )
+    for figures in (summary.build(winner), spoiled):
+        values = json.loads(msgspec.json.encode(figures))
+        checker.validate(values)
+        values["verdicts"][0]["outcome"] = "perhaps"
+        assert not checker.is_valid(values)
+
+
+def test_a_summary_of_another_format_is_refused_with_the_command_that_rebuilds_it(winner, tmp_path):
+    (tmp_path / "summary.json").write_text('{"experiment": {}, "measurements": []}')
+    with pytest.raises(Problem, match=rf"format 1, but this version reads {FORMAT}; .*make report RUN={tmp_path}$"):
+        summary.read(tmp_path)
+    (tmp_path / "summary.json").write_text("{")
+    with pytest.raises(Problem, match=r"summary.json: not a summary \(.*make report RUN="):
+        summary.read(tmp_path)
+    with pytest.raises(Problem, match=r"nothing/summary.json: cannot be read \(.*make report RUN="):
+        summary.read(tmp_path / "nothing")
+
+
+def test_a_run_of_the_previous_format_gives_the_same_figures(winner, tmp_path):
+    run = shutil.copytree(winner, tmp_path / "run")
+    targets = json.loads((run / "targets.json").read_text())
+    for target in targets:
+        target["stack"] = target.pop("name")
+        target.pop("knobs", None)
+        target["settings"] = {"batchSize": 32, "max_batch_size": 32, "maxBatchDelay": "1 ms"}
+    (run / "targets.json").write_text(json.dumps(targets))
+    values = json.loads((run / "environment.json").read_text())
+    (run / "environment.json").write_text(json.dumps({**values, "warnings": ["Prometheus is not installed"]}))
+    before, after = summary.build(winner), summary.build(run)
+    assert (after.measurements, after.verdicts) == (before.measurements, before.verdicts)
+    assert [target.engine for target in after.targets] == ["torchserve", "tensorflow-serving"]
+    assert [(knob.native_key, knob.value) for knob in after.targets[0].knobs] == [
+        ("batchSize", 32),
+        ("maxBatchDelay", "1 ms"),
+    ]
+    assert after.warnings == (Remark(text="Prometheus is not installed"),)
 
 
 def test_a_faster_server_wins_with_a_ratio_that_excludes_one(winner):
-    found = verdict(summary.build(winner), "grpc", "p99")
-    assert found["winner"] == "tensorflow"
-    assert found["question"] == "Lower p99 at 600/s over gRPC?"
-    low, high = found["ci95"]
-    assert 1 < low < found["ratio"] < high
-    assert "highest common rate at which both are valid and keep up" in found["why"]
+    found = verdict(summary.build(winner), "grpc", Metric.P99)
+    assert (found.winner, found.outcome, found.offered_rate) == ("tensorflow", Outcome.WINNER, 600.0)
+    low, high = bounds(found.ci95)
+    assert 1 < low < (found.ratio or 0) < high
+    ours, theirs = (measurement(summary.build(winner), name, "grpc", 600.0) for name in found.compared)
+    assert found.figures == (
+        Estimate(ours.latency_ms.p99, ours.ci95.p99),
+        Estimate(theirs.latency_ms.p99, theirs.ci95.p99),
+    )
 
 
 def test_equal_servers_show_no_difference(tmp_path):
     figures = build(tmp_path, {"pytorch": TORCHSERVE, "tensorflow": SAME}, seed=4)
-    for found in figures["verdicts"]:
-        assert found["winner"] is None
-        low, high = found["ci95"]
-        assert low <= 1 <= (high or 1)
-        assert found["why"].startswith("No difference shown.")
+    for found in figures.verdicts:
+        assert found.winner is None
+        assert found.ci95 is not None
+        low, high = found.ci95
+        assert (low or 0) <= 1 <= (high or 1)
+        assert found.outcome is Outcome.NO_DIFFERENCE_SHOWN
 
 
 def test_beyond_its_capacity_a_server_falls_behind_and_the_bracket_says_where(tmp_path):
@@ -146,31 +248,33 @@ def test_beyond_its_capacity_a_server_falls_behind_and_the_bracket_says_where(tm
         duration_s=5,
     )
     slow = measurement(figures, "pytorch", "grpc", 1200.0)
-    assert slow["achieved_rate"] == pytest.approx(900, rel=0.06)  # its capacity
-    assert slow["goodput"] < 100
-    capacity = {item["target"]: item for item in figures["capacity"]}
-    assert capacity["pytorch"]["bracket"] == [700.0, 1200.0]
-    assert capacity["pytorch"]["ci95"] == [700.0, 1200.0]
-    assert capacity["tensorflow"]["max_rate"] == 1200.0
-    assert capacity["tensorflow"]["ci95"] == [1200.0, None]
-    latency, goodput = (verdict(figures, "grpc", metric) for metric in ("p99", "goodput"))
-    assert latency["offered_rate"] == 700.0  # the highest at which both keep up
-    assert (goodput["offered_rate"], goodput["winner"]) == (1200.0, "tensorflow")
-    assert goodput["ratio"] < 0.2
+    assert slow.achieved_rate == pytest.approx(900, rel=0.06)  # its capacity
+    assert slow.goodput < 100
+    capacity = {item.target: item for item in figures.capacity}
+    assert capacity["pytorch"].bracket == (700.0, 1200.0)
+    assert capacity["pytorch"].ci95 == (700.0, 1200.0)
+    assert capacity["tensorflow"].max_rate == 1200.0
+    assert capacity["tensorflow"].ci95 == (1200.0, None)
+    latency, goodput = (verdict(figures, "grpc", metric) for metric in (Metric.P99, Metric.GOODPUT))
+    assert latency.offered_rate == 700.0  # the highest at which both keep up
+    assert (goodput.offered_rate, goodput.winner) == (1200.0, "tensorflow")
+    assert (goodput.ratio or 1) < 0.2
+
+
+DIED = {"type": "server-died", "after_s": 2.0, "lost": 17}
+LOST = {"type": "connections-lost", "after_s": 1.5, "lost": 3}
+LATE = {"schedule_slip_ms": {"p50": 0.2, "p99": 1.2, "max": 9.0}}
 
 
 @pytest.mark.parametrize(
     ("override", "reason"),
     [
-        ({"schedule_slip_ms": {"p50": 0.2, "p99": 1.2, "max": 9.0}}, "sent late: schedule slip p99 was 1.20 ms"),
-        (
-            {"schedule_slip_ms": {"p50": 0.2, "p99": 1.2, "max": 9.0}, "cpu_stolen": 0.213},
-            "allowed are 1 ms (its host gave 21 % of this machine's CPU time to others meanwhile)",
-        ),
-        ({"schedule_slip_ms": {}}, "did not record its schedule slip"),
-        ({"dropped": 1}, "1 arrivals were dropped because 1,024 requests were already in flight"),
-        ({"wrong": 2}, "checked answers were wrong"),
-        ({"notes": ["the server died after 2 s"]}, "the server died after 2 s"),
+        (LATE, SentLate(slip_p99_ms=1.2, allowed_ms=1.0, cpu_stolen=0.0)),
+        ({**LATE, "cpu_stolen": 0.213}, SentLate(slip_p99_ms=1.2, allowed_ms=1.0, cpu_stolen=0.213)),
+        ({"schedule_slip_ms": {}}, SlipUnknown()),
+        ({"dropped": 1}, ArrivalsDropped(dropped=1, max_in_flight=1024)),
+        ({"wrong": 2, "checked": 60}, WrongAnswers(wrong=2, checked=60)),
+        ({"notes": [DIED]}, ServerDied(after_s=2.0, lost=17)),
     ],
 )
 def test_a_broken_rule_makes_a_measurement_invalid_and_never_a_winner(tmp_path, override, reason):
@@ -180,21 +284,38 @@ def test_a_broken_rule_makes_a_measurement_invalid_and_never_a_winner(tmp_path, 
     servers = {"pytorch": TORCHSERVE, "tensorflow": TF_SERVING}
     figures = build(tmp_path, servers, rates={"grpc": [600.0]}, duration_s=2, spoil=spoil)
     item = measurement(figures, "tensorflow", "grpc", 600.0)
-    assert not item["valid"]
-    assert reason in item["why_not_valid"][0]
-    assert item["why_not_valid"][0].startswith("repetition 2: ")
-    assert measurement(figures, "pytorch", "grpc", 600.0)["valid"]
-    assert [found["winner"] for found in figures["verdicts"]] == [None, None]
-    assert next(item for item in figures["capacity"] if item["target"] == "tensorflow")["max_rate"] is None
+    assert not item.valid
+    assert item.why_not_valid == (Fault((2,), reason),)
+    assert measurement(figures, "pytorch", "grpc", 600.0).valid
+    assert [found.winner for found in figures.verdicts] == [None, None]
+    assert {found.outcome for found in figures.verdicts} == {Outcome.NO_VALID_RATE}
+    assert next(item for item in figures.capacity if item.target == "tensorflow").max_rate is None
+
+
+def test_what_the_generator_noted_of_a_trial_is_told_with_its_repetition(tmp_path):
+    """In the words of the previous format, too. Where a server refused only some, the trial still counts."""
+    refused = "the server refused or closed connections 1.5 s into the trial: 3 requests failed to connect or lost it"
+    died = "the server died or became unreachable 2.0 s into the trial: 17 requests failed to connect or lost it"
+    notes = {(100.0, 1): [refused], (100.0, 2): [LOST], (200.0, 1): [died]}
+    figures = build(
+        tmp_path,
+        {"pytorch": TORCHSERVE},
+        rates={"grpc": [100.0, 200.0]},
+        duration_s=2,
+        spoil=lambda target, protocol, rate, repetition: {"notes": notes.get((rate, repetition), [])},
+    )
+    first, second = figures.measurements
+    assert (first.valid, first.cautions) == (True, (Caution((1, 2), ConnectionsLost(after_s=1.5, lost=3)),))
+    assert (second.valid, second.why_not_valid) == (False, (Fault((1,), ServerDied(after_s=2.0, lost=17)),))
 
 
 def test_a_trial_that_ends_within_a_second_has_the_rate_of_its_true_length(tmp_path):
     run = write_run(tmp_path / "run", {}, rates={"grpc": [100.0]}, asked=["pytorch"])
     record = {"target": "pytorch", "protocol": "grpc", "offered_rate": 100.0, "duration_s": 2.5}
     write_trial(run / "trials" / "t1", record, [np.full(count, 5.0) for count in (100, 100, 50)])
-    (item,) = summary.build(run)["measurements"]
-    assert item["achieved_rate"] == pytest.approx(100.0)
-    assert item["goodput"] == pytest.approx(100.0)
+    (item,) = summary.build(run).measurements
+    assert item.achieved_rate == pytest.approx(100.0)
+    assert item.goodput == pytest.approx(100.0)
 
 
 def test_slip_may_grow_with_latency_up_to_a_twentieth_of_p50(tmp_path):
@@ -203,27 +324,28 @@ def test_slip_may_grow_with_latency_up_to_a_twentieth_of_p50(tmp_path):
         record = {"target": "pytorch", "protocol": "grpc", "offered_rate": 50.0, "repetition": number}
         record["schedule_slip_ms"] = {"p50": 1.0, "p99": slip, "max": slip}
         write_trial(run / "trials" / f"t{number}", record, [np.full(50, 100.0)] * 3)
-    (item,) = summary.build(run)["measurements"]
-    assert len(item["why_not_valid"]) == 1
-    assert item["why_not_valid"][0].startswith("repetition 2: the generator sent late")
+    (item,) = summary.build(run).measurements
+    (fault,) = item.why_not_valid
+    assert fault.repetitions == (2,)
+    assert isinstance(fault.reason, SentLate)
+    assert fault.reason.slip_p99_ms == 5.2
+    assert fault.reason.allowed_ms == pytest.approx(5.0, rel=1e-2)
 
 
 def test_an_unsteady_warm_up_makes_a_measurement_invalid_and_never_a_winner(tmp_path):
     servers = {"pytorch": TORCHSERVE, "tensorflow": TF_SERVING}
     run = write_run(tmp_path / "run", servers, rates={"grpc": [600.0]}, duration_s=4)
-    assert {found["winner"] for found in summary.build(run)["verdicts"]} == {"tensorflow", None}
+    assert {found.winner for found in summary.build(run).verdicts} == {"tensorflow", None}
     for path in (run / "warm-ups").glob("tensorflow-*-r2/warm-up.json"):
         path.write_text(
             json.dumps({**json.loads(path.read_text()), "steady": False, "reached_cap": True, "seconds": 15})
         )
     figures = summary.build(run)
     item = measurement(figures, "tensorflow", "grpc", 600.0)
-    assert item["why_not_valid"] == [
-        "repetition 2: the warm-up was not steady when it reached its cap of 15.0 s, so a warming server was measured"
-    ]
-    assert measurement(figures, "pytorch", "grpc", 600.0)["valid"]
-    assert {found["winner"] for found in figures["verdicts"]} == {None}
-    assert next(one for one in figures["capacity"] if one["target"] == "tensorflow")["max_rate"] is None
+    assert item.why_not_valid == (Fault((2,), UnsteadyWarmUp(15.0)),)
+    assert measurement(figures, "pytorch", "grpc", 600.0).valid
+    assert {found.winner for found in figures.verdicts} == {None}
+    assert next(one for one in figures.capacity if one.target == "tensorflow").max_rate is None
 
 
 def test_a_trial_that_was_repeated_counts_once_and_says_so(tmp_path):
@@ -235,21 +357,53 @@ def test_a_trial_that_was_repeated_counts_once_and_says_so(tmp_path):
         duration_s=2,
         spoil=lambda *where: {"spoiled": [aside]} if where[-1] == 1 else {},
     )
-    (item,) = summary.build(run)["measurements"]
-    assert item["valid"]
-    assert (item["repetitions"], item["spoiled"]) == (2, ["001-1"])
-    assert item["warnings"] == [
-        "repetition 1: repeated, because the generator sent late before (slip p99 7.25 ms); those are kept in spoiled/"
-    ]
+    (item,) = summary.build(run).measurements
+    assert item.valid
+    assert (item.repetitions, item.spoiled) == (2, ("001-1",))
+    assert item.cautions == (Caution((1,), TrialRepeated((7.25,))),)
+
+
+def test_a_busy_generator_and_an_unsettled_warm_up_are_told_and_the_measurement_counts(tmp_path):
+    run = write_run(
+        tmp_path / "run",
+        {"pytorch": TORCHSERVE},
+        rates={"grpc": [100.0]},
+        duration_s=2,
+        spoil=lambda *where: {"generator_cpu": 0.95} if where[-1] == 2 else {},
+    )
+    path = run / "warm-ups" / "pytorch-grpc-r1" / "warm-up.json"
+    values = json.loads(path.read_text())
+    attempt = {"protocol": "grpc", "steady": False, "throughput": 1.0}
+    settling = {"rate": 70.0, "settled": False, "seconds": 12.0}
+    path.write_text(json.dumps({**values, "unsteady_attempts": [attempt, attempt], "settling": settling}))
+    (item,) = summary.build(run).measurements
+    assert item.valid
+    assert item.cautions == (
+        Caution((1,), WarmUpRepeated(2)),
+        Caution((1,), NotSettled()),
+        Caution((2,), BusyGenerator(0.95)),
+    )
+
+
+def test_histograms_that_hold_other_counts_than_the_trial_says_are_noticed(tmp_path):
+    run = write_run(tmp_path / "run", {}, rates={"grpc": [50.0]}, asked=["pytorch"])
+    record = {"target": "pytorch", "protocol": "grpc", "offered_rate": 50.0}
+    write_trial(run / "trials" / "t1", record, [np.full(50, 5.0)] * 2)
+    path = run / "trials" / "t1" / "trial.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({**values, "requests": {**values["requests"], "ok": 97}}))
+    (item,) = summary.build(run).measurements
+    assert item.cautions == (Caution((), CountsDiffer(in_histograms=100, in_counters=97)),)
 
 
 def test_a_server_that_fails_requests_wins_nothing(tmp_path):
     failing = Server(engine="tensorflow-serving", version="2.20.0", base_ms=1.0, capacity=1300, error_share=0.01)
     figures = build(tmp_path, {"pytorch": TORCHSERVE, "tensorflow": failing}, rates={"grpc": [600.0]})
-    found = verdict(figures, "grpc", "p99")
-    assert found["winner"] is None
-    assert found["ratio"] > 2
-    assert "TensorFlow failed" in found["why"]
+    found = verdict(figures, "grpc", Metric.P99)
+    assert (found.outcome, found.winner, found.because_of) == (Outcome.TOO_MANY_ERRORS, None, ("tensorflow",))
+    assert found.error_ratios == {"tensorflow": pytest.approx(0.01, rel=0.05)}
+    assert found.ratio is not None
+    assert found.ratio > 2
 
 
 def test_models_that_are_not_proven_equal_have_no_winner(tmp_path):
@@ -258,49 +412,84 @@ def test_models_that_are_not_proven_equal_have_no_winner(tmp_path):
     wire["targets"]["tensorflow"]["grpc"]["max_abs_diff"] = 3e-3
     (run / "wire-parity.json").write_text(json.dumps(wire))
     figures = summary.build(run)
-    assert not figures["parity"]["proven"]
-    assert figures["parity"]["max_abs_diff"] == 3e-3
-    assert "TensorFlow over gRPC differs from the reference by 0.003" in figures["parity"]["why_not_proven"][0]
-    found = verdict(figures, "grpc", "p99")
-    assert found["winner"] is None
-    assert "not proven to serve the same model" in found["why"]
+    assert not figures.parity.proven
+    assert figures.parity.max_abs_diff == 3e-3
+    doubt = AnswersDiffer(target="tensorflow", protocol="grpc", difference=3e-3, allowed=1e-4)
+    assert figures.parity.why_not_proven == (doubt,)
+    assert figures.warnings == (ParityNotProven(doubt),)
+    found = verdict(figures, "grpc", Metric.P99)
+    assert (found.outcome, found.winner) == (Outcome.PARITY_NOT_PROVEN, None)
 
 
 def test_parity_that_was_not_recorded_is_not_proven(tmp_path):
     figures = build(tmp_path, {"pytorch": TORCHSERVE}, rates={"grpc": [100.0]}, duration_s=2, parity=False)
-    assert not figures["parity"]["proven"]
-    assert len(figures["parity"]["why_not_proven"]) == 2
+    assert not figures.parity.proven
+    assert figures.parity.why_not_proven == (NoExportParity(), NotCompared(target="pytorch", protocol="grpc"))
+    assert figures.parity.max_abs_diff is None
+
+
+def test_an_export_that_differs_too_much_is_a_doubt(tmp_path):
+    run = write_run(tmp_path / "run", {"pytorch": TORCHSERVE}, rates={"grpc": [100.0]}, duration_s=2)
+    manifest = json.loads((run / "bundle-manifest.json").read_text())
+    manifest["parity"]["exports"]["onnx"]["max_abs_diff"] = 0.2
+    manifest["parity"]["exports"]["savedmodel"]["max_abs_diff"] = None
+    (run / "bundle-manifest.json").write_text(json.dumps(manifest))
+    parity = summary.build(run).parity
+    assert parity.why_not_proven == (
+        ExportDiffers(export="onnx", difference=0.2, allowed=1e-4),
+        ExportDiffers(export="savedmodel", difference=None, allowed=1e-4),
+    )
+    assert [name for name, export in parity.exports.items() if export.is_reference] == ["pytorch"]
 
 
 def test_one_repetition_names_no_winner(tmp_path):
     servers = {"pytorch": TORCHSERVE, "tensorflow": TF_SERVING}
     figures = build(tmp_path, servers, rates={"grpc": [600.0]}, repetitions=1)
-    found = verdict(figures, "grpc", "p99")
-    assert found["winner"] is None
-    assert "measured once" in found["why"]
-    assert any("measured once" in warning for warning in figures["warnings"])
+    found = verdict(figures, "grpc", Metric.P99)
+    assert (found.outcome, found.winner) == (Outcome.ONE_REPETITION_ONLY, None)
+    assert figures.warnings == (MeasuredOnce(),)
 
 
 def test_a_target_that_failed_to_start_leaves_the_other_s_figures_and_no_verdict(tmp_path):
     figures = build(tmp_path, {"pytorch": TORCHSERVE}, asked=["pytorch", "tensorflow"])
-    assert [item["measured"] for item in figures["targets"]] == [True, False]
-    assert {found["winner"] for found in figures["verdicts"]} == {None}
-    assert "TensorFlow has no measurement in this run" in figures["warnings"]
-    assert not figures["parity"]["proven"]
-    assert "6 of 12 planned trials are missing: the run is not complete" in figures["warnings"]
+    assert [item.measured for item in figures.targets] == [True, False]
+    assert {(found.outcome, found.winner) for found in figures.verdicts} == {(Outcome.NO_COMMON_RATE, None)}
+    assert not figures.parity.proven
+    assert figures.warnings[:2] == (NotMeasured("tensorflow"), TrialsMissing(missing=6, planned=12))
+    assert all(standing.place is None for ranking in figures.rankings for standing in ranking.standings)
 
 
 def test_one_target_alone_is_asked_no_question(tmp_path):
     figures = build(tmp_path, {"pytorch": TORCHSERVE})
-    assert figures["verdicts"] == []
-    assert len(figures["measurements"]) == 3
+    assert (figures.verdicts, figures.rankings) == ((), ())
+    assert len(figures.measurements) == 3
 
 
 def test_a_stand_in_is_named_as_one(tmp_path):
     servers = {"pytorch": TORCHSERVE, "tensorflow": EMBEDDED}
     figures = build(tmp_path, servers, rates={"grpc": [200.0]}, duration_s=2)
-    warning = next(text for text in figures["warnings"] if "stand-in" in text)
-    assert warning.startswith("TensorFlow (embedded-tfserving 2.21.0) is a stand-in")
+    assert figures.target("tensorflow").stands_in_for == "tensorflow-serving"
+    assert figures.warnings == (StandIn("tensorflow", "embedded-tfserving", "2.21.0", "tensorflow-serving"),)
+
+
+def test_three_targets_are_compared_each_with_each_and_ranked(tmp_path):
+    servers = {"slow": TORCHSERVE, "batching": TF_SERVING, "plain": TF_SERVING}
+    figures = build(tmp_path, servers, rates={"grpc": [600.0]})
+    latency = [found for found in figures.verdicts if found.metric is Metric.P99]
+    assert [(found.compared, found.winner) for found in latency] == [
+        (("slow", "batching"), "batching"),
+        (("slow", "plain"), "plain"),
+        (("batching", "plain"), None),
+    ]
+    ranking = next(item for item in figures.rankings if item.metric is Metric.P99)
+    assert [(item.target, item.place, item.behind) for item in ranking.standings] == [
+        ("batching", 1, ()),
+        ("plain", 1, ()),
+        ("slow", 3, ("batching", "plain")),
+    ]
+    both = build(tmp_path / "both", {"slow": TORCHSERVE, "batching": TF_SERVING}, rates={"grpc": [600.0]})
+    alone = next(found for found in both.verdicts if found.metric is Metric.P99)
+    assert (latency[0].ratio, latency[0].p_value) == (pytest.approx(alone.ratio, rel=0.02), alone.p_value)
 
 
 def test_a_trial_without_one_ok_answer_is_invalid_and_does_not_break_the_rest(tmp_path):
@@ -310,30 +499,30 @@ def test_a_trial_without_one_ok_answer_is_invalid_and_does_not_break_the_rest(tm
         write_trial(run / "trials" / f"dead{number}", {**record, "errors": {"connection": 900}}, [np.array([])] * 2)
     figures = summary.build(run)
     dead = measurement(figures, "pytorch", "grpc", 500.0)
-    assert not dead["valid"]
-    assert dead["latency_ms"]["p99"] is None
-    assert dead["goodput"] == 0
-    assert measurement(figures, "pytorch", "grpc", 100.0)["ci95"]["p99"]
-    json.dumps(figures, allow_nan=False)
+    assert not dead.valid
+    assert dead.latency_ms.p99 is None
+    assert dead.goodput == 0
+    assert measurement(figures, "pytorch", "grpc", 100.0).ci95.p99
+    assert msgspec.json.decode(msgspec.json.encode(figures), type=Summary) == figures
 
 
 def test_a_bare_folder_of_trials_is_enough(tmp_path):
     run = write_run(tmp_path / "run", {"pytorch": TORCHSERVE}, rates={"grpc": [100.0]}, duration_s=2, environment={})
     for name in ("environment.json", "targets.json", "bundle-manifest.json", "wire-parity.json"):
         (run / name).unlink()
-    (item,) = summary.build(run)["targets"]
-    assert (item["engine"], item["engine_version"]) == ("torchserve", "0.12.0")
+    (item,) = summary.build(run).targets
+    assert (item.engine, item.engine_version) == ("torchserve", "0.12.0")
 
 
 def test_a_trial_that_was_not_finished_is_not_counted(tmp_path):
     run = write_run(tmp_path / "run", {"pytorch": TORCHSERVE}, rates={"grpc": [100.0]}, duration_s=2)
     (run / "trials" / "002").rename(run / "trials" / ".002.partial-17")
-    assert summary.build(run)["measurements"][0]["repetitions"] == 1
+    assert summary.build(run).measurements[0].repetitions == 1
 
 
 def test_write_leaves_one_whole_file(winner):
     figures = summary.write(winner)
-    assert json.loads((winner / "summary.json").read_text()) == figures
+    assert summary.read(winner) == figures
     assert not [path for path in winner.iterdir() if "partial" in path.name]
 
 
@@ -343,7 +532,10 @@ def test_write_leaves_one_whole_file(winner):
         (lambda run: (run / "experiment.toml").unlink(), "no experiment.toml"),
         (lambda run: (run / "experiment.toml").write_text("name = "), "experiment.toml: not valid TOML"),
         (lambda run: next(run.glob("trials/*/trial.json")).write_text("{"), "trial.json: not valid JSON"),
-        (lambda run: next(run.glob("trials/*/trial.json")).write_text("{}"), "trial.json: no 'target' in it"),
+        (
+            lambda run: next(run.glob("trials/*/trial.json")).write_text("{}"),
+            "trial.json: Object missing required field",
+        ),
         (lambda run: next(run.glob("trials/*/latency.hlog")).unlink(), "latency.hlog: missing"),
     ],
 )

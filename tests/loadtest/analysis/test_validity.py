@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from loadtest.analysis import summary
+from loadtest.analysis.records import Metric, SentLate, UnsteadyWarmUp, WhyInvalid, WrongAnswers
 from tests.loadtest.generator.small_servers import generator, small_server, write_plan
 from tests.loadtest.runs.build import write_run
 
@@ -82,10 +83,10 @@ def stutter(process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
-CASES: dict[str, tuple[str, Disturb | None, dict[str, Any], str]] = {
-    "a saturated generator": ("ok", stutter, {}, "the generator sent late"),
-    "a server that answers wrongly": ("wrong", None, {}, "checked answers were wrong"),
-    "an unsteady warm-up": ("ok", None, {"tolerance": 1e-9, "max_s": 0.9}, "the warm-up was not steady"),
+CASES: dict[str, tuple[str, Disturb | None, dict[str, Any], type[WhyInvalid]]] = {
+    "a saturated generator": ("ok", stutter, {}, SentLate),
+    "a server that answers wrongly": ("wrong", None, {}, WrongAnswers),
+    "an unsteady warm-up": ("ok", None, {"tolerance": 1e-9, "max_s": 0.9}, UnsteadyWarmUp),
 }
 
 
@@ -93,10 +94,10 @@ def test_two_servers_that_differ_are_told_apart(tmp_path, slower):
     with comparison(tmp_path, slower) as run:
         measure(run, "pytorch", "ok")
         figures = summary.build(run)
-    latency = next(verdict for verdict in figures["verdicts"] if verdict["metric"] == "p99")
-    if all(item["valid"] for item in figures["measurements"]):  # where the machine lets the generator keep its schedule
-        assert latency["winner"] == "pytorch"
-    assert latency["winner"] != "tensorflow"
+    latency = next(verdict for verdict in figures.verdicts if verdict.metric is Metric.P99)
+    if all(item.valid for item in figures.measurements):  # where the machine lets the generator keep its schedule
+        assert latency.winner == "pytorch"
+    assert latency.winner != "tensorflow"
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -105,8 +106,8 @@ def test_a_spoiled_measurement_is_invalid_and_never_wins(tmp_path, slower, case)
     with comparison(tmp_path, slower) as run:
         measure(run, "pytorch", mode, disturb, **warm_up)
         figures = summary.build(run)
-    spoiled = next(item for item in figures["measurements"] if item["target"] == "pytorch")
-    assert not spoiled["valid"]
-    assert any(reason in why for why in spoiled["why_not_valid"])
-    assert {verdict["winner"] for verdict in figures["verdicts"]} == {None}
-    assert next(item for item in figures["capacity"] if item["target"] == "pytorch")["max_rate"] is None
+    spoiled = next(item for item in figures.measurements if item.target == "pytorch")
+    assert not spoiled.valid
+    assert any(isinstance(fault.reason, reason) for fault in spoiled.why_not_valid)
+    assert {verdict.winner for verdict in figures.verdicts} == {None}
+    assert next(item for item in figures.capacity if item.target == "pytorch").max_rate is None

@@ -7,10 +7,12 @@ import zipfile
 
 import pytest
 
+from loadtest.analysis.records import Environment, ExperimentInfo, Metric, Outcome, Percentiles, Summary, Verdict
 from loadtest.bench import aa, ab, crosscheck, twins
 from loadtest.bench.crosscheck import Seen
 from models import bundle as bundles
 from tests.components import missing, require
+from tests.loadtest.analysis.figures import measurement, parity
 
 
 @pytest.mark.timeout(240)
@@ -26,14 +28,32 @@ def test_a_server_against_itself_shows_no_difference_over_the_whole_pipeline(bun
     assert any(row["ratio"] for row in rows)
 
 
-def summary(p50: tuple[float, float], winner: str | None) -> dict:
-    medians = zip((ab.QUICK, ab.DELAYED), p50, strict=True)
-    measurements = [
-        {"target": name, "scenario": scenario, "latency_ms": {"p50": value + more}, "valid": True}
-        for name, value in medians
-        for scenario, more in (("single-stream", 0.0), ("ladder", 3.0 if name == ab.DELAYED else 0.0))
-    ]
-    return {"measurements": measurements, "verdicts": [{"metric": "p99", "winner": winner}]}
+def summary(p50: tuple[float, float], winner: str | None) -> Summary:
+    compared = (ab.QUICK, ab.DELAYED)
+    return Summary(
+        experiment=ExperimentInfo(),
+        environment=Environment(),
+        parity=parity(),
+        targets=(),
+        measurements=tuple(
+            measurement(name, scenario=scenario, latency_ms=Percentiles(p50=value + more))
+            for name, value in zip(compared, p50, strict=True)
+            for scenario, more in (("single-stream", 0.0), ("ladder", 3.0 if name == ab.DELAYED else 0.0))
+        ),
+        capacity=(),
+        decomposition=(),
+        verdicts=(
+            Verdict(
+                protocol="grpc",
+                metric=Metric.P99,
+                compared=compared,
+                outcome=Outcome.WINNER if winner else Outcome.NO_DIFFERENCE_SHOWN,
+                winner=winner,
+            ),
+        ),
+        rankings=(),
+        warnings=(),
+    )
 
 
 @pytest.mark.parametrize(
