@@ -42,10 +42,9 @@ def rows(profile: Mapping[str, object], given: Sequence[Sequence[Knob]]) -> list
     """The tuning of all targets, knob by knob. ``given``: the knobs of each target; those of a run of an earlier
     version do not say which of the profile's they are, or there are none."""
     found = []
-    recorded = [any(knob.name in profile or knob.asked is not None for knob in knobs) for knobs in given]
+    known = bool(given) and all(any(knob.name in profile for knob in knobs) for knobs in given)
     for name in dict.fromkeys([*profile, *(knob.name for knobs in given for knob in knobs)]):
         own = [next((knob for knob in knobs if knob.name == name), None) for knobs in given]
-        known = bool(given) and all(knob or whole for knob, whole in zip(own, recorded, strict=True))
         value = f"{profile[name]}" if name in profile else wording.NOTHING
         found.append(
             Row(name, value, [_shown(knob) for knob in own], _compare(own) if known else Compared.NOT_RECORDED)

@@ -6,16 +6,25 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from loadtest.analysis import saved_run, two_runs
+from loadtest.analysis import saved_run, summary, two_runs
+from loadtest.analysis.records import Capacity, LeftOut, Metric, NoCommonRate, RunComparison, Subject
 from loadtest.analysis.two_runs import BASELINE, THIS
 from loadtest.report import against
 from models.problem import Problem
+from serving.engines.engine import Knob
+from tests.loadtest.runs import figures as build
 from tests.loadtest.runs.build import TF_SERVING, TORCHSERVE, write_run
 
 RATES = {"grpc": [200.0, 400.0]}
 BOTH = {"pytorch": TORCHSERVE, "tensorflow": TF_SERVING}
+
+
+def larger(knobs: tuple[Knob, ...]) -> tuple[Knob, ...]:
+    """TorchServe's knobs with batches of 64."""
+    return tuple(replace(knob, value=64) if knob.native_key == "batchSize" else knob for knob in knobs)
 
 
 @pytest.fixture(scope="module")
@@ -23,62 +32,64 @@ def before(tmp_path_factory) -> Path:
     return write_run(tmp_path_factory.mktemp("runs") / "before", BOTH, rates=RATES, duration_s=4)
 
 
-def compare(run: Path, baseline: Path) -> dict:
+def compare(run: Path, baseline: Path) -> RunComparison:
     return two_runs.compare(saved_run.load(run), saved_run.load(baseline))
 
 
 def test_the_same_server_again_shows_no_difference(before, tmp_path):
     again = write_run(tmp_path / "again", BOTH, rates=RATES, duration_s=4, seed=9)
-    for figures in compare(again, before)["comparisons"].values():
-        assert {verdict["winner"] for verdict in figures["verdicts"]} == {None}
-        assert any(verdict["why"].startswith("No difference shown") for verdict in figures["verdicts"])
+    for figures in compare(again, before).comparisons.values():
+        assert {verdict.winner for verdict in figures.verdicts} == {None}
+        assert any(verdict.shows_no_difference for verdict in figures.verdicts)
 
 
 def test_a_faster_server_is_named_with_the_ratio_of_the_two_runs(before, tmp_path):
-    tuned = {**BOTH, "pytorch": replace(TORCHSERVE, base_ms=1.5, settings={**TORCHSERVE.settings, "batchSize": 64})}
+    tuned = {**BOTH, "pytorch": replace(TORCHSERVE, base_ms=1.5, knobs=larger(TORCHSERVE.knobs))}
     after = write_run(tmp_path / "after", tuned, rates=RATES, duration_s=4, seed=9)
     values = compare(after, before)
-    p99 = next(item for item in values["comparisons"]["pytorch"]["verdicts"] if item["metric"] == "p99")
-    assert p99["winner"] == THIS
-    assert p99["compared"] == [BASELINE, THIS]
-    assert p99["ratio"] == pytest.approx(2, rel=0.15)  # 3 ms against 1.5 ms
-    assert p99["ci95"][0] < 2 < p99["ci95"][1]
-    assert {"what": "PyTorch: settings.batchSize", "baseline": 32, "this": 64} in values["differences"]
-    assert not any(item["what"].startswith("model: ") for item in values["differences"])
+    p99 = next(item for item in values.comparisons["pytorch"].verdicts if item.metric is Metric.P99)
+    assert p99.winner == THIS
+    assert p99.compared == (BASELINE, THIS)
+    assert p99.ratio == pytest.approx(2, rel=0.15)  # 3 ms against 1.5 ms
+    assert p99.ci95[0] < 2 < p99.ci95[1]
+    (batch,) = [item for item in values.differences if item.subject is Subject.TARGET]
+    assert (batch.of, batch.key, batch.baseline, batch.this) == ("pytorch", "batchSize", 32, 64)
+    assert not any(item.subject is Subject.MODEL for item in values.differences)
 
 
 def test_figures_are_those_of_each_runs_own_summary(before, tmp_path):
-    from loadtest.analysis import summary
 
     again = write_run(tmp_path / "again", BOTH, rates=RATES, duration_s=4, seed=9)
-    compared = compare(again, before)["comparisons"]
+    compared = compare(again, before).comparisons
     for label, folder in ((BASELINE, before), (THIS, again)):
-        for own in summary.build(folder)["measurements"]:
+        for own in summary.build(folder).measurements:
             shown = next(
                 item
-                for item in compared[own["target"]]["measurements"]
-                if (item["target"], item["offered_rate"]) == (label, own["offered_rate"])
+                for item in compared[own.target].measurements
+                if (item.target, item.offered_rate) == (label, own.offered_rate)
             )
-            assert {**shown, "target": own["target"]} == own
+            assert msgspec.structs.replace(shown, target=own.target) == own
 
 
 def test_an_invalid_measurement_names_no_winner(before, tmp_path):
     tuned = {**BOTH, "pytorch": replace(TORCHSERVE, base_ms=1.5)}
     after = write_run(tmp_path / "after", tuned, rates=RATES, duration_s=4, spoil=lambda *_: {"wrong": 1})
-    for figures in compare(after, before)["comparisons"].values():
-        assert {verdict["winner"] for verdict in figures["verdicts"]} == {None}
+    for figures in compare(after, before).comparisons.values():
+        assert {verdict.winner for verdict in figures.verdicts} == {None}
 
 
 def test_without_a_common_rate_only_capacity_is_compared_and_the_fix_is_told(before, tmp_path):
     other = write_run(tmp_path / "other", BOTH, rates={"grpc": [300.0, 600.0]}, duration_s=2)
     values = compare(other, before)
-    assert any("make compare EXPERIMENT=results/before/experiment.toml" in text for text in values["warnings"])
-    assert {verdict["ratio"] for verdict in values["comparisons"]["pytorch"]["verdicts"]} == {None}
+    assert {warning.target for warning in values.warnings if isinstance(warning, NoCommonRate)} == set(BOTH)
+    assert {verdict.ratio for verdict in values.comparisons["pytorch"].verdicts} == {None}
+    page, _ = against.write(other, before)
+    assert "make compare EXPERIMENT=results/before/experiment.toml" in page.read_text(encoding="utf-8")
 
 
 def test_capacity_is_called_higher_only_where_the_intervals_do_not_meet():
-    def entry(rate: float, low: float | None, high: float | None) -> dict:
-        return {"max_rate": rate, "ci95": [low, high]}
+    def entry(rate: float, low: float | None, high: float | None) -> Capacity:
+        return build.capacity("pytorch", max_rate=rate, ci95=(low, high))
 
     say = against.compare_capacity
     assert say(entry(400, 400, 600), entry(800, 600, None)).startswith("higher: 2.00 times")
@@ -90,8 +101,8 @@ def test_capacity_is_called_higher_only_where_the_intervals_do_not_meet():
 def test_targets_of_one_run_alone_are_left_out_and_named(before, tmp_path):
     alone = write_run(tmp_path / "alone", {"pytorch": TORCHSERVE}, rates=RATES, duration_s=2)
     values = compare(alone, before)
-    assert list(values["comparisons"]) == ["pytorch"]
-    assert any(text.startswith("TensorFlow was not measured in both runs") for text in values["warnings"])
+    assert list(values.comparisons) == ["pytorch"]
+    assert LeftOut("tensorflow") in values.warnings
 
 
 def test_nothing_in_common_and_the_same_run_twice_are_refused(before, tmp_path):
@@ -104,7 +115,7 @@ def test_nothing_in_common_and_the_same_run_twice_are_refused(before, tmp_path):
 
 
 def test_the_three_files_say_the_same(before, tmp_path):
-    tuned = {**BOTH, "pytorch": replace(TORCHSERVE, base_ms=1.5, settings={**TORCHSERVE.settings, "batchSize": 64})}
+    tuned = {**BOTH, "pytorch": replace(TORCHSERVE, base_ms=1.5, knobs=larger(TORCHSERVE.knobs))}
     after = write_run(tmp_path / "after", tuned, rates=RATES, duration_s=4, seed=9)
     page, headlines = against.write(after, before)
     assert page == after / "report-against-before.html"
@@ -115,7 +126,7 @@ def test_the_three_files_say_the_same(before, tmp_path):
     assert values["headlines"] == headlines
     for said in (text, html):
         assert "this run (TorchServe 0.12.0) has the lower p99 latency over gRPC." in said
-        assert "PyTorch: settings.batchSize" in said
+        assert "PyTorch: batchSize" in said
     assert "<mark>batchSize=64</mark>" in html
     assert "make report RUN=results/after AGAINST=results/before" in html
 

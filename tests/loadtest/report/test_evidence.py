@@ -7,17 +7,22 @@ import io
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from PIL import Image
 
 from loadtest import report
 from loadtest.analysis import saved_run, summary
+from loadtest.analysis.records import Decomposition, Parts, Summary, Untold
 from loadtest.report import checklist, samples, scenarios, sizing
 from loadtest.report.charts import timeline
 from loadtest.report.charts.decomposition import decomposition, remainder
 from models.problem import Problem
-from tests.loadtest.runs.build import CLASSES, EMBEDDED, TORCHSERVE, decompose, write_run, write_trial
+from serving.engines import registry
+from serving.engines.engine import Topic
+from tests.loadtest.runs.build import CLASSES, EMBEDDED, PROFILE, TORCHSERVE, decompose, write_run, write_trial
 
 RATES = {"grpc": [250.0, 500.0]}
 
@@ -30,9 +35,8 @@ def run(tmp_path_factory) -> saved_run.SavedRun:
 
 
 @pytest.fixture(scope="module")
-def figures(run) -> dict:
-    found = summary.build(run.folder)
-    return {**found, "decomposition": decompose(found)}
+def figures(run) -> Summary:
+    return decompose(summary.build(run.folder))
 
 
 def test_sample_images_are_the_saved_pixels_enlarged_without_smoothing(run):
@@ -59,7 +63,7 @@ def test_each_sample_has_every_servers_answer_said_once_where_protocols_agree(ru
 def test_disagreements_are_counted_by_class_pair(tmp_path):
     servers = {"pytorch": TORCHSERVE, "tensorflow": EMBEDDED}
     folder = write_run(tmp_path / "run", servers, rates={"rest": [100.0]}, duration_s=1)
-    (found,) = samples.disagreements(summary.build(folder)["parity"])
+    (found,) = samples.disagreements(summary.build(folder).parity)
     assert (found.target, found.protocol, found.expected, found.answered, found.times) == (
         "tensorflow",
         "rest",
@@ -87,7 +91,8 @@ def test_the_checklist_covers_what_people_are_told_to_weigh_with_sources(figures
         assert point.facts
         assert all(fact.url.startswith("https://") and fact.source for fact in point.facts)
     maintenance = next(point for point in points if point.topic.startswith("Maintenance"))
-    assert any("no longer actively maintained" in fact.text for fact in maintenance.facts)
+    known = [registry.engine(name) for name in ("torchserve", "tensorflow-serving")]
+    assert {fact for one in known for fact in one.facts if fact.topic is Topic.MAINTENANCE} == set(maintenance.facts)
     assert "embedded-tfserving 2.21.0" in " ".join(maintenance.measured)
 
 
@@ -178,50 +183,59 @@ def test_a_long_trial_keeps_its_worst_seconds_in_a_page_that_stays_small(tmp_pat
 def test_the_parts_of_a_bar_are_the_decomposition_and_sum_to_its_total(figures):
     chart = decomposition(figures, "grpc")
     assert chart is not None
-    for index in range(len(figures["decomposition"])):
-        item = sorted(figures["decomposition"], key=lambda item: (item["offered_rate"], item["target"]), reverse=True)[
-            index
-        ]
+    drawn = sorted(figures.decomposition, key=lambda item: (item.offered_rate, item.target), reverse=True)
+    for index, item in enumerate(drawn):
         shown = [trace["x"][index] for trace in chart.data]
-        assert sum(value for value in shown if value) == pytest.approx(item["total_ms"], rel=1e-3)
-        assert item["parts_ms"]["model"] == pytest.approx(shown[0], abs=1e-4)
+        assert sum(value for value in shown if value) == pytest.approx(item.total_ms, rel=1e-3)
+        assert item.parts_ms.model == pytest.approx(shown[0], abs=1e-4)
 
 
 def test_what_a_server_cannot_report_stays_untold(figures):
-    torch = next(item for item in figures["decomposition"] if item["target"] == "pytorch")
-    assert torch["parts_ms"]["runtime"] is None
-    assert remainder(torch) == pytest.approx(torch["total_ms"] * 0.25)
-    assert decomposition({**figures, "decomposition": []}, "grpc") is None
-    nothing = [{**item, "parts_ms": dict.fromkeys(item["parts_ms"])} for item in figures["decomposition"]]
-    assert decomposition({**figures, "decomposition": nothing}, "grpc") is None
+    torch = next(item for item in figures.decomposition if item.target == "pytorch")
+    assert torch.parts_ms.runtime is None
+    assert remainder(torch) == pytest.approx(torch.total_ms * 0.25)
+    nothing = [replace(item, parts_ms=Parts()) for item in figures.decomposition]
+    for entries in ((), tuple(nothing)):
+        assert decomposition(replace(figures, decomposition=entries), "grpc") is None
 
 
 def test_bars_of_two_scenarios_at_one_rate_stand_apart(figures):
-    more = [{**item, "scenario": "server"} for item in figures["decomposition"]]
-    chart = decomposition({**figures, "decomposition": figures["decomposition"] + more}, "grpc")
+    more = [replace(item, scenario="server") for item in figures.decomposition]
+    chart = decomposition(replace(figures, decomposition=(*figures.decomposition, *more)), "grpc")
     assert chart is not None
-    assert len(set(chart.data[0]["y"])) == 2 * len(figures["decomposition"])
+    assert len(set(chart.data[0]["y"])) == 2 * len(figures.decomposition)
     assert "PyTorch<br>server 250/s" in chart.data[0]["y"]
 
 
 def test_why_no_part_is_known_is_told(tmp_path):
     folder = write_run(tmp_path / "run", {"pytorch": TORCHSERVE}, rates=RATES, duration_s=1, prometheus=False)
-    figures = summary.build(folder)
-    entry = {"target": "pytorch", "protocol": "grpc", "scenario": "ladder", "offered_rate": 250.0, "total_ms": 4.0}
-    why = "Prometheus did not watch this run, so the server says nothing of itself"
-    parts = dict.fromkeys(("model", "queue", "runtime", "transport"))
-    figures["decomposition"] = [{**entry, "parts_ms": parts, "sources": {}, "cannot_report": [why]}]
-    (folder / "summary.json").write_text(json.dumps(figures))
+    why = "this machine has no free core"
+    entry = Decomposition(
+        target="pytorch",
+        protocol="grpc",
+        scenario="ladder",
+        offered_rate=250.0,
+        parts_ms=Parts(),
+        total_ms=4.0,
+        batch_size_mean=None,
+        cannot_report=(Untold.MODEL,),
+        model_problem=why,
+    )
+    save(folder, replace(summary.build(folder), decomposition=(entry,)))
     html = report.write(folder).read_text(encoding="utf-8")
     assert why in html
     assert "decomposition-grpc" not in html
 
 
+def save(folder: Path, figures: Summary) -> None:
+    (folder / summary.FILE).write_bytes(msgspec.json.encode(figures))
+
+
 def test_report_json_says_what_the_page_says(run, figures):
-    (run.folder / "summary.json").write_text(json.dumps(figures))
+    save(run.folder, figures)
     html = report.write(run.folder).read_text(encoding="utf-8")
     values = json.loads((run.folder / "report.json").read_text())
-    assert values["summary"] == figures
+    assert msgspec.convert(values["summary"], Summary) == figures
     assert values["verdict"]["headline"] in html
     assert {chart["id"] for chart in values["charts"]} >= {"ratios", "latency-grpc", "decomposition-grpc"}
     assert len(values["samples"]) == 10
@@ -233,9 +247,24 @@ def test_a_run_of_an_earlier_version_without_the_new_files_has_a_report(tmp_path
     (folder / "wire-samples.npz").unlink()
     for path in folder.glob("trials/*/server-timeline.csv"):
         path.unlink()
-    figures = summary.build(folder)
-    figures.pop("decomposition", None)
-    (folder / "summary.json").write_text(json.dumps(figures))
+    targets = json.loads((folder / "targets.json").read_text())
+    for target in targets:
+        del target["knobs"]
+        target |= {"settings": {**PROFILE, "batchSize": 32}, "notes": ["a note of then"]}
+    (folder / "targets.json").write_text(json.dumps(targets))
     html = report.write(folder).read_text(encoding="utf-8")
     assert "This run kept no sample images." in html
     assert "splits no latency into parts" in html
+    values = json.loads((folder / "report.json").read_text())
+    rows = {row["name"]: row for row in values["settings"]}
+    assert {row["compared"] for row in rows.values()} == {"not recorded"}
+    assert rows["batchSize"]["given"] == ["batchSize = 32"]
+
+
+def test_a_summary_of_an_earlier_format_is_refused_with_the_command_that_rebuilds_it(tmp_path):
+    folder = write_run(tmp_path / "run", {"pytorch": TORCHSERVE}, rates=RATES, duration_s=1)
+    (folder / summary.FILE).write_text(json.dumps({"experiment": {}, "measurements": []}))
+    with pytest.raises(Problem, match=rf"summary\.json: format 1.*make report RUN={folder}"):
+        report.write(folder)
+    summary.write(folder)
+    assert report.write(folder).exists()

@@ -9,15 +9,18 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from loadtest import report
 from loadtest.analysis import summary
+from loadtest.analysis.records import Metric, Summary
 from loadtest.report import story
 from loadtest.report.charts.figure import plain
 from loadtest.report.charts.latency import latency_by_rate
 from models.problem import Problem
-from serving.target import STACKS
+from serving.engines import registry
+from tests.loadtest.runs import figures as build
 from tests.loadtest.runs.build import EMBEDDED, TF_SERVING, TORCHSERVE, write_run
 
 RATES = {"grpc": [250.0, 500.0]}
@@ -139,8 +142,8 @@ def test_a_stand_in_is_never_labelled_tensorflow_serving(embedded):
 
 def test_engine_settings_and_notes_stand_beside_the_figures(embedded):
     text = written(embedded).text
-    assert "maxBatchDelay is waited for even by a lone request" in text
-    assert "TorchServe is archived upstream" in text
+    assert next(knob.note for knob in TORCHSERVE.knobs if knob.note) in text
+    assert registry.engine("torchserve").warning in text
     assert "# rendered from the profile" in text
     assert "make compare EXPERIMENT=results/embedded/experiment.toml" in text
 
@@ -171,9 +174,9 @@ def test_charts_hold_the_figures_of_the_summary(embedded):
     chart = latency_by_rate(figures, "grpc")
     assert chart is not None
     line = next(trace for trace in chart.data if trace.get("name") == "TensorFlow p99")
-    measured = [item for item in figures["measurements"] if item["target"] == "tensorflow"]
-    assert line["x"] == [item["offered_rate"] for item in measured]
-    assert line["y"] == [item["latency_ms"]["p99"] for item in measured]
+    measured = [item for item in figures.measurements if item.target == "tensorflow"]
+    assert line["x"] == [item.offered_rate for item in measured]
+    assert line["y"] == [item.latency_ms.p99 for item in measured]
     assert chart.layout["shapes"][0]["y0"] == 50.0
     assert "TensorFlow (embedded-tfserving 2.21.0)" in chart.alternative
 
@@ -225,29 +228,21 @@ def test_names_cannot_become_markup_or_leave_the_data(tmp_path):
 def test_a_damaged_summary_is_named(tmp_path):
     run = write_run(tmp_path / "run", {}, asked=["pytorch"])
     (run / "summary.json").write_text("{")
-    with pytest.raises(Problem, match=r"summary\.json: not valid JSON"):
+    with pytest.raises(Problem, match=r"summary\.json: not a summary .*make report"):
         report.write(run)
 
 
-def verdicts(*winners: str | None, metric: str = "p99") -> dict:
-    both = ["pytorch", "tensorflow"]
-    targets = [{"name": name, "engine": "e", "engine_version": "1", "measured": True} for name in both]
-    found = []
-    for protocol, winner in zip(("grpc", "rest"), winners, strict=False):
-        found.append(
-            {
-                "metric": metric,
-                "protocol": protocol,
-                "winner": winner,
-                "ratio": 1.0,
-                "compared": both,
-                "offered_rate": 9.0,
-            }
-            | {"question": "?", "why": "because", "ci95": [0.9, 1.1]}
-        )
-    latency = {"latency_ms": {"p99": 1.0}, "goodput": 1.0, "offered_rate": 9.0, "scenario": "ladder"}
-    measured = [{"target": name, "protocol": over, **latency} for name in both for over in ("grpc", "rest")]
-    return {"targets": targets, "verdicts": found, "measurements": measured, "experiment": {}, "environment": {}}
+BOTH = ("pytorch", "tensorflow")
+
+
+def verdicts(*winners: str | None, metric: Metric = Metric.P99) -> Summary:
+    """A summary of two targets with these verdicts, over gRPC and over REST."""
+    found = [
+        build.verdict(metric, winner, BOTH, protocol)
+        for protocol, winner in zip(("grpc", "rest"), winners, strict=False)
+    ]
+    measured = [build.measurement(name, over) for name in BOTH for over in ("grpc", "rest")]
+    return build.summary(BOTH, verdicts=tuple(found), measurements=tuple(measured))
 
 
 @pytest.mark.parametrize(
@@ -293,20 +288,18 @@ def test_the_headline_says_no_more_than_the_verdicts(winners, headline):
     ],
 )
 def test_the_headline_tells_latency_and_capacity_apart(latency, capacity, headline):
-    figures, more = verdicts(*latency), verdicts(*capacity, metric="capacity")
-    figures["verdicts"] += more["verdicts"]
-    figures["capacity"] = [
-        {"target": name, "protocol": over, "max_rate": 9.0} for name in STACKS for over in ("grpc", "rest")
-    ]
-    assert story.tell(figures).headline == headline
+    figures, more = verdicts(*latency), verdicts(*capacity, metric=Metric.CAPACITY)
+    both = msgspec.structs.replace(figures, verdicts=(*figures.verdicts, *more.verdicts))
+    assert story.tell(both).headline == headline
 
 
 def test_a_server_that_answers_nothing_in_time_is_beaten_without_a_factor(embedded):
     """Its goodput is 0, and so is the ratio: there is no factor to tell, only how large it is at least."""
     figures = summary.build(embedded)
-    verdict = next(item for item in figures["verdicts"] if item["metric"] == "goodput")
-    verdict |= {"winner": "tensorflow", "ratio": 0.0, "ci95": [0.0, 0.05], "offered_rate": 500.0}
-    for _ in ("pytorch answers nothing", "or the other way round"):
-        told = story.tell(figures)
+    for values in (
+        {"winner": "tensorflow", "ratio": 0.0, "ci95": (0.0, 0.05)},
+        {"winner": "pytorch", "ratio": None, "unbounded": True, "ci95": (20.0, None)},  # the other way round
+    ):
+        verdict = build.verdict(Metric.GOODPUT, compared=BOTH, **values)
+        told = story.tell(msgspec.structs.replace(figures, verdicts=(verdict,)))
         assert any("without bound (95 % interval at least 20.0)" in evidence for _, evidence in told.sentences)
-        verdict |= {"winner": "pytorch", "ratio": None, "ci95": [20.0, None]}

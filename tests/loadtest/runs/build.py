@@ -6,7 +6,7 @@ import csv
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ class Server:
     sigma: float = 0.35
     error_share: float = 0.0
     knobs: tuple[Knob, ...] = ()
+    profile: Mapping[str, Any] = field(default_factory=dict)
 
     def latencies(self, rate: float, second: int, count: int, rng: np.random.Generator) -> np.ndarray:
         """[count] latencies in milliseconds of one second's arrivals."""
@@ -53,11 +54,11 @@ class Server:
         return self.base_ms * (1 + load / (1 - load) / 2) * np.exp(rng.normal(0, self.sigma, count)) + backlog
 
 
-def rendered(engine: str) -> tuple[Knob, ...]:
-    """What an engine is given for `PROFILE`."""
+def rendered(engine: str, **own: Any) -> tuple[Knob, ...]:
+    """What an engine is given for `PROFILE`, save what is its ``own``."""
     site = Site(host="127.0.0.1", ports=Ports(rest=1, grpc=2, metrics=3), configuration="/c", models="/m", cores=1)
     served = [Served(name="convnet", version="1", path="/m/convnet")]
-    return registry.engine(engine).render(ServingProfile(**PROFILE), served, site).knobs
+    return registry.engine(engine).render(ServingProfile.from_dict({**PROFILE, **own}), served, site).knobs
 
 
 TORCHSERVE = Server(base_ms=3.0, capacity=900, knobs=rendered("torchserve"))
@@ -66,8 +67,11 @@ TF_SERVING = Server(
 )
 SAME = Server(engine="tensorflow-serving", version="2.20.0", base_ms=3.0, capacity=900)
 EMBEDDED = Server(engine="embedded-tfserving", version="2.21.0", base_ms=1.9, capacity=1300)
-# In the middle: slower than `TF_SERVING`, and told apart from neither it nor `TORCHSERVE` by everything.
-UNBATCHED = Server(base_ms=4.5, capacity=600, knobs=rendered("torchserve"))
+UNBATCHED = Server(
+    base_ms=3.0, capacity=900, knobs=rendered("torchserve", max_batch_size=1), profile={"max_batch_size": 1}
+)
+# One engine twice, as fast with batches as without, and another that is faster than both.
+THREE = {"pytorch": TORCHSERVE, "unbatched": UNBATCHED, "tensorflow": TF_SERVING}
 
 
 def write_trial(
@@ -196,6 +200,9 @@ def write_run(
         },
         "cost": {"price_per_hour": price_per_hour, "currency": "EUR", "expected_rate": 0.0},
     }
+    own = [{"name": name, "engine": one.engine, "profile": dict(one.profile)} for name, one in servers.items()]
+    if tables := [table for table in own if table["profile"]]:
+        experiment["target"] = tables
     (folder / "experiment.toml").write_text(tomlkit.dumps(experiment))
     _save(folder / "environment.json", _environment(prometheus) if environment is None else dict(environment))
     _save(folder / "targets.json", [_target(stack, server, model) for stack, server in servers.items()])

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.analysis import wording
+from loadtest.analysis.records import TargetInfo
+from loadtest.report import wording
 
 
 @pytest.mark.parametrize(
@@ -56,20 +57,31 @@ def test_settings_are_exact_and_rates_whole():
 @given(st.text(), st.integers(2, 30))
 def test_no_name_turns_what_follows_it(name, limit):
     """The classic attack: an override in a name mirrors the figures behind it."""
-    for text in (wording.stack(name), wording.shorten(wording.stack(name), limit)):
+    for text in (wording.target_name(name), wording.shorten(wording.target_name(name), limit)):
         assert not any(character in text for character in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067")
         assert text.count("\u2068") == text.count("\u2069")
     if name.isascii():
-        assert wording.stack(name) in (name, *wording.STACKS.values())
+        assert wording.target_name(name) in (name, "PyTorch", "TensorFlow")
 
 
 def test_a_name_from_right_to_left_stays_whole_and_apart():
-    assert wording.stack("مرحبا") == "\u2068مرحبا\u2069"
-    assert wording.stack("a\u202eb") == "\u2068ab\u2069"
+    assert wording.target_name("مرحبا") == "\u2068مرحبا\u2069"
+    assert wording.target_name("a\u202eb") == "\u2068ab\u2069"
 
 
 def test_an_embedded_engine_is_never_called_tensorflow_serving():
-    embedded = {"name": "tensorflow", "engine": "embedded-tfserving", "engine_version": "2.21"}
+    embedded = TargetInfo(name="tensorflow", engine="embedded-tfserving", engine_version="2.21")
     assert wording.target(embedded) == "TensorFlow (embedded-tfserving 2.21)"
-    assert wording.is_embedded(embedded)
-    assert wording.target({**embedded, "engine": "tensorflow-serving"}) == "TensorFlow (TensorFlow Serving 2.21)"
+    real = TargetInfo(name="tensorflow", engine="tensorflow-serving", engine_version="2.21")
+    assert wording.target(real) == "TensorFlow (TensorFlow Serving 2.21)"
+
+
+def test_an_engine_that_nobody_knows_is_called_by_its_id():
+    assert wording.target(TargetInfo(name="batched", engine="new", engine_version="1")) == "batched (new 1)"
+    assert wording.target(TargetInfo(name="batched")) == "batched (engine unknown)"
+
+
+def test_names_stand_in_a_row():
+    assert wording.listed(["a"]) == "a"
+    assert wording.listed(["a", "b"]) == "a and b"
+    assert wording.listed(["a", "b", "c"], "or") == "a, b or c"

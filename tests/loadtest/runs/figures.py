@@ -1,0 +1,118 @@
+"""Small results for tests of what reads them: a summary with what the test names, and defaults for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from loadtest.analysis.records import (
+    Capacity,
+    Environment,
+    Estimate,
+    ExperimentInfo,
+    Intervals,
+    Measurement,
+    Metric,
+    Outcome,
+    Parity,
+    Percentiles,
+    Requests,
+    Slip,
+    Summary,
+    TargetInfo,
+    Verdict,
+)
+from loadtest.experiment.file import Slo
+
+PROVEN = Parity(
+    tolerance=1e-4,
+    samples=10,
+    wire_samples=10,
+    exports={},
+    wire={},
+    max_abs_diff=1e-7,
+    proven=True,
+    why_not_proven=(),
+)
+
+
+def measurement(target: str, protocol: str = "grpc", **values: Any) -> Measurement:
+    """One measurement; ``values`` override what is usual."""
+    usual: dict[str, Any] = {
+        "scenario": "ladder",
+        "offered_rate": 9.0,
+        "engine": "e",
+        "engine_version": "1",
+        "batch": 1,
+        "achieved_rate": 9.0,
+        "goodput": 1.0,
+        "images_per_s": 9.0,
+        "latency_ms": Percentiles(p50=0.5, p99=1.0),
+        "ci95": Intervals(),
+        "requests": Requests(scheduled=90, sent=90, completed=90, ok=90),
+        "errors": {},
+        "error_ratio": 0.0,
+        "schedule_slip_ms": Slip(),
+        "valid": True,
+        "why_not_valid": (),
+        "cautions": (),
+        "few_samples": (),
+        "repetitions": 2,
+        "duration_s": 10.0,
+        "in_flight_max": None,
+        "generator_cpu": None,
+        "cpu_stolen": None,
+        "warm_up_throughput": (),
+        "server": (),
+        "trials": (),
+        "spoiled": (),
+    }
+    return Measurement(target=target, protocol=protocol, **{**usual, **values})
+
+
+def verdict(
+    metric: Metric, winner: str | None, compared: tuple[str, str], protocol: str = "grpc", **values: Any
+) -> Verdict:
+    """One verdict: for its winner, or (unless ``values`` says otherwise) without one for want of repetitions."""
+    usual: dict[str, Any] = {
+        "outcome": Outcome.WINNER if winner else Outcome.ONE_REPETITION_ONLY,
+        "offered_rate": None if metric is Metric.CAPACITY else 9.0,
+        "figures": (Estimate(1.0, None), Estimate(1.0, None)),
+        "ratio": 1.0,
+        "ci95": (0.9, 1.1),
+    }
+    return Verdict(protocol=protocol, metric=metric, compared=compared, winner=winner, **{**usual, **values})
+
+
+def capacity(target: str, protocol: str = "grpc", **values: Any) -> Capacity:
+    """One capacity, of a ladder: 500/s, between 400/s and 800/s."""
+    usual: dict[str, Any] = {
+        "scenario": "ladder",
+        "slo": Slo(),
+        "max_rate": 500.0,
+        "bracket": (500.0, 800.0),
+        "confirmed": False,
+        "out_of_time": False,
+        "ci95": (400.0, 800.0),
+        "open_ends": (),
+        "tested_rates": (500.0,),
+    }
+    return Capacity(target=target, protocol=protocol, **{**usual, **values})
+
+
+def summary(targets: Sequence[str], **values: Any) -> Summary:
+    """A summary of measured targets of an unknown engine "e", version 1."""
+    infos = tuple(TargetInfo(name=name, engine="e", engine_version="1", measured=True) for name in targets)
+    usual: dict[str, Any] = {
+        "experiment": ExperimentInfo(targets=tuple(targets)),
+        "environment": Environment(),
+        "parity": PROVEN,
+        "targets": infos,
+        "measurements": (),
+        "capacity": (),
+        "decomposition": (),
+        "verdicts": (),
+        "rankings": (),
+        "warnings": (),
+    }
+    return Summary(**{**usual, **values})
