@@ -13,9 +13,11 @@ import tomlkit
 
 from loadtest import report
 from loadtest.analysis import saved_run, summary, two_runs
+from loadtest.analysis.records import ModelShare, NotCompared
+from loadtest.experiment.records import Requests
 from loadtest.generator.part import Part
 from loadtest.generator.trial_files import Measured, by_model, write_trial
-from loadtest.report import samples, story
+from loadtest.report import conditions, samples
 from tests.loadtest.runs.build import EMBEDDED, TORCHSERVE, write_run
 
 MIX = {"convnet": 0.7, "lenet": 0.3}
@@ -63,48 +65,47 @@ def run(tmp_path_factory) -> Path:
 
 
 def test_each_model_has_its_own_figures_and_percentiles_are_merged_over_repetitions(run):
-    for item in summary.build(run)["measurements"]:
-        convnet, lenet = item["by_model"]["convnet"], item["by_model"]["lenet"]
-        assert (convnet["share"], lenet["share"]) == (0.7, 0.3)
-        assert convnet["requests"] == {"scheduled": 1400, "sent": 1400, "completed": 1400, "ok": 1400, "dropped": 0}
-        assert lenet["requests"] == {"scheduled": 400, "sent": 400, "completed": 396, "ok": 396, "dropped": 0}
-        assert (convnet["errors"], lenet["errors"]) == ({}, {"timeout": 4})
-        assert 1.4 < convnet["latency_ms"]["p50"] < 1.6
+    for item in summary.build(run).measurements:
+        convnet, lenet = item.by_model["convnet"], item.by_model["lenet"]
+        assert (convnet.share, lenet.share) == (0.7, 0.3)
+        assert convnet.requests == Requests(scheduled=1400, sent=1400, completed=1400, ok=1400)
+        assert lenet.requests == Requests(scheduled=400, sent=400, completed=396, ok=396)
+        assert (convnet.errors, lenet.errors) == ({}, {"timeout": 4})
+        assert 1.4 < (convnet.latency_ms.p50 or 0) < 1.6
         # Of all answers three in four are of the first repetition: the median is its, not the mean of two medians.
-        assert 15 < lenet["latency_ms"]["p50"] < 18.5
-        assert 38 < lenet["latency_ms"]["p99"] < 40.1
-        assert item["latency_ms"]["p99"] > 30
+        assert 15 < (lenet.latency_ms.p50 or 0) < 18.5
+        assert 38 < (lenet.latency_ms.p99 or 0) < 40.1
+        assert (item.latency_ms.p99 or 0) > 30
 
 
 def test_the_parity_of_all_models_is_that_of_each(run, tmp_path):
-    parity = summary.build(run)["parity"]
-    assert parity["proven"]
-    assert list(parity["by_model"]) == list(MIX)
-    assert parity["max_abs_diff"] == max(one["max_abs_diff"] for one in parity["by_model"].values())
+    parity = summary.build(run).parity
+    assert parity.proven
+    assert list(parity.by_model) == list(MIX)
+    assert parity.max_abs_diff == max(one.max_abs_diff or 0 for one in parity.by_model.values())
     shutil.copytree(run, tmp_path / "run")
     wire = json.loads((tmp_path / "run" / "wire-parity.json").read_text())
     del wire["models"]["lenet"]["targets"]["tensorflow"]
     (tmp_path / "run" / "wire-parity.json").write_text(json.dumps(wire))
     doubtful = summary.build(tmp_path / "run")
-    assert not doubtful["parity"]["proven"]
-    (why,) = doubtful["parity"]["why_not_proven"]
-    assert why.startswith("lenet: the answers of TensorFlow over gRPC were not compared")
-    assert all(verdict["winner"] is None for verdict in doubtful["verdicts"])
+    assert not doubtful.parity.proven
+    assert doubtful.parity.why_not_proven == (NotCompared(model="lenet", target="tensorflow", protocol="grpc"),)
+    assert all(verdict.winner is None for verdict in doubtful.verdicts)
 
 
 def test_targets_and_conditions_name_the_models_with_their_shares(run):
     figures = summary.build(run)
-    assert figures["targets"][0]["models"] == [
-        {"name": "convnet", "version": 1, "share": 0.7},
-        {"name": "lenet", "version": 4, "share": 0.3},
-    ]
-    conditions = dict(story.conditions(figures, saved_run.load(run).manifest))
-    plain = conditions["Models"].replace("\u2068", "").replace("\u2069", "")
+    assert figures.targets[0].models == (
+        ModelShare(name="convnet", version=1, share=0.7),
+        ModelShare(name="lenet", version=4, share=0.3),
+    )
+    shown = dict(conditions.conditions(figures, conditions.accuracies(saved_run.load(run), figures)))
+    plain = shown["Models"].replace("\u2068", "").replace("\u2069", "")
     assert plain == (
         "convnet (70 % of the requests) and lenet (30 % of the requests) on fashion-mnist, "
         "test accuracy 89.34 % and 89.34 %"
     )
-    assert "Model" not in conditions
+    assert "Model" not in shown
 
 
 def test_the_report_shows_each_model(run):
@@ -117,4 +118,4 @@ def test_the_report_shows_each_model(run):
     assert len(samples.load(saved_run.load(run))[0].answers) == 2
     found = json.loads((run / "report.json").read_text())["disagreements"]
     assert [item["model"] for item in found] == []  # gRPC alone: nothing differs
-    assert len(two_runs.compare(saved_run.load(run), saved_run.load(run))["comparisons"]) == 2
+    assert len(two_runs.compare(saved_run.load(run), saved_run.load(run)).comparisons) == 2
