@@ -16,7 +16,9 @@ import msgspec
 
 from loadtest.experiment.file import Slo
 from loadtest.experiment.records import ConnectionsLost, MedianAndTail, Requests, RunNote, ServerDied, ServerFigures
+from loadtest.experiment.scenarios import section
 from serving.engines.engine import Knob
+from serving.target import Caveat
 
 FORMAT = 2  # 1, which had no number, held sentences
 
@@ -98,7 +100,7 @@ class ExperimentInfo(Record, frozen=True, kw_only=True):
         """Images in one request of a scenario."""
         if scenario == "ladder":
             return self.ladder.batch if self.ladder else 1
-        return int((self.sections.get(scenario) or {}).get("batch", 1))
+        return int((self.sections.get(section(scenario)) or {}).get("batch", 1))
 
 
 class Lateness(Record, frozen=True, kw_only=True):
@@ -168,7 +170,7 @@ class TargetInfo(Record, frozen=True, kw_only=True):
                     the one that was asked for
     models          where the server holds several
     knobs           what the server was really given
-    caveats         what else is not as it seems (see `serving.target.Caveat`)
+    caveats         what else is not as it seems
     measured        whether the run holds a trial of it
     """
 
@@ -182,7 +184,7 @@ class TargetInfo(Record, frozen=True, kw_only=True):
     models: tuple[ModelShare, ...] = ()
     cores: tuple[int, ...] = ()
     knobs: tuple[Knob, ...] = ()
-    caveats: tuple[str, ...] = ()
+    caveats: tuple[Caveat, ...] = ()
     measured: bool = False
 
 

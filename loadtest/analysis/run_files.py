@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +15,7 @@ from loadtest.analysis.records import Environment, ExperimentInfo, WireParity
 from loadtest.experiment import records as saved
 from models.problem import Problem
 from serving.engines.engine import Knob
+from serving.target import Caveat
 
 _Kind = TypeVar("_Kind")
 
@@ -90,7 +90,7 @@ class SavedTarget(msgspec.Struct, frozen=True):
     version: int | str | None = None
     cores: tuple[int, ...] = ()
     knobs: tuple[Knob, ...] = ()
-    caveats: tuple[str, ...] = ()
+    caveats: tuple[Caveat, ...] = ()
     settings: dict[str, Any] = {}
 
 
@@ -143,7 +143,7 @@ def read(path: Path, kind: type[_Kind]) -> _Kind | None:
     Raises `Problem`."""
     values = json_values(path)
     try:
-        return None if values is None else msgspec.convert(_without_none(values), kind)
+        return None if values is None else msgspec.convert(values, kind)
     except msgspec.ValidationError as error:
         raise Problem(f"{path}: {error}; run the experiment again") from error
 
@@ -164,11 +164,3 @@ def _text(path: Path) -> str | None:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise Problem(f"{path}: cannot be read ({error})") from error
-
-
-def _without_none(values: Any) -> Any:
-    """Keys without a value count as missing, except a difference that is not a number, and a knob's."""
-    if isinstance(values, Mapping):
-        kept = {key: value for key, value in values.items() if value is not None or key in ("max_abs_diff", "value")}
-        return {key: _without_none(value) for key, value in kept.items()}
-    return [_without_none(value) for value in values] if isinstance(values, list) else values

@@ -126,7 +126,8 @@ def _facts(run: SavedRun) -> Iterable[tuple[_Key, Any]]:
     for target in run.targets:
         name = str(target.name)
         facts = (("engine", target.engine), ("engine_version", target.engine_version), ("runtime", target.runtime))
-        for key, value in (*facts, *((knob.native_key, knob.value) for knob in target.knobs), *target.settings.items()):
+        knobs = [(knob.native_key or knob.name, knob.value) for knob in target.knobs]
+        for key, value in (*facts, *(knobs or target.settings.items())):
             yield (Subject.TARGET, name, key), value
     for model, manifest in (run.manifests or {"": run.manifest}).items():
         for name, digest in (manifest.files if manifest else {}).items():
