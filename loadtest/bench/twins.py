@@ -13,7 +13,6 @@ import shutil
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from loadtest.analysis import summary
 from loadtest.analysis.records import Summary
@@ -70,9 +69,7 @@ def specs(engine: str, names: Sequence[str]) -> tuple[TargetSpec, ...]:
     return tuple(TargetSpec(name, engine) for name in names)
 
 
-def compare(
-    experiment: Experiment, sides: Mapping[str, Bundle], results: Path, progress: RunProgress
-) -> Summary:
+def compare(experiment: Experiment, sides: Mapping[str, Bundle], results: Path, progress: RunProgress) -> Summary:
     """Run an experiment whose targets are servers of one engine, each with a bundle in `sides`; the summary."""
     first = next(iter(sides.values()))
     folder = RunFolder.open(results, experiment, first.digest, fresh=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from loadtest.analysis import summary as summaries
 from tests.components import require
 from tests.loadtest.report.page_checks import assert_shows, assert_sound
 
@@ -153,7 +154,7 @@ def test_its_report_is_sound_in_a_browser(resumed_run, browser):
     charts = {chart["id"] for chart in assert_sound(browser, run / "report.html")}
     assert {"latency-grpc", "latency-rest", "percentiles-grpc", "percentiles-rest"} <= charts
     assert sum(name.startswith("timeline-") for name in charts) >= 8  # two targets, two protocols, twice each
-    assert_shows(browser, json.loads((run / "summary.json").read_text())["measurements"])
+    assert_shows(browser, summaries.read(run).measurements)
     text = browser.execute_script("return document.querySelector('main').textContent")
     for really_rendered in ("job_queue_size=1024", "max_enqueued_batches { value: 32 }"):
         assert really_rendered in text

@@ -67,7 +67,9 @@ def test_a_search_gives_capacity_its_boundaries_and_an_interval_around_them(tmp_
     assert verdict.ratio == pytest.approx(0.6)
     low, high = bounds(verdict.ci95)
     assert low < 0.6 < high < 1
-    assert (verdict.p_value or 1) <= (verdict.p_adjusted or 1) <= 0.05
+    assert verdict.p_value is not None
+    assert verdict.p_adjusted is not None
+    assert verdict.p_value <= verdict.p_adjusted <= 0.05
 
 
 def test_the_single_trials_of_a_search_have_no_intervals(tmp_path):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from loadtest.analysis.records import Measurement, Percentiles
 from tests import browser as chromium
 
 # For each chart: its traces that have points, and the marks (lines, points, bars, fills) that Plotly drew for them.
@@ -49,16 +51,16 @@ def assert_sound(browser: chromium.Browser, page: Path) -> list[dict[str, Any]]:
     return charts
 
 
-def assert_shows(browser: chromium.Browser, measurements: list[dict[str, Any]]) -> None:
+def assert_shows(browser: chromium.Browser, measurements: Sequence[Measurement]) -> None:
     """The table of measurements shows these, to the digit for machines and rounded for people."""
     shown = browser.execute_script(FIGURES)
     assert len(shown) == len(measurements)
     for cells, item in zip(shown, measurements, strict=True):
-        values = {name: value for name, value in item["latency_ms"].items() if name in cells}
-        rates = {name: item[name] for name in ("achieved_rate", "goodput", "error_ratio", "offered_rate")}
+        values = {name: item.latency_ms[name] for name in Percentiles.__struct_fields__ if name in cells}
+        rates = {name: getattr(item, name) for name in ("achieved_rate", "goodput", "error_ratio", "offered_rate")}
         for name, value in {**values, **rates}.items():
             exact, text = cells[name]
             assert float(exact) == value, name
             people = float(text.replace(",", "").rstrip("/s %").replace("–", "nan"))
             assert people == pytest.approx(value * (100 if name == "error_ratio" else 1), rel=0.02, abs=0.005), name
-        assert cells["valid"] == ("yes" if item["valid"] else "no")
+        assert cells["valid"] == ("yes" if item.valid else "no")

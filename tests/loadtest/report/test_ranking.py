@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,7 +69,7 @@ def test_targets_that_were_not_told_apart_share_a_place(winners, headline, place
 
 
 def test_a_target_that_was_compared_with_none_has_no_place():
-    nothing = {"outcome": Outcome.NO_COMMON_RATE, "figures": None, "ratio": None, "ci95": None}
+    nothing: dict[str, Any] = {"outcome": Outcome.NO_COMMON_RATE, "figures": None, "ratio": None, "ci95": None}
     verdicts = (
         build.verdict(Metric.P99, "a", ("a", "b")),
         build.verdict(Metric.P99, None, ("a", "c"), **nothing),
@@ -113,8 +114,8 @@ def test_charts_have_a_row_a_pair_and_a_line_a_target(figures):
     assert chart is not None
     compared = [verdict for verdict in figures.verdicts if verdict.ratio]
     assert len(chart.data[0]["y"]) == len(set(chart.data[0]["y"])) == len(compared)
-    colors = dict(zip(reversed(compared), chart.data[0]["marker"]["color"], strict=True))
-    assert {colors[verdict] for verdict in compared if verdict.winner == "tensorflow"} == {"var(--target-2)"}
+    colors = list(zip(reversed(compared), chart.data[0]["marker"]["color"], strict=True))
+    assert {color for verdict, color in colors if verdict.winner == "tensorflow"} == {"var(--target-2)"}
     lines = latency_by_rate(figures, "grpc")
     assert lines is not None
     named = {trace.get("name") for trace in lines.data}

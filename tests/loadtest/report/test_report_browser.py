@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -15,11 +15,13 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from loadtest import report
 from loadtest.analysis import summary
+from loadtest.analysis.records import Metric, RunComparison
 from loadtest.report import against
+from serving.engines.engine import Knob
 from tests import browser as chromium
 from tests.loadtest.analysis.test_scenarios import searched
 from tests.loadtest.report.page_checks import assert_shows, assert_sound
-from tests.loadtest.runs.build import EMBEDDED, SAME, TF_SERVING, TORCHSERVE, Server, decompose, write_run
+from tests.loadtest.runs.build import EMBEDDED, SAME, TF_SERVING, THREE, TORCHSERVE, Server, decompose, write_run
 
 RATES = {"grpc": [250.0, 500.0], "rest": [200.0, 400.0]}
 HOSTILE = '"><script>window.hacked=1</script><img src=x onerror="window.hacked=2">' + "W" * 300 + "\u202eمرحبا بالعالم"
@@ -37,10 +39,13 @@ RUNS: dict[str, dict[str, Any]] = {
     "embedded engine": {"servers": {"pytorch": TORCHSERVE, "tensorflow": EMBEDDED}},
     "failed target": {"servers": {"pytorch": TORCHSERVE}, "asked": ["pytorch", "tensorflow"]},
     "one target only": {"servers": {"pytorch": TORCHSERVE}},
+    "three targets": {"servers": THREE},
     "no Prometheus": {"servers": BOTH, "prometheus": False, "rates": {"grpc": [300.0]}},
     "hostile names": {
         "servers": {
-            "pytorch": Server(engine=HOSTILE, version=HOSTILE, settings={HOSTILE: HOSTILE}, notes=(HOSTILE,)),
+            "pytorch": Server(
+                engine=HOSTILE, version=HOSTILE, knobs=(Knob(HOSTILE, HOSTILE, HOSTILE, HOSTILE, note=HOSTILE),)
+            ),
             HOSTILE: TF_SERVING,
         },
         "rates": {"grpc": [200.0, 300.0]},
@@ -57,6 +62,7 @@ SAYS = {
     "embedded engine": "Embedded stand-in",
     "failed target": "TensorFlow not measured",
     "one target only": "Only PyTorch (TorchServe 0.12.0) was measured.",
+    "three targets": "TensorFlow (TensorFlow Serving 2.20.0) has the lowest p99 latency over gRPC",
     "no Prometheus": "No server-side metrics",
 }
 
@@ -66,8 +72,9 @@ def test_the_report_in_a_browser(browser, tmp_path, kind):
     options = {"rates": RATES, "duration_s": 2, **RUNS[kind]}
     run = write_run(tmp_path / "run", options.pop("servers"), **options)
     figures = summary.build(run)
-    figures["decomposition"] = decompose(figures) if options.get("prometheus", True) else []
-    (run / "summary.json").write_text(json.dumps(figures))
+    if options.get("prometheus", True):
+        figures = decompose(figures)
+    (run / summary.FILE).write_bytes(msgspec.json.encode(figures))
     charts = [chart["id"] for chart in assert_sound(browser, report.write(run))]
 
     assert browser.execute_script("return window.hacked") is None
@@ -78,7 +85,7 @@ def test_the_report_in_a_browser(browser, tmp_path, kind):
     blocks = len(RUNS[kind]["servers"]) * len(options["rates"]) * 2
     assert sum(name.startswith("timeline-") for name in charts) == blocks
     assert ("decomposition-grpc" in charts) == options.get("prometheus", True)
-    assert_shows(browser, figures["measurements"])
+    assert_shows(browser, figures.measurements)
     assert SAYS.get(kind, "") in browser.find_element(By.TAG_NAME, "main").text
     assert len(browser.find_elements(By.CSS_SELECTOR, ".sample img")) == 10
     assert browser.execute_script(
@@ -90,14 +97,15 @@ def test_a_search_for_capacity_is_told_and_drawn(browser, tmp_path):
     run = searched(tmp_path, {"pytorch": 300.0, "tensorflow": 500.0})
     page = report.write(run)
     assert_sound(browser, page)
-    figures = json.loads((run / "summary.json").read_text())
-    assert_shows(browser, figures["measurements"])
+    figures = summary.read(run)
+    assert_shows(browser, figures.measurements)
     text = browser.find_element(By.TAG_NAME, "main").text
-    verdict = next(item for item in figures["verdicts"] if item["metric"] == "capacity")
-    assert f"TensorFlow’s capacity within the SLO is {1 / verdict['ratio']:.2f} times higher" in text
+    verdict = next(item for item in figures.verdicts if item.metric is Metric.CAPACITY)
+    assert verdict.ratio
+    assert f"TensorFlow’s capacity within the SLO is {1 / verdict.ratio:.2f} times higher" in text
     assert "a search for it, confirmed by a repetition" in text
     stars = [trace for trace in browser.execute_script(STARS) if trace["marker"]["symbol"] == "star"]
-    assert sorted(trace["x"][0] for trace in stars) == sorted(item["max_rate"] for item in figures["capacity"])
+    assert sorted(trace["x"][0] for trace in stars) == sorted(item.max_rate or 0.0 for item in figures.capacity)
 
 
 STARS = "return document.getElementById('latency-grpc').data.filter((trace) => trace.mode === 'markers')"
@@ -130,13 +138,13 @@ def test_the_table_of_measurements_is_sorted_by_keyboard(browser, page):
 
 def test_a_reader_can_put_in_a_price_and_a_peak(browser, page):
     chromium.view(browser, page, 1280)
-    figures = json.loads((page.parent / "summary.json").read_text())
+    capacity = summary.read(page.parent).capacity[0].max_rate
+    assert capacity
     price, peak = (browser.find_element(By.ID, name) for name in ("price", "peak"))
     price.clear()
     price.send_keys("3.6")
     peak.send_keys("2000")
     row = browser.find_element(By.CSS_SELECTOR, "[data-sizing='0']")
-    capacity = figures["capacity"][0]["max_rate"]
     assert row.find_element(By.CSS_SELECTOR, "[data-replicas]").text == str(-(-2000 // int(capacity)) + 1)
     cost = float(row.find_element(By.CSS_SELECTOR, ".cost-cell").text.removesuffix(" EUR"))
     assert cost == pytest.approx(3.6 / (capacity * 3600) * 1e6, rel=0.005)
@@ -189,8 +197,8 @@ def test_two_runs_compared_in_a_browser(browser, tmp_path):
     written, _ = against.write(after, before)
     charts = [chart["id"] for chart in assert_sound(browser, written)]
     assert charts == ["ratios-0", "latency-0-grpc", "ratios-1", "latency-1-grpc"]
-    values = json.loads(written.with_suffix(".json").read_text())
-    assert_shows(browser, [item for one in values["comparisons"].values() for item in one["measurements"]])
+    values = msgspec.json.decode(written.with_suffix(".json").read_bytes(), type=RunComparison)
+    assert_shows(browser, [item for one in values.comparisons.values() for item in one.measurements])
     headlines = [item.text for item in browser.find_elements(By.CSS_SELECTOR, "[data-headline]")]
     assert "this run (TorchServe 0.12.0) has the lower p99 latency over gRPC." in headlines[0]
     assert "No difference shown." in headlines[1]
