@@ -12,7 +12,7 @@ from jinja2 import Environment
 from loadtest.report import ranking, samples, templating, wording
 from loadtest.report.charts.decomposition import PARTS, load
 from loadtest.report.content import Content
-from loadtest.report.page import EXPORTS
+from loadtest.report.page import form_name
 
 LONGEST = 1000  # characters of one value; our own sentences are shorter
 SPECIAL = re.compile(r"[\\`*_\[\]|~]")
@@ -26,7 +26,7 @@ def render(content: Content) -> str:
         content=content,
         summary=figures,
         targets={target.name: target for target in figures.targets},
-        exports=EXPORTS,
+        form_name=form_name,
         evidence=samples.evidence,
         ranking_line=ranking.line,
         parts=PARTS,

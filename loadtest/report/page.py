@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment
 from markupsafe import Markup
 
+from loadtest.analysis.records import ExportParity
 from loadtest.report import samples, templating, wording
 from loadtest.report.charts.decomposition import PARTS, load, remainder, sources, unknown
 from loadtest.report.charts.figure import Chart
@@ -19,7 +20,8 @@ from loadtest.report.content import Content
 
 HERE = Path(__file__).parent
 PLOTLY = HERE / "vendor" / "plotly-basic.min.js"
-EXPORTS = {"pytorch": "PyTorch (eager)", "torchscript": "TorchScript", "onnx": "ONNX", "savedmodel": "SavedModel"}
+EXPORTS = {"torchscript": "TorchScript", "onnx": "ONNX", "savedmodel": "SavedModel"}
+REFERENCE = "PyTorch (eager)"
 
 
 def render(content: Content) -> str:
@@ -39,7 +41,7 @@ def render(content: Content) -> str:
         if names
         else "",
         both="both" if len(names) <= 2 else "all",
-        exports=EXPORTS,
+        form_name=form_name,
         evidence=samples.evidence,
         parts=PARTS,
         sources=sources,
@@ -49,6 +51,11 @@ def render(content: Content) -> str:
         class_name=lambda index: samples.class_name(content.class_names, index),
         slo=figures.experiment.slo,
     )
+
+
+def form_name(name: str, form: ExportParity) -> str:
+    """A form of the model, as people read it."""
+    return REFERENCE if form.is_reference else EXPORTS.get(name, name)
 
 
 def document(template: str, charts: Sequence[Chart], scripts: Sequence[str], **values: Any) -> str:
