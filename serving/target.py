@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,6 @@ from serving.engines.engine import Knob
 if TYPE_CHECKING:
     from models.bundle import Bundle
 
-STACKS = ("pytorch", "tensorflow")
 PROTOCOLS = ("grpc", "rest", "rest-binary")
 
 
@@ -65,8 +64,6 @@ class Target:
     knobs: tuple[Knob, ...] = ()
     max_batch_size: int = 32
     caveats: tuple[Caveat, ...] = ()
-    settings: dict[str, Any] = field(default_factory=dict)  # until every reader takes the knobs
-    notes: tuple[str, ...] = ()
 
     def asked_for(self, bundle: Bundle) -> Target:
         """The same server, asked for another of its models."""

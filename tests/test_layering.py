@@ -103,6 +103,18 @@ def test_no_engine_is_named_in_a_condition():
     assert wrong(named_in_conditions()) == []
 
 
+def test_only_engines_and_the_registry_know_the_default_targets_names():
+    """Not even as a value: which targets there are is the experiment's to say."""
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {node.value!r}"
+        for path in files("serving", "loadtest", "monitoring")
+        if not any(path.is_relative_to(home) for home in AT_HOME)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and node.value in registry.DEFAULT_TARGETS
+    ]
+    assert wrong(found) == []
+
+
 def imports(path: Path) -> Iterator[tuple[int, str]]:
     """(line, module) of every import of ours, wherever it stands; for a type checker alone, too."""
     for node in ast.walk(ast.parse(path.read_text())):

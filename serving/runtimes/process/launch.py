@@ -130,8 +130,6 @@ def _target(
         metrics=f"http://{ports.LOOPBACK}:{plan.ports.metrics}{engine.metrics_path}" if engine.metrics_path else None,
         cores=tuple(cores),
         knobs=plan.rendering.knobs,
-        settings={knob.native_key or knob.name: knob.value for knob in plan.rendering.knobs if knob.value is not None},
-        notes=tuple(knob.note for knob in plan.rendering.knobs if knob.note),
         max_batch_size=profile.max_batch_size,
     )
 
