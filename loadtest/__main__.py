@@ -18,6 +18,7 @@ MODULES = {
     "run": "loadtest.experiment.load_running",
     "web": "loadtest.experiment.runtimes.container_web",
     "report": "loadtest.report.rebuild",
+    "schema": "loadtest.analysis.write_schema",
     "collect": "loadtest.experiment.collect",
     "agent": "loadtest.generator.agent",
     "worker": "loadtest.generator.worker",
