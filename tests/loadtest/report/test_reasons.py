@@ -1,0 +1,101 @@
+"""Every typed reason has a sentence of its own, and the sentence holds its values."""
+
+from __future__ import annotations
+
+import typing
+from typing import Any
+
+import msgspec
+import pytest
+
+from loadtest.analysis import records
+from loadtest.analysis.records import Metric, Outcome, Untold, WhyOpen
+from loadtest.experiment.file import Slo
+from loadtest.report import reasons, verdict_words, warning_words
+from serving.target import Caveat
+from tests.loadtest.runs import figures as build
+
+VALUES = {int: 4321, float: 765.4, str: "Zebra"}
+TWO = ("pytorch", "tensorflow")
+
+
+def made(kind: type[msgspec.Struct]) -> Any:
+    """A record of this kind whose every value can be found again in text."""
+    values: dict[str, Any] = {}
+    for field in msgspec.structs.fields(kind):
+        known = [one for one in (typing.get_args(field.type) or (field.type,)) if one in VALUES]
+        if field.name in ("cpu_stolen", "share"):
+            values[field.name] = 0.4321
+        elif typing.get_origin(field.type) is tuple:
+            values[field.name] = (765.4, 765.4)
+        elif field.name == "why":
+            values[field.name] = records.NotCompared(target="Zebra", protocol="grpc")
+        elif known:
+            values[field.name] = VALUES[known[0]]
+    return kind(**values)
+
+
+SHOWN = ["4,321", "4321", "765", "43 %", "Zebra", "12 min 45 s", "1970-01-01"]
+
+
+@pytest.mark.parametrize(
+    ("union", "say"),
+    [
+        (records.WhyInvalid, reasons.fault),
+        (records.Notice, reasons.caution),
+        (records.WhyNotProven, warning_words.doubt),
+        (records.SummaryWarning, warning_words.warning),
+        (records.ComparisonWarning, lambda item: warning_words.of_two_runs(item, "before")),
+    ],
+)
+def test_every_kind_of_a_union_has_a_sentence_with_its_values(union, say):
+    told = {item: say(item) for item in map(made, typing.get_args(union))}
+    assert len(set(told.values())) == len(told)
+    for item, text in told.items():
+        assert text
+        assert not item.__struct_fields__ or any(value in text for value in SHOWN), item
+
+
+def test_every_value_of_an_enumeration_is_told():
+    ends = {why: reasons.open_end(records.OpenEnd(why, 765.4)) for why in WhyOpen}
+    assert len(set(ends.values())) == len(WhyOpen)
+    assert [why for why in WhyOpen if "765/s" not in ends[why]] == [WhyOpen.NOTHING_VALID]
+    assert all(warning_words.caveat(item) for item in Caveat)
+    item = records.Decomposition(
+        target="a",
+        protocol="grpc",
+        scenario="ladder",
+        offered_rate=9.0,
+        parts_ms=records.Parts(),
+        total_ms=1.0,
+        batch_size_mean=None,
+        cannot_report=tuple(Untold),
+    )
+    assert len(set(reasons.untold(item))) == len(Untold)
+
+
+def test_every_outcome_says_why_and_only_a_winner_is_one():
+    told = {}
+    for outcome in Outcome:
+        missing = outcome in (Outcome.NO_COMMON_RATE, Outcome.NO_VALID_RATE, Outcome.NO_RATE_MET_SLO)
+        values: dict[str, Any] = {"outcome": outcome, "because_of": ("pytorch",), "error_ratios": {"pytorch": 0.4321}}
+        if missing:
+            values |= {"figures": None, "ratio": None, "ci95": None}
+        winner = "tensorflow" if outcome is Outcome.WINNER else None
+        verdict = build.verdict(Metric.P99, winner, TWO, **values)
+        told[outcome] = verdict_words.why(verdict, Slo())
+        says = verdict_words.answer(verdict)
+        assert (says == "TensorFlow") == (outcome is Outcome.WINNER)
+        assert (says == "no verdict") == missing
+        assert (says == "no difference shown") == verdict.shows_no_difference
+    assert len(set(told.values())) == len(Outcome)
+    assert "43 %" in told[Outcome.TOO_MANY_ERRORS]
+
+
+def test_a_reason_names_the_repetitions_that_it_holds_for():
+    wrong = records.WrongAnswers(1, 9)
+    say = reasons.of_repetitions
+    assert say(records.Fault((1, 2), wrong)) == f"repetitions 1 and 2: {reasons.fault(wrong)}"
+    assert say(records.Fault((3,), wrong)) == f"repetition 3: {reasons.fault(wrong)}"
+    differ = records.CountsDiffer(1, 2)
+    assert say(records.Caution((), differ)) == reasons.caution(differ)
