@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from loadtest.experiment.steps import Step
 from loadtest.experiment.verb import Verb
 from models import problem
 
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for verb in _verbs(arguments):
         own = verbs.add_parser(verb.name, help=verb.help, description=verb.description)
         verb.add_arguments(own)
-        own.set_defaults(verb=verb)
+        own.set_defaults(verb=verb, words=_words)
     options = parser.parse_args(arguments)
     return problem.run(lambda: _finish(options.verb.run(options)))
 
@@ -50,6 +51,12 @@ def _verbs(arguments: Sequence[str]) -> list[Verb]:
     """The one that is called, or all, to say which there are."""
     chosen = [name for name in arguments[:1] if name in MODULES] or list(MODULES)
     return [importlib.import_module(MODULES[name]).VERB for name in chosen]
+
+
+def _words(step: Step) -> str:
+    from loadtest.report import progress_words
+
+    return progress_words.line(step)
 
 
 def _finish(done: int | Path) -> int:

@@ -18,13 +18,7 @@ NAMES = {name for engine in registry.all() for name in (engine.id, engine.defaul
 AT_HOME = (*(ENGINES / name for name in FOLDERS), ENGINES / "registry.py", ROOT / "monitoring" / "grafana")
 METHODS = ("get", "pop", "startswith", "endswith", "removeprefix", "removesuffix")
 # Files that still break a rule here; to be empty.
-PENDING: set[str] = {
-    "loadtest/experiment/file.py",
-    "loadtest/experiment/phase_plan.py",
-    "loadtest/experiment/phases.py",
-    "loadtest/experiment/runtimes/agent_client.py",
-    "loadtest/experiment/scenarios.py",
-}
+PENDING: set[str] = set()
 
 
 def files(*rooms: str) -> list[Path]:

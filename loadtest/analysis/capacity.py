@@ -21,7 +21,7 @@ from loadtest.analysis.saved_run import SavedTrial
 from loadtest.experiment import slo as slo_of_trial
 from loadtest.experiment.capacity_search import Thresholds, Try
 from loadtest.experiment.file import Slo
-from loadtest.experiment.records import SearchRecord, values_of
+from loadtest.experiment.records import SearchRecord
 
 # The lag at which a threshold is ruled out: one in eighty is so wrongly, where one trial in ten errs.
 RULED_OUT = 2
@@ -44,7 +44,7 @@ def votes(trials: Sequence[SavedTrial], slo: Slo) -> list[Vote]:
     """The votes of a run's ladder and capacity trials. Of a trial that is not valid only overload counts; a rung of the
     ladder is valid, as everywhere, where all of its repetitions are."""
     asked = [trial for trial in trials if trial.key[2] in ("ladder", "capacity")]
-    silent = [bool(slo_of_trial.says_nothing(values_of(trial.record), slo.p99_ms)) for trial in asked]
+    silent = [bool(slo_of_trial.says_nothing(trial.record, slo.p99_ms)) for trial in asked]
     broken = [bool(validity.faults(trial, overload=False)) for trial in asked]
     rungs = {
         trial.key
@@ -55,7 +55,7 @@ def votes(trials: Sequence[SavedTrial], slo: Slo) -> list[Vote]:
     for trial, says_nothing, is_broken in zip(asked, silent, broken, strict=True):
         met = None
         if not (says_nothing or is_broken or trial.key in rungs):
-            met = not slo_of_trial.why_missed(values_of(trial.record), slo.p99_ms, slo.error_ratio)
+            met = not slo_of_trial.why_missed(trial.record, slo.p99_ms, slo.error_ratio)
         target, protocol, scenario, rate = trial.key
         repetition = trial.record.repetition
         found.append(Vote(target, protocol, scenario, repetition, rate, met, counted=not says_nothing))

@@ -26,7 +26,7 @@ from loadtest.experiment.file import Experiment, WarmUp
 from loadtest.experiment.progress import RunProgress
 from loadtest.experiment.scenarios import Ladder
 from loadtest.experiment.verb import Verb
-from loadtest.report import wording
+from loadtest.report import progress_words, wording
 from models.problem import Problem
 from serving.engines import registry
 
@@ -66,7 +66,7 @@ def _run(options: argparse.Namespace) -> int:
             if sum(verdict.ratio is not None for _, verdict in rows) >= options.comparisons:
                 break
             experiment = replace(_experiment(number, options.seconds), targets=targets)
-            with RunProgress(console) as progress:
+            with RunProgress(progress_words.line, console) as progress:
                 summary = twins.compare(experiment, dict.fromkeys(names, bundle), results, progress)
             rows += [(number + 1, verdict) for verdict in summary.verdicts]
     _show(rows, console)

@@ -23,7 +23,7 @@ from loadtest.experiment.file import Experiment, WarmUp
 from loadtest.experiment.progress import RunProgress
 from loadtest.experiment.scenarios import Ladder, SingleStream
 from loadtest.experiment.verb import Verb
-from loadtest.report import wording
+from loadtest.report import progress_words, wording
 
 TOLERANCE = 0.1
 QUICK, DELAYED = "quick", "delayed"
@@ -53,7 +53,10 @@ def _run(options: argparse.Namespace) -> int:
         ladder=Ladder(rates=rates, **shared),
         warm_up=WarmUp(concurrency=8, window_s=0.5, min_s=2.0, max_s=10.0, tolerance=0.2),
     )
-    with tempfile.TemporaryDirectory(prefix="tandem-bench-") as name, RunProgress(console) as progress:
+    with (
+        tempfile.TemporaryDirectory(prefix="tandem-bench-") as name,
+        RunProgress(progress_words.line, console) as progress,
+    ):
         sides = {QUICK: bundle, DELAYED: twins.with_delay(bundle, options.delay_ms / 1000, Path(name) / "delayed")}
         summary = twins.compare(experiment, sides, Path(name) / "results", progress)
     found = judge(summary, options.delay_ms)

@@ -39,10 +39,11 @@ from loadtest.bench.tensorflow_server import (
     closed_loop,
     make_model,
     started,
-    write_plan,
     write_reference,
 )
 from loadtest.bench.tools import ROOT, pinned
+from loadtest.experiment import records
+from loadtest.experiment.phases import ClosedLoopPhase, OpenLoopPhase, Plan
 from loadtest.experiment.verb import Verb
 from loadtest.generator.punctuality import kept_awake
 from models.problem import Problem
@@ -138,36 +139,43 @@ def _measure(
     address = f"{server.target.rest}{rest_path(server.target)}"
     places = iter(range(10_000))
 
-    def tandem(**phase: Any) -> Seen:
+    def tandem(kind: type[OpenLoopPhase | ClosedLoopPhase], **phase: Any) -> Seen:
         place = folder / f"tandem-{next(places)}"
         place.mkdir()
-        whole = {"protocol": "rest", "seed": next(places), "check_share": 0.0, "lead_in_s": 0.5, "id": "trial"}
-        trial = {**whole, "folder": str(place / "trial"), "duration_s": float(options.seconds), **phase}
-        plan = write_plan(place / "plan.json", server.target, reference, cores, [trial])
-        values = json.loads(plan.read_text())
-        plan.write_text(json.dumps({**values, "payloads": 1}))  # one body, as the other tools send
-        run_plan(plan, server.cpu_seconds)
-        found = json.loads((place / "trial" / "trial.json").read_text())
-        latency, requests = found["latency_ms"], found["requests"]
-        failed = sum(found["errors"].values())
-        return Seen(latency["p50"], latency["p99"], requests["ok"] / options.seconds, failed)
+        trial = kind(
+            id="trial",
+            folder=place / "trial",
+            protocol="rest",
+            seed=next(places),
+            duration_s=float(options.seconds),
+            lead_in_s=0.5,
+            check_share=0.0,
+            **phase,
+        )
+        # One body, as the other tools send.
+        plan = Plan(target=server.target, reference=reference, cores=tuple(cores), phases=(trial,), payloads=1)
+        run_plan(plan, place / "plan.json", server.cpu_seconds)
+        found = records.read_trial(place / "trial" / "trial.json")
+        p50, p99 = found.latency_ms.p50, found.latency_ms.p99
+        if p50 is None or p99 is None:
+            raise Problem(f"{server.target.engine} answered no request of Tandem's")
+        return Seen(p50, p99, found.requests.ok / options.seconds, sum(found.errors.values()))
 
     tools: list[tuple[str, str, Measure]] = [
-        ("open loop", "Tandem", lambda: tandem(kind="open-loop", rate=options.rate, arrival="constant")),
+        ("open loop", "Tandem", lambda: tandem(OpenLoopPhase, rate=options.rate, arrival="constant")),
         ("open loop", "h2load", lambda: _h2load(address, body, options, cores)),
         ("open loop", "k6 constant-arrival-rate", lambda: _k6(address, body, options, cores)),
         (
             "closed loop",
             "Tandem",
-            lambda: tandem(kind="closed-loop", scenario="offline", concurrency=options.connections),
+            lambda: tandem(ClosedLoopPhase, scenario="offline", concurrency=options.connections),
         ),
         ("closed loop", "wrk", lambda: _wrk(address, body, options, cores)),
     ]
     place = folder / "warm"
-    run_plan(
-        write_plan(folder / "warm.json", server.target, reference, cores, [closed_loop("rest", 16, WARM_UP_S, place)]),
-        server.cpu_seconds,
-    )
+    warm_up = closed_loop("rest", 16, WARM_UP_S, place)
+    plan = Plan(target=server.target, reference=reference, cores=tuple(cores), phases=(warm_up,))
+    run_plan(plan, folder / "warm.json", server.cpu_seconds)
     rounds: dict[tuple[str, str], list[Seen]] = {}
     for number in range(options.rounds):
         # There and back: what changes with time does not look like a difference between tools.

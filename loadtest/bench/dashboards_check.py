@@ -20,12 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from rich.console import Console
 from rich.table import Table
 
 from loadtest.experiment import file as experiments
 from loadtest.experiment.compare import export
 from loadtest.experiment.generator_process import run_phases
+from loadtest.experiment.load_job import LoadJob
+from loadtest.experiment.phases import OpenLoopPhase
 from loadtest.experiment.verb import Verb
 from models import bundle as bundles
 from models.bundle import Bundle
@@ -179,25 +182,34 @@ def load(target: Target, bundle: Bundle, folder: Path, seconds: float, prometheu
     failures have something to show, and send it a request that it must refuse."""
     (port,) = ports.free(1)
     prometheus.watch_generator(port)
-    common = {"kind": "open-loop", "seed": 0, "rate": RATE, "lead_in_s": 0.0, "timeout_s": 5.0}
-    beyond = {"duration_s": 2.0, "max_in_flight": 1, "timeout_s": 0.001}
-    phases: list[dict[str, Any]] = []
+    phases: list[OpenLoopPhase] = []
     for protocol in ("grpc", "rest"):
-        for name, particular in (("within", {"duration_s": seconds}), ("beyond", beyond)):
-            phase = f"{target.name}-{protocol}-{name}"
-            place = str(folder / "trials" / phase)
-            phases.append({**common, "id": phase, "folder": place, "protocol": protocol, **particular})
-    run_phases(
-        target,
-        bundle.reference,
-        phases,
+        name = f"{target.name}-{protocol}-within"
+        within = OpenLoopPhase(
+            id=name,
+            folder=folder / "trials" / name,
+            protocol=protocol,
+            seed=0,
+            rate=RATE,
+            duration_s=seconds,
+            lead_in_s=0.0,
+            timeout_s=5.0,
+        )
+        name = f"{target.name}-{protocol}-beyond"
+        place = folder / "trials" / name
+        beyond = msgspec.structs.replace(
+            within, id=name, folder=place, duration_s=2.0, max_in_flight=1, timeout_s=0.001
+        )
+        phases += [within, beyond]
+    job = LoadJob(
+        target=target,
+        reference=bundle.reference,
+        phases=tuple(phases),
         folder=folder / "generator" / target.name,
         generator=experiments.Generator(payloads=16),
         exporter_port=port,
-        cores=(),
-        on_event=lambda event: None,
-        check=lambda: None,
     )
+    run_phases(job, on_event=lambda _: None, check=lambda: None)
     _ask_nonsense(target)
 
 

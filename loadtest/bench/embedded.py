@@ -32,9 +32,10 @@ from loadtest.bench.tensorflow_server import (
     closed_loop,
     make_model,
     started,
-    write_plan,
     write_reference,
 )
+from loadtest.experiment import records
+from loadtest.experiment.phases import Plan
 from loadtest.experiment.verb import Verb
 from models.problem import Problem
 from serving.engines import programs, registry
@@ -153,16 +154,15 @@ def _measure(
     server: BenchServer, load: Load, seconds: float, reference: Path, folder: Path, cores: Sequence[int]
 ) -> Measured:
     folder.mkdir()
-    phases = [
+    phases = tuple(
         closed_loop(load.protocol, load.concurrency, duration, folder / name)
         for name, duration in (("warm-up", WARM_UP_S), ("measured", seconds))
-    ]
-    plan = write_plan(folder / "plan.json", server.target, reference, cores, phases)
-    share = run_plan(plan, server.cpu_seconds, seconds + 60)["measured"]
-    values = json.loads((folder / "measured" / "warm-up.json").read_text())
-    latency = values["latency_ms"]
-    failed = sum(values["errors"].values())
-    return Measured(values["throughput"], latency["p50"], latency["p99"], failed, round(share, 3))
+    )
+    plan = Plan(target=server.target, reference=reference, cores=tuple(cores), phases=phases)
+    share = run_plan(plan, folder / "plan.json", server.cpu_seconds, seconds + 60)["measured"]
+    found = records.read_warm_up(folder / "measured" / "warm-up.json")
+    latency, failed = found.latency_ms, sum(found.errors.values())
+    return Measured(found.throughput, latency.p50 or 0.0, latency.p99 or 0.0, failed, round(share, 3))
 
 
 def _row(load: Load, rounds: dict[str, list[Measured]]) -> dict[str, Any]:

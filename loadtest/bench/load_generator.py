@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -20,7 +21,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -29,8 +29,12 @@ from rich.table import Table
 from loadtest.bench import cpu_clock
 from loadtest.bench import tools as bench_tools
 from loadtest.bench.tools import CONNECTIONS, ROOT, pinned
+from loadtest.experiment import events, records
+from loadtest.experiment.events import PhaseEnded, PhaseStarted
 from loadtest.experiment.file import Generator
 from loadtest.experiment.generator_process import LOCUSTFILE, workers
+from loadtest.experiment.phases import OpenLoopPhase, Plan, WarmUpPhase
+from loadtest.experiment.records import Slip, TrialRecord
 from loadtest.experiment.verb import Verb
 from models.problem import Problem
 from serving.requests import encode, grpc_method
@@ -164,50 +168,60 @@ def _tandem(
     protocol = server.protocol
     place = folder / f"{protocol}-{processes}"
     rates, who = (RATES, "Tandem") if processes == 1 else (RATES_OF_TWO, f"Tandem, {processes} processes")
-    phase: dict[str, Any] = {"protocol": protocol, "seed": 1}
-    warm_up = {**phase, "kind": "warm-up", "concurrency": CONNECTIONS, "window_s": 0.25, "min_s": 1, "max_s": 3}
-    warm_up |= {"id": "warm-up", "folder": str(place / "warm-up")}
-    trials: list[dict[str, Any]] = []
-    for attempt in ATTEMPTS:
-        for rate in rates:
-            name = f"{rate}-{attempt}"
-            trial = {**phase, "kind": "open-loop", "id": name, "folder": str(place / name)}
-            trials.append({**trial, "rate": rate, "duration_s": seconds, "lead_in_s": 0.3, "repetition": attempt})
-    plan = {"target": server.target.to_dict(), "reference": str(folder / "reference.npz"), "cores": list(cores)}
-    path = place.with_suffix(".json")
-    path.write_text(json.dumps({**plan, "phases": [warm_up, *trials]}))
-    server_cpu = run_plan(path, server.cpu_seconds, processes=processes)
-
-    def read(name: str, file: str) -> dict[str, Any]:
-        values: dict[str, Any] = json.loads((place / name / file).read_text())
-        return values
-
+    warm_up = WarmUpPhase(
+        id="warm-up",
+        folder=place / "warm-up",
+        protocol=protocol,
+        seed=1,
+        concurrency=CONNECTIONS,
+        window_s=0.25,
+        min_s=1.0,
+        max_s=3.0,
+    )
+    trials = [
+        OpenLoopPhase(
+            id=f"{rate}-{attempt}",
+            folder=place / f"{rate}-{attempt}",
+            protocol=protocol,
+            seed=1,
+            rate=rate,
+            duration_s=seconds,
+            lead_in_s=0.3,
+            repetition=attempt,
+        )
+        for attempt in ATTEMPTS
+        for rate in rates
+    ]
+    reference = folder / "reference.npz"
+    plan = Plan(target=server.target, reference=reference, cores=tuple(cores), phases=(warm_up, *trials))
+    server_cpu = run_plan(plan, place.with_suffix(".json"), server.cpu_seconds, processes=processes)
     best = Result(protocol, f"{who} (open loop): no rate held", 0.0, None, 0.0)
     for rate in rates:
-        attempts = [read(f"{rate}-{attempt}", "trial.json") for attempt in ATTEMPTS]
+        attempts = [records.read_trial(place / f"{rate}-{attempt}" / "trial.json") for attempt in ATTEMPTS]
         for trial in attempts:
             console.print(_line(trial))
         good = [trial for trial in attempts if _good(trial)]
         if good:
-            trial = min(good, key=lambda one: float(one["schedule_slip_ms"]["p99"]))
-            slip = trial["schedule_slip_ms"]["p99"]
-            cost = trial["generator_cpus"] * trial["duration_s"] / trial["requests"]["sent"] * 1e6
-            best = Result(protocol, f"{who} (open loop)", rate, slip, server_cpu[trial["id"]], cost)
-    closed = read("warm-up", "warm-up.json")["throughput"]
+            trial = min(good, key=_slip_p99_ms)
+            cost = (trial.generator_cpus or 0.0) * trial.duration_s / trial.requests.sent * 1e6
+            best = Result(protocol, f"{who} (open loop)", rate, _slip_p99_ms(trial), server_cpu[trial.id], cost)
+    closed = records.read_warm_up(place / "warm-up" / "warm-up.json").throughput
     return [best, Result(protocol, "Tandem (closed loop)", closed, None, server_cpu["warm-up"])]
 
 
 def run_plan(
-    plan: Path, cpu_seconds: Callable[[], float], longest_s: float = _LONGEST_S, processes: int = 1
+    plan: Plan, path: Path, cpu_seconds: Callable[[], float], longest_s: float = _LONGEST_S, processes: int = 1
 ) -> dict[str, float]:
-    """Run the generator; the server's share of a core in each phase, from the CPU time that it has used so far.
+    """Run the generator with a plan, written to `path`; the server's share of a core in each phase, from the CPU time
+    that it has used so far.
 
     Raises `Problem` where the generator fails or takes longer than `longest_s`.
     """
+    plan.write(path)
     command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless"]
-    command += ["-u", "1", "-r", "1", "--only-summary", "--plan", str(plan)]
+    command += ["-u", "1", "-r", "1", "--only-summary", "--plan", str(path)]
     command += workers(Generator(processes=processes))
-    log = plan.with_suffix(".log")
+    log = path.with_suffix(".log")
     shares = {}
     began, cpu = 0.0, 0.0
     with log.open("w") as errors:
@@ -216,11 +230,11 @@ def run_plan(
         deadline = time.monotonic() + longest_s
         try:
             for line in process.stdout:
-                event = json.loads(line)
-                if event["event"] == "phase-started":
+                event = events.decode(line)
+                if isinstance(event, PhaseStarted):
                     began, cpu = time.monotonic(), cpu_seconds()
-                elif event["event"] == "phase-ended":
-                    shares[event["id"]] = (cpu_seconds() - cpu) / (time.monotonic() - began)
+                elif isinstance(event, PhaseEnded):
+                    shares[event.id] = (cpu_seconds() - cpu) / (time.monotonic() - began)
                 if time.monotonic() > deadline:
                     raise Problem(f"the load generator took more than {longest_s:g} s")
             status = process.wait(timeout=30)
@@ -232,18 +246,23 @@ def run_plan(
     return shares
 
 
-def _good(trial: dict[str, Any]) -> bool:
-    requests, slip = trial["requests"], trial["schedule_slip_ms"]["p99"]
-    return requests["ok"] == requests["scheduled"] and slip is not None and slip <= SLIP_LIMIT_MS
+def _good(trial: TrialRecord) -> bool:
+    return trial.requests.ok == trial.requests.scheduled and _slip_p99_ms(trial) <= SLIP_LIMIT_MS
 
 
-def _line(trial: dict[str, Any]) -> str:
-    requests, slip, latency = trial["requests"], trial["schedule_slip_ms"], trial["latency_ms"]
+def _slip_p99_ms(trial: TrialRecord) -> float:
+    """Infinite where nothing was sent."""
+    slip = trial.schedule_slip_ms
+    return math.inf if slip is None or slip.p99 is None else slip.p99
+
+
+def _line(trial: TrialRecord) -> str:
+    requests, slip, latency = trial.requests, trial.schedule_slip_ms or Slip(), trial.latency_ms
     return (
-        f"  {trial['protocol']:>4} {trial['offered_rate']:>6.0f}/s offered: "
-        f"{requests['ok']} of {requests['scheduled']} ok, {requests['dropped']} dropped, "
-        f"slip p50 {slip['p50']} p99 {slip['p99']} ms, latency p50 {latency['p50']} p99 {latency['p99']} ms, "
-        f"generator's core {trial['generator_cpu']:.0%} busy, {trial['cpu_stolen']:.0%} of CPU time stolen"
+        f"  {trial.protocol:>4} {trial.offered_rate:>6.0f}/s offered: "
+        f"{requests.ok} of {requests.scheduled} ok, {requests.dropped} dropped, "
+        f"slip p50 {slip.p50} p99 {slip.p99} ms, latency p50 {latency.p50} p99 {latency.p99} ms, "
+        f"generator's core {trial.generator_cpu or 0:.0%} busy, {trial.cpu_stolen or 0:.0%} of CPU time stolen"
     )
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import http.client
-import json
 import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from loadtest.bench.load_generator import run_plan
-from loadtest.bench.tensorflow_server import MODEL, BenchServer, closed_loop, write_plan
+from loadtest.bench.tensorflow_server import MODEL, BenchServer, closed_loop
+from loadtest.experiment import records
+from loadtest.experiment.phases import Plan
+from loadtest.experiment.records import WarmUpRecord
 
 CONCURRENCY = 32
 RELOAD_EVERY_S = 1.5
@@ -118,23 +120,23 @@ def _minute(
     place = folder / name.replace(" ", "-")
     place.mkdir()
     seconds = 30 * minutes
-    phases = [closed_loop(one, CONCURRENCY, seconds, place / one) for one in ("grpc", "rest")]
-    plan = write_plan(place / "plan.json", server.target, reference, cores, phases)
-    run_plan(plan, server.cpu_seconds, 2 * seconds + 60)
-    values = {one: json.loads((place / one / "warm-up.json").read_text()) for one in ("grpc", "rest")}
+    phases = tuple(closed_loop(one, CONCURRENCY, seconds, place / one) for one in ("grpc", "rest"))
+    plan = Plan(target=server.target, reference=reference, cores=tuple(cores), phases=phases)
+    run_plan(plan, place / "plan.json", server.cpu_seconds, 2 * seconds + 60)
+    values = {one: records.read_warm_up(place / one / "warm-up.json") for one in ("grpc", "rest")}
     return _row(server, name, values, reloads.count)
 
 
-def _row(server: BenchServer, name: str, values: dict[str, Any], reloads: int) -> dict[str, Any]:
+def _row(server: BenchServer, name: str, values: Mapping[str, WarmUpRecord], reloads: int) -> dict[str, Any]:
     failed: Counter[str] = Counter()
     for one in values.values():
-        failed.update(one["errors"])
+        failed.update(one.errors)
     return {
         "when": name,
         "rss_mib": round(server.resident_mib(), 1),
-        "requests": sum(one["requests"] for one in values.values()),
+        "requests": sum(one.requests for one in values.values()),
         "failed": dict(failed),
-        "rate": {protocol: one["throughput"] for protocol, one in values.items()},
+        "rate": {protocol: one.throughput for protocol, one in values.items()},
         "versions_loaded": reloads,
     }
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
 
 from loadtest.bench import cpu_clock
 from loadtest.bench.tools import ROOT
+from loadtest.experiment.phases import WarmUpPhase
 from models.problem import Problem
 from serving import ports
 from serving.client import Client, RequestFailed
@@ -110,17 +109,16 @@ def write_reference(path: Path) -> Path:
     return path
 
 
-def closed_loop(protocol: str, concurrency: int, seconds: float, folder: Path) -> dict[str, Any]:
+def closed_loop(protocol: str, concurrency: int, seconds: float, folder: Path) -> WarmUpPhase:
     """A phase of the load generator that counts all of its `seconds`: a warm-up that is never steady."""
     window = seconds / _TIMED_WINDOWS
-    phase = {"kind": "warm-up", "id": folder.name, "folder": str(folder), "protocol": protocol, "seed": 1}
-    # The cap is within the last window, which is then measured to its end.
-    timing = {"window_s": window, "min_s": 2 * seconds, "max_s": seconds - window / 2}
-    return {**phase, **timing, "concurrency": concurrency}
-
-
-def write_plan(path: Path, target: Target, reference: Path, cores: Sequence[int], phases: list[dict[str, Any]]) -> Path:
-    """Write the load generator's plan; its path."""
-    plan = {"target": target.to_dict(), "reference": str(reference), "cores": list(cores), "phases": phases}
-    path.write_text(json.dumps(plan))
-    return path
+    return WarmUpPhase(
+        id=folder.name,
+        folder=folder,
+        protocol=protocol,
+        seed=1,
+        concurrency=concurrency,
+        window_s=window,
+        min_s=2 * seconds,
+        max_s=seconds - window / 2,  # within the last window, which is then measured to its end
+    )

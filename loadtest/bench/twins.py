@@ -18,10 +18,10 @@ from loadtest.analysis import summary
 from loadtest.analysis.records import Summary
 from loadtest.experiment.file import Experiment
 from loadtest.experiment.observation import Prometheus
-from loadtest.experiment.progress import RunProgress
 from loadtest.experiment.run import run
 from loadtest.experiment.run_folder import RunFolder
 from loadtest.experiment.runtimes.process import LocalTargets
+from loadtest.experiment.steps import Progress
 from loadtest.experiment.target_specs import TargetSpec
 from models import bundle as bundles
 from models.bundle import Bundle
@@ -69,7 +69,7 @@ def specs(engine: str, names: Sequence[str]) -> tuple[TargetSpec, ...]:
     return tuple(TargetSpec(name, engine) for name in names)
 
 
-def compare(experiment: Experiment, sides: Mapping[str, Bundle], results: Path, progress: RunProgress) -> Summary:
+def compare(experiment: Experiment, sides: Mapping[str, Bundle], results: Path, progress: Progress) -> Summary:
     """Run an experiment whose targets are servers of one engine, each with a bundle in `sides`; the summary."""
     first = next(iter(sides.values()))
     folder = RunFolder.open(results, experiment, first.digest, fresh=True)

@@ -23,6 +23,7 @@ from loadtest.experiment.runtimes.container import ContainerTargets
 from loadtest.experiment.runtimes.kubernetes import InCluster, KubernetesTargets
 from loadtest.experiment.runtimes.process import LocalTargets
 from loadtest.experiment.runtimes.targets import Targets
+from loadtest.experiment.steps import Words
 from loadtest.experiment.verb import Verb
 from models import bundle as bundle_archive
 from models.bundle import Bundle
@@ -47,12 +48,13 @@ def compare(
     programs: Mapping[str, Path] = MappingProxyType({}),
     containers: Choice | None = None,
     context: str | None = None,
+    words: Words = str,
 ) -> Path:
     """Train, export, prove, serve, and load the named experiment; returns the run's folder.
 
     `programs`: engines' own programs (see `serving.engines.programs`); `containers`: what its stack is made of, where
     the experiment's runtime is "container"; `context`: the kubectl context (None: the current one), where it is
-    "kubernetes".
+    "kubernetes"; `words`: how the terminal says what happens.
     """
     experiment = experiments.load(name, overrides)
     if experiment.runtime == "remote":
@@ -63,7 +65,7 @@ def compare(
         container.engines(experiment, embedded=bool(containers and containers.embedded))
         docker_cli.require_engine()
     if experiment.runtime == "kubernetes":
-        return _in_cluster(experiment, Cluster(context), artifacts, results, fresh)
+        return _in_cluster(experiment, Cluster(context), artifacts, results, fresh, words)
     bundles = [export(experiment, model, artifacts) for model in experiment.mix]
 
     def servers(folder: RunFolder) -> Targets:
@@ -74,20 +76,22 @@ def compare(
         cores = split_cores(sorted(os.sched_getaffinity(0)))
         return LocalTargets(folder, bundles, experiment, cores, programs)
 
-    return measure(experiment, bundles, results, fresh, servers)
+    return measure(experiment, bundles, results, fresh, servers, words)
 
 
-def _in_cluster(experiment: Experiment, cluster: Cluster, artifacts: Path, results: Path, fresh: bool) -> Path:
+def _in_cluster(
+    experiment: Experiment, cluster: Cluster, artifacts: Path, results: Path, fresh: bool, words: Words
+) -> Path:
     """Measure what is deployed; what an earlier, interrupted command left in the cluster is brought home first."""
     settings = kubernetes.deployed(cluster, experiment)
     bundle = bundle_archive.load(artifacts / settings.model / str(settings.version))
     folder = RunFolder.open(results, experiment, bundle.digest, fresh)
-    with RunProgress() as progress, InCluster(cluster, folder) as place:
+    with RunProgress(words) as progress, InCluster(cluster, folder) as origin:
         progress.say(f"run    {os.path.relpath(folder.path)} on {cluster.context}")
-        place.agent.collect(progress.say)
+        origin.agent.collect(progress.say)
         resolved = folder.experiment()
         targets = KubernetesTargets(folder, bundle, resolved, cluster, settings)
-        return run(resolved, [bundle], targets, folder, progress, place)
+        return run(resolved, [bundle], targets, folder, progress, origin)
 
 
 def export(experiment: Experiment, model: str, artifacts: Path) -> Bundle:
@@ -128,6 +132,7 @@ def _compare(options: argparse.Namespace) -> Path:
         programs=engine_programs.named(options),
         containers=Choice(embedded=options.embedded, gpu=options.gpu, build=build_of(options)),
         context=options.context,
+        words=options.words,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import msgspec
 
 from loadtest.experiment import conversion, target_specs
+from loadtest.experiment.arrival_shape import Shape
 from loadtest.experiment.limits import one_of
 from loadtest.experiment.scenarios import (
     SCENARIOS,
@@ -29,7 +30,6 @@ from loadtest.experiment.scenarios import (
 from loadtest.experiment.settings import Cost, Generator, Slo, WarmUp
 from loadtest.experiment.target_specs import TargetSpec
 from loadtest.experiment.toml_lines import line_of
-from loadtest.generator.arrivals import Shape
 from models.problem import Problem
 from serving.profile import ServingProfile
 from serving.target import PROTOCOLS

@@ -2,67 +2,38 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO
 
+from loadtest.experiment import events
+from loadtest.experiment.events import Event
 from loadtest.experiment.file import Generator
-from loadtest.experiment.phase_plan import longest_s
-from loadtest.experiment.phases import Traffic
-from models import whole_file
+from loadtest.experiment.load_job import LoadJob
 from models.problem import Problem
 from serving import ports
 from serving.runtimes.process.server_process import ServerProcess
-from serving.target import Target
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCUSTFILE = ROOT / "loadtest" / "generator" / "locustfile.py"
 
 
-def run_phases(
-    target: Target,
-    reference: Path,
-    phases: Sequence[dict[str, Any]],
-    *,
-    mix: Sequence[Traffic] = (),
-    folder: Path,
-    generator: Generator,
-    exporter_port: int,
-    cores: tuple[int, ...],
-    name: str = "",
-    on_event: Callable[[dict[str, Any]], None],
-    check: Callable[[], None],
-) -> None:
-    """Run phases (warm-ups and trials) against a target and return when all have ended.
+def run_phases(job: LoadJob, *, on_event: Callable[[Event], None], check: Callable[[], None]) -> None:
+    """Run a job's phases against its target and return when all have ended.
 
-    `mix`: the models of the target's server that the requests are for, where these are several. `folder` receives the
-    plan and the generator's log; each phase writes its own folder as it ends. `on_event` gets the generator's progress
-    events; `check` is called all the while and raises when the server under test has died. Raises `Problem` when the
-    generator fails or does not end in time; the generator never outlives this call.
+    `on_event` gets the generator's progress; `check` is called all the while and raises when the server under test has
+    died. Raises `Problem` when the generator fails or does not end in time; it never outlives this call.
     """
-    folder.mkdir(parents=True)
-    plan = folder / "plan.json"
-    whole_file.write_json(
-        plan,
-        {
-            "target": target.to_dict(),
-            "reference": str(reference),
-            **({"mix": [one.to_values() for one in mix]} if mix else {}),
-            "payloads": generator.payloads,
-            "exporter_port": exporter_port,
-            "cores": list(cores),
-            "name": name,
-            "phases": list(phases),
-        },
-    )
+    job.folder.mkdir(parents=True)
+    plan = job.folder / "plan.json"
+    job.plan.write(plan)
     command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "-u", "1", "-r", "1"]
-    command += ["--only-summary", "--plan", str(plan), *workers(generator)]
-    log = folder / "locust.log"
-    process = ServerProcess("the load generator", command, log, folder=ROOT, cores=cores)
-    deadline = time.monotonic() + 60 + sum(map(longest_s, phases))
+    command += ["--only-summary", "--plan", str(plan), *workers(job.generator)]
+    log = job.folder / "locust.log"
+    process = ServerProcess("the load generator", command, log, folder=ROOT, cores=job.cores)
+    deadline = time.monotonic() + 60 + job.longest_s
     try:
         with log.open(errors="replace") as lines:
             tail = _Tail(lines, on_event)
@@ -97,7 +68,7 @@ def workers(generator: Generator) -> list[str]:
 class _Tail:
     """Reads whole JSON lines from a file that still grows."""
 
-    def __init__(self, lines: Any, on_event: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, lines: IO[str], on_event: Callable[[Event], None]) -> None:
         self._lines, self._on_event, self._partial = lines, on_event, ""
 
     def read(self) -> None:
@@ -106,4 +77,4 @@ class _Tail:
             if self._partial.endswith("\n"):
                 text, self._partial = self._partial, ""
                 if text.startswith("{"):
-                    self._on_event(json.loads(text))
+                    self._on_event(events.decode(text))

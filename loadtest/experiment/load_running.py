@@ -13,6 +13,7 @@ from loadtest.experiment.measure import measure
 from loadtest.experiment.run_folder import RunFolder
 from loadtest.experiment.runtimes.remote import RemoteTargets
 from loadtest.experiment.runtimes.targets import Targets
+from loadtest.experiment.steps import Words
 from loadtest.experiment.verb import Verb
 from models import bundle as bundle_archive
 from models.problem import Problem
@@ -29,11 +30,13 @@ def load_running(
     artifacts: Path,
     results: Path,
     fresh: bool = False,
+    words: Words = str,
 ) -> Path:
     """Run the named experiment against servers that are up already, as `serve` describes them in its targets.json.
 
     Servers of one model are asked for that; of several, for those that the experiment names. `bundle_folder`: the
-    bundle of their only model (None: those of their models and versions in `artifacts`). Returns the run's folder.
+    bundle of their only model (None: those of their models and versions in `artifacts`); `words`: how the
+    terminal says what happens. Returns the run's folder.
     """
     targets = serve.load_targets(targets_file)
     versions = _served(targets, targets_file)
@@ -63,7 +66,7 @@ def load_running(
     def servers(folder: RunFolder) -> Targets:
         return RemoteTargets(folder, chosen, experiment.protocols, first)
 
-    return measure(experiment, chosen, results, fresh, servers)
+    return measure(experiment, chosen, results, fresh, servers, words)
 
 
 def _served(targets: Sequence[Target], file: Path) -> dict[str, int]:
@@ -99,6 +102,7 @@ def _run(options: argparse.Namespace) -> Path:
         artifacts=options.artifacts,
         results=options.results,
         fresh=options.fresh,
+        words=options.words,
     )
 
 

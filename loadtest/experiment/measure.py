@@ -11,6 +11,7 @@ from loadtest.experiment.progress import RunProgress
 from loadtest.experiment.run import run
 from loadtest.experiment.run_folder import RunFolder
 from loadtest.experiment.runtimes.targets import Targets
+from loadtest.experiment.steps import Words
 from models.bundle import Bundle
 
 
@@ -20,12 +21,14 @@ def measure(
     results: Path,
     fresh: bool,
     servers: Callable[[RunFolder], Targets],
+    words: Words,
 ) -> Path:
     """Measure all that is not measured yet, from this machine; returns the run's folder under ``results``.
 
-    ``fresh``: a new run in any case; ``servers``: the targets of a run in that folder. Raises `Problem`.
+    ``fresh``: a new run in any case; ``servers``: the targets of a run in that folder; ``words``: how the terminal
+    says what happens. Raises `Problem`.
     """
     folder = RunFolder.open(results, experiment, " ".join(bundle.digest for bundle in bundles), fresh)
-    with RunProgress() as progress:
+    with RunProgress(words) as progress:
         progress.say(f"run    {os.path.relpath(folder.path)}")
         return run(folder.experiment(), bundles, servers(folder), folder, progress)

@@ -6,8 +6,8 @@ import csv
 import io
 import math
 from collections.abc import Mapping
-from typing import Any
 
+from loadtest.experiment.records import MedianAndTail, ModelLatency, ModelShare, ServerFigures, TrialRecord
 from monitoring import schema
 from monitoring.prometheus_api import Series
 from serving.runtimes.process.prometheus import Prometheus, start
@@ -22,58 +22,50 @@ ROW_WINDOW, FIRST_ROW_WINDOW = "2s", "1s"
 TIMELINE = ("t", "rate", "p50_ms", "p99_ms", "batch_size", "cpu_cores", "memory_bytes")
 
 
-def server_figures(prometheus: Prometheus, trial: Mapping[str, Any]) -> dict[str, Any]:
-    """What the server under test says of a trial (`trial`: the values of trial.json).
+def server_figures(prometheus: Prometheus, trial: TrialRecord) -> ServerFigures:
+    """What the server under test says of a trial.
 
     Throughput in requests/s, times in milliseconds, batch size in images; None where the engine does not tell. Of
     several models the mean latency is that of all requests, and quantiles are in `by_model` alone: they do not add up.
     """
     known = schema.load()
-    dialect = known.dialects[known.dialect_of(trial["engine"])]
-    window = f"{max(2, round(trial['ended_at'] - trial['started_at']))}s"
-    at = trial["ended_at"] + dialect.lag_s
+    dialect = known.dialects[known.dialect_of(trial.engine)]
+    window = f"{max(2, round(trial.ended_at - trial.started_at))}s"
+    at = trial.ended_at + dialect.lag_s
 
     def milliseconds(name: str) -> float | None:
         value = _value(prometheus, known, name, dialect.name, window, at)
         return None if value is None else 1e3 * value
 
-    latency = known.metrics["serving:request_latency_seconds:p99"]
-    if "by_model" in trial:
-        models = _models(prometheus, known, dialect.name, window, at)
-        latencies: dict[str, Any] = {
-            "latency_ms": {"p50": None, "p99": None},
-            "latency_ms_mean": _mean_of(models, trial["by_model"]),
-            "by_model": models,
-        }
+    by_model = _models(prometheus, known, dialect.name, window, at) if trial.by_model else None
+    if trial.by_model and by_model is not None:
+        latency, mean = MedianAndTail(), _mean_of(by_model, trial.by_model)
     else:
-        latencies = {
-            "latency_ms": {
-                "p50": milliseconds("serving:request_latency_seconds:p50"),
-                "p99": milliseconds("serving:request_latency_seconds:p99"),
-            },
-            "latency_ms_mean": milliseconds("serving:request_latency_seconds:mean"),
-        }
-    return {
-        "throughput": _throughput(prometheus.series(f"{dialect.answered}[{window}]", at)),
-        **latencies,
-        "latency_meaning": latency.meaning[dialect.name],
-        "batch_size_mean": _value(prometheus, known, "serving:batch_size:avg", dialect.name, window, at),
-        "compute_ms_mean": milliseconds("serving:compute_seconds:mean"),
-        "queue_ms_mean": milliseconds("serving:queue_seconds:mean"),
-        "source": f"prometheus {prometheus.version}",
-    }
+        p50, p99 = (milliseconds(f"serving:request_latency_seconds:{figure}") for figure in ("p50", "p99"))
+        latency, mean = MedianAndTail(p50=p50, p99=p99), milliseconds("serving:request_latency_seconds:mean")
+    return ServerFigures(
+        throughput=_throughput(prometheus.series(f"{dialect.answered}[{window}]", at)),
+        latency_ms=latency,
+        latency_ms_mean=mean,
+        by_model=by_model,
+        latency_meaning=known.metrics["serving:request_latency_seconds:p99"].meaning[dialect.name],
+        batch_size_mean=_value(prometheus, known, "serving:batch_size:avg", dialect.name, window, at),
+        compute_ms_mean=milliseconds("serving:compute_seconds:mean"),
+        queue_ms_mean=milliseconds("serving:queue_seconds:mean"),
+        source=f"prometheus {prometheus.version}",
+    )
 
 
-def server_timeline(prometheus: Prometheus, trial: Mapping[str, Any]) -> str:
+def server_timeline(prometheus: Prometheus, trial: TrialRecord) -> str:
     """server-timeline.csv of a trial: a row a second with the columns of `TIMELINE`.
 
     `t` is seconds since the trial's start; rate in requests/s, latencies in milliseconds, batch size in images, CPU in
     cores, memory in bytes. A cell is empty where nothing is known.
     """
     known = schema.load()
-    dialect = known.dialects[known.dialect_of(trial["engine"])]
-    started = trial["started_at"]
-    seconds = math.ceil(trial["ended_at"] - started)
+    dialect = known.dialects[known.dialect_of(trial.engine)]
+    started = trial.started_at
+    seconds = math.ceil(trial.ended_at - started)
     columns = {
         "rate": ("sum", "serving:requests:rate1m", dialect.name, 1.0),
         "p50_ms": ("max", "serving:request_latency_seconds:p50", dialect.name, 1e3),
@@ -117,22 +109,23 @@ def _value(
 
 def _models(
     prometheus: Prometheus, known: schema.Schema, dialect: str, window: str, at: float
-) -> dict[str, dict[str, float]]:
-    """{model: {"p50", "p99", "mean"}}: what the server says of each model's latency, in milliseconds."""
+) -> dict[str, ModelLatency]:
+    """What the server says of each model's latency."""
     found: dict[str, dict[str, float]] = {}
     for figure in ("p50", "p99", "mean"):
         expression = known.metrics[f"serving:request_latency_seconds:{figure}"].expression(dialect, window)
         for one in prometheus.series(f"max by (model) ({expression} >= 0)", at):
             found.setdefault(one.labels["model"], {})[figure] = 1e3 * one.samples[-1][1]
-    return found
+    return {model: ModelLatency(**figures) for model, figures in found.items()}
 
 
-def _mean_of(models: Mapping[str, Mapping[str, float]], answered: Mapping[str, Any]) -> float | None:
+def _mean_of(models: Mapping[str, ModelLatency], answered: Mapping[str, ModelShare]) -> float | None:
     """The mean over all requests, by how many of each model were answered; None where a model's is not known."""
-    weights = {model: one["requests"]["ok"] for model, one in answered.items() if one["requests"]["ok"]}
-    if not weights or any("mean" not in models.get(model, {}) for model in weights):
+    weights = {model: one.requests.ok for model, one in answered.items() if one.requests.ok}
+    means = {model: one.mean for model, one in models.items() if one.mean is not None}
+    if not weights or any(model not in means for model in weights):
         return None
-    return sum(weight * models[model]["mean"] for model, weight in weights.items()) / sum(weights.values())
+    return sum(weight * means[model] for model, weight in weights.items()) / sum(weights.values())
 
 
 def _throughput(counters: list[Series]) -> float | None:

@@ -8,6 +8,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from loadtest.experiment.steps import LASTING, Step, Words
+
 
 class RunProgress:
     """Shows how much of a run is done, in seconds of planned work, and what happens right now.
@@ -16,7 +18,9 @@ class RunProgress:
     one line with the time left.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, words: Words = str, console: Console | None = None) -> None:
+        """`words`: makes a line of a step."""
+        self._words = words
         self._console = console or Console(highlight=False, soft_wrap=True)
         self._bar = Progress(
             TextColumn("{task.fields[left]:>12}"),
@@ -51,6 +55,10 @@ class RunProgress:
         """That many seconds of the planned work are done."""
         self._done = min(self._planned, self._done + seconds)
         self._show()
+
+    def tell(self, step: Step) -> None:
+        """A step of the run: a line that stays, or what happens right now."""
+        (self.say if isinstance(step, LASTING) else self.now)(self._words(step))
 
     def now(self, text: str) -> None:
         """What happens right now (shown on a terminal only)."""

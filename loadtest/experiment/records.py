@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
+from loadtest.experiment.arrival_shape import Shape
 from loadtest.experiment.capacity_search import Try
 from models.problem import Problem
 
@@ -101,18 +101,6 @@ class ModelShare(Record, frozen=True, kw_only=True):
     latency_ms: MedianAndTail = MedianAndTail()
 
 
-class ArrivalShape(Record, frozen=True, kw_only=True):
-    """What shaped the arrivals, where a rate does not say all about them; see `generator.arrivals.Shape`."""
-
-    burstiness: float = 0.5
-    ramp_from: float = 0.1
-    steps: int = 4
-    spike_factor: float = 3.0
-    spike_start_s: float = 5.0
-    spike_s: float = 5.0
-    trace: str = ""
-
-
 class TrialRecord(Record, frozen=True, kw_only=True):
     """One trial on one target: what was asked, and what came back.
 
@@ -138,7 +126,7 @@ class TrialRecord(Record, frozen=True, kw_only=True):
     offered_rate: float
     arrival: str = "poisson"
     max_in_flight: int | None = None
-    arrivals: ArrivalShape | None = None
+    arrivals: Shape | None = None
     concurrency: int | None = None
     repetition: int = 1
     seed: int = 0
@@ -383,7 +371,7 @@ _OPTIONAL = ("max_in_flight", "arrivals", "concurrency", "by_model", "unsteady_a
 _Kind = TypeVar("_Kind", bound=Record)
 
 
-def values_of(record: Record) -> dict[str, Any]:
+def values_of(record: msgspec.Struct) -> dict[str, Any]:
     """A record as plain values, as they stand in its file."""
     values: dict[str, Any] = msgspec.to_builtins(record)
     return {key: value for key, value in values.items() if value is not None or key not in _OPTIONAL}
@@ -412,11 +400,6 @@ def read_search(path: Path) -> SearchRecord:
 def read_server(path: Path) -> ServerFigures:
     """A server.json. Raises `Problem` naming the file where it is missing, damaged or lacks a key."""
     return _read(path, ServerFigures, "delete it and build the report again")
-
-
-def trial_of(values: Mapping[str, Any]) -> TrialRecord:
-    """A trial.json's values as a record. Raises `msgspec.ValidationError`."""
-    return msgspec.convert(_current(values), TrialRecord)
 
 
 def _read(path: Path, kind: type[_Kind], fix: str) -> _Kind:

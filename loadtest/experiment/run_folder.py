@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.experiment import file as experiments
+from loadtest.experiment import records
 from loadtest.experiment.file import Experiment
+from loadtest.experiment.records import RunNote
 from models import whole_file
 from models.problem import Problem
 
@@ -69,6 +71,16 @@ class RunFolder:
     def write(self, name: str, values: Any) -> None:
         """Write a JSON file of the run, whole or not at all."""
         whole_file.write_json(self.path / name, values)
+
+    def note(self, note: RunNote) -> bool:
+        """Write down what a reader of the results should know, in environment.json; whether it is new."""
+        known = self.read("environment.json")
+        notes = records.run_notes(known["warnings"])
+        if note in notes:
+            return False
+        known["warnings"] = [records.values_of(one) for one in (*notes, note)]
+        self.write("environment.json", known)
+        return True
 
     def trial(self, trial_id: str) -> Path:
         """The folder of one trial."""

@@ -16,8 +16,8 @@ from typing import Annotated
 
 import msgspec
 
+from loadtest.experiment.arrival_shape import PROCESSES
 from loadtest.experiment.limits import between, one_of
-from loadtest.generator.arrivals import PROCESSES
 from models.problem import Problem
 from serving.target import PROTOCOLS
 
@@ -55,7 +55,7 @@ class Ladder:
     def __post_init__(self) -> None:
         _check_shared("ladder", self)
         _check_rates("ladder", self.fractions, self.rates)
-        one_of("ladder.arrival", self.arrival, tuple(PROCESSES))
+        one_of("ladder.arrival", self.arrival, PROCESSES)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Capacity:
             budget_s=(1, 86_400, "seconds"),
         )
         _check_rates("capacity", self.fractions, self.rates, single_share=True)
-        one_of("capacity.arrival", self.arrival, tuple(PROCESSES))
+        one_of("capacity.arrival", self.arrival, PROCESSES)
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class Soak:
     def __post_init__(self) -> None:
         _check_shared("soak", self)
         _check_rates("soak", self.fractions, self.rates, single=True)
-        one_of("soak.arrival", self.arrival, tuple(PROCESSES))
+        one_of("soak.arrival", self.arrival, PROCESSES)
 
 
 @dataclass(frozen=True)

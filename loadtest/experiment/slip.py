@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from loadtest.experiment.records import TrialRecord
 
 SLIP_FLOOR_MS = 1.0
 SLIP_SHARE_OF_P50 = 0.05
@@ -14,7 +13,7 @@ def allowed_ms(p50_ms: float | None) -> float:
     return max(SLIP_FLOOR_MS, SLIP_SHARE_OF_P50 * (p50_ms or 0))
 
 
-def spoiled(trial: Mapping[str, Any]) -> bool:
+def spoiled(trial: TrialRecord) -> bool:
     """Whether the generator (or its machine) spoiled a trial by sending late, whatever the server did in it."""
-    slip = (trial.get("schedule_slip_ms") or {}).get("p99")
-    return slip is not None and slip > allowed_ms((trial.get("latency_ms") or {}).get("p50"))
+    slip = trial.schedule_slip_ms.p99 if trial.schedule_slip_ms else None
+    return slip is not None and slip > allowed_ms(trial.latency_ms.p50)

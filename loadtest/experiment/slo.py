@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from loadtest.experiment.records import (
+    ArrivalsDropped,
+    BoundTooLow,
+    NothingAnswered,
+    RequestsFailed,
+    SaysNothing,
+    SentLate,
+    SloMiss,
+    TooSlow,
+    TrialRecord,
+)
 from loadtest.experiment.slip import spoiled
 
 
-def says_nothing(trial: Mapping[str, Any], p99_ms: float) -> str:
-    """Why a trial says nothing of the server; empty where it does.
+def says_nothing(trial: TrialRecord, p99_ms: float) -> SaysNothing | None:
+    """Why a trial says nothing of the server; None where it does.
 
     The generator sent late, or let fewer requests be in flight than a server that just meets the SLO holds (Little
     1961: rate × latency), and so dropped arrivals before the server had missed anything.
     """
-    if spoiled(trial):
-        return f"the generator sent late: schedule slip p99 {trial['schedule_slip_ms']['p99']:.2f} ms"
-    if dropped := trial["requests"].get("dropped"):
-        most, held = trial.get("max_in_flight"), trial.get("offered_rate", 0) * p99_ms / 1000
-        if most is not None and most < held:
-            return f"{dropped} arrivals dropped: max_in_flight = {most} is less than the {held:.0f} that the SLO allows"
-    return ""
+    slip = trial.schedule_slip_ms
+    if slip and slip.p99 is not None and spoiled(trial):
+        return SentLate(slip_p99_ms=slip.p99)
+    most, held = trial.max_in_flight, trial.offered_rate * p99_ms / 1000
+    if trial.requests.dropped and most is not None and most < held:
+        return BoundTooLow(dropped=trial.requests.dropped, max_in_flight=most, held=held)
+    return None
 
 
-def why_missed(trial: Mapping[str, Any], p99_ms: float, error_ratio: float) -> str:
-    """Why a trial that says something of the server misses the SLO; empty where it meets it."""
-    p99, requests = (trial.get("latency_ms") or {}).get("p99"), trial["requests"]
-    failed, sent = sum((trial.get("errors") or {}).values()), requests.get("sent") or 0
-    if dropped := requests.get("dropped"):
-        return f"{dropped} arrivals dropped"
-    if failed > error_ratio * sent:
-        return f"{failed} of {sent} requests failed"
+def why_missed(trial: TrialRecord, p99_ms: float, error_ratio: float) -> SloMiss | None:
+    """Why a trial that says something of the server misses the SLO; None where it meets it."""
+    p99, requests, failed = trial.latency_ms.p99, trial.requests, sum(trial.errors.values())
+    if requests.dropped:
+        return ArrivalsDropped(dropped=requests.dropped)
+    if failed > error_ratio * requests.sent:
+        return RequestsFailed(failed=failed, sent=requests.sent)
     if p99 is None:
-        return "no request was answered"
-    return f"p99 {p99:.1f} ms" if p99 > p99_ms else ""
+        return NothingAnswered()
+    return TooSlow(p99_ms=p99) if p99 > p99_ms else None

@@ -16,7 +16,8 @@ class Verb:
 
     help           one line for the list of verbs
     add_arguments  declares its arguments
-    run            does it; returns the exit status, or the folder of a run that is to be summarised and reported
+    run            does it; returns the exit status, or the folder of a run that is to be summarised and reported. Its
+                   options have `words` beside their own: how the terminal says what a run does (see `steps`)
     description    for its own --help
     """
 
@@ -30,6 +31,7 @@ class Verb:
         """Run it alone and return the exit status (0 where it returns a folder, which stays unreported)."""
         parser = argparse.ArgumentParser(prog=f"python -m loadtest {self.name}", description=self.description)
         self.add_arguments(parser)
+        parser.set_defaults(words=str)
         options = parser.parse_args(arguments)
 
         def status() -> int:

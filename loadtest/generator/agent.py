@@ -6,7 +6,8 @@
     GET    /environment                where it runs, as `environment.describe` and `environment.punctuality` say
     GET    /jobs                       {id: state}; state: running, ended, or failed: and why
     PUT    /references/SHA256          the reference images of a bundle (a NumPy archive)
-    PUT    /jobs/ID                    start {target, reference, phases, generator}; again: the same job
+    PUT    /jobs/ID                    start a `LoadJob` whose folders are relative and whose `reference` is a SHA-256;
+                                       again: the same job
     GET    /jobs/ID/events?from=BYTE   progress, one JSON object a line; header X-State
     GET    /jobs/ID/results            what is there so far: a tar of the phases' folders
     DELETE /jobs/ID                    stop it, and forget it
@@ -18,6 +19,7 @@ by a port-forward, which the cluster authorises.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import io
 import json
@@ -27,19 +29,21 @@ import signal
 import sys
 import tarfile
 import threading
-from dataclasses import replace
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from loadtest.experiment import environment
-from loadtest.experiment.file import Generator
+import msgspec
+
+from loadtest.experiment import environment, events, phases
+from loadtest.experiment.events import Event
 from loadtest.experiment.generator_process import run_phases
+from loadtest.experiment.load_job import LoadJob
 from loadtest.experiment.verb import Verb
 from models import whole_file
 from models.problem import Problem
-from serving.target import Target
 
 MAX_REFERENCE_BYTES = 2**30
 ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}"
@@ -59,6 +63,10 @@ def _agent(options: argparse.Namespace) -> int:
     ports = {"master_port": options.master_port, "exporter_port": options.exporter_port}
     serve(options.host, options.port, options.results, **ports)
     return 0
+
+
+class ReferenceMissing(Problem):
+    """A job's reference is not here."""
 
 
 class Stopped(Problem):
@@ -106,21 +114,30 @@ class Agent:
         whole_file.write_bytes(self.reference(digest), content)
         return True
 
-    def start(self, job: str, values: dict[str, Any]) -> str:
+    def start(self, job: str, load: LoadJob) -> str:
         """Start a job, or find it started; returns its state. Raises `Problem` where that cannot be."""
         with self._lock:
             if known := self.state(job):
                 return known
             if self._running:
                 raise Problem(f"job {self._running} runs: collect it, or wait for its end")
-            if not self.reference(values["reference"]).exists():
-                raise Problem(f"reference {values['reference']} is not here: PUT it first")
+            reference = self.reference(str(load.reference))
+            if not reference.exists():
+                raise ReferenceMissing(f"reference {load.reference} is not here: PUT it first")
             folder = self.folder(job)
             (folder / "run").mkdir(parents=True)
-            whole_file.write_json(folder / "job.json", values)
+            whole_file.write_bytes(folder / "job.json", phases.encode(load))
+            generator = dataclasses.replace(load.generator, port=self._master_port)
+            here = msgspec.structs.replace(
+                load.moved(Path(), folder / "run"),
+                reference=reference,
+                generator=generator,
+                exporter_port=self._exporter_port,
+                cores=(),
+            )
             self._running = job
             self._stop.clear()
-            self._thread = threading.Thread(target=self._run, args=(job, values), daemon=True)
+            self._thread = threading.Thread(target=self._run, args=(job, here), daemon=True)
             self._thread.start()
             return "running"
 
@@ -138,23 +155,16 @@ class Agent:
             assert self._thread
             self._thread.join()
 
-    def _run(self, job: str, values: dict[str, Any]) -> None:
+    def _run(self, job: str, load: LoadJob) -> None:
         folder = self.folder(job)
-        generator = replace(Generator(**values["generator"]), port=self._master_port)
         state = "ended"
         try:
-            with (folder / "events.jsonl").open("a", buffering=1) as events:
-                run_phases(
-                    Target.from_dict(values["target"]),
-                    self.reference(values["reference"]),
-                    _moved(values["phases"], folder / "run"),
-                    folder=folder / "run" / values["folder"],
-                    generator=generator,
-                    exporter_port=self._exporter_port,
-                    cores=(),
-                    on_event=lambda event: print(json.dumps(event), file=events, flush=True),
-                    check=self._check,
-                )
+            with (folder / "events.jsonl").open("a", buffering=1) as lines:
+
+                def note(event: Event) -> None:
+                    print(events.encode(event), file=lines, flush=True)
+
+                run_phases(load, on_event=note, check=self._check)
         except Problem as problem:
             state = "\n".join([f"failed: {problem}", *problem.details])
         except Exception as failure:  # whatever it is, the client should read it
@@ -175,20 +185,6 @@ class Agent:
                 if path.is_file() and not path.name.startswith("."):
                     tar.add(path, path.relative_to(folder).as_posix())
         return packed.getvalue()
-
-
-RUN = "RUN:"  # begins each path of a phase that lies in the run's folder, on whichever machine
-
-
-def _moved(value: Any, folder: Path) -> Any:
-    """Phases with the paths in the run's folder made paths below `folder`."""
-    if isinstance(value, dict):
-        return {key: _moved(one, folder) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_moved(one, folder) for one in value]
-    if isinstance(value, str) and value.startswith(RUN):
-        return str(folder / value.removeprefix(RUN))
-    return value
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -215,9 +211,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(200, self.agent.results(found[1]), kind="application/gzip")
         start = int(parse_qs(url.query).get("from", ["0"])[0])
         path = self.agent.folder(found[1]) / "events.jsonl"
-        with path.open("rb") if path.exists() else io.BytesIO() as events:
-            events.seek(start)
-            text = events.read()
+        with path.open("rb") if path.exists() else io.BytesIO() as lines:
+            lines.seek(start)
+            text = lines.read()
         return self._send(200, text[: text.rfind(b"\n") + 1], {"X-State": json.dumps(state)})
 
     def do_PUT(self) -> None:
@@ -237,10 +233,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _start(self, job: str, body: bytes) -> None:
         try:
-            self._json(201, {"state": self.agent.start(job, json.loads(body))})
+            self._json(201, {"state": self.agent.start(job, phases.decode(body, LoadJob))})
+        except ReferenceMissing as problem:
+            self._json(HTTPStatus.FAILED_DEPENDENCY, {"error": str(problem)})
         except Problem as problem:
             self._json(409, {"error": str(problem)})
-        except (ValueError, KeyError, TypeError) as error:
+        except ValueError as error:
             self._json(400, {"error": f"no job: {error!r}"})
 
     def do_DELETE(self) -> None:

@@ -69,7 +69,7 @@ class Payloads:
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestStream:
     """One model's part of the requests (see `phases.Traffic`), with its reference at hand."""
 
     target: Target
@@ -80,7 +80,9 @@ class Asked:
 class Pool:
     """The payloads of all models as one list, `encoded`; `models[k]` is the place in the mix of payload k's model."""
 
-    def __init__(self, mix: Sequence[Asked], protocol: str, batch: int, count: int, draw: np.random.Generator) -> None:
+    def __init__(
+        self, mix: Sequence[RequestStream], protocol: str, batch: int, count: int, draw: np.random.Generator
+    ) -> None:
         """Draw `count` images of each model; see `Payloads`."""
         self._parts = [Payloads(one.reference, one.target, protocol, batch, count, draw) for one in mix]
         self.encoded = [message for part in self._parts for message in part.encoded]

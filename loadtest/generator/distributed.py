@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,12 @@ import gevent
 from gevent.queue import Empty, Queue
 
 from loadtest.experiment import phases
-from loadtest.experiment.phases import ClosedLoopPhase, OpenLoopPhase, Plan, WarmUpPhase
-from loadtest.generator.answers import Asked, Reference
-from loadtest.generator.crew import START_MARGIN_S
+from loadtest.experiment.phases import LoadPhase, OpenLoopPhase, Plan, TrialPhase, WarmUpPhase
+from loadtest.generator.answers import Reference, RequestStream
 from loadtest.generator.live import Slice, join
 from loadtest.generator.loader import Loader, Report, Rows
-from loadtest.generator.part import Part, merge
+from loadtest.generator.open_loop import START_MARGIN_S
+from loadtest.generator.outcomes import Outcomes, merge
 from loadtest.generator.punctuality import punctual
 from loadtest.generator.timer import clock
 from models.problem import Problem
@@ -37,7 +36,7 @@ _TO_MASTER = (
     "tandem-begun",
     "tandem-ready",
     "tandem-slice",
-    "tandem-part",
+    "tandem-outcomes",
     "tandem-problem",
 )
 _PINGS = 11
@@ -47,14 +46,14 @@ _PREPARE_S = 60.0
 _GO_MARGIN_S = 0.25 + START_MARGIN_S
 
 
-class Workers:
-    """The master's side: Locust's workers as a `Crew`. `expected`: how many there are to be."""
+class Master:
+    """The master's side: Locust's workers as `Workers`. `expected`: how many there are to be."""
 
     def __init__(self, plan: Plan, runner: Any, expected: int) -> None:
-        self.workers = expected
+        self.count = expected
         self._plan, self._runner = plan, runner
         self._inbox: Queue = Queue()
-        self._members: list[str] = []
+        self._workers: list[str] = []
         self._number = 0
         for kind in _TO_MASTER:
             runner.register_message(kind, self._receive)
@@ -64,18 +63,21 @@ class Workers:
         """Wait for the workers and give each its place; in the end, tell them that it is over."""
         plan = self._plan
         machines = dict(self._gather("tandem-hello", _CONNECT_S, "name -u as many users as there are workers"))
-        self._members = sorted(machines)
-        mix = [{**one.to_values(), "reference": one.reference.read_bytes()} for one in plan.traffic]
-        for index, member in enumerate(self._members):
-            here = machines[member]["machine"] == _machine()
+        self._workers = sorted(machines)
+        mix = [
+            {"target": one.target.to_dict(), "reference": one.reference.read_bytes(), "share": one.share}
+            for one in plan.traffic
+        ]
+        for index, worker in enumerate(self._workers):
+            here = machines[worker]["machine"] == _machine()
             data = {
                 "worker": index,
-                "workers": self.workers,
+                "workers": self.count,
                 "mix": mix,
                 "payloads": plan.payloads,
-                "cores": _cores(plan.cores, index, self.workers) if here else [],
+                "cores": _cores(plan.cores, index, self.count) if here else [],
             }
-            self._runner.send_message("tandem-begin", data, member)
+            self._runner.send_message("tandem-begin", data, worker)
         self._gather("tandem-begun", _PREPARE_S)
         try:
             yield
@@ -83,64 +85,64 @@ class Workers:
             self._runner.send_message("tandem-end", {})
 
     def warm_up(self, phase: WarmUpPhase, report: Report) -> None:
-        """See `Crew`."""
+        """See `Workers`."""
         self._run(phase, report)
 
-    def load(self, phase: OpenLoopPhase | ClosedLoopPhase, report: Report) -> tuple[float, Part]:
-        """See `Crew`."""
+    def load(self, phase: TrialPhase, report: Report) -> tuple[float, Outcomes]:
+        """See `Workers`."""
         return self._run(phase, report)
 
-    def _run(self, phase: WarmUpPhase | OpenLoopPhase | ClosedLoopPhase, report: Report) -> tuple[float, Part]:
+    def _run(self, phase: LoadPhase, report: Report) -> tuple[float, Outcomes]:
         self._number += 1
-        self._runner.send_message("tandem-phase", {"number": self._number, "phase": phases.to_values(phase)})
+        self._runner.send_message("tandem-phase", {"number": self._number, "phase": phases.encode(phase)})
         self._gather("tandem-ready", _PREPARE_S)
         lead_in_s = 0.0 if isinstance(phase, WarmUpPhase) else phase.lead_in_s
         started = clock() + _GO_MARGIN_S + lead_in_s
         started_at = time.time() + started - clock()
         self._runner.send_message("tandem-go", {"number": self._number, "at": started})
-        together = _Together(self._members)
-        parts: dict[str, Part] = {}
+        together = _Together(self._workers)
+        shares: dict[str, Outcomes] = {}
         patience = _patience_s(phase)
-        while len(parts) < self.workers:
-            kind, member, data = self._next(patience)
+        while len(shares) < self.count:
+            kind, worker, data = self._next(patience)
             if kind == "tandem-slice":
-                together.add(member, Slice.unpack(data["piece"]), data["now"])
-            elif kind == "tandem-part":
-                parts[member] = Part.unpack(data["part"])
-                together.ended(member)
+                together.add(worker, Slice.unpack(data["piece"]), data["now"])
+            elif kind == "tandem-outcomes":
+                shares[worker] = Outcomes.unpack(data["outcomes"])
+                together.ended(worker)
             for piece, now in together.ready():
                 if not report(piece, now, _nothing):
                     self._runner.send_message("tandem-stop", {"number": self._number})
-        return started_at, merge([parts[member] for member in self._members])
+        return started_at, merge([shares[worker] for worker in self._workers])
 
     def _gather(self, kind: str, timeout_s: float, fix: str = "see the log") -> list[tuple[str, Any]]:
         """One message of a kind from every worker. Raises `Problem` where one does not come."""
         found: dict[str, Any] = {}
         deadline = clock() + timeout_s
-        while len(found) < self.workers:
+        while len(found) < self.count:
             try:
-                got, member, data = self._next(max(0.1, deadline - clock()))
+                got, worker, data = self._next(max(0.1, deadline - clock()))
             except TimeoutError:
-                raise Problem(f"{len(found)} of {self.workers} workers answered in {timeout_s:g} s: {fix}") from None
+                raise Problem(f"{len(found)} of {self.count} workers answered in {timeout_s:g} s: {fix}") from None
             if got == kind:
-                found[member] = data
+                found[worker] = data
         return list(found.items())
 
     def _next(self, timeout_s: float) -> tuple[str, str, Any]:
         deadline = clock() + timeout_s
         while True:
-            lost = [node.id for node in self._runner.clients.missing if node.id in self._members]
+            lost = [node.id for node in self._runner.clients.missing if node.id in self._workers]
             if lost:
                 raise Problem(f"the load generator's worker {lost[0]} is lost: did its process die?")
             try:
-                kind, member, data = self._inbox.get(timeout=min(1.0, max(0.0, deadline - clock())))
+                kind, worker, data = self._inbox.get(timeout=min(1.0, max(0.0, deadline - clock())))
             except Empty:
                 if clock() >= deadline:
                     raise TimeoutError from None
                 continue
             if kind == "tandem-problem":
                 raise Problem(data["text"])
-            return kind, member, data
+            return kind, worker, data
 
     def _receive(self, environment: Any, msg: Any) -> None:
         if msg.type == "tandem-ping":
@@ -152,24 +154,24 @@ class Workers:
 class _Together:
     """Puts the n-th slices of all workers together, which are of the same stretch of time."""
 
-    def __init__(self, members: Sequence[str]) -> None:
-        self._waiting: dict[str, list[tuple[Slice, float]]] = {member: [] for member in members}
-        self._going = set(members)
+    def __init__(self, workers: Sequence[str]) -> None:
+        self._waiting: dict[str, list[tuple[Slice, float]]] = {worker: [] for worker in workers}
+        self._going = set(workers)
 
-    def add(self, member: str, piece: Slice, now: float) -> None:
-        self._waiting[member].append((piece, now))
+    def add(self, worker: str, piece: Slice, now: float) -> None:
+        self._waiting[worker].append((piece, now))
 
-    def ended(self, member: str) -> None:
-        self._going.discard(member)
+    def ended(self, worker: str) -> None:
+        self._going.discard(worker)
 
     def ready(self) -> Iterator[tuple[Slice, float]]:
         """The slices to which no worker has anything to add; (all of them together, until when)."""
-        while any(self._waiting.values()) and all(self._waiting[member] for member in self._going):
+        while any(self._waiting.values()) and all(self._waiting[worker] for worker in self._going):
             pieces = [waiting.pop(0) for waiting in self._waiting.values() if waiting]
             yield join([piece for piece, _ in pieces]), max(now for _, now in pieces)
 
 
-class Member:
+class Worker:
     """A worker's side. It serves phases until the master says that it is over."""
 
     def __init__(self, runner: Any, rows: Rows) -> None:
@@ -198,7 +200,7 @@ class Member:
     def _serve(self, begin: dict[str, Any]) -> None:
         loader = Loader(
             mix=[
-                Asked(Target.from_dict(one["target"]), Reference(one["reference"]), one["share"])
+                RequestStream(Target.from_dict(one["target"]), Reference(one["reference"]), one["share"])
                 for one in begin["mix"]
             ],
             payloads=begin["payloads"],
@@ -210,9 +212,9 @@ class Member:
             self._ahead_s = self._measure_clock()
             self._tell("tandem-begun", {})
             while (order := self._await("tandem-phase")) is not None:
-                self._run(loader, order["number"], phases.build(order["phase"], "phase"))
+                self._run(loader, order["number"], phases.decode_load(order["phase"]))
 
-    def _run(self, loader: Loader, number: int, phase: Any) -> None:
+    def _run(self, loader: Loader, number: int, phase: LoadPhase) -> None:
         def ready() -> float:
             self._tell("tandem-ready", {"number": number})
             go = self._await("tandem-go")
@@ -229,12 +231,12 @@ class Member:
             return self._stopped != number
 
         if isinstance(phase, WarmUpPhase):
-            part = loader.warm_up(replace(phase, folder=Path()), report, ready)
+            outcomes = loader.warm_up(phase, report, ready)
         elif isinstance(phase, OpenLoopPhase):
-            part = loader.open_loop(phase, ready, report)
+            outcomes = loader.open_loop(phase, ready, report)
         else:
-            part = loader.closed_loop(phase, ready, report)
-        self._tell("tandem-part", {"number": number, "part": part.pack()})
+            outcomes = loader.closed_loop(phase, ready, report)
+        self._tell("tandem-outcomes", {"number": number, "outcomes": outcomes.pack()})
 
     def _measure_clock(self) -> float:
         """How far the master's clock is ahead of ours, in seconds: from the question that was answered most quickly."""
@@ -280,7 +282,7 @@ def _machine() -> str:
         return ""
 
 
-def _patience_s(phase: WarmUpPhase | OpenLoopPhase | ClosedLoopPhase) -> float:
+def _patience_s(phase: LoadPhase) -> float:
     """Seconds without any message after which a phase has failed."""
     return phase.timeout_s + 30.0
 

@@ -8,10 +8,7 @@ from loadtest.generator.recording import PENDING, Recording
 
 
 class Client(Protocol):
-    """What sends requests: `http1.HttpClient` or `http2.GrpcClient`."""
-
-    def open(self, connections: int, timeout_s: float = 5.0) -> None:
-        """Connect before the clock starts."""
+    """What sends requests, once connected: `http1.HttpClient` or `http2.GrpcClient`."""
 
     def send(self, request: int, payload: bytes, keep: bool) -> None:
         """Send one request."""

@@ -83,7 +83,7 @@ class Tally:
 class Exporter:
     """A Prometheus collector of tallies, and the HTTP server in front of it.
 
-    Labels: target (stack), protocol, phase ("warm-up", "open-loop", "closed-loop") and kind of error; never a trial's
+    Labels: target, protocol, phase ("warm-up", "open-loop", "closed-loop") and kind of error; never a trial's
     name, so the number of series stays bounded. `between` is called between pieces of a scrape's work (milliseconds in
     all), so that no due request waits for the whole of it.
     """

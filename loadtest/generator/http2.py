@@ -49,7 +49,7 @@ class GrpcClient:
         self._retried: set[int] = set()
         self._tried = 0.0
 
-    def open(self, connections: int = CONNECTIONS, timeout_s: float = 5.0) -> None:
+    def open(self, timeout_s: float = 5.0) -> None:
         """Connect and exchange settings before the clock starts. Raises `Problem` where that fails."""
         fresh = [self._connect() for _ in range(CONNECTIONS - len(self._usable))]
         deadline = clock() + timeout_s

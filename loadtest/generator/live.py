@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from loadtest.experiment import events
+from loadtest.experiment.events import Event, Second
 from loadtest.generator.recording import DROPPED, OK, Recording
 
 _ARRAYS = ("latency_ms", "failed_ms", "slip_ms")
@@ -102,18 +103,19 @@ class SecondLines:
         self._next = max(self._next + 1.0, now)
         latency = np.concatenate([one.latency_ms for one in self._slices])
         p50, p99 = np.percentile(latency, (50, 99)).round(3).tolist() if latency.size else (None, None)
-        values = {
-            "offered": sum(one.offered for one in self._slices),
-            "ok": latency.size,
-            "errors": sum(one.failed_ms.size + one.dropped for one in self._slices),
-            "p50_ms": p50,
-            "p99_ms": p99,
-            "in_flight": piece.in_flight,
-        }
+        second = Second(
+            id=self._phase,
+            offered=sum(one.offered for one in self._slices),
+            ok=latency.size,
+            errors=sum(one.failed_ms.size + one.dropped for one in self._slices),
+            p50_ms=p50,
+            p99_ms=p99,
+            in_flight=piece.in_flight,
+        )
         self._slices.clear()
-        print_event(self._out, "second", self._phase, **values)
+        say(self._out, second)
 
 
-def print_event(out: TextIO, event: str, phase: str, **values: Any) -> None:
-    """Print one progress event as a line of JSON."""
-    print(json.dumps({"event": event, "id": phase, **values}), file=out, flush=True)
+def say(out: TextIO, event: Event) -> None:
+    """Print one event as a line of JSON."""
+    print(events.encode(event), file=out, flush=True)

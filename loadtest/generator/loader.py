@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loadtest.experiment.phases import ClosedLoopPhase, OpenLoopPhase, WarmUpPhase
-from loadtest.generator.answers import Asked, Pool
+from loadtest.experiment.phases import ClosedLoopPhase, LoadPhase, OpenLoopPhase, WarmUpPhase
+from loadtest.generator.answers import Pool, RequestStream
 from loadtest.generator.arrivals import schedule, share
 from loadtest.generator.closed_loop import ClosedLoop
 from loadtest.generator.expiry import Client
@@ -18,7 +18,7 @@ from loadtest.generator.http1 import HttpClient
 from loadtest.generator.http2 import GrpcClient
 from loadtest.generator.live import Reader, Slice
 from loadtest.generator.open_loop import TICK_S, OpenLoop
-from loadtest.generator.part import Part
+from loadtest.generator.outcomes import Outcomes
 from loadtest.generator.punctuality import stolen_share
 from loadtest.generator.recording import Finish
 from loadtest.generator.timer import clock
@@ -43,13 +43,13 @@ class Loader:
     """One of `workers` that share each phase's load. `mix`: the models that one server is asked for; `payloads`:
     distinct images of each; `rows`: Locust's statistics."""
 
-    mix: Sequence[Asked]
+    mix: Sequence[RequestStream]
     payloads: int
     rows: Rows
     worker: int = 0
     workers: int = 1
 
-    def warm_up(self, phase: WarmUpPhase, report: Report, ready: Callable[[], float | None]) -> Part:
+    def warm_up(self, phase: WarmUpPhase, report: Report, ready: Callable[[], float | None]) -> Outcomes:
         """A closed loop until `report` has seen enough. `ready`: see `open_loop`."""
         draw = np.random.default_rng([phase.seed, self.worker])
         payloads = self._payloads(phase, draw)
@@ -62,13 +62,12 @@ class Loader:
             row(piece)
             return report(piece, now, _nothing)
 
-        with self._client(phase.protocol, loop.finish, _nothing) as client:
-            client.open(min(_CONNECTIONS, self._concurrency(phase.concurrency)))
+        with self._client(phase.protocol, loop.finish, _nothing, self._concurrency(phase.concurrency)) as client:
             started = ready() or clock()
             loop.run(client, phase.timeout_s, phase.window_s / _LOOKS, tick)
-        return Part.of(loop.recording, started)
+        return Outcomes.of(loop.recording, started)
 
-    def open_loop(self, phase: OpenLoopPhase, ready: Callable[[], float | None], report: Report) -> Part:
+    def open_loop(self, phase: OpenLoopPhase, ready: Callable[[], float | None], report: Report) -> Outcomes:
         """This worker's share of a schedule. `ready` is called when all is prepared, and says when (seconds of
         `timer.clock`) the measured part starts; None: at once, after the lead-in."""
         due = schedule(phase.arrival, phase.rate, phase.duration_s, phase.seed, phase.lead_in_s, phase.arrivals)
@@ -97,8 +96,8 @@ class Loader:
             loop.between()
             report(piece, now, loop.between)
 
-        with self._client(phase.protocol, recording.finish, loop.between) as client:
-            client.open(min(_CONNECTIONS, self._concurrency(phase.max_in_flight)))
+        most = self._concurrency(phase.max_in_flight)
+        with self._client(phase.protocol, recording.finish, loop.between, most) as client:
             started = ready()
             before, _ = stolen_share()
             busy = loop.run(client, tick, started)
@@ -108,11 +107,11 @@ class Loader:
         for request in wrong:
             recording.status[request] = recording.code("wrong_answer")
         counts = {"checked": len(recording.bodies), "wrong": len(wrong)}
-        return Part.of(
+        return Outcomes.of(
             recording, loop.started, models=payloads.asked(choice), busy=busy, cpus=busy, stolen=stolen, **counts
         )
 
-    def closed_loop(self, phase: ClosedLoopPhase, ready: Callable[[], float | None], report: Report) -> Part:
+    def closed_loop(self, phase: ClosedLoopPhase, ready: Callable[[], float | None], report: Report) -> Outcomes:
         """This worker's share of a closed loop's concurrency."""
         draw = np.random.default_rng([phase.seed, 1, self.worker])
         payloads = self._payloads(phase, draw)
@@ -120,8 +119,7 @@ class Loader:
         keep = draw.random(len(choice)) < phase.check_share
         loop = ClosedLoop(payloads.encoded, self._concurrency(phase.concurrency), choice.tolist(), keep.tolist())
         reader, row = Reader(loop.recording), self._row(phase.protocol, f"{phase.scenario}")
-        with self._client(phase.protocol, loop.finish, _nothing) as client:
-            client.open(min(_CONNECTIONS, self._concurrency(phase.concurrency)))
+        with self._client(phase.protocol, loop.finish, _nothing, self._concurrency(phase.concurrency)) as client:
             started = ready() or clock() + phase.lead_in_s
 
             def tick(now: float) -> bool:
@@ -143,7 +141,7 @@ class Loader:
         for request in wrong:
             recording.status[request] = recording.code("wrong_answer")
         counts = {"checked": len(recording.bodies), "wrong": len(wrong)}
-        return Part.of(
+        return Outcomes.of(
             recording,
             started,
             started + phase.duration_s,
@@ -158,14 +156,15 @@ class Loader:
         """This worker's share of a bound, at least 1."""
         return max(1, total // self.workers + (self.worker < total % self.workers))
 
-    def _payloads(self, phase: WarmUpPhase | OpenLoopPhase | ClosedLoopPhase, draw: np.random.Generator) -> Pool:
+    def _payloads(self, phase: LoadPhase, draw: np.random.Generator) -> Pool:
         return Pool(self.mix, phase.protocol, phase.batch, self.payloads, draw)
 
     def _row(self, protocol: str, what: str) -> Callable[[Slice], None]:
         return self.rows(protocol, f"{self.mix[0].target.name} {what}")
 
     @contextmanager
-    def _client(self, protocol: str, finish: Finish, between: Callable[[], None]) -> Iterator[Client]:
+    def _client(self, protocol: str, finish: Finish, between: Callable[[], None], most: int) -> Iterator[Client]:
+        """A connected client for at most so many requests in flight."""
         client: HttpClient | GrpcClient
         server = self.mix[0].target  # a payload says itself which of its models it asks for
         if protocol == "grpc":
@@ -173,6 +172,10 @@ class Loader:
         else:
             client = HttpClient(server.rest, finish, between)
         try:
+            if isinstance(client, GrpcClient):
+                client.open()  # its few connections take any number of calls
+            else:
+                client.open(min(_CONNECTIONS, most))
             yield client
         finally:
             client.close()

@@ -26,11 +26,11 @@ _FOLDER = Path(__file__).resolve().parent
 sys.path[:] = [str(_FOLDER.parents[1]), *(entry for entry in sys.path if Path(entry or ".").resolve() != _FOLDER)]
 
 from loadtest.experiment import phases  # noqa: E402
-from loadtest.generator.crew import Alone, Crew  # noqa: E402
-from loadtest.generator.distributed import Member, Workers  # noqa: E402
+from loadtest.generator.distributed import Master, Worker  # noqa: E402
 from loadtest.generator.loader import Rows  # noqa: E402
 from loadtest.generator.locust_stats import LocustStats  # noqa: E402
 from loadtest.generator.phase_runner import Generator  # noqa: E402
+from loadtest.generator.workers import SingleProcess, Workers  # noqa: E402
 from models.problem import Problem  # noqa: E402
 
 STOPPED = 130
@@ -65,7 +65,7 @@ class Tandem(User):
             gevent.get_hub().join()
         Tandem.busy = True
         if isinstance(self.environment.runner, WorkerRunner):
-            Member(self.environment.runner, _rows(self.environment)).serve()
+            Worker(self.environment.runner, _rows(self.environment)).serve()
             gevent.sleep(60)  # the master ends this process
         else:
             _run(self.environment)
@@ -82,10 +82,10 @@ def _run(environment: Any) -> None:
             raise Problem("no plan: give --plan FILE or set TANDEM_PLAN")
         plan = phases.load(Path(options.plan))
         if isinstance(runner, MasterRunner):
-            crew: Crew = Workers(plan, runner, runner.worker_count)
+            workers: Workers = Master(plan, runner, runner.worker_count)
         else:
-            crew = Alone(plan, _rows(environment))
-        Generator(plan, crew, sys.stdout).run()
+            workers = SingleProcess(plan, _rows(environment))
+        Generator(plan, workers, sys.stdout).run()
         environment.process_exit_code = 0
     except Problem as problem:
         _fail(environment, str(problem))

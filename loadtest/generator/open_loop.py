@@ -21,7 +21,8 @@ from loadtest.generator.timer import clock, precise_timer
 TICK_S = 0.1
 # Sends in a row before answers get a turn, when the generator is behind its schedule.
 _BURST = 32
-_START_MARGIN_S = 0.05
+# From all being ready to the first request of the lead-in.
+START_MARGIN_S = 0.05
 
 
 class OpenLoop:
@@ -69,7 +70,7 @@ class OpenLoop:
         Returns the share of one core that this process used, from the first request to the last.
         """
         self._client = client
-        self.started = clock() + self._lead_in_s + _START_MARGIN_S if started is None else started
+        self.started = clock() + self._lead_in_s + START_MARGIN_S if started is None else started
         self.started_at = time.time() + self.started - clock()
         recording = self.recording
         recording.begin(self.started)

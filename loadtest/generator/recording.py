@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 PENDING, OK, DROPPED = 0, 1, 2
-_FIRST_KIND = 3
+# Kinds of error are numbered from here on.
+FIRST_KIND = 3
 _MOST_KINDS = 250
 
 # How a client reports an answer: (request, kind of error or None, `timer.clock` at its last byte, body where kept).
@@ -79,7 +80,7 @@ class Recording:
         return code
 
     def _add(self, kind: str) -> int:
-        self._codes[kind] = _FIRST_KIND + len(self._codes)
+        self._codes[kind] = FIRST_KIND + len(self._codes)
         return self._codes[kind]
 
     def kinds(self) -> dict[int, str]:

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from hdrh.histogram import HdrHistogram
 from numpy.typing import NDArray
 
-from loadtest.experiment.phases import ClosedLoopPhase, OpenLoopPhase
-from loadtest.generator.part import Part
-from loadtest.generator.recording import DROPPED
+from loadtest.experiment import records
+from loadtest.experiment.arrival_shape import PLAIN
+from loadtest.experiment.phases import ClosedLoopPhase, OpenLoopPhase, TrialPhase
+from loadtest.experiment.records import (
+    ConnectionsLost,
+    Latency,
+    MedianAndTail,
+    ModelShare,
+    Requests,
+    ServerDied,
+    Slip,
+    SpoiledAttempt,
+    TrialNote,
+    TrialRecord,
+)
+from loadtest.generator.outcomes import Outcomes
+from loadtest.generator.recording import DROPPED, FIRST_KIND
 from serving.target import Target
 
 LOWEST_US, HIGHEST_US, DIGITS = 1, 60_000_000, 3
 _COLUMNS = ["second", "scheduled", "sent", "ok", "errors", "p50_ms", "p99_ms", "max_ms", "slip_p99_ms", "in_flight"]
-# Processes that a rate says all about.
-PLAIN = ("poisson", "constant")
 _NO_ANSWER = ("timeout", "connection", "bad_response")
 _PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p999": 99.9, "max": 100.0}
 
@@ -31,31 +40,31 @@ _PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p999": 99.9
 class Measured:
     """A trial's measured part with what its files are made of; times in seconds since it began."""
 
-    def __init__(self, part: Part, duration_s: float) -> None:
-        self.part, self.duration_s = part, duration_s
-        self.due, self.sent, self.done, self.status = part.due, part.sent, part.done, part.status
-        self.ok, self.went = part.ok, part.went
+    def __init__(self, outcomes: Outcomes, duration_s: float) -> None:
+        self.outcomes, self.duration_s = outcomes, duration_s
+        self.due, self.sent, self.done, self.status = outcomes.due, outcomes.sent, outcomes.done, outcomes.status
+        self.ok, self.went = outcomes.ok, outcomes.went
         self.latency_ms = (self.done - self.due) * 1e3
         self.slip_ms = (self.sent - self.due) * 1e3
         self.second = np.floor(self.due).astype(np.int64)
         counts = Counter(self.status[self.status > DROPPED].tolist())
-        self.errors = {part.kinds[code - DROPPED - 1]: count for code, count in sorted(counts.items())}
+        self.errors = {outcomes.kinds[code - FIRST_KIND]: count for code, count in sorted(counts.items())}
 
     @property
-    def requests(self) -> dict[str, int]:
+    def requests(self) -> Requests:
         """How many were scheduled, sent, completed, ok and dropped."""
         sent = int(self.went.sum())
-        return {
-            "scheduled": len(self.status),
-            "sent": sent,
-            "completed": sent - sum(self.errors.get(kind, 0) for kind in _NO_ANSWER),
-            "ok": int(self.ok.sum()),
-            "dropped": int((self.status == DROPPED).sum()),
-        }
+        return Requests(
+            scheduled=len(self.status),
+            sent=sent,
+            completed=sent - sum(self.errors.get(kind, 0) for kind in _NO_ANSWER),
+            ok=int(self.ok.sum()),
+            dropped=int((self.status == DROPPED).sum()),
+        )
 
     def of_model(self, place: int) -> Measured:
         """The requests for one of several models, by its place in the mix."""
-        return Measured(self.part.of_model(place), self.duration_s)
+        return Measured(self.outcomes.of_model(place), self.duration_s)
 
     def in_flight(self, at: NDArray[np.float64]) -> NDArray[np.int64]:
         """Requests of the measured part in flight at each of these times."""
@@ -72,58 +81,79 @@ def percentiles(values: NDArray[np.float64], *names: str) -> dict[str, float | N
     return dict(zip(names, found.round(3).tolist(), strict=True))
 
 
-def trial_values(
-    phase: OpenLoopPhase | ClosedLoopPhase, target: Target, measured: Measured, extra: dict[str, Any]
-) -> dict[str, Any]:
-    """trial.json's values; `extra`: what the recording does not know (times, workers, notes).
+def trial_record(
+    phase: TrialPhase,
+    target: Target,
+    measured: Measured,
+    started_at: float,
+    *,
+    workers: int = 1,
+    mix: Mapping[str, float] | None = None,
+    spoiled: Sequence[SpoiledAttempt] = (),
+) -> TrialRecord:
+    """trial.json of a phase whose measured part began at `started_at` (Unix time).
 
     A closed loop offers no rate: its `offered_rate` is 0, and `concurrency` says how many requests were in flight.
+    mix: the shares of several models, by name, in the order of the plan's; spoiled: earlier attempts at it.
     """
-    if isinstance(phase, OpenLoopPhase):
-        load = {"offered_rate": phase.rate, "arrival": phase.arrival, "max_in_flight": phase.max_in_flight}
-        if phase.arrival not in PLAIN:
-            load["arrivals"] = asdict(phase.arrivals)
-    else:
-        load = {"offered_rate": 0.0, "arrival": "closed loop", "concurrency": phase.concurrency}
-    requests = measured.requests
-    return {
-        "id": phase.id,
-        "target": target.name,
-        "engine": target.engine,
-        "engine_version": target.engine_version,
-        "protocol": phase.protocol,
-        "scenario": phase.scenario,
-        **load,
-        "repetition": phase.repetition,
-        "seed": phase.seed,
-        "batch": phase.batch,
-        "duration_s": phase.duration_s,
-        "lead_in_s": phase.lead_in_s,
-        "requests": requests,
-        "errors": measured.errors,
-        "latency_ms": percentiles(measured.latency_ms[measured.ok], *_PERCENTILES),
-        "schedule_slip_ms": percentiles(measured.slip_ms[measured.went], "p50", "p99", "max"),
-        "in_flight_max": int(measured.in_flight(np.sort(measured.sent[measured.went])).max())
-        if requests["sent"]
-        else 0,
-        "checked": measured.part.checked,
-        "wrong": measured.part.wrong,
-        "generator_cpu": round(measured.part.busy, 3),
-        "generator_cpus": round(measured.part.cpus, 3),
-        "cpu_stolen": round(measured.part.stolen, 4),
-        "warm_up": phase.warm_up,
-        **extra,
-    }
+    opened = phase if isinstance(phase, OpenLoopPhase) else None
+    outcomes, requests = measured.outcomes, measured.requests
+    return TrialRecord(
+        id=phase.id,
+        target=target.name,
+        engine=target.engine,
+        engine_version=target.engine_version,
+        protocol=phase.protocol,
+        scenario=phase.scenario,
+        offered_rate=opened.rate if opened else 0.0,
+        arrival=opened.arrival if opened else "closed loop",
+        max_in_flight=opened.max_in_flight if opened else None,
+        arrivals=opened.arrivals if opened and opened.arrival not in PLAIN else None,
+        concurrency=phase.concurrency if isinstance(phase, ClosedLoopPhase) else None,
+        repetition=phase.repetition,
+        seed=phase.seed,
+        batch=phase.batch,
+        duration_s=phase.duration_s,
+        lead_in_s=phase.lead_in_s,
+        requests=requests,
+        errors=measured.errors,
+        latency_ms=Latency(**percentiles(measured.latency_ms[measured.ok], *_PERCENTILES)),
+        schedule_slip_ms=Slip(**percentiles(measured.slip_ms[measured.went], "p50", "p99", "max")),
+        in_flight_max=int(measured.in_flight(np.sort(measured.sent[measured.went])).max()) if requests.sent else 0,
+        checked=outcomes.checked,
+        wrong=outcomes.wrong,
+        generator_cpu=round(outcomes.busy, 3),
+        generator_cpus=round(outcomes.cpus, 3),
+        cpu_stolen=round(outcomes.stolen, 4),
+        warm_up=phase.warm_up,
+        started_at=round(started_at, 3),
+        ended_at=round(started_at + phase.duration_s, 3),
+        workers=workers,
+        notes=_notes(measured),
+        spoiled=tuple(spoiled),
+        by_model=by_model(mix, measured) if mix else None,
+    )
 
 
-def by_model(mix: Mapping[str, float], measured: Measured) -> dict[str, Any]:
-    """trial.json's entry for each of several models. `mix`: their shares, by name, in the order of the plan's."""
+def by_model(mix: Mapping[str, float], measured: Measured) -> dict[str, ModelShare]:
+    """What a trial measured of each of several models. `mix`: their shares, by name, in the order of the plan's."""
     found = {}
     for place, (model, share) in enumerate(mix.items()):
         own = measured.of_model(place)
-        latency = percentiles(own.latency_ms[own.ok], "p50", "p99")
-        found[model] = {"share": share, "requests": own.requests, "errors": own.errors, "latency_ms": latency}
+        latency = MedianAndTail(**percentiles(own.latency_ms[own.ok], "p50", "p99"))
+        found[model] = ModelShare(share=share, requests=own.requests, errors=own.errors, latency_ms=latency)
     return found
+
+
+def _notes(measured: Measured) -> tuple[TrialNote, ...]:
+    lost = measured.errors.get("connection", 0)
+    if not lost:
+        return ()
+    failed = ~measured.ok & np.isfinite(measured.done)
+    first = float(np.min(measured.done[failed]))
+    answered_after = bool(np.any(measured.done[measured.ok] > first))
+    kind = ConnectionsLost if answered_after else ServerDied
+    return (kind(after_s=round(max(first, 0.0), 1), lost=lost),)
 
 
 def model_log(folder: Path, model: str) -> Path:
@@ -131,13 +161,13 @@ def model_log(folder: Path, model: str) -> Path:
     return folder / f"latency-{model}.hlog"
 
 
-def write_trial(folder: Path, values: dict[str, Any], measured: Measured) -> None:
+def write_trial(folder: Path, record: TrialRecord, measured: Measured) -> None:
     """Write the three files into an existing folder, and where there are several models, an interval log of each."""
-    (folder / "trial.json").write_text(json.dumps(values, indent=2) + "\n")
-    _write_histograms(folder / "latency.hlog", measured, values["started_at"])
+    (folder / "trial.json").write_text(records.encode(record))
+    _write_histograms(folder / "latency.hlog", measured, record.started_at)
     _write_timeline(folder / "timeline.csv", measured)
-    for place, model in enumerate(values.get("by_model", ())):
-        _write_histograms(model_log(folder, model), measured.of_model(place), values["started_at"])
+    for place, model in enumerate(record.by_model or ()):
+        _write_histograms(model_log(folder, model), measured.of_model(place), record.started_at)
 
 
 def _write_histograms(path: Path, measured: Measured, started_at: float) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loadtest.experiment.phases import WarmUpPhase
+from loadtest.experiment.records import MedianAndTail, WarmUpAttempt, Window
 from loadtest.generator.live import Slice
 from loadtest.generator.steady_state import agreeing
 from models.problem import Problem
@@ -31,7 +29,7 @@ class WarmUp:
         self._began = self._edge = self._last_success = began
         self._due = began + phase.window_s  # when the window that is open closes
         self._pieces: list[Slice] = []
-        self._windows: list[dict[str, float | None]] = []
+        self._windows: list[Window] = []
         self._latency_ms: list[NDArray[np.float64]] = []  # by window
         self._errors: Counter[str] = Counter()
         self._agreed = 0
@@ -54,44 +52,39 @@ class WarmUp:
         succeeded = latency_ms.size
         p50 = round(float(np.median(latency_ms)), 3) if succeeded else None
         rate = round(succeeded / (now - self._edge), 2)
-        self._windows.append({"t": round(now - self._began, 3), "rate": rate, "p50_ms": p50})
+        self._windows.append(Window(t=round(now - self._began, 3), rate=rate, p50_ms=p50))
         self._latency_ms.append(latency_ms)
         self._requests += succeeded
         self._edge = now
         self._last_success = now if succeeded else self._last_success
         if now - self._began >= phase.min_s:
-            self._agreed = agreeing([float(window["rate"] or 0) for window in self._windows], phase.tolerance)
+            self._agreed = agreeing([window.rate for window in self._windows], phase.tolerance)
         hopeless = bool(self._errors) and now - self._last_success > _PATIENCE_S
         # Open load that follows makes up for requests that are missing here.
         enough = phase.settle_s > 0 or self._requests >= phase.min_requests
         self.over = (bool(self._agreed) and enough) or hopeless or now - self._began >= phase.max_s
 
-    def values(self) -> dict[str, Any]:
-        """warm-up.json's values without the target's. Raises `Problem` when nothing but errors came back."""
+    def result(self) -> WarmUpAttempt:
+        """What it found. Raises `Problem` when nothing but errors came back."""
         phase, windows = self._phase, self._windows
         counted = windows[-(self._agreed or 4) :]
-        throughput = math.fsum(float(window["rate"] or 0) for window in counted) / len(counted)
+        throughput = math.fsum(window.rate for window in counted) / len(counted)
         if not throughput:
             seen = ", ".join(f"{count} × {kind}" for kind, count in self._errors.most_common()) or "no answer at all"
             silence = self._edge - self._last_success
             raise Problem(f"warm-up {phase.id}: no successful answer for {silence:.1f} s: {seen}")
         latency_ms = np.concatenate(self._latency_ms[-len(counted) :])
         p50, p99 = np.percentile(latency_ms, (50, 99)).round(3).tolist()
-        return {
-            "id": phase.id,
-            "protocol": phase.protocol,
-            "steady": bool(self._agreed),
-            "reached_cap": not self._agreed,
-            "seconds": round(self._edge - self._began, 3),
-            "concurrency": phase.concurrency,
-            "windows": windows,
-            "throughput": round(throughput, 2),
-            "latency_ms": {"p50": p50, "p99": p99},
-            "requests": self._requests + self._errors.total(),
-            "errors": dict(self._errors),
-        }
-
-
-def write_warm_up(folder: Path, values: dict[str, Any]) -> None:
-    """Write warm-up.json into an existing folder."""
-    (folder / "warm-up.json").write_text(json.dumps(values, indent=2) + "\n")
+        return WarmUpAttempt(
+            id=phase.id,
+            protocol=phase.protocol,
+            steady=bool(self._agreed),
+            reached_cap=not self._agreed,
+            seconds=round(self._edge - self._began, 3),
+            concurrency=phase.concurrency,
+            windows=tuple(windows),
+            throughput=round(throughput, 2),
+            latency_ms=MedianAndTail(p50=p50, p99=p99),
+            requests=self._requests + self._errors.total(),
+            errors=dict(self._errors),
+        )

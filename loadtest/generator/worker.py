@@ -30,15 +30,15 @@ def serve_master(host: str, port: int, processes: int) -> None:
     command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--worker"]
     command += ["--master-host", host, "--master-port", str(port)]
     while True:
-        members: list[subprocess.Popen[bytes]] = []
+        children: list[subprocess.Popen[bytes]] = []
         try:
-            members += [subprocess.Popen(command, cwd=ROOT) for _ in range(processes)]
-            for member in members:
-                member.wait()
+            children += [subprocess.Popen(command, cwd=ROOT) for _ in range(processes)]
+            for child in children:
+                child.wait()
         finally:
-            for member in members:
-                member.terminate()
-                member.wait()
+            for child in children:
+                child.terminate()
+                child.wait()
         time.sleep(1)  # Locust ends where it finds no master for a while, and after each of a master's runs
 
 

@@ -116,7 +116,7 @@ def test_the_load_generators_image_has_nothing_of_torch_or_tensorflow():
             ],
         ),
         ("embedded-tfserving", ["serving.runtimes.containers.health", "serving.engines.embedded_tfserving.main"]),
-        ("loadtest", ["locust", "loadtest.generator.phase_runner", "loadtest.generator.crew"]),
+        ("loadtest", ["locust", "loadtest.generator.phase_runner", "loadtest.generator.workers"]),
     ],
 )
 def test_every_package_that_an_image_imports_is_installed_in_it(name, modules):

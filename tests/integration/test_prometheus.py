@@ -12,6 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
 
 from loadtest.experiment import observation
+from loadtest.experiment.records import MedianAndTail, Requests, TrialRecord
 from models.problem import Problem
 from monitoring import prometheus_api
 from serving import ports
@@ -87,18 +88,18 @@ def test_what_a_server_counts_becomes_figures_of_the_trial(prometheus, page):
                 queue.observe(3.0)
             images.observe(4)
         time.sleep(0.01)
-    trial = {"engine": "torchserve", "started_at": started, "ended_at": time.time()}
+    trial = measured("torchserve", started, time.time())
     time.sleep(observation.SETTLE_S)
     figures = observation.server_figures(prometheus, trial)
     assert idle._sum.get() == 0
-    assert figures["throughput"] == pytest.approx(200, rel=0.15)
+    assert figures.throughput == pytest.approx(200, rel=0.15)
     # waits of 3 ms, rounded down, lie between 3 and 6 ms, as TorchServe's buckets have it; 1 to 2 ms in the handler
-    assert 4.0 <= figures["latency_ms"]["p50"] <= 8.0
-    assert figures["latency_ms_mean"] == pytest.approx(3.5 + 1.5, abs=0.1)
-    assert figures["compute_ms_mean"] == pytest.approx(1, abs=0.1)
-    assert figures["batch_size_mean"] == pytest.approx(4)
-    assert figures["queue_ms_mean"] == pytest.approx(3.5)
-    assert figures["source"].startswith("prometheus 2.")
+    assert 4.0 <= (figures.latency_ms.p50 or 0) <= 8.0
+    assert figures.latency_ms_mean == pytest.approx(3.5 + 1.5, abs=0.1)
+    assert figures.compute_ms_mean == pytest.approx(1, abs=0.1)
+    assert figures.batch_size_mean == pytest.approx(4)
+    assert figures.queue_ms_mean == pytest.approx(3.5)
+    assert figures.source.startswith("prometheus 2.")
 
     header, *rows = csv.reader(observation.server_timeline(prometheus, trial).splitlines())
     assert header == ["t", "rate", "p50_ms", "p99_ms", "batch_size", "cpu_cores", "memory_bytes"]
@@ -110,6 +111,19 @@ def test_what_a_server_counts_becomes_figures_of_the_trial(prometheus, page):
     assert batch == pytest.approx(4)
     assert 0.1 < cpu < 2
     assert memory > 10e6
+
+
+def measured(engine: str, started_at: float, ended_at: float) -> TrialRecord:
+    return TrialRecord(
+        target=engine,
+        engine=engine,
+        protocol="rest",
+        offered_rate=0.0,
+        duration_s=ended_at - started_at,
+        requests=Requests(),
+        started_at=started_at,
+        ended_at=ended_at,
+    )
 
 
 def test_the_whole_tree_of_a_server_counts():
@@ -132,11 +146,11 @@ def test_the_whole_tree_of_a_server_counts():
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_every_query_parses_and_says_nothing_where_nothing_was_scraped(prometheus, engine):
-    figures = observation.server_figures(prometheus, {"engine": engine, "started_at": 0.0, "ended_at": 6.0})
-    assert figures["throughput"] is None
-    assert figures["latency_ms"] == {"p50": None, "p99": None}
-    assert figures["latency_meaning"]
-    timeline = observation.server_timeline(prometheus, {"engine": engine, "started_at": 0.0, "ended_at": 2.0})
+    figures = observation.server_figures(prometheus, measured(engine, 0.0, 6.0))
+    assert figures.throughput is None
+    assert figures.latency_ms == MedianAndTail()
+    assert figures.latency_meaning
+    timeline = observation.server_timeline(prometheus, measured(engine, 0.0, 2.0))
     assert timeline.splitlines()[1:] == ["1,,,,,,", "2,,,,,,"]
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from loadtest.experiment import file as experiment
-from loadtest.experiment.file import Generator
 from loadtest.experiment.generator_process import run_phases
-from loadtest.experiment.phases import Traffic
+from loadtest.experiment.load_job import LoadJob
+from loadtest.experiment.phases import OpenLoopPhase, Traffic
 from loadtest.experiment.progress import RunProgress
 from loadtest.experiment.run import run as run_experiment
 from loadtest.experiment.run_folder import RunFolder
@@ -96,9 +96,9 @@ def run(both, tmp_path_factory) -> tuple[Path, dict[str, str]]:
 @pytest.mark.timeout(280)
 def test_both_servers_answer_for_both_models_each_its_share(run):
     folder, pages = run
-    summary = json.loads((folder / "summary.json").read_text())
-    assert len(summary["measurements"]) == 4
-    for item in summary["measurements"]:
+    figures = json.loads((folder / "summary.json").read_text())
+    assert len(figures["measurements"]) == 4
+    for item in figures["measurements"]:
         # Where others take the CPU from the generator, that is no fault of the servers'.
         assert not [why for why in item["why_not_valid"] if why["reason"]["type"] != "sent-late"]
         assert not item["errors"]
@@ -111,7 +111,7 @@ def test_both_servers_answer_for_both_models_each_its_share(run):
     for protocol in ("grpc", "rest"):
         asked = [
             [part["requests"]["scheduled"] for part in item["by_model"].values()]
-            for item in summary["measurements"]
+            for item in figures["measurements"]
             if item["protocol"] == protocol
         ]
         assert asked[0] == asked[1]  # both targets are asked for the same
@@ -124,17 +124,17 @@ def test_both_servers_answer_for_both_models_each_its_share(run):
 
 
 def test_each_model_is_named_and_proven(run):
-    summary = json.loads((run[0] / "summary.json").read_text())
-    assert summary["experiment"]["models"] == {"convnet": 0.7, "lenet": 0.3}
-    assert summary["experiment"]["model"] is None
-    for target in summary["targets"]:
+    figures = json.loads((run[0] / "summary.json").read_text())
+    assert figures["experiment"]["models"] == {"convnet": 0.7, "lenet": 0.3}
+    assert figures["experiment"]["model"] is None
+    for target in figures["targets"]:
         assert target["models"] == [
             {"name": "convnet", "version": 1, "share": 0.7},
             {"name": "lenet", "version": 1, "share": 0.3},
         ]
-    assert summary["parity"]["proven"], summary["parity"]["why_not_proven"]
+    assert figures["parity"]["proven"], figures["parity"]["why_not_proven"]
     for model in ("convnet", "lenet"):
-        evidence = summary["parity"]["by_model"][model]
+        evidence = figures["parity"]["by_model"][model]
         assert set(evidence["exports"]) == {"pytorch", "torchscript", "onnx", "savedmodel"}
         for stack in ("pytorch", "tensorflow"):
             for protocol in ("grpc", "rest"):
@@ -157,27 +157,27 @@ def test_the_report_shows_each_model(run, browser):
 
 def test_an_answer_of_the_wrong_model_is_an_error(both, tmp_path):
     convnet, lenet = both
-    trial = {"kind": "open-loop", "id": "trial", "folder": str(tmp_path / "trial"), "protocol": "rest", "seed": 1}
-    trial |= {"rate": 100, "duration_s": 1.0, "lead_in_s": 0.2, "timeout_s": 5.0, "check_share": 1.0}
+    trial = OpenLoopPhase(
+        id="trial",
+        folder=tmp_path / "trial",
+        protocol="rest",
+        seed=1,
+        rate=100,
+        duration_s=1.0,
+        lead_in_s=0.2,
+        timeout_s=5.0,
+        check_share=1.0,
+    )
     with launch.start("tensorflow", convnet, ServingProfile(), tmp_path / "server", beside=[lenet]) as running:
         target = running.target
-        asked = [
+        asked = (
             Traffic(target, convnet.reference, 0.5),
             # lenet's answers are expected, and convnet is asked.
             Traffic(replace(target.asked_for(lenet), model="convnet"), lenet.reference, 0.5),
-        ]
-        run_phases(
-            target,
-            convnet.reference,
-            [trial],
-            mix=asked,
-            folder=tmp_path / "generator",
-            generator=Generator(),
-            exporter_port=0,
-            cores=(),
-            on_event=lambda _: None,
-            check=running.check,
         )
+        folder = tmp_path / "generator"
+        job = LoadJob(target=target, reference=convnet.reference, phases=(trial,), mix=asked, folder=folder)
+        run_phases(job, on_event=lambda _: None, check=running.check)
     values = json.loads((tmp_path / "trial" / "trial.json").read_text())
     assert values["checked"] == values["requests"]["sent"] > 60
     assert 0.35 < values["wrong"] / values["checked"] < 0.65

@@ -9,16 +9,18 @@ import tarfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from loadtest.experiment.file import Generator
-from loadtest.generator.agent import RUN
+import msgspec
+
+from loadtest.experiment import events, phases
+from loadtest.experiment.events import Event, PhaseEnded
+from loadtest.experiment.load_job import LoadJob
 from models.bundle import sha256
 from models.problem import Problem
-from serving.target import Target
 
 PATIENCE_S = 300.0  # without any answer
 POLL_S = 0.5
@@ -40,40 +42,22 @@ class AgentClient:
         known: dict[str, str] = json.loads(self._ask("GET", "/jobs")[0])
         return {job: state for job, state in known.items() if job.startswith(f"{self._run.name}.")}
 
-    def run_phases(
-        self,
-        target: Target,
-        reference: Path,
-        phases: Sequence[dict[str, Any]],
-        *,
-        folder: Path,
-        generator: Generator,
-        on_event: Callable[[dict[str, Any]], None],
-        check: Callable[[], None],
-    ) -> None:
+    def run_phases(self, job: LoadJob, *, on_event: Callable[[Event], None], check: Callable[[], None]) -> None:
         """Like `generator_process.run_phases`, there. A phase's results are here before its end is reported.
 
         Interrupted, it leaves the job running: `collect` brings it home later. Raises `Problem`.
         """
-        digest = sha256(reference)
-        job = f"{self._run.name}.{folder.name}"
-        values = {
-            "target": target.to_dict(),
-            "reference": digest,
-            "phases": self._portable(list(phases)),
-            "generator": asdict(generator),
-            "folder": folder.relative_to(self._run).as_posix(),
-        }
-        body = json.dumps(values).encode()
+        digest = sha256(job.reference)
+        name = f"{self._run.name}.{job.folder.name}"
+        # Elsewhere a file goes by its content, and folders lie in another machine's copy of the run's.
+        body = phases.encode(msgspec.structs.replace(job.moved(self._run, Path()), reference=Path(digest)))
         try:
-            self._ask("PUT", f"/jobs/{job}", body)
-        except Problem as problem:
-            if "PUT it first" not in str(problem):
-                raise
-            self._ask("PUT", f"/references/{digest}", reference.read_bytes())
-            self._ask("PUT", f"/jobs/{job}", body)
-        self._follow(job, on_event, check)
-        self._finish(job)
+            self._ask("PUT", f"/jobs/{name}", body)
+        except _ReferenceMissing:
+            self._ask("PUT", f"/references/{digest}", job.reference.read_bytes())
+            self._ask("PUT", f"/jobs/{name}", body)
+        self._follow(name, on_event, check)
+        self._finish(name)
 
     def collect(self, say: Callable[[str], None]) -> int:
         """Bring home every job of this run, waiting for one that still runs; returns how many. Raises `Problem`."""
@@ -87,14 +71,14 @@ class AgentClient:
             say(f"{job}: collected ({state.splitlines()[0]})")
         return len(found)
 
-    def _follow(self, job: str, on_event: Callable[[dict[str, Any]], None], check: Callable[[], None]) -> None:
+    def _follow(self, job: str, on_event: Callable[[Event], None], check: Callable[[], None]) -> None:
         position = 0
         while True:
             text, headers = self._ask("GET", f"/jobs/{job}/events?from={position}")
             position += len(text)
             for line in text.splitlines():
-                event = json.loads(line)
-                if event.get("event") == "phase-ended":
+                event = events.decode(line)
+                if isinstance(event, PhaseEnded):
                     self._fetch(job)
                 on_event(event)
             state = str(json.loads(headers["X-State"]))
@@ -116,16 +100,6 @@ class AgentClient:
         with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as tar:
             tar.extractall(self._run, filter="data")
 
-    def _portable(self, value: Any) -> Any:
-        """Phases with their paths in the run's folder marked, for another machine."""
-        if isinstance(value, dict):
-            return {key: self._portable(one) for key, one in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [self._portable(one) for one in value]
-        if isinstance(value, str) and value.startswith(f"{self._run}/"):
-            return RUN + value.removeprefix(f"{self._run}/")
-        return value
-
     def _ask(self, method: str, path: str, body: bytes | None = None) -> tuple[bytes, Any]:
         """One request, tried again while the connection is away; every request may safely come twice."""
         deadline = time.monotonic() + self._patience_s
@@ -136,7 +110,8 @@ class AgentClient:
                     return answer.read(), answer.headers
             except urllib.error.HTTPError as error:
                 said = error.read().decode("utf-8", "replace")
-                raise Problem(f"the load generator refuses {method} {path}: {_error(said)}") from None
+                kind = _ReferenceMissing if error.code == HTTPStatus.FAILED_DEPENDENCY else Problem
+                raise kind(f"the load generator refuses {method} {path}: {_error(said)}") from None
             except (OSError, http.client.HTTPException) as error:
                 if time.monotonic() > deadline:
                     raise Problem(
@@ -144,6 +119,10 @@ class AgentClient:
                         f"make compare RUNTIME=kubernetes goes on from there"
                     ) from None
                 time.sleep(POLL_S)
+
+
+class _ReferenceMissing(Problem):
+    """The agent does not have the job's reference yet."""
 
 
 def _error(text: str) -> str:

@@ -183,10 +183,8 @@ class _InUse:
         )
         note = values_of(restarted)
         self._run.write("gaps.json", [*self._run.read("gaps.json", []), note])
-        known = self._run.read("environment.json")
-        if known:
-            known["warnings"].append(note)
-            self._run.write("environment.json", known)
+        if self._run.read("environment.json"):
+            self._run.note(restarted)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from loadtest.experiment.phases import OpenLoopPhase, Plan
 from loadtest.experiment.verb import Verb
-from models import whole_file
 from models.bundle import Bundle
 from models.problem import Problem
 from serving import serve
@@ -44,28 +44,21 @@ def start(bundle: Bundle, choice: Choice, artifacts: Path, which: str, rate: flo
         rest=f"{container.image}:{container.ports.rest}",
     )
     phases = [
-        {
-            "kind": "open-loop",
-            "id": f"{which}-{protocol}",
-            "folder": f"{layout.SCRATCH}/{protocol}",
-            "protocol": protocol,
-            "seed": 0,
-            "rate": rate,
-            "duration_s": seconds,
-        }
+        OpenLoopPhase(
+            id=f"{which}-{protocol}",
+            folder=Path(layout.SCRATCH) / protocol,
+            protocol=protocol,
+            seed=0,
+            rate=rate,
+            duration_s=seconds,
+        )
         for protocol in ("grpc", "rest")
     ]
     folder = stack.config / SERVICE
     folder.mkdir(parents=True, exist_ok=True)
-    plan = {
-        "target": target.to_dict(),
-        "reference": f"{layout.MANIFEST.parent}/{bundle.reference.name}",
-        "payloads": 256,
-        "exporter_port": EXPORTER_PORT,
-        "cores": [],
-        "phases": phases,
-    }
-    whole_file.write_json(folder / "plan.json", plan)
+    reference = layout.MANIFEST.parent / bundle.reference.name
+    plan = Plan(target=target, reference=reference, phases=tuple(phases), exporter_port=EXPORTER_PORT)
+    plan.write(folder / "plan.json")
     stack.compose.run("up", "-d", "--no-deps", "--force-recreate", SERVICE, doing="docker compose up")
     stack.wait_until_healthy([SERVICE])
     return f"http://localhost:{stack.ports[PORT]}"

@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from loadtest.experiment.file import Experiment, Generator
+import msgspec
+
+from loadtest.experiment.events import Event
+from loadtest.experiment.file import Experiment
+from loadtest.experiment.load_job import LoadJob
 from loadtest.experiment.observation import Prometheus
-from loadtest.experiment.phases import Traffic
-from loadtest.experiment.records import DifferentNodes, values_of
+from loadtest.experiment.records import DifferentNodes
 from loadtest.experiment.run_folder import RunFolder
 from loadtest.experiment.runtimes.agent_client import AgentClient
 from loadtest.experiment.runtimes.parity_gate import ParityGate
@@ -228,10 +231,9 @@ class KubernetesTargets:
         known = self._folder.read("environment.json")
         known["nodes"] = {**known.get("nodes", {}), target.name: found}
         kinds = {(one["instance_type"], one["gpu"]) for one in known["nodes"].values()}
-        note = values_of(DifferentNodes())
-        if len(kinds) > 1 and note not in known["warnings"]:
-            known["warnings"].append(note)
         self._folder.write("environment.json", known)
+        if len(kinds) > 1:
+            self._folder.note(DifferentNodes())
 
 
 class _Away(Problem):
@@ -256,35 +258,20 @@ class InCluster:
         self._resources.close()
 
     def environment(self, cores: tuple[int, ...]) -> dict[str, Any]:
-        """The generator's pod; see `Place`."""
+        """The generator's pod; see `LoadOrigin`."""
         return {**self.agent.environment(), "cluster": self._cluster.context}
 
     def prometheus(self, folder: Path, cores: tuple[int, ...]) -> Prometheus | None:
-        """The cluster's own, where there is one; see `Place`."""
+        """The cluster's own, where there is one; see `LoadOrigin`."""
         if self._cluster.find("service", "prometheus") is None:
             return None
         forward = self._resources.enter_context(PortForward(self._cluster, "service/prometheus", (PROMETHEUS_PORT,)))
         return ClusterPrometheus(f"http://{forward.address(PROMETHEUS_PORT)}")
 
-    def run_phases(
-        self,
-        target: Target,
-        reference: Path,
-        phases: Sequence[dict[str, Any]],
-        *,
-        mix: Sequence[Traffic] = (),
-        folder: Path,
-        generator: Generator,
-        exporter_port: int,
-        cores: tuple[int, ...],
-        on_event: Callable[[dict[str, Any]], None],
-        check: Callable[[], None],
-    ) -> None:
-        """By the agent and as many Locust workers as the cluster has; see `Place`. Of one model: images hold one."""
-        assert not mix
+    def run_phases(self, job: LoadJob, *, on_event: Callable[[Event], None], check: Callable[[], None]) -> None:
+        """By the agent and as many Locust workers as the cluster has. Of one model: images hold one."""
+        assert not job.mix
         workers = self._cluster.find("deployment", "locust-worker")
         there = workers["spec"].get("replicas", 1) if workers else 0
-        generator = replace(generator, remote_workers=there, processes=1)
-        self.agent.run_phases(
-            target, reference, phases, folder=folder, generator=generator, on_event=on_event, check=check
-        )
+        generator = replace(job.generator, remote_workers=there, processes=1)
+        self.agent.run_phases(msgspec.structs.replace(job, generator=generator), on_event=on_event, check=check)

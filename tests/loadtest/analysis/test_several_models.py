@@ -7,6 +7,7 @@ import shutil
 import tomllib
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import tomlkit
@@ -14,8 +15,9 @@ import tomlkit
 from loadtest import report
 from loadtest.analysis import saved_run, summary, two_runs
 from loadtest.analysis.records import ModelShare, NotCompared
+from loadtest.experiment import records
 from loadtest.experiment.records import Requests
-from loadtest.generator.part import Part
+from loadtest.generator.outcomes import Outcomes
 from loadtest.generator.trial_files import Measured, by_model, write_trial
 from loadtest.report import conditions, samples
 from tests.loadtest.runs.build import EMBEDDED, TORCHSERVE, write_run
@@ -36,8 +38,8 @@ def several(folder: Path, latencies_ms: dict[int, list[np.ndarray]]) -> Path:
     wire = json.loads((folder / "wire-parity.json").read_text())
     (folder / "wire-parity.json").write_text(json.dumps({"models": dict.fromkeys(MIX, wire)}))
     for path in folder.glob("trials/*/trial.json"):
-        record = json.loads(path.read_text())
-        own = latencies_ms[record["repetition"]]
+        record = records.read_trial(path)
+        own = latencies_ms[record.repetition]
         models = np.repeat(np.arange(len(own), dtype=np.uint8), [len(one) for one in own])
         latency = np.concatenate(own)
         due = np.linspace(0, SECONDS, len(latency), endpoint=False)
@@ -45,10 +47,10 @@ def several(folder: Path, latencies_ms: dict[int, list[np.ndarray]]) -> Path:
         models, latency = models[order], latency[order]
         status = np.ones(len(latency), np.uint8)
         status[np.flatnonzero(models == 1)[:2]] = 3
-        part = Part(due, due, due + latency / 1e3, status, ("timeout",), models=models)
-        measured = Measured(part, float(SECONDS))
-        values = {**record, "requests": measured.requests, "errors": measured.errors}
-        write_trial(path.parent, {**values, "by_model": by_model(MIX, measured)}, measured)
+        outcomes = Outcomes(due, due, due + latency / 1e3, status, ("timeout",), models=models)
+        measured = Measured(outcomes, float(SECONDS))
+        found = {"requests": measured.requests, "errors": measured.errors, "by_model": by_model(MIX, measured)}
+        write_trial(path.parent, msgspec.structs.replace(record, **found), measured)
     return folder
 
 

@@ -16,16 +16,37 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from loadtest.analysis import summary
 from loadtest.analysis.records import Metric, SentLate, UnsteadyWarmUp, WhyInvalid, WrongAnswers
+from loadtest.experiment.phases import OpenLoopPhase, Phase, WarmUpPhase
 from tests.loadtest.generator.small_servers import generator, small_server, write_plan
 from tests.loadtest.runs.build import write_run
 
 RATE = 100.0
-WARM_UP = {"kind": "warm-up", "protocol": "rest", "window_s": 0.2, "min_s": 0.4, "max_s": 3.0, "concurrency": 4}
-TRIAL = {"kind": "open-loop", "protocol": "rest", "rate": RATE, "duration_s": 3.0, "lead_in_s": 0.2, "check_share": 0.5}
+WARM_UP = WarmUpPhase(
+    id="w",
+    folder=Path(),
+    protocol="rest",
+    seed=1,
+    concurrency=4,
+    window_s=0.2,
+    min_s=0.4,
+    max_s=3.0,
+    tolerance=0.5,
+)
+TRIAL = OpenLoopPhase(
+    id="t",
+    folder=Path(),
+    protocol="rest",
+    seed=1,
+    rate=RATE,
+    duration_s=3.0,
+    lead_in_s=0.2,
+    check_share=0.5,
+)
 
 # Called with the generator's process while its first trial runs.
 Disturb = Callable[["subprocess.Popen[str]"], None]
@@ -36,12 +57,14 @@ def measure(run: Path, stack: str, mode: str, disturb: Disturb | None = None, **
     work = run / "generator" / stack
     work.mkdir(parents=True)
     with small_server("rest", mode) as (where, _):
-        warm = {**WARM_UP, "tolerance": 0.5, **warm_up, "id": f"{stack}-rest", "folder": str(run / "warm-ups" / stack)}
-        phases = [warm]
-        for repetition in (1, 2):
-            name = f"{stack}-{repetition}"
-            trial = {**TRIAL, "id": name, "folder": str(run / "trials" / name), "seed": repetition}
-            phases.append({**trial, "repetition": repetition, "warm_up": stack})
+        warm = msgspec.structs.replace(WARM_UP, id=f"{stack}-rest", folder=run / "warm-ups" / stack, **warm_up)
+        phases: list[Phase] = [warm]
+        for number in (1, 2):
+            name = f"{stack}-{number}"
+            place = run / "trials" / name
+            phases.append(
+                msgspec.structs.replace(TRIAL, id=name, folder=place, seed=number, repetition=number, warm_up=stack)
+            )
         with generator(write_plan(work, replace(where, name=stack), phases)) as process:
             assert process.stdout is not None
             for line in process.stdout:

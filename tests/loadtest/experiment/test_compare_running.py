@@ -56,6 +56,7 @@ def test_servers_that_cannot_be_compared_are_refused_in_one_line(targets, overri
             bundle_folder=None,
             artifacts=tmp_path / "artifacts",
             results=tmp_path / "results",
+            words=str,
         )
     assert str(caught.value).startswith(f"{file}: {message}")
     assert "\n" not in str(caught.value)
@@ -100,7 +101,13 @@ def test_running_servers_are_asked_for_the_models_that_the_experiment_names(
         json.dumps([replace(one, model=model).to_dict() for one in (PYTORCH, TENSORFLOW) for model in models])
     )
     load_running(
-        "default", overrides, targets_file=file, bundle_folder=None, artifacts=held, results=tmp_path / "results"
+        "default",
+        overrides,
+        targets_file=file,
+        bundle_folder=None,
+        artifacts=held,
+        results=tmp_path / "results",
+        words=str,
     )
     assert found["mix"] == mix
     assert [bundle.model for bundle in found["bundles"]] == list(mix)

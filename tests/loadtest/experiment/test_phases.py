@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from loadtest.experiment import phases
-from loadtest.experiment.phases import OpenLoopPhase, WarmUpPhase
+from loadtest.experiment.arrival_shape import Shape
+from loadtest.experiment.load_job import LoadJob
+from loadtest.experiment.phases import ClosedLoopPhase, OpenLoopPhase, Plan, SearchPhase, Traffic, WarmUpPhase
+from loadtest.experiment.settings import Generator
 from models.problem import Problem
 from tests.loadtest.generator.small_servers import target
 
+WHERE = target("127.0.0.1:1")
 WARM_UP = {"kind": "warm-up", "id": "w", "folder": "r/w", "protocol": "grpc", "seed": 3}
 TRIAL = {"kind": "open-loop", "id": "t", "folder": "r/t", "protocol": "rest", "seed": 4, "rate": 10, "duration_s": 2}
 
 
-def write(folder, *listed, **values):
+def write(folder: Path, *listed: dict[str, Any], **values: Any) -> Path:
     path = folder / "plan.json"
-    plan = {"target": target("127.0.0.1:1").to_dict(), "reference": "reference.npz", "phases": listed, **values}
+    plan = {"target": WHERE.to_dict(), "reference": "reference.npz", "phases": listed, **values}
     path.write_text(json.dumps(plan))
     return path
 
@@ -28,19 +34,70 @@ def test_a_plan_is_read_with_its_defaults(tmp_path):
     assert isinstance(warm_up, WarmUpPhase)
     assert isinstance(trial, OpenLoopPhase)
     assert (warm_up.concurrency, trial.max_in_flight, trial.arrival) == (32, 7, "poisson")
-    assert (plan.cores, plan.exporter_port, plan.payloads) == ([1], 9646, 256)
-    assert plan.target == target("127.0.0.1:1")
+    assert (plan.cores, plan.exporter_port, plan.payloads) == ((1,), 9646, 256)
+    assert plan.target == WHERE
+    assert plan.traffic == (Traffic(WHERE, Path("reference.npz")),)
+
+
+OPENED = OpenLoopPhase(
+    id="t", folder=Path("run/trials/t"), protocol="rest", seed=1, rate=5.0, duration_s=1.0, arrivals=Shape(steps=2)
+)
+EVERY = (
+    WarmUpPhase(id="w", folder=Path("run/w"), protocol="grpc", seed=1, settle_s=3.0),
+    OPENED,
+    ClosedLoopPhase(
+        id="c", folder=Path("run/c"), protocol="grpc", seed=1, scenario="offline", duration_s=1.0, concurrency=2
+    ),
+    SearchPhase(
+        id="s",
+        folder=Path("run/searches/s"),
+        trials=Path("run/trials"),
+        trial=OPENED,
+        p99_ms=50.0,
+        error_ratio=0.0,
+        growth=1.4,
+        precision=0.05,
+        repeats=2,
+        budget_s=26.0,
+        before=((5.0, True), (7.0, False)),
+    ),
+)
+
+
+def test_every_phase_is_read_as_it_was_written(tmp_path):
+    mix = (Traffic(WHERE, Path("a.npz"), 0.7), Traffic(WHERE, Path("b.npz"), 0.3))
+    plan = Plan(target=WHERE, reference=Path("a.npz"), phases=EVERY, mix=mix, payloads=3, cores=(1, 2))
+    plan.write(tmp_path / "plan.json")
+    assert phases.load(tmp_path / "plan.json") == plan
+
+
+def test_a_job_moves_to_another_machine_and_back():
+    job = LoadJob(
+        target=WHERE, reference=Path("a.npz"), phases=EVERY, folder=Path("run/generator/g"), generator=Generator()
+    )
+    there = phases.decode(phases.encode(job.moved(Path("run"), Path())), LoadJob).moved(Path(), Path("/there"))
+    assert there.folder == Path("/there/generator/g")
+    search = there.phases[3]
+    assert isinstance(search, SearchPhase)
+    assert (search.folder, search.trials) == (Path("/there/searches/s"), Path("/there/trials"))
+    assert search.trial.folder == Path("/there/trials/t")
+    assert there.moved(Path("/there"), Path("run")) == job
+    with pytest.raises(ValueError, match="elsewhere"):
+        job.moved(Path("elsewhere"), Path())
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "soak"}, r"phases\[1\]\.kind = 'soak'"),
-        ({"rates": 10}, r"phases\[1\]\.rates: unknown key"),
-        ({"rate": 0}, r"phases\[1\]\.rate = 0: use a number above 0"),
-        ({"timeout_s": "10"}, r"phases\[1\]\.timeout_s = '10'"),
-        ({"protocol": "soap"}, r"phases\[1\]\.protocol = 'soap'.*grpc, rest, rest-binary"),
-        ({"arrival": "uniform"}, r"phases\[1\]\.arrival = 'uniform'.*poisson"),
+        ({"kind": "soak"}, r"Invalid value 'soak' - at `\$\.phases\[1\]\.kind`"),
+        ({"rates": 10}, r"Object contains unknown field `rates` - at `\$\.phases\[1\]`"),
+        ({"rate": 0}, r"Expected `float` > 0\.0 - at `\$\.phases\[1\]\.rate`"),
+        ({"max_in_flight": 0}, r"Expected `int` >= 1 - at `\$\.phases\[1\]\.max_in_flight`"),
+        ({"timeout_s": "10"}, r"Expected `float`, got `str` - at `\$\.phases\[1\]\.timeout_s`"),
+        ({"folder": 1}, r"Expected a path, got 1 - at `\$\.phases\[1\]\.folder`"),
+        ({"protocol": "soap"}, r"protocol = 'soap'.*grpc, rest, rest-binary - at `\$\.phases\[1\]`"),
+        ({"arrival": "uniform"}, r"arrival = 'uniform'.*poisson.* - at `\$\.phases\[1\]`"),
+        ({"arrivals": {"steps": 0}}, r"arrivals\.steps = 0: use steps from 1"),
     ],
 )
 def test_a_wrong_value_is_named(tmp_path, change, message):
@@ -49,10 +106,10 @@ def test_a_wrong_value_is_named(tmp_path, change, message):
 
 
 def test_a_missing_key_is_named(tmp_path):
-    with pytest.raises(Problem, match=r"phases\[0\]\.rate: missing"):
+    with pytest.raises(Problem, match=r"missing required field `rate` - at `\$\.phases\[0\]`"):
         phases.load(write(tmp_path, {key: value for key, value in TRIAL.items() if key != "rate"}))
     (tmp_path / "empty.json").write_text("{}")
-    with pytest.raises(Problem, match="key 'target' is missing"):
+    with pytest.raises(Problem, match=r"empty\.json: .*missing required field `target`"):
         phases.load(tmp_path / "empty.json")
 
 
@@ -62,3 +119,14 @@ def test_a_file_that_is_no_plan_is_named(tmp_path):
     (tmp_path / "text.json").write_text("rate = 10")
     with pytest.raises(Problem, match=r"text\.json: not a plan"):
         phases.load(tmp_path / "text.json")
+
+
+def test_how_long_a_phase_takes():
+    warm_up, opened, closed, search = EVERY
+    assert warm_up.expected_s == 2.0 + 3.0
+    assert opened.expected_s == 2.0
+    assert opened.longest_s == 2.0 + 10.0 + 30.0
+    assert closed.longest_s == 2.0 + 10.0 + 30.0
+    assert search.expected_s == 7 * 2.0 + 3.0  # seven trials and a closing one, within its budget
+    assert search.longest_s == 26.0 + opened.longest_s
+    assert warm_up.longest_s == (20.0 + 30) + 2 * 3.0 + 30

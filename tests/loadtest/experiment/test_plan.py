@@ -2,15 +2,16 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from loadtest.experiment import phase_plan, phases, plan
 from loadtest.experiment.file import Experiment
+from loadtest.experiment.phases import ClosedLoopPhase, OpenLoopPhase, Phase, Plan, SearchPhase
 from loadtest.experiment.plan import Trial
 from loadtest.experiment.scenarios import SCENARIOS, Capacity, Spike
 from loadtest.experiment.target_specs import TargetSpec
+from tests.loadtest.generator.small_servers import target
 
 FIXED = Experiment(scenarios=("ladder",)).with_rates({"grpc": (100.0, 200.0, 300.0), "rest": (50.0, 75.0)})
 
@@ -126,35 +127,36 @@ def searches(resolved: Experiment) -> list[Trial]:
     return [trial for block in plan.blocks(resolved) for trial in block.trials if trial.scenario == "capacity"]
 
 
-def phase(scenario: str, repetition: int = 1) -> dict[str, Any]:
+def phase(scenario: str, repetition: int = 1) -> Phase:
     trial = Trial("pytorch", "grpc", 200.0, repetition, 7, scenario)
     return phase_plan.trial(plan.resolve(ALL, PROBED), trial, Path("trials"), Path("searches"), "w")
 
 
 def test_a_spike_is_three_times_the_rate_between_quiet_times():
-    values = phase("spike")
-    assert (values["rate"], values["arrival"], values["duration_s"]) == (200.0, "spike", 25.0)
-    assert {key: values["arrivals"][key] for key in ("spike_factor", "spike_start_s", "spike_s")} == {
-        "spike_factor": 3.0,
-        "spike_start_s": 5.0,
-        "spike_s": 5.0,
-    }
+    opened = phase("spike")
+    assert isinstance(opened, OpenLoopPhase)
+    assert (opened.rate, opened.arrival, opened.duration_s) == (200.0, "spike", 25.0)
+    shape = opened.arrivals
+    assert (shape.spike_factor, shape.spike_start_s, shape.spike_s) == (3.0, 5.0, 5.0)
 
 
 def test_single_stream_has_one_request_in_flight_and_offline_keeps_batches_full():
-    assert phase("single-stream")["concurrency"] == 1
-    assert phase("offline")["concurrency"] == 4 * ALL.profile.max_batch_size
+    single, offline = phase("single-stream"), phase("offline")
+    assert isinstance(single, ClosedLoopPhase)
+    assert isinstance(offline, ClosedLoopPhase)
+    assert (single.concurrency, offline.concurrency) == (1, 4 * ALL.profile.max_batch_size)
 
 
 def test_only_the_last_repetition_of_a_search_repeats_the_boundaries():
-    assert [phase("capacity", repetition)["repeats"] for repetition in (1, 2)] == [1, 2]
+    found = [phase("capacity", repetition) for repetition in (1, 2)]
+    assert [one.repeats for one in found if isinstance(one, SearchPhase)] == [1, 2]
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_the_generator_understands_every_phase(scenario, tmp_path):
-    values = phase(scenario)
-    built = phases.build(values, "phase")
+    built = phase(scenario)
+    written = Plan(target=target("127.0.0.1:1"), reference=Path("reference.npz"), phases=(built,))
+    written.write(tmp_path / "plan.json")
+    assert phases.load(tmp_path / "plan.json") == written
     assert built.protocol == "grpc"
-    if scenario != "capacity":
-        assert phases.build(phases.to_values(built), "phase") == built
-    assert 0 < phase_plan.expected_s(values) < phase_plan.longest_s(values)
+    assert 0 < built.expected_s < built.longest_s

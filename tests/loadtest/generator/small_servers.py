@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from msgspec.structs import replace
 
 from loadtest.experiment.generator_process import LOCUSTFILE
+from loadtest.experiment.phases import Phase, Plan
 from loadtest.generator.answers import Payloads, Reference
 from loadtest.generator.http1 import HttpClient
 from loadtest.generator.http2 import GrpcClient
@@ -93,7 +94,10 @@ class Load:
         else:
             client = HttpClient(where.rest, loop.recording.finish, loop.between)
         try:
-            client.open(4)
+            if isinstance(client, GrpcClient):
+                client.open()
+            else:
+                client.open(4)
             self.busy = loop.run(client, lambda now: tick(loop))
         finally:
             client.close()
@@ -138,11 +142,17 @@ def generator(plan: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def write_plan(folder: Path, where: Target, phases: list[dict], **values: object) -> Path:
-    """A plan file whose phases write below `folder`."""
-    write_reference(folder / "reference.npz")
-    plan = {"target": where.to_dict(), "reference": str(folder / "reference.npz"), "payloads": 32, **values}
-    plan["phases"] = [{"folder": str(folder / "results" / phase["id"]), "seed": 1, **phase} for phase in phases]
-    path = folder / "plan.json"
-    path.write_text(json.dumps(plan))
-    return path
+def write_plan(folder: Path, where: Target, phases: Sequence[Phase], exporter_port: int = 0) -> Path:
+    """A plan file whose phases write below `folder`: those without a folder of their own, into one of their name."""
+    placed = [
+        phase if phase.folder != Path() else replace(phase, folder=folder / "results" / phase.id) for phase in phases
+    ]
+    plan = Plan(
+        target=where,
+        reference=write_reference(folder / "reference.npz"),
+        phases=tuple(placed),
+        payloads=32,
+        exporter_port=exporter_port,
+    )
+    plan.write(folder / "plan.json")
+    return folder / "plan.json"

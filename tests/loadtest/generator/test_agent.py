@@ -11,16 +11,21 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from loadtest.experiment.file import Generator
+from loadtest.experiment.events import Event, PhaseEnded, Second
+from loadtest.experiment.load_job import LoadJob
+from loadtest.experiment.phases import OpenLoopPhase, Phase
 from loadtest.experiment.runtimes.agent_client import AgentClient
+from loadtest.experiment.settings import Generator
 from loadtest.generator import agent as agents
 from models.problem import Problem
 from serving import ports
+from serving.target import Target
 from tests.loadtest.generator.small_servers import ROOT, small_server, write_reference
 
 
@@ -83,27 +88,25 @@ class Relay:
             sink.shutdown(socket.SHUT_WR)
 
 
-def phases(run: Path, seconds: float = 1.0, trials: int = 1) -> list[dict[str, Any]]:
-    return [
-        {
-            "kind": "open-loop",
-            "id": f"trial-{number}",
-            "folder": str(run / "trials" / f"trial-{number}"),
-            "protocol": "rest",
-            "seed": number,
-            "rate": 50.0,
-            "duration_s": seconds,
-            "lead_in_s": 0.1,
-            "timeout_s": 10.0,
-        }
+def phases(run: Path, seconds: float = 1.0, trials: int = 1) -> tuple[Phase, ...]:
+    return tuple(
+        OpenLoopPhase(
+            id=f"trial-{number}",
+            folder=run / "trials" / f"trial-{number}",
+            protocol="rest",
+            seed=number,
+            rate=50.0,
+            duration_s=seconds,
+            lead_in_s=0.1,
+        )
         for number in range(1, trials + 1)
-    ]
+    )
 
 
 class Block:
-    """One block of a run, as `run.py` gives it to a place."""
+    """One block of a run, as `run.py` gives it to where the load comes from."""
 
-    def __init__(self, folder: Path, address: str, target: Any, *, workers: int = 0) -> None:
+    def __init__(self, folder: Path, address: str, target: Target, *, workers: int = 0) -> None:
         self.run = folder / "results" / "run-1"
         self.run.mkdir(parents=True, exist_ok=True)
         self.client = AgentClient(address, self.run, patience_s=60)
@@ -112,17 +115,16 @@ class Block:
         self.target, self.events = target, []  # type: ignore[var-annotated]
 
     def measure(
-        self, trials: list[dict[str, Any]], check: Any = lambda: None, on_event: Any = None, name: str = "block-1"
+        self, trials: tuple[Phase, ...], check: Any = lambda: None, on_event: Any = None, name: str = "block-1"
     ) -> None:
-        self.client.run_phases(
-            self.target,
-            self.reference,
-            trials,
+        job = LoadJob(
+            target=self.target,
+            reference=self.reference,
+            phases=trials,
             folder=self.run / "generator" / name,
             generator=self.generator,
-            on_event=on_event or self.events.append,
-            check=check,
         )
+        self.client.run_phases(job, on_event=on_event or self.events.append, check=check)
 
 
 def test_results_come_home_before_the_phase_is_said_to_have_ended(tmp_path):
@@ -130,9 +132,9 @@ def test_results_come_home_before_the_phase_is_said_to_have_ended(tmp_path):
         block = Block(tmp_path, address, target)
         there = []
 
-        def on_event(event: dict[str, Any]) -> None:
-            if event["event"] == "phase-ended":
-                there.append((block.run / "trials" / event["id"] / "trial.json").exists())
+        def on_event(event: Event) -> None:
+            if isinstance(event, PhaseEnded):
+                there.append((block.run / "trials" / event.id / "trial.json").exists())
 
         block.measure(phases(block.run, trials=2), on_event=on_event)
         assert there == [True, True]
@@ -149,14 +151,14 @@ def test_a_run_survives_a_broken_connection(tmp_path):
         relay = Relay(address)
         block = Block(tmp_path, relay.address, target)
 
-        def on_event(event: dict[str, Any]) -> None:
+        def on_event(event: Event) -> None:
             block.events.append(event)
-            if event["event"] == "second":
+            if isinstance(event, Second):
                 relay.cut()
 
         block.measure(phases(block.run, seconds=3.0), on_event=on_event)
         relay.close()
-        assert [event["event"] for event in block.events].count("phase-ended") == 1
+        assert block.events.count(PhaseEnded(id="trial-1")) == 1
         assert (block.run / "trials" / "trial-1" / "trial.json").exists()
 
 
@@ -219,10 +221,19 @@ def test_another_run_is_not_disturbed_nor_collected(tmp_path):
 def test_a_generator_that_fails_says_why(tmp_path):
     with small_server("rest", "ok") as (target, _), serving(tmp_path / "there") as address:
         block = Block(tmp_path, address, target)
-        wrong = [{**phases(block.run)[0], "rate": "fast"}]
-        with pytest.raises(Problem, match="the load generator"):
-            block.measure(wrong)
+        block.target = replace(target, rest="127.0.0.1:1")
+        with pytest.raises(Problem, match="the load generator died") as caught:
+            block.measure(phases(block.run))
+        assert "error: cannot connect to the REST API at 127.0.0.1:1: is the server running?" in caught.value.details
         assert block.client.jobs() == {}
+
+
+@pytest.mark.parametrize("body", [b"{", b"{}", b'{"target": 1}'])
+def test_what_is_no_job_is_refused(tmp_path, body):
+    with serving(tmp_path) as address:
+        with pytest.raises(Problem, match="the load generator refuses PUT /jobs/x: no job"):
+            AgentClient(address, tmp_path)._ask("PUT", "/jobs/x", body)
+        assert AgentClient(address, tmp_path).jobs() == {}
 
 
 def test_an_agent_that_is_gone_is_waited_for_and_then_named(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.generator.answers import Asked, Payloads, Pool, Reference
+from loadtest.generator.answers import Payloads, Pool, Reference, RequestStream
 from models.problem import Problem
 from serving.requests import encode
 from tests.loadtest.generator.small_servers import target, write_reference
@@ -75,7 +75,7 @@ def chi_square(observed, expected) -> float:
 
 
 def pool(reference, *shares, seed=1):
-    mix = [Asked(replace(WHERE, model=f"model{place}"), reference, share) for place, share in enumerate(shares)]
+    mix = [RequestStream(replace(WHERE, model=f"model{place}"), reference, share) for place, share in enumerate(shares)]
     return Pool(mix, "rest", 1, 16, np.random.default_rng(seed))
 
 
@@ -135,7 +135,7 @@ def test_an_answer_is_right_for_the_model_that_was_asked_only(reference, tmp_pat
         probabilities=np.roll(np.eye(10, dtype=np.float32), 1, 0)[np.zeros(len(reference.images), int)],
     )
     other = Reference(tmp_path / "other.npz")
-    mix = [Asked(WHERE, reference, 0.5), Asked(replace(WHERE, model="other"), other, 0.5)]
+    mix = [RequestStream(WHERE, reference, 0.5), RequestStream(replace(WHERE, model="other"), other, 0.5)]
     drawn = Pool(mix, "rest", 1, 16, np.random.default_rng(1))
     even = b'{"predictions": [[0.1,0.1,0.1,0.1,0.1,0.1,0.1,0.1,0.1,0.1]]}'
     assert drawn.right(3, even)

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtest.generator.arrivals import PROCESSES, Shape, read_trace, schedule, shape, share
+from loadtest.experiment import arrival_shape
+from loadtest.experiment.arrival_shape import Shape, shape
+from loadtest.generator.arrivals import PROCESSES, read_trace, schedule, share
 from models.problem import Problem
 
 rates = st.floats(0.5, 5000)
@@ -193,3 +195,7 @@ def test_impossible_values_are_refused(rate, duration_s):
 def test_impossible_shapes_are_refused_by_key(values, message):
     with pytest.raises(Problem, match=message):
         shape(values)
+
+
+def test_every_process_that_an_experiment_can_name_is_here():
+    assert tuple(PROCESSES) == arrival_shape.PROCESSES

@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -17,19 +18,25 @@ import pytest
 from hdrh.histogram import HdrHistogram
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
 from loadtest.experiment.generator_process import LOCUSTFILE
+from loadtest.experiment.phases import OpenLoopPhase, Phase, WarmUpPhase
 from loadtest.generator.arrivals import schedule, share
 from loadtest.generator.distributed import _Together
 from loadtest.generator.live import Slice
-from loadtest.generator.part import Part, merge
+from loadtest.generator.outcomes import Outcomes, merge
 from loadtest.generator.recording import Recording
 from serving import ports
 from tests.loadtest.generator.small_servers import ROOT, generator, small_server, write_plan
 
-WARM_UP = {"kind": "warm-up", "id": "warm", "window_s": 0.2, "min_s": 0.4, "max_s": 1.0, "concurrency": 8}
-TRIAL = {"kind": "open-loop", "id": "trial", "rate": 150, "duration_s": 2.0, "lead_in_s": 0.3, "warm_up": "warm"}
+WARM_UP = WarmUpPhase(
+    folder=Path(), seed=1, protocol="rest", id="warm", window_s=0.2, min_s=0.4, max_s=1.0, concurrency=8
+)
+TRIAL = OpenLoopPhase(
+    folder=Path(), seed=1, protocol="rest", id="trial", rate=150, duration_s=2.0, lead_in_s=0.3, warm_up="warm"
+)
 
 
 def distributed(port: int, *role: str, workers: int = 2) -> list[str]:
@@ -44,7 +51,7 @@ def read(folder, name):
 def test_two_processes_send_exactly_the_schedule_of_one_and_report_as_one(tmp_path, protocol):
     port, exporter = ports.free(2)
     with small_server(protocol, "ok") as (where, _):
-        phases = [{**WARM_UP, "protocol": protocol}, {**TRIAL, "protocol": protocol, "check_share": 0.3}]
+        phases: list[Phase] = [replace(WARM_UP, protocol=protocol), replace(TRIAL, protocol=protocol, check_share=0.3)]
         plan = write_plan(tmp_path, where, phases, exporter_port=exporter)
         with generator(plan, *distributed(port, "--processes", "2")) as process:
             assert process.stdout is not None
@@ -93,7 +100,7 @@ def test_workers_join_from_anywhere_without_a_file_of_the_run(tmp_path):
     ]
     command += ["--master-host", "127.0.0.1", "--master-port", str(port)]
     with small_server("rest", "ok") as (where, _), ExitStack() as stack:
-        plan = write_plan(tmp_path, where, [{**TRIAL, "protocol": "rest", "check_share": 1.0}])
+        plan = write_plan(tmp_path, where, [replace(TRIAL, protocol="rest", check_share=1.0)])
         for _ in range(2):
             worker = subprocess.Popen(command, cwd=elsewhere, stderr=subprocess.DEVNULL)
             stack.callback(worker.wait)
@@ -110,7 +117,7 @@ def test_workers_join_from_anywhere_without_a_file_of_the_run(tmp_path):
 def test_a_worker_that_dies_ends_the_run_and_leaves_no_half_trial(tmp_path):
     (port,) = ports.free(1)
     with small_server("rest", "ok") as (where, _):
-        plan = write_plan(tmp_path, where, [{**TRIAL, "protocol": "rest", "duration_s": 60}])
+        plan = write_plan(tmp_path, where, [replace(TRIAL, protocol="rest", duration_s=60)])
         with generator(plan, *distributed(port, "--processes", "2")) as process:
             assert process.stdout is not None
             for line in process.stdout:
@@ -133,7 +140,7 @@ def test_trouble_of_a_worker_is_the_master_s_one_line(tmp_path):
     (port,) = ports.free(1)
     with small_server("rest", "ok") as (where, server):
         server.kill()
-        plan = write_plan(tmp_path, where, [{**TRIAL, "protocol": "rest"}])
+        plan = write_plan(tmp_path, where, [replace(TRIAL, protocol="rest")])
         began = time.monotonic()
         with generator(plan, *distributed(port, "--processes", "2")) as process:
             _, log = process.communicate(timeout=60)
@@ -153,7 +160,7 @@ outcomes = st.lists(
 def test_merged_parts_are_what_one_worker_would_have_recorded(found, workers):
     due = np.arange(len(found)) / 100 - 0.05  # the first five are lead-in
 
-    def record(chosen: slice) -> Part:
+    def record(chosen: slice) -> Outcomes:
         recording = Recording(due[chosen])
         recording.begin(50.0)
         for request, (slip, took, kind) in enumerate(found[chosen]):
@@ -161,10 +168,10 @@ def test_merged_parts_are_what_one_worker_would_have_recorded(found, workers):
             recording.offered += 1
             recording.sent[request] = recording.due[request] + slip
             recording.finish(request, kind, recording.due[request] + took)
-        return Part.of(recording, 50.0)
+        return Outcomes.of(recording, 50.0)
 
     whole = record(slice(None))
-    parts = [Part.unpack(record(share(len(found), worker, workers)).pack()) for worker in range(workers)]
+    parts = [Outcomes.unpack(record(share(len(found), worker, workers)).pack()) for worker in range(workers)]
     merged = merge(parts)
     for key in ("due", "sent", "done"):
         assert np.array_equal(getattr(merged, key), getattr(whole, key))
@@ -211,7 +218,7 @@ def test_a_worker_serves_one_run_after_the_other_until_it_is_stopped(tmp_path):
         for run in ("first", "second"):
             folder = tmp_path / run
             folder.mkdir()
-            plan = write_plan(folder, where, [{**TRIAL, "protocol": "rest", "duration_s": 0.5}])
+            plan = write_plan(folder, where, [replace(TRIAL, protocol="rest", duration_s=0.5)])
             role = distributed(port, "--master", "--expect-workers", "1", workers=1)
             with generator(plan, *role) as master:
                 _, log = master.communicate(timeout=60)

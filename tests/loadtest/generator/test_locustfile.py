@@ -7,14 +7,21 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from loadtest.experiment.generator_process import LOCUSTFILE
+from loadtest.experiment.phases import OpenLoopPhase, Phase, WarmUpPhase
 from tests.loadtest.generator.small_servers import ROOT, generator, small_server, target, write_plan
 
-WARM_UP = {"kind": "warm-up", "id": "warm", "window_s": 0.2, "min_s": 0.4, "max_s": 0.8, "concurrency": 8}
-TRIAL = {"kind": "open-loop", "id": "trial", "rate": 150, "duration_s": 1.6, "lead_in_s": 0.3, "warm_up": "warm"}
+WARM_UP = WarmUpPhase(
+    folder=Path(), seed=1, protocol="rest", id="warm", window_s=0.2, min_s=0.4, max_s=0.8, concurrency=8
+)
+TRIAL = OpenLoopPhase(
+    folder=Path(), seed=1, protocol="rest", id="trial", rate=150, duration_s=1.6, lead_in_s=0.3, warm_up="warm"
+)
 
 
 def run(plan):
@@ -30,7 +37,7 @@ def read(folder, name):
 @pytest.mark.parametrize("protocol", ["rest", "grpc", "rest-binary"])
 def test_a_plan_runs_to_its_end(tmp_path, protocol):
     with small_server(protocol, "ok") as (where, _):
-        phases = [{**WARM_UP, "protocol": protocol}, {**TRIAL, "protocol": protocol, "check_share": 0.2}]
+        phases: list[Phase] = [replace(WARM_UP, protocol=protocol), replace(TRIAL, protocol=protocol, check_share=0.2)]
         status, events, log = run(write_plan(tmp_path, where, phases))
     assert status == 0, log
     trial, warm_up = read(tmp_path, "trial/trial.json"), read(tmp_path, "warm/warm-up.json")
@@ -69,7 +76,7 @@ def test_a_plan_runs_to_its_end(tmp_path, protocol):
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])
 def test_wrong_answers_are_errors_however_fast(tmp_path, protocol):
     with small_server(protocol, "wrong") as (where, _):
-        phase = {**TRIAL, "protocol": protocol, "check_share": 1.0, "duration_s": 1.0}
+        phase = replace(TRIAL, protocol=protocol, check_share=1.0, duration_s=1.0)
         status, _, log = run(write_plan(tmp_path, where, [phase]))
     assert status == 0, log
     trial = read(tmp_path, "trial/trial.json")
@@ -80,12 +87,14 @@ def test_wrong_answers_are_errors_however_fast(tmp_path, protocol):
 
 def test_a_server_that_dies_under_load_is_counted_and_said(tmp_path):
     with small_server("rest", "die:100") as (where, _):
-        phases = [{**TRIAL, "protocol": "rest"}, {**WARM_UP, "protocol": "rest"}]
+        phases: list[Phase] = [replace(TRIAL, protocol="rest"), replace(WARM_UP, protocol="rest")]
         status, events, log = run(write_plan(tmp_path, where, phases))
     trial = read(tmp_path, "trial/trial.json")
     assert trial["requests"]["ok"] <= 100
     assert trial["errors"] == {"connection": trial["requests"]["scheduled"] - trial["requests"]["ok"]}
-    assert "the server died" in trial["notes"][0]
+    (note,) = trial["notes"]
+    assert (note["type"], note["lost"]) == ("server-died", trial["errors"]["connection"])
+    assert 0 <= note["after_s"] <= 1.6
     # The next phase finds no server.
     assert status == 1
     assert [line for line in log.splitlines() if line.startswith("error:")] == [
@@ -98,7 +107,7 @@ def test_a_server_that_dies_under_load_is_counted_and_said(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_it_cleanly_and_keeps_what_has_ended(tmp_path, number):
     with small_server("rest", "ok") as (where, _):
-        phases = [{**WARM_UP, "protocol": "rest"}, {**TRIAL, "protocol": "rest", "duration_s": 60}]
+        phases: list[Phase] = [replace(WARM_UP, protocol="rest"), replace(TRIAL, protocol="rest", duration_s=60)]
         with generator(write_plan(tmp_path, where, phases)) as process:
             for line in process.stdout or ():
                 if json.loads(line) == {"event": "phase-started", "id": "trial"}:
@@ -111,7 +120,7 @@ def test_a_signal_stops_it_cleanly_and_keeps_what_has_ended(tmp_path, number):
 
 
 def test_trouble_before_the_start_is_one_line(tmp_path):
-    plan = write_plan(tmp_path, target("127.0.0.1:1"), [{**TRIAL, "protocol": "grpc"}])
+    plan = write_plan(tmp_path, target("127.0.0.1:1"), [replace(TRIAL, protocol="grpc")])
     status, _, log = run(plan)
     assert status == 1
     assert [line for line in log.splitlines() if line.startswith("error:")] == [

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from loadtest.experiment.phases import WarmUpPhase
 from loadtest.generator import settling
 from tests.loadtest.generator.small_servers import generator, small_server, write_plan
 
@@ -26,9 +29,18 @@ def test_three_medians_that_agree_are_enough(p50_ms, expected):
 
 
 def test_it_follows_the_closed_loop_and_is_written_down(tmp_path):
-    closed = {"kind": "warm-up", "protocol": "rest", "concurrency": 4, "window_s": 0.1, "min_s": 0.5, "tolerance": 0.5}
+    probe_phase = WarmUpPhase(
+        id="probe",
+        folder=Path(),
+        protocol="rest",
+        seed=1,
+        concurrency=4,
+        window_s=0.1,
+        min_s=0.5,
+        tolerance=0.5,
+    )
     with small_server("rest", "delay:0.02") as (where, _):
-        phases = [{**closed, "id": "whole", "settle_s": 6.5, "min_requests": 10_000}, {**closed, "id": "probe"}]
+        phases = [replace(probe_phase, id="whole", settle_s=6.5, min_requests=10_000), probe_phase]
         with generator(write_plan(tmp_path, where, phases)) as process:
             _, log = process.communicate(timeout=60)
     assert process.returncode == 0, log

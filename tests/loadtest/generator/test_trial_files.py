@@ -11,9 +11,10 @@ from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 
 from loadtest.experiment.phases import OpenLoopPhase
-from loadtest.generator.part import Part
+from loadtest.experiment.records import ConnectionsLost, Latency, ServerDied
+from loadtest.generator.outcomes import Outcomes
 from loadtest.generator.recording import Recording
-from loadtest.generator.trial_files import Measured, trial_values, write_trial
+from loadtest.generator.trial_files import Measured, trial_record, write_trial
 from tests.loadtest.generator.small_servers import target
 
 START = 1000.0
@@ -35,7 +36,7 @@ def measured():
         recording.sent[request] = recording.due[request] + 0.001 * request
         kind = {5: "http_503", 9: "timeout"}.get(request)
         recording.finish(request, kind, recording.due[request] + 0.010 * (request + 1))
-    return Measured(Part.of(recording, START), 2.5)
+    return Measured(Outcomes.of(recording, START), 2.5)
 
 
 @pytest.fixture
@@ -43,8 +44,7 @@ def folder(measured, tmp_path):
     phase = OpenLoopPhase(
         id="t", folder=tmp_path / "t", protocol="rest", seed=1, rate=4.0, duration_s=2.5, max_in_flight=8, warm_up="w"
     )
-    extra = {"started_at": STARTED_AT, "ended_at": STARTED_AT + 2.5, "notes": []}
-    write_trial(tmp_path, trial_values(phase, target("127.0.0.1:1"), measured, extra), measured)
+    write_trial(tmp_path, trial_record(phase, target("127.0.0.1:1"), measured, STARTED_AT), measured)
     return tmp_path
 
 
@@ -93,12 +93,13 @@ def test_a_trial_without_a_right_answer_has_no_latency(tmp_path):
         recording.offered += 1
         recording.sent[request] = recording.due[request]
         recording.finish(request, "connection", recording.due[request] + 0.1)
-    measured = Measured(Part.of(recording, START), 1.0)
+    measured = Measured(Outcomes.of(recording, START), 1.0)
     phase = OpenLoopPhase(id="t", folder=tmp_path, protocol="grpc", seed=1, rate=2.0, duration_s=1.0)
-    values = trial_values(phase, target("127.0.0.1:1"), measured, {"started_at": STARTED_AT})
-    assert values["latency_ms"] == dict.fromkeys(["p50", "p90", "p95", "p99", "p999", "max"])
-    assert values["requests"]["completed"] == 0
-    write_trial(tmp_path, values, measured)
+    record = trial_record(phase, target("127.0.0.1:1"), measured, STARTED_AT)
+    assert record.latency_ms == Latency()
+    assert record.requests.completed == 0
+    assert record.notes == (ServerDied(after_s=0.1, lost=2),)
+    write_trial(tmp_path, record, measured)
     assert (tmp_path / "timeline.csv").read_text().splitlines()[1].startswith("0,2,2,0,2,,,,")
 
 
@@ -107,6 +108,20 @@ def test_kinds_of_error_beyond_the_status_byte_become_other():
     for request in range(400):
         recording.in_flight += 1
         recording.finish(request, f"http_{request}", 1.0)
-    measured = Measured(Part.of(recording, 0.0), 1.0)
+    measured = Measured(Outcomes.of(recording, 0.0), 1.0)
     assert sum(measured.errors.values()) == 400
     assert measured.errors["other"] == 150
+
+
+def test_connections_that_were_lost_before_others_were_answered_are_no_death(tmp_path):
+    recording = Recording(np.array([0.0, 0.5, 1.0]))
+    recording.begin(START)
+    for request, kind in enumerate((None, "connection", None)):
+        recording.in_flight += 1
+        recording.offered += 1
+        recording.sent[request] = recording.due[request]
+        recording.finish(request, kind, recording.due[request] + 0.25)
+    measured = Measured(Outcomes.of(recording, START), 1.5)
+    phase = OpenLoopPhase(id="t", folder=tmp_path, protocol="grpc", seed=1, rate=2.0, duration_s=1.5)
+    record = trial_record(phase, target("127.0.0.1:1"), measured, STARTED_AT)
+    assert record.notes == (ConnectionsLost(after_s=0.8, lost=1),)

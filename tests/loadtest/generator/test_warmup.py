@@ -36,21 +36,21 @@ def watched(phase, loop, client):
         return not watch.over
 
     loop.run(client, phase.timeout_s, phase.window_s / 5, tick)
-    return watch.values()
+    return watch.result()
 
 
 def test_a_steady_server_ends_it_and_its_throughput_is_known():
     with small_server("rest", "delay:0.05") as (where, _):
         values, loop = run(where, window_s=0.25, min_s=1.0, max_s=10.0, tolerance=0.3)
-    assert values["steady"]
-    assert not values["reached_cap"]
-    assert 1.0 <= values["seconds"] < 9
+    assert values.steady
+    assert not values.reached_cap
+    assert 1.0 <= values.seconds < 9
     # 8 callers that each wait a little more than 50 ms; at a window's edge their answers may fall on either side.
-    assert 60 < values["throughput"] <= 160 + 8
-    assert values["throughput"] == pytest.approx(np.mean([w["rate"] for w in values["windows"][-4:]]), rel=0.35)
-    assert all(window["p50_ms"] >= 50 for window in values["windows"])
-    assert len(loop.recording) - 8 <= values["requests"] <= len(loop.recording)
-    assert values["errors"] == {}
+    assert 60 < values.throughput <= 160 + 8
+    assert values.throughput == pytest.approx(np.mean([w.rate for w in values.windows[-4:]]), rel=0.35)
+    assert all(window.p50_ms >= 50 for window in values.windows)
+    assert len(loop.recording) - 8 <= values.requests <= len(loop.recording)
+    assert values.errors == {}
 
 
 def test_without_open_load_after_it_it_goes_on_until_enough_was_answered_or_its_cap():
@@ -59,21 +59,21 @@ def test_without_open_load_after_it_it_goes_on_until_enough_was_answered_or_its_
         enough, _ = run(where, **often, max_s=20.0, min_requests=1600)  # at up to 800/s
         capped, _ = run(where, **often, max_s=2.0, min_requests=1_000_000)
         open_load_follows, _ = run(where, **often, max_s=20.0, min_requests=1_000_000, settle_s=5.0)
-    assert enough["steady"]
-    assert 1600 <= enough["requests"] < 3000
-    assert (capped["steady"], capped["reached_cap"]) == (True, False)
-    assert 2.0 <= capped["seconds"] < 3.0
-    assert open_load_follows["steady"]
-    assert open_load_follows["requests"] < 100_000
+    assert enough.steady
+    assert 1600 <= enough.requests < 3000
+    assert (capped.steady, capped.reached_cap) == (True, False)
+    assert 2.0 <= capped.seconds < 3.0
+    assert open_load_follows.steady
+    assert open_load_follows.requests < 100_000
 
 
 def test_reaching_the_cap_is_reported():
     with small_server("rest", "ok") as (where, _):
         values, _ = run(where, window_s=0.2, min_s=0.2, max_s=0.5, tolerance=0.3)
-    assert values["reached_cap"]
-    assert not values["steady"]
-    assert len(values["windows"]) == 3
-    assert values["throughput"] > 0
+    assert values.reached_cap
+    assert not values.steady
+    assert len(values.windows) == 3
+    assert values.throughput > 0
 
 
 @pytest.mark.parametrize(("mode", "kind"), [("503", "http_503"), ("close", "connection")])

@@ -1,4 +1,4 @@
-"""What one worker measured of a trial, as arrays that can be sent and merged: exactly, nothing is summarised before."""
+"""What became of a trial's requests, as arrays that can be sent and merged: exactly, nothing is summarised before."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtest.generator.recording import DROPPED, OK, Recording
+from loadtest.generator.recording import FIRST_KIND, OK, Recording
 
-_FIRST_KIND = DROPPED + 1
 _ARRAYS = ("due", "sent", "done", "status", "models")
 
 
 @dataclass(frozen=True)
-class Part:
+class Outcomes:
     """The requests of a trial's measured part that one worker (or, merged, all of them) sent.
 
     due, sent, done  seconds since the measured part began, sorted by `due`; NaN for what never happened
@@ -49,7 +48,7 @@ class Part:
         *,
         models: NDArray[np.uint8] | None = None,
         **values: Any,
-    ) -> Part:
+    ) -> Outcomes:
         """The measured part of a recording: requests due in [started, ended), seconds of `timer.clock`."""
         due, sent, done, status = recording.arrays()
         first, last = np.searchsorted(due, (started, ended))
@@ -57,7 +56,7 @@ class Part:
         known = recording.kinds()
         places = np.arange(256)
         for place, code in enumerate(sorted(known)):
-            places[code] = _FIRST_KIND + place
+            places[code] = FIRST_KIND + place
         return cls(
             due=due[chosen] - started,
             sent=np.where(sent[chosen] > 0, sent[chosen] - started, np.nan),
@@ -68,7 +67,7 @@ class Part:
             **values,
         )
 
-    def of_model(self, place: int) -> Part:
+    def of_model(self, place: int) -> Outcomes:
         """The requests for one model alone."""
         chosen = self.models == place
         arrays = {key: getattr(self, key)[chosen] for key in _ARRAYS}
@@ -91,37 +90,37 @@ class Part:
         return {**values, **arrays, "kinds": list(self.kinds)}
 
     @classmethod
-    def unpack(cls, values: dict[str, Any]) -> Part:
+    def unpack(cls, values: dict[str, Any]) -> Outcomes:
         """The inverse of `pack`."""
         times = {key: np.frombuffer(values[key], dtype=np.float64) for key in ("due", "sent", "done")}
         codes = {key: np.frombuffer(values[key], dtype=np.uint8) for key in ("status", "models")}
         return cls(**{**values, **times, **codes, "kinds": tuple(values["kinds"])})
 
 
-def merge(parts: Sequence[Part]) -> Part:
-    """The workers' parts as the one trial that they are."""
-    if len(parts) == 1:
-        return parts[0]
-    kinds = tuple(dict.fromkeys(kind for part in parts for kind in part.kinds))
+def merge(shares: Sequence[Outcomes]) -> Outcomes:
+    """The workers' shares as the one trial that they are."""
+    if len(shares) == 1:
+        return shares[0]
+    kinds = tuple(dict.fromkeys(kind for one in shares for kind in one.kinds))
     statuses = []
-    for part in parts:
+    for one in shares:
         places = np.arange(256)
-        for place, kind in enumerate(part.kinds):
-            places[_FIRST_KIND + place] = _FIRST_KIND + kinds.index(kind)
-        statuses.append(places[part.status].astype(np.uint8))
-    due = np.concatenate([part.due for part in parts])
+        for place, kind in enumerate(one.kinds):
+            places[FIRST_KIND + place] = FIRST_KIND + kinds.index(kind)
+        statuses.append(places[one.status].astype(np.uint8))
+    due = np.concatenate([one.due for one in shares])
     order = np.argsort(due, kind="stable")
-    models = np.concatenate([part.models for part in parts])
-    return Part(
+    models = np.concatenate([one.models for one in shares])
+    return Outcomes(
         due=due[order],
-        sent=np.concatenate([part.sent for part in parts])[order],
-        done=np.concatenate([part.done for part in parts])[order],
+        sent=np.concatenate([one.sent for one in shares])[order],
+        done=np.concatenate([one.done for one in shares])[order],
         status=np.concatenate(statuses)[order],
         kinds=kinds,
         models=models[order] if models.size else models,
-        checked=sum(part.checked for part in parts),
-        wrong=sum(part.wrong for part in parts),
-        busy=max(part.busy for part in parts),
-        cpus=sum(part.cpus for part in parts),
-        stolen=max(part.stolen for part in parts),
+        checked=sum(one.checked for one in shares),
+        wrong=sum(one.wrong for one in shares),
+        busy=max(one.busy for one in shares),
+        cpus=sum(one.cpus for one in shares),
+        stolen=max(one.stolen for one in shares),
     )

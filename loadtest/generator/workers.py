@@ -1,4 +1,4 @@
-"""Who puts a phase's load on the target: this process alone, or (`distributed`) Locust's workers."""
+"""The workers that put a phase's load on the target: this process alone, or (`distributed`) several of Locust's."""
 
 from __future__ import annotations
 
@@ -7,26 +7,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from loadtest.experiment.phases import ClosedLoopPhase, OpenLoopPhase, Plan, WarmUpPhase
-from loadtest.generator.answers import Asked, Reference
+from loadtest.experiment.phases import OpenLoopPhase, Plan, TrialPhase, WarmUpPhase
+from loadtest.generator.answers import Reference, RequestStream
 from loadtest.generator.loader import Loader, Report, Rows
-from loadtest.generator.part import Part
+from loadtest.generator.open_loop import START_MARGIN_S
+from loadtest.generator.outcomes import Outcomes
 from loadtest.generator.punctuality import punctual
 from loadtest.generator.timer import clock
 
-# From all being ready to the first request of the lead-in.
-START_MARGIN_S = 0.05
 
+class Workers(Protocol):
+    """Run phases and report what happens in them, slice by slice. `count`: how many they are."""
 
-class Crew(Protocol):
-    """Runs phases and reports what happens in them, slice by slice."""
-
-    workers: int
+    count: int
 
     def warm_up(self, phase: WarmUpPhase, report: Report) -> None:
         """Run a warm-up until `report` returns False."""
 
-    def load(self, phase: OpenLoopPhase | ClosedLoopPhase, report: Report) -> tuple[float, Part]:
+    def load(self, phase: TrialPhase, report: Report) -> tuple[float, Outcomes]:
         """Run a trial; returns the Unix time at which its measured part began, and what was measured."""
 
     @contextmanager
@@ -34,28 +32,28 @@ class Crew(Protocol):
         """Be as punctual as possible in the body."""
 
 
-class Alone:
+class SingleProcess:
     """This process is the whole generator."""
 
-    workers = 1
+    count = 1
 
     def __init__(self, plan: Plan, rows: Rows) -> None:
         self._cores = plan.cores
-        mix = [Asked(one.target, Reference(one.reference), one.share) for one in plan.traffic]
+        mix = [RequestStream(one.target, Reference(one.reference), one.share) for one in plan.traffic]
         self._loader = Loader(mix, plan.payloads, rows)
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """See `Crew`."""
+        """See `Workers`."""
         with punctual(self._cores):
             yield
 
     def warm_up(self, phase: WarmUpPhase, report: Report) -> None:
-        """See `Crew`."""
+        """See `Workers`."""
         self._loader.warm_up(phase, report, clock)
 
-    def load(self, phase: OpenLoopPhase | ClosedLoopPhase, report: Report) -> tuple[float, Part]:
-        """See `Crew`."""
+    def load(self, phase: TrialPhase, report: Report) -> tuple[float, Outcomes]:
+        """See `Workers`."""
         started_at = 0.0
 
         def ready() -> float:
@@ -65,7 +63,7 @@ class Alone:
             return started
 
         if isinstance(phase, OpenLoopPhase):
-            part = self._loader.open_loop(phase, ready, report)
+            outcomes = self._loader.open_loop(phase, ready, report)
         else:
-            part = self._loader.closed_loop(phase, ready, report)
-        return started_at, part
+            outcomes = self._loader.closed_loop(phase, ready, report)
+        return started_at, outcomes

@@ -1,0 +1,103 @@
+"""What a run tells of itself while it goes on, in words for the terminal."""
+
+from __future__ import annotations
+
+from loadtest.experiment.records import (
+    ArrivalsDropped,
+    BoundTooLow,
+    NothingAnswered,
+    RequestsFailed,
+    SaysNothing,
+    SearchRecord,
+    SentLate,
+    SloMiss,
+    TooSlow,
+    TrialRecord,
+)
+from loadtest.experiment.steps import (
+    Noted,
+    Probed,
+    RateTried,
+    Resumed,
+    SearchEnded,
+    StartingServer,
+    Step,
+    TimingModel,
+    TrialEnded,
+    TrialSpoiled,
+    UnderLoad,
+    WarmingUp,
+    WarmUpNotSteady,
+)
+from loadtest.report import warning_words
+
+
+def line(step: Step) -> str:  # noqa: PLR0911 - one sentence for each kind of step
+    """A step as one line."""
+    match step:
+        case Noted():
+            return f"note: {warning_words.warning(step.note)}"
+        case Resumed():
+            return f"resume {step.measured} of {step.total} trials are already measured"
+        case StartingServer():
+            return f"{step.target}: starting its server"
+        case TimingModel():
+            return f"{step.target}: the model alone, without a server"
+        case Probed():
+            found = ", ".join(f"{protocol} {rate:,.0f}/s" for protocol, rate in step.throughput.items())
+            return f"probe  {step.target}: {found} at {step.concurrency} in flight"
+        case WarmingUp():
+            return f"{step.target} {step.protocol}: warming up"
+        case WarmUpNotSteady():
+            label = f"{step.target} {step.protocol}"
+            return f"note: {label}: not steady after {step.cap_s:g} s of warm-up: not valid"
+        case UnderLoad():
+            offered = "" if step.offered_rate is None else f"{step.offered_rate:g}/s offered, "
+            return f"{step.target} {step.protocol}: {offered}{step.ok}/s ok, p99 {step.p99_ms or 0:.1f} ms"
+        case RateTried():
+            outcome = reason(step.why_not) if step.why_not else "meets the SLO"
+            return f"{step.target} {step.protocol}: capacity: {step.rate:g}/s {outcome}"
+        case TrialSpoiled():
+            label = f"{step.target} {step.protocol}"
+            return f"note: {label}: sent late (slip p99 {step.slip_p99_ms:.1f} ms); the trial is repeated"
+        case TrialEnded():
+            trial = step.trial
+            return f"{step.number:3}/{step.total}  {trial.target} {trial.protocol} {_measured(trial)}"
+        case SearchEnded():
+            search = step.search
+            return f"{step.number:3}/{step.total}  {search.target} {search.protocol} {_searched(search)}"
+
+
+def reason(why: SaysNothing | SloMiss) -> str:
+    """Why a rate that a search tried did not meet the SLO, or says nothing of the server."""
+    match why:
+        case SentLate():
+            return f"the generator sent late: schedule slip p99 {why.slip_p99_ms:.2f} ms"
+        case BoundTooLow():
+            bound = f"max_in_flight = {why.max_in_flight} is less than the {why.held:.0f} that the SLO allows"
+            return f"{why.dropped} arrivals dropped: {bound}"
+        case ArrivalsDropped():
+            return f"{why.dropped} arrivals dropped"
+        case RequestsFailed():
+            return f"{why.failed} of {why.sent} requests failed"
+        case NothingAnswered():
+            return "no request was answered"
+        case TooSlow():
+            return f"p99 {why.p99_ms:.1f} ms"
+
+
+def _measured(trial: TrialRecord) -> str:
+    latency, slip = trial.latency_ms, trial.schedule_slip_ms
+    what = f"{trial.offered_rate:g}/s" if trial.scenario == "ladder" else trial.scenario
+    if latency.p50 is None or latency.p99 is None:
+        outcome = "no answer was ok"
+    else:
+        late = slip.p99 if slip and slip.p99 is not None else 0.0
+        outcome = f"p50 {latency.p50:.2f} ms, p99 {latency.p99:.2f} ms, slip p99 {late:.2f} ms"
+    failed = sum(trial.errors.values())
+    return f"{what}: {outcome}" + (f", {failed} errors" if failed else "")
+
+
+def _searched(search: SearchRecord) -> str:
+    low, high = (f"{end:g}/s" if end else "no rate" for end in (search.low, search.high))
+    return f"capacity: {low} meets the SLO, {high} does not, after {len(search.steps)} trials"
