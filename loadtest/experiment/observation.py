@@ -29,7 +29,9 @@ def server_figures(prometheus: Prometheus, trial: TrialRecord) -> ServerFigures:
     several models the mean latency is that of all requests, and quantiles are in `by_model` alone: they do not add up.
     """
     known = schema.load()
-    dialect = known.dialects[known.dialect_of(trial.engine)]
+    dialect = _dialect(known, trial.engine)
+    if dialect is None:
+        return ServerFigures(source=f"prometheus {prometheus.version}")
     window = f"{max(2, round(trial.ended_at - trial.started_at))}s"
     at = trial.ended_at + dialect.lag_s
 
@@ -63,21 +65,23 @@ def server_timeline(prometheus: Prometheus, trial: TrialRecord) -> str:
     cores, memory in bytes. A cell is empty where nothing is known.
     """
     known = schema.load()
-    dialect = known.dialects[known.dialect_of(trial.engine)]
+    dialect = _dialect(known, trial.engine)
     started = trial.started_at
     seconds = math.ceil(trial.ended_at - started)
-    columns = {
-        "rate": ("sum", "serving:requests:rate1m", dialect.name, 1.0),
-        "p50_ms": ("max", "serving:request_latency_seconds:p50", dialect.name, 1e3),
-        "p99_ms": ("max", "serving:request_latency_seconds:p99", dialect.name, 1e3),
-        "batch_size": ("max", "serving:batch_size:avg", dialect.name, 1.0),
-        "cpu_cores": ("sum", "serving:cpu:cores", "process", 1.0),
-        "memory_bytes": ("sum", "serving:memory_bytes", "process", 1.0),
-    }
-    cells: dict[str, dict[int, float]] = {}
-    for column, (over, name, source, factor) in columns.items():
-        first = started + 1 + (dialect.lag_s if source == dialect.name else 0)
-        cells[column] = {}
+    columns = [
+        ("cpu_cores", "sum", "serving:cpu:cores", "process", 0.0, 1.0),
+        ("memory_bytes", "sum", "serving:memory_bytes", "process", 0.0, 1.0),
+    ]
+    if dialect:
+        columns += [
+            ("rate", "sum", "serving:requests:rate1m", dialect.name, dialect.lag_s, 1.0),
+            ("p50_ms", "max", "serving:request_latency_seconds:p50", dialect.name, dialect.lag_s, 1e3),
+            ("p99_ms", "max", "serving:request_latency_seconds:p99", dialect.name, dialect.lag_s, 1e3),
+            ("batch_size", "max", "serving:batch_size:avg", dialect.name, dialect.lag_s, 1.0),
+        ]
+    cells: dict[str, dict[int, float]] = {column: {} for column in TIMELINE[1:]}
+    for column, over, name, source, lag_s, factor in columns:
+        first = started + 1 + lag_s
         for window, begin, end in (
             (FIRST_ROW_WINDOW, first, first),
             (ROW_WINDOW, first + 1, first + seconds - 1),
@@ -91,6 +95,14 @@ def server_timeline(prometheus: Prometheus, trial: TrialRecord) -> str:
     for t in range(1, seconds + 1):
         rows.writerow([t, *(_cell(cells[column].get(t)) for column in TIMELINE[1:])])
     return text.getvalue()
+
+
+def _dialect(known: schema.Schema, engine: str) -> schema.Dialect | None:
+    """What the engine's metrics are in; None where it has none."""
+    try:
+        return known.dialects[known.dialect_of(engine)]
+    except KeyError:
+        return None
 
 
 def _cell(value: float | None) -> str:

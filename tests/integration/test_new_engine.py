@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -58,3 +59,44 @@ def test_the_command_line_knows_it(elsewhere, bundle):
     ]
     times = run("serving.engines.model_time", str(bundle.folder), "tiny-onnx", "--batches", "2", "--seconds", "0.01")
     assert times.startswith('{"2": ')
+
+
+EXPERIMENT = """
+name = "newcomer"
+dataset = "digits"
+scenarios = ["ladder"]
+targets = ["tensorflow", "onnx", "onnx-threads"]
+ladder = { rates = { grpc = [40.0], rest = [40.0] }, repetitions = 2, duration_s = 1.0, lead_in_s = 0.25 }
+[warm_up]
+window_s = 0.25
+min_s = 0.5
+max_s = 2.0
+settle_s = 0.0
+min_requests = 0
+tolerance = 0.5
+[[target]]
+name = "onnx-threads"
+engine = "tiny-onnx"
+profile = { threads = 2 }
+"""
+
+
+@pytest.mark.timeout(280)
+def test_it_is_compared_with_another_in_one_experiment_up_to_the_report(elsewhere, artifacts):
+    """Three targets: the stand-in, and the newcomer twice with different profiles."""
+    experiment = elsewhere / "newcomer.toml"
+    experiment.write_text(EXPERIMENT)
+    folders = ["--artifacts", str(artifacts), "--results", str(elsewhere / "results")]
+    command = [sys.executable, "-m", "loadtest", "compare", "--experiment", str(experiment), *folders]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=270, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (run,) = (path for path in (elsewhere / "results").iterdir() if not path.is_symlink())
+    summary = json.loads((run / "summary.json").read_text())
+    targets = {target["name"]: target["engine"] for target in summary["targets"]}
+    assert targets["onnx"] == targets["onnx-threads"] == "tiny-onnx"
+    assert list(targets) == ["tensorflow", "onnx", "onnx-threads"]
+    measured = {(one["target"], one["protocol"]) for one in summary["measurements"] if one["trials"]}
+    assert measured == {(name, protocol) for name in targets for protocol in ("grpc", "rest")}
+    assert summary["parity"]["proven"] is True
+    page = (run / "report.html").read_text()
+    assert all(text in page for text in ("Tiny ONNX", "onnx-threads", "Tiny ONNX is made for a test."))
