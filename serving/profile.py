@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -47,7 +48,7 @@ class ServingProfile:
             raise Problem(f"profile.device = {self.device!r}: use one of {', '.join(DEVICES)}")
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> ServingProfile:
+    def from_dict(cls, values: Mapping[str, Any]) -> ServingProfile:
         """Build a profile from keys and values; an unknown key raises `Problem`."""
         known = [field.name for field in fields(cls)]
         for key in values:
@@ -55,6 +56,6 @@ class ServingProfile:
                 raise Problem(f"profile.{key}: unknown key; use one of {', '.join(known)}")
         return cls(**values)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, int | float | str]:
         """The profile as plain values, for JSON."""
         return asdict(self)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,11 +78,10 @@ class Target:
 
     def to_dict(self) -> dict[str, Any]:
         """The target as plain values, for JSON."""
-        plain: dict[str, Any] = msgspec.to_builtins(self)
-        return plain
+        return dict(msgspec.to_builtins(self))
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Target:
+    def from_dict(cls, values: Mapping[str, Any]) -> Target:
         """The inverse of `to_dict`; raises ValueError that names the key at fault."""
         return msgspec.convert(values, cls)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -110,10 +110,3 @@ def save_examples(reference: Path, path: Path) -> None:
         kept = {name: saved[name][chosen] for name in ("images", "labels", "probabilities")}
     with whole_file.replacing(path) as partial, partial.open("wb") as out:
         np.savez_compressed(out, indices=np.array(chosen), **kept)
-
-
-def save(path: Path, targets: Mapping[str, Mapping[str, Agreement]], tolerance: float = TOLERANCE) -> None:
-    """Write wire-parity.json: ``targets`` maps a target's name to what `check` returned for it."""
-    samples = max((found.samples for one in targets.values() for found in one.values()), default=0)
-    content = {"samples": samples, "tolerance": tolerance, "targets": msgspec.to_builtins(targets, str_keys=True)}
-    whole_file.write_json(path, content)

@@ -17,8 +17,6 @@ NAMES = {name for engine in registry.all() for name in (engine.id, engine.defaul
 # Where engines are named by right: their folders, the registry, and the dashboards, of which some are of one engine.
 AT_HOME = (*(ENGINES / name for name in FOLDERS), ENGINES / "registry.py", ROOT / "monitoring" / "grafana")
 METHODS = ("get", "pop", "startswith", "endswith", "removeprefix", "removesuffix")
-# Files that still break a rule here; to be empty.
-PENDING: set[str] = set()
 
 
 def files(*rooms: str) -> list[Path]:
@@ -79,11 +77,6 @@ def test_a_name_that_decides_nothing_is_not(text):
     assert [line for line, _ in named(ast.parse(text))] == []
 
 
-def wrong(found: list[str]) -> list[str]:
-    """Those that are not known to be pending."""
-    return [one for one in found if one.partition(":")[0] not in PENDING]
-
-
 def named_in_conditions() -> list[str]:
     return [
         f"{path.relative_to(ROOT)}:{line}: {how}"
@@ -94,7 +87,7 @@ def named_in_conditions() -> list[str]:
 
 
 def test_no_engine_is_named_in_a_condition():
-    assert wrong(named_in_conditions()) == []
+    assert named_in_conditions() == []
 
 
 def test_only_engines_and_the_registry_know_the_default_targets_names():
@@ -106,7 +99,7 @@ def test_only_engines_and_the_registry_know_the_default_targets_names():
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant) and node.value in registry.DEFAULT_TARGETS
     ]
-    assert wrong(found) == []
+    assert found == []
 
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:
@@ -161,17 +154,17 @@ ALL = ("models", "serving", "loadtest", "monitoring")
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_imports_only_those_before_it(room):
-    assert wrong(strangers(room, ROOMS[room])) == []
+    assert strangers(room, ROOMS[room]) == []
 
 
 @pytest.mark.parametrize("room", BEHIND_THE_SEAM)
 def test_engines_are_reached_through_the_seam_alone(room):
-    assert wrong(strangers(room, ALL, but=OF_ONE_ENGINE)) == []
+    assert strangers(room, ALL, but=OF_ONE_ENGINE) == []
 
 
 @pytest.mark.parametrize("path", [*ENGINES.glob("*.py"), *(ROOT / "serving").glob("*.py")], ids=lambda path: path.name)
 def test_what_engines_share_knows_none_of_them(path):
-    assert wrong(strangers(str(path.relative_to(ROOT)), ALL, but=OF_ONE_ENGINE)) == []
+    assert strangers(str(path.relative_to(ROOT)), ALL, but=OF_ONE_ENGINE) == []
 
 
 @pytest.mark.parametrize("engine", FOLDERS)
@@ -179,11 +172,4 @@ def test_an_engine_imports_another_s_folder_only_to_stand_in_for_it(engine):
     folders = {type(one).__module__.split(".")[2]: one for one in registry.all()}
     mine = folders.pop(engine)
     others = tuple(f"serving.engines.{name}" for name, one in folders.items() if one.id != mine.stands_in_for)
-    assert wrong(strangers(f"serving/engines/{engine}", OPEN_TO_ENGINES, but=others)) == []
-
-
-def test_what_is_pending_is_not_done_yet():
-    found = named_in_conditions()
-    found += [one for room, allowed in ROOMS.items() for one in strangers(room, allowed)]
-    found += [one for room in BEHIND_THE_SEAM for one in strangers(room, ALL, but=OF_ONE_ENGINE)]
-    assert {one.partition(":")[0] for one in found} >= PENDING, "cured: take them off the list"
+    assert strangers(f"serving/engines/{engine}", OPEN_TO_ENGINES, but=others) == []

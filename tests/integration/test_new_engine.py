@@ -81,6 +81,7 @@ profile = { threads = 2 }
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(280)
 def test_it_is_compared_with_another_in_one_experiment_up_to_the_report(elsewhere, artifacts):
     """Three targets: the stand-in, and the newcomer twice with different profiles."""

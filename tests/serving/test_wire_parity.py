@@ -4,6 +4,7 @@ import json
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -124,7 +125,7 @@ def test_nan_is_out_of_tolerance():
         wire_parity.compare(expected, np.full_like(expected, np.nan), "x")
 
 
-def test_saved_file(tmp_path):
+def test_its_keys_in_wire_parity_json():
     found = wire_parity.Agreement(
         max_abs_diff=1e-7,
         top1_agreement=1.0,
@@ -139,10 +140,9 @@ def test_saved_file(tmp_path):
         "disagreements": [[3, 5, 2]],
         "examples": {"12": [3, 0.75]},
     }
-    wire_parity.save(tmp_path / "wire-parity.json", {"pytorch": {"grpc": found}})
-    saved = json.loads((tmp_path / "wire-parity.json").read_text())
-    assert saved == {"samples": 70, "tolerance": 1e-4, "targets": {"pytorch": {"grpc": figures}}}
-    assert [path.name for path in tmp_path.iterdir()] == ["wire-parity.json"]
+    plain = json.loads(json.dumps(msgspec.to_builtins(found, str_keys=True)))
+    assert plain == figures
+    assert msgspec.convert(plain, wire_parity.Agreement, strict=False) == found
 
 
 def test_classes_that_differ_are_counted_by_pair():

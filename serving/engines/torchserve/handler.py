@@ -44,6 +44,8 @@ try:
 except ImportError:  # an image without orjson still serves, slower
     orjson = None  # type: ignore[assignment]
 
+Request = dict[str, Any]  # one of a batch, as TorchServe gives it: names of inputs and headers to what came
+
 JSON_TYPE = "application/json"
 BINARY_TYPE = "application/octet-stream"
 DEFAULT_SHAPE = (32, 32, 3)
@@ -58,7 +60,7 @@ STOPPING = "this server is stopping: send the request to another"
 GRPC, REST = PROTOCOLS = ("grpc", "rest")
 
 
-def handle(data: list[dict[str, Any]] | None, context: Any) -> list[bytes] | None:
+def handle(data: list[Request] | None, context: Any) -> list[bytes] | None:
     """TorchServe's entry point: called once without data when the worker starts, then once a batch."""
     global _classifier  # noqa: PLW0603  TorchServe's function entry point has no other place for state
     if data is None:
@@ -202,7 +204,7 @@ class ImageClassifier:
         gc.collect()
         gc.freeze()
 
-    def handle(self, data: list[dict[str, Any]], context: Any) -> list[bytes]:
+    def handle(self, data: list[Request], context: Any) -> list[bytes]:
         """Answer the batch ``data``, one element per request, in the same order."""
         start = time.perf_counter()
         payloads: list[bytes | bytearray] = []
@@ -247,7 +249,7 @@ class ImageClassifier:
         self.metrics.batch(time.perf_counter() - start, computed, images, good, bad)
         return answers
 
-    def _payload(self, request: dict[str, Any], context: Any, index: int) -> tuple[bytes | bytearray, bool]:
+    def _payload(self, request: Request, context: Any, index: int) -> tuple[bytes | bytearray, bool]:
         """The raw bytes of a request's images, and whether they came as JSON. ValueError says what is wrong."""
         name = "body" if "body" in request else "data"
         payload = request.get(name)
