@@ -15,7 +15,15 @@ from typing import Any
 import msgspec
 
 from loadtest.experiment.file import Slo
-from loadtest.experiment.records import ConnectionsLost, MedianAndTail, Requests, RunNote, ServerDied, ServerFigures
+from loadtest.experiment.records import (
+    ConnectionsLost,
+    Environment,
+    MedianAndTail,
+    Requests,
+    RunNote,
+    ServerDied,
+    ServerFigures,
+)
 from loadtest.experiment.scenarios import section
 from serving.engines.engine import Knob
 from serving.target import Caveat
@@ -101,58 +109,6 @@ class ExperimentInfo(Record, frozen=True, kw_only=True):
         if scenario == "ladder":
             return self.ladder.batch if self.ladder else 1
         return int((self.sections.get(section(scenario)) or {}).get("batch", 1))
-
-
-class Lateness(Record, frozen=True, kw_only=True):
-    """How late the machine woke a process before any load, milliseconds."""
-
-    p50: float | None = None
-    p99: float | None = None
-    max: float | None = None
-
-
-class Node(Record, frozen=True, kw_only=True):
-    """The node of a cluster that a target's server ran on."""
-
-    node: str | None = None
-    instance_type: str | None = None
-    gpu: str | None = None
-    capacity: dict[str, str] = {}
-    kernel: str | None = None
-    kubelet: str | None = None
-    image: str | None = None
-
-
-class Environment(Record, frozen=True, kw_only=True):
-    """Where a run took place; what was not saved is None or empty.
-
-    server_cores, generator_cores  CPUs that each is pinned to; empty: not pinned
-    load_average_at_start          over 1, 5 and 15 minutes
-    prometheus                     its version, None where it did not watch the run
-    order                          the targets in the order in which their servers were started
-    nodes                          target → its node, in a cluster
-    """
-
-    cpu_model: str | None = None
-    cpu_count: int | None = None
-    memory_bytes: int | None = None
-    os: str | None = None
-    kernel: str | None = None
-    python: str | None = None
-    libraries: dict[str, str] = {}
-    git_commit: str | None = None
-    started_at: float | None = None
-    finished_at: float | None = None
-    load_average_at_start: tuple[float, ...] = ()
-    generator_priority: str | None = None
-    wake_up_lateness_ms: Lateness | None = None
-    server_cores: tuple[int, ...] = ()
-    generator_cores: tuple[int, ...] = ()
-    prometheus: str | None = None
-    order: tuple[str, ...] = ()
-    cluster: str | None = None
-    nodes: dict[str, Node] = {}
-    warnings: tuple[RunNote, ...] = ()
 
 
 class ModelShare(Record, frozen=True, kw_only=True):

@@ -127,15 +127,7 @@ def targets(path: Path) -> list[SavedTarget]:
 
 def environment(path: Path) -> Environment:
     """environment.json; empty where there is none. Raises `Problem`."""
-    values = json_values(path)
-    if values is None:
-        return Environment()
-    try:
-        known = {key: value for key, value in values.items() if value is not None and key != "warnings"}
-        found = msgspec.convert(known, Environment)
-        return msgspec.structs.replace(found, warnings=saved.run_notes(values.get("warnings")))
-    except (msgspec.ValidationError, AttributeError) as error:
-        raise Problem(f"{path}: not an environment: {error}; run the experiment again") from error
+    return saved.read_environment(path) or Environment()
 
 
 def read(path: Path, kind: type[_Kind]) -> _Kind | None:

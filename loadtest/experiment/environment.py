@@ -10,20 +10,27 @@ import time
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
+import msgspec
+
+from loadtest.experiment.records import Environment, Lateness
 from serving.engines import registry
 
 # Beside those of the engines.
 LIBRARIES = ("onnx", "onnxruntime", "grpcio", "locust", "gevent", "prometheus-client", "numpy")
 
 
-def punctuality(cores: Sequence[int], seconds: float = 1.0) -> dict[str, Any]:
+def of_generator(cores: Sequence[int]) -> Environment:
+    """This machine as the load generator finds it on `cores` (empty: anywhere)."""
+    priority, lateness = punctuality(cores)
+    return msgspec.structs.replace(describe(), generator_priority=priority, wake_up_lateness_ms=lateness)
+
+
+def punctuality(cores: Sequence[int], seconds: float = 1.0) -> tuple[str, Lateness]:
     """How late this machine wakes the load generator when it has asked to be woken every millisecond.
 
-    Measured for `seconds`, before any load, in a process of its own on `cores` (empty: anywhere). Returns
-    `generator_priority`, what this user may, and `wake_up_lateness_ms` {p50, p99, max}: no generator keeps its schedule
-    better than that.
+    Measured for `seconds`, before any load, in a process of its own on `cores` (empty: anywhere). Returns the priority
+    that this user may have, and the lateness: no generator keeps its schedule better than that.
     """
     command = [sys.executable, "-m", "loadtest.generator.punctuality", ",".join(map(str, cores))]
     command.append(str(round(seconds * 1000)))
@@ -38,30 +45,24 @@ def punctuality(cores: Sequence[int], seconds: float = 1.0) -> dict[str, Any]:
     )
     priority, lateness = done.stdout.splitlines()
     late = sorted(map(float, lateness.split()))
-    return {
-        "generator_priority": priority,
-        "wake_up_lateness_ms": {
-            "p50": round(late[len(late) // 2], 3),
-            "p99": round(late[len(late) * 99 // 100], 3),
-            "max": round(late[-1], 3),
-        },
-    }
+    middle, tail, largest = (round(value, 3) for value in (late[len(late) // 2], late[len(late) * 99 // 100], late[-1]))
+    return priority, Lateness(p50=middle, p99=tail, max=largest)
 
 
-def describe() -> dict[str, Any]:
-    """The machine and the software on it, as plain values."""
-    return {
-        "cpu_model": _first("/proc/cpuinfo", "model name") or platform.processor(),
-        "cpu_count": len(os.sched_getaffinity(0)),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "os": _first("/etc/os-release", "PRETTY_NAME", "=") or platform.system(),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "libraries": {name: version for name in _libraries() if (version := _version(name))},
-        "git_commit": _git_commit(),
-        "load_average_at_start": [round(value, 2) for value in os.getloadavg()],
-        "started_at": time.time(),
-    }
+def describe() -> Environment:
+    """The machine and the software on it."""
+    return Environment(
+        cpu_model=_first("/proc/cpuinfo", "model name") or platform.processor(),
+        cpu_count=len(os.sched_getaffinity(0)),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        os=_first("/etc/os-release", "PRETTY_NAME", "=") or platform.system(),
+        kernel=platform.release(),
+        python=platform.python_version(),
+        libraries={name: version for name in _libraries() if (version := _version(name))},
+        git_commit=_git_commit(),
+        load_average_at_start=tuple(round(value, 2) for value in os.getloadavg()),
+        started_at=time.time(),
+    )
 
 
 def _libraries() -> tuple[str, ...]:

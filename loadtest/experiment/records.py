@@ -1,4 +1,4 @@
-"""What a run leaves on disk, typed: trial.json, warm-up.json, search.json, server.json, and the notes of a whole run.
+"""What a run leaves on disk, typed: trial.json, warm-up.json, search.json, server.json and environment.json.
 
 Generator and run write these records with `encode`, and whoever reads a run does it with `read_…`. Keys are the fields'
 names; those that `_OPTIONAL` names are left out where they are None. Times are Unix seconds where a name ends in `_at`;
@@ -310,7 +310,7 @@ class ServerFigures(Record, frozen=True, kw_only=True):
     source: str = ""
 
 
-# --- environment.json's `warnings` ------------------------------------------------------------------------------------
+# --- environment.json -------------------------------------------------------------------------------------------------
 
 
 class Resumed(Record, frozen=True, kw_only=True, tag="resumed"):
@@ -358,11 +358,56 @@ RunNote = Resumed | WakesLate | NoPrometheus | NotPinned | DifferentNodes | Serv
 """What a reader of a run's results should know of it. In environment.json, `warnings`."""
 
 
-def run_notes(values: Any) -> tuple[RunNote, ...]:
-    """The notes in environment.json's `warnings` (None: none)."""
-    tagged = [{"type": "remark", "text": one} if isinstance(one, str) else one for one in values or ()]
-    found: tuple[RunNote, ...] = msgspec.convert(tagged, tuple[RunNote, ...])
-    return found
+class Lateness(Record, frozen=True, kw_only=True):
+    """How late the machine woke a process before any load, milliseconds."""
+
+    p50: float | None = None
+    p99: float | None = None
+    max: float | None = None
+
+
+class Node(Record, frozen=True, kw_only=True):
+    """The node of a cluster that a target's server ran on."""
+
+    node: str | None = None
+    instance_type: str | None = None
+    gpu: str | None = None
+    capacity: dict[str, str] = {}
+    kernel: str | None = None
+    kubelet: str | None = None
+    image: str | None = None
+
+
+class Environment(Record, frozen=True, kw_only=True):
+    """Where a run took place; what was not saved is None or empty.
+
+    server_cores, generator_cores  CPUs that each is pinned to; empty: not pinned
+    load_average_at_start          over 1, 5 and 15 minutes
+    prometheus                     its version, None where it did not watch the run
+    order                          the targets in the order in which their servers were started
+    nodes                          target → its node, in a cluster
+    """
+
+    cpu_model: str | None = None
+    cpu_count: int | None = None
+    memory_bytes: int | None = None
+    os: str | None = None
+    kernel: str | None = None
+    python: str | None = None
+    libraries: dict[str, str] = {}
+    git_commit: str | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    load_average_at_start: tuple[float, ...] = ()
+    generator_priority: str | None = None
+    wake_up_lateness_ms: Lateness | None = None
+    server_cores: tuple[int, ...] = ()
+    generator_cores: tuple[int, ...] = ()
+    prometheus: str | None = None
+    order: tuple[str, ...] = ()
+    cluster: str | None = None
+    nodes: dict[str, Node] = {}
+    warnings: tuple[RunNote, ...] = ()
 
 
 # --- reading and writing ----------------------------------------------------------------------------------------------
@@ -402,6 +447,11 @@ def read_server(path: Path) -> ServerFigures:
     return _read(path, ServerFigures, "delete it and build the report again")
 
 
+def read_environment(path: Path) -> Environment | None:
+    """An environment.json; None where there is none. Raises `Problem` naming the file where it is damaged."""
+    return _read(path, Environment, "run the experiment again") if path.exists() else None
+
+
 def _read(path: Path, kind: type[_Kind], fix: str) -> _Kind:
     try:
         values = json.loads(path.read_text())
@@ -418,14 +468,20 @@ def _read(path: Path, kind: type[_Kind], fix: str) -> _Kind:
 _SPOKEN = re.compile(r"the server (died or became unreachable|refused or closed connections) ([\d.]+) s [^:]*: (\d+) ")
 
 
+_CORES = ("server_cores", "generator_cores", "load_average_at_start")
+
+
 def _current(values: Any) -> Any:
     """Values of an older file as those of today's."""
     if not isinstance(values, dict):
         return values
     found = dict(values)
-    for key in ("latency_ms", "errors", "notes", "spoiled"):
+    for key in ("latency_ms", "errors", "notes", "spoiled", "libraries", "nodes", "order", *_CORES):
         if key in found and found[key] is None:
             del found[key]
+    if "warnings" in found:
+        told = found["warnings"] or ()
+        found["warnings"] = [{"type": "remark", "text": one} if isinstance(one, str) else one for one in told]
     if any(isinstance(note, str) for note in found.get("notes", ())):
         found["notes"] = [_note(note) for note in found["notes"]]
     if "steps" in found:

@@ -63,7 +63,7 @@ def run(
         measuring.time_models()
         measuring.probe()
         measuring.measure()
-        folder.write("environment.json", {**folder.read("environment.json"), "finished_at": time.time()})
+        folder.save_environment(msgspec.structs.replace(folder.environment(), finished_at=time.time()))
     folder.finish()
     progress.now("")
     return folder.path
@@ -84,21 +84,19 @@ class _Measuring:
 
     def record_environment(self) -> None:
         """Write environment.json; a resumed run keeps the first one's, with a note."""
-        known: dict[str, Any] | None = self.folder.read("environment.json")
-        if known is None:
-            known = {
-                **self.origin.environment(self.targets.generator_cores),
-                "server_cores": list(self.targets.server_cores),
-                "generator_cores": list(self.targets.generator_cores),
-                "prometheus": self.prometheus.version if self.prometheus else None,
-                "order": [],
-                "warnings": [],
-            }
-            self.folder.write("environment.json", known)
-        else:
+        if self.folder.has_environment:
             self.folder.note(records.Resumed(at=time.time()))
-        late = known["wake_up_lateness_ms"]["p99"]
-        if late > SLIP_FLOOR_MS:
+        else:
+            found = msgspec.structs.replace(
+                self.origin.environment(self.targets.generator_cores),
+                server_cores=self.targets.server_cores,
+                generator_cores=self.targets.generator_cores,
+                prometheus=self.prometheus.version if self.prometheus else None,
+            )
+            self.folder.save_environment(found)
+        lateness = self.folder.environment().wake_up_lateness_ms
+        late = lateness.p99 if lateness else None
+        if late is not None and late > SLIP_FLOOR_MS:
             self._note(WakesLate(p99_ms=late, allowed_ms=SLIP_FLOOR_MS))
         if not self.prometheus:
             self._note(NoPrometheus())
@@ -170,8 +168,8 @@ class _Measuring:
         self.progress.tell(steps.StartingServer(block.target))
         self.targets.use(block.target, self.progress.now)
         self.progress.advance(START_S)
-        known = self.folder.read("environment.json")
-        self.folder.write("environment.json", {**known, "order": [*known["order"], block.target]})
+        known = self.folder.environment()
+        self.folder.save_environment(msgspec.structs.replace(known, order=(*known.order, block.target)))
         yield
         self._observe()
 

@@ -8,10 +8,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from loadtest.experiment import file as experiments
 from loadtest.experiment import records
 from loadtest.experiment.file import Experiment
-from loadtest.experiment.records import RunNote
+from loadtest.experiment.records import Environment, RunNote
 from models import whole_file
 from models.problem import Problem
 
@@ -74,13 +76,24 @@ class RunFolder:
 
     def note(self, note: RunNote) -> bool:
         """Write down what a reader of the results should know, in environment.json; whether it is new."""
-        known = self.read("environment.json")
-        notes = records.run_notes(known["warnings"])
-        if note in notes:
+        known = self.environment()
+        if note in known.warnings:
             return False
-        known["warnings"] = [records.values_of(one) for one in (*notes, note)]
-        self.write("environment.json", known)
+        self.save_environment(msgspec.structs.replace(known, warnings=(*known.warnings, note)))
         return True
+
+    @property
+    def has_environment(self) -> bool:
+        """Whether it is known where the run takes place."""
+        return (self.path / "environment.json").exists()
+
+    def environment(self) -> Environment:
+        """Where the run takes place; empty where that is not known yet. Raises `Problem` for a damaged file."""
+        return records.read_environment(self.path / "environment.json") or Environment()
+
+    def save_environment(self, environment: Environment) -> None:
+        """Write environment.json, whole or not at all."""
+        whole_file.write_text(self.path / "environment.json", records.encode(environment))
 
     def trial(self, trial_id: str) -> Path:
         """The folder of one trial."""

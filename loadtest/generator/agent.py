@@ -3,7 +3,7 @@
     python -m loadtest.generator.agent --port 9647 --results /results
 
     GET    /healthz                    200 while it can take work
-    GET    /environment                where it runs, as `environment.describe` and `environment.punctuality` say
+    GET    /environment                where it runs, as `environment.of_generator` says
     GET    /jobs                       {id: state}; state: running, ended, or failed: and why
     PUT    /references/SHA256          the reference images of a bundle (a NumPy archive)
     PUT    /jobs/ID                    start a `LoadJob` whose folders are relative and whose `reference` is a SHA-256;
@@ -200,7 +200,7 @@ class _Handler(BaseHTTPRequestHandler):
         if url.path == "/healthz":
             return self._send(200, b"ok\n")
         if url.path == "/environment":
-            return self._json(200, {**environment.describe(), **environment.punctuality(())})
+            return self._json(200, msgspec.to_builtins(environment.of_generator(())))
         if url.path == "/jobs":
             return self._json(200, self.agent.jobs())
         found = re.fullmatch(rf"/jobs/({ID})/(events|results)", url.path)

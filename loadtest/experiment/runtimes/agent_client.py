@@ -19,6 +19,7 @@ import msgspec
 from loadtest.experiment import events, phases
 from loadtest.experiment.events import Event, PhaseEnded
 from loadtest.experiment.load_job import LoadJob
+from loadtest.experiment.records import Environment
 from models.bundle import sha256
 from models.problem import Problem
 
@@ -32,10 +33,9 @@ class AgentClient:
     def __init__(self, address: str, run: Path, *, patience_s: float = PATIENCE_S) -> None:
         self._url, self._run, self._patience_s = f"http://{address}", run, patience_s
 
-    def environment(self) -> dict[str, Any]:
-        """Where the load comes from: `environment.describe` and `environment.punctuality` of that machine."""
-        values: dict[str, Any] = json.loads(self._ask("GET", "/environment")[0])
-        return values
+    def environment(self) -> Environment:
+        """Where the load comes from: `environment.of_generator` of that machine."""
+        return msgspec.json.decode(self._ask("GET", "/environment")[0], type=Environment)
 
     def jobs(self) -> dict[str, str]:
         """The agent's jobs of this run, and their states."""

@@ -183,7 +183,7 @@ class _InUse:
         )
         note = values_of(restarted)
         self._run.write("gaps.json", [*self._run.read("gaps.json", []), note])
-        if self._run.read("environment.json"):
+        if self._run.has_environment:
             self._run.note(restarted)
 
 

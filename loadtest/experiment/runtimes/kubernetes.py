@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -16,7 +15,7 @@ from loadtest.experiment.events import Event
 from loadtest.experiment.file import Experiment
 from loadtest.experiment.load_job import LoadJob
 from loadtest.experiment.observation import Prometheus
-from loadtest.experiment.records import DifferentNodes
+from loadtest.experiment.records import DifferentNodes, Environment, Node
 from loadtest.experiment.run_folder import RunFolder
 from loadtest.experiment.runtimes.agent_client import AgentClient
 from loadtest.experiment.runtimes.parity_gate import ParityGate
@@ -219,20 +218,19 @@ class KubernetesTargets:
         node = self._cluster.find("node", pod["spec"]["nodeName"], None) or {"metadata": {}, "status": {}}
         labels, info = node["metadata"].get("labels", {}), node["status"].get("nodeInfo", {})
         images = [status.get("imageID", "") for status in pod["status"].get("containerStatuses", [])]
-        found = {
-            "node": pod["spec"]["nodeName"],
-            "instance_type": labels.get("node.kubernetes.io/instance-type"),
-            "gpu": labels.get("nvidia.com/gpu.product"),
-            "capacity": node["status"].get("capacity", {}),
-            "kernel": info.get("kernelVersion"),
-            "kubelet": info.get("kubeletVersion"),
-            "image": next(iter(images), ""),
-        }
-        known = self._folder.read("environment.json")
-        known["nodes"] = {**known.get("nodes", {}), target.name: found}
-        kinds = {(one["instance_type"], one["gpu"]) for one in known["nodes"].values()}
-        self._folder.write("environment.json", known)
-        if len(kinds) > 1:
+        found = Node(
+            node=pod["spec"]["nodeName"],
+            instance_type=labels.get("node.kubernetes.io/instance-type"),
+            gpu=labels.get("nvidia.com/gpu.product"),
+            capacity=node["status"].get("capacity", {}),
+            kernel=info.get("kernelVersion"),
+            kubelet=info.get("kubeletVersion"),
+            image=next(iter(images), ""),
+        )
+        known = self._folder.environment()
+        nodes = {**known.nodes, target.name: found}
+        self._folder.save_environment(msgspec.structs.replace(known, nodes=nodes))
+        if len({(one.instance_type, one.gpu) for one in nodes.values()}) > 1:
             self._folder.note(DifferentNodes())
 
 
@@ -257,9 +255,9 @@ class InCluster:
     def __exit__(self, *_: object) -> None:
         self._resources.close()
 
-    def environment(self, cores: tuple[int, ...]) -> dict[str, Any]:
+    def environment(self, cores: tuple[int, ...]) -> Environment:
         """The generator's pod; see `LoadOrigin`."""
-        return {**self.agent.environment(), "cluster": self._cluster.context}
+        return msgspec.structs.replace(self.agent.environment(), cluster=self._cluster.context)
 
     def prometheus(self, folder: Path, cores: tuple[int, ...]) -> Prometheus | None:
         """The cluster's own, where there is one; see `LoadOrigin`."""

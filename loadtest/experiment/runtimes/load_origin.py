@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from loadtest.experiment import environment, generator_process, observation
 from loadtest.experiment.events import Event
 from loadtest.experiment.load_job import LoadJob
 from loadtest.experiment.observation import Prometheus
+from loadtest.experiment.records import Environment
 
 
 class LoadOrigin(Protocol):
@@ -17,7 +18,7 @@ class LoadOrigin(Protocol):
 
     settle_s: float
 
-    def environment(self, cores: tuple[int, ...]) -> dict[str, Any]:
+    def environment(self, cores: tuple[int, ...]) -> Environment:
         """The machine that the load comes from, for environment.json."""
 
     def prometheus(self, folder: Path, cores: tuple[int, ...]) -> Prometheus | None:
@@ -32,9 +33,9 @@ class ThisMachine:
 
     settle_s = observation.SETTLE_S
 
-    def environment(self, cores: tuple[int, ...]) -> dict[str, Any]:
+    def environment(self, cores: tuple[int, ...]) -> Environment:
         """See `LoadOrigin`."""
-        return {**environment.describe(), **environment.punctuality(cores)}
+        return environment.of_generator(cores)
 
     def prometheus(self, folder: Path, cores: tuple[int, ...]) -> Prometheus | None:
         """See `LoadOrigin`."""

@@ -8,10 +8,10 @@ import time
 import pytest
 
 from loadtest.analysis import run_files
-from loadtest.analysis.records import Environment, Lateness
+from loadtest.analysis.records import Environment
 from loadtest.experiment import environment
 from loadtest.experiment.file import Experiment, Slo
-from loadtest.experiment.records import NoPrometheus, Remark
+from loadtest.experiment.records import Lateness, NoPrometheus, Remark, values_of
 from loadtest.experiment.target_specs import TargetSpec
 from models.problem import Problem
 from serving.engines.engine import Knob, KnobKind
@@ -69,17 +69,13 @@ def test_a_slo_that_leaves_something_out_has_the_experiment_s_defaults(tmp_path)
 
 
 def test_the_environment_of_this_machine_comes_back(tmp_path):
-    values = environment.describe()
+    here = environment.describe()
     noted = [{"type": "no-prometheus"}, "a sentence of the previous format"]
     late = {"p50": 0.05, "p99": 0.4, "max": 2.0}
     more = {"prometheus": None, "server_cores": [0], "wake_up_lateness_ms": late, "warnings": noted}
-    (tmp_path / "environment.json").write_text(json.dumps({**values, **more}))
+    (tmp_path / "environment.json").write_text(json.dumps({**values_of(here), **more}))
     found = run_files.environment(tmp_path / "environment.json")
-    assert (found.cpu_count, found.python, found.libraries) == (
-        values["cpu_count"],
-        values["python"],
-        values["libraries"],
-    )
+    assert (found.cpu_count, found.python, found.libraries) == (here.cpu_count, here.python, here.libraries)
     assert found.started_at == pytest.approx(time.time(), abs=60)
     assert (found.prometheus, found.server_cores) == (None, (0,))
     assert found.wake_up_lateness_ms == Lateness(**late)
@@ -98,8 +94,12 @@ def test_what_is_not_there_is_empty(tmp_path):
     [
         ("experiment.toml", "targets = 3", r"experiment.toml: not an experiment: Expected `array`.*targets"),
         ("experiment.toml", "[slo]\np99_ms = -1", r"experiment.toml: not an experiment: slo.p99_ms"),
-        ("environment.json", "[]", r"environment.json: not an environment"),
-        ("environment.json", '{"warnings": [{"type": "weather"}]}', r"environment.json: not an environment.*weather"),
+        ("environment.json", "[]", r"environment.json: Expected `object`, got `array`"),
+        (
+            "environment.json",
+            '{"warnings": [{"type": "weather"}]}',
+            r"environment.json: Invalid value 'weather'",
+        ),
         ("targets.json", '[{"name": 3}]', r"targets.json: Expected `str \| null`.*name"),
     ],
 )

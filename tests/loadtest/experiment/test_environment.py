@@ -22,15 +22,15 @@ def test_one_cpu_is_not_pinned():
 
 
 def test_how_late_a_process_is_woken_is_measured_where_the_generator_will_run():
-    found = environment.punctuality([min(os.sched_getaffinity(0))], seconds=0.2)
-    assert found["generator_priority"] in ("real-time priority, cores kept awake", "high priority", "ordinary priority")
-    found = found["wake_up_lateness_ms"]
-    assert 0 <= found["p50"] <= found["p99"] <= found["max"]
+    priority, late = environment.punctuality([min(os.sched_getaffinity(0))], seconds=0.2)
+    assert priority in ("real-time priority, cores kept awake", "high priority", "ordinary priority")
+    assert 0 <= (late.p50 or 0) <= (late.p99 or 0) <= (late.max or 0)
+    assert late.max is not None
 
 
 def test_the_machine_is_described():
     found = environment.describe()
-    assert found["cpu_count"] == len(os.sched_getaffinity(0))
-    assert found["memory_bytes"] > 2**30
-    assert found["libraries"]["torch"].startswith("2.13.0")
-    assert found["cpu_model"]
+    assert found.cpu_count == len(os.sched_getaffinity(0))
+    assert (found.memory_bytes or 0) > 2**30
+    assert found.libraries["torch"].startswith("2.13.0")
+    assert found.cpu_model

@@ -11,6 +11,7 @@ from loadtest.experiment import records
 from loadtest.experiment.capacity_search import Try
 from loadtest.experiment.records import (
     ConnectionsLost,
+    Environment,
     Latency,
     Requests,
     SearchRecord,
@@ -116,7 +117,11 @@ def test_a_damaged_file_is_named(tmp_path, text, words):
         records.read_trial(path)
 
 
-def test_notes_of_a_run_of_either_format():
-    notes = records.run_notes(["interrupted", {"type": "resumed", "at": 5.0}])
-    assert notes == (records.Remark(text="interrupted"), records.Resumed(at=5.0))
-    assert records.run_notes(None) == ()
+def test_notes_of_a_run_of_either_format(tmp_path):
+    path = tmp_path / "environment.json"
+    assert records.read_environment(path) is None
+    path.write_text(json.dumps({"warnings": ["interrupted", {"type": "resumed", "at": 5.0}], "libraries": None}))
+    found = records.read_environment(path)
+    assert found == Environment(warnings=(records.Remark(text="interrupted"), records.Resumed(at=5.0)))
+    path.write_text(records.encode(found))
+    assert records.read_environment(path) == found
