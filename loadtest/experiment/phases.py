@@ -231,18 +231,12 @@ _Kind = TypeVar("_Kind")
 
 def encode(value: Any) -> bytes:
     """Phases, or something that holds them, as JSON."""
-    return msgspec.json.encode(value, enc_hook=_text)
+    return msgspec.json.encode(value, enc_hook=plain)
 
 
 def decode(text: bytes, kind: type[_Kind]) -> _Kind:
     """The inverse of `encode`. Raises `msgspec.DecodeError` naming the key, and `Problem` for an impossible value."""
-    return msgspec.json.decode(text, type=kind, dec_hook=_path)
-
-
-def decode_load(text: bytes) -> LoadPhase:
-    """One phase of load, encoded alone. Raises as `decode`."""
-    phase: LoadPhase = msgspec.json.decode(text, type=LoadPhase, dec_hook=_path)
-    return phase
+    return msgspec.json.decode(text, type=kind, dec_hook=typed)
 
 
 def moved(phases: Sequence[Phase], old: Path, new: Path) -> tuple[Phase, ...]:
@@ -265,13 +259,15 @@ def _known_protocol(protocol: str) -> None:
         raise ValueError(f"protocol = {protocol!r}: use one of {', '.join(PROTOCOLS)}")
 
 
-def _text(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A path as text: msgspec's hook for what it does not know to encode."""
     if isinstance(value, Path):
         return str(value)
     raise NotImplementedError(type(value))
 
 
-def _path(kind: type, value: Any) -> Any:
+def typed(kind: Any, value: Any) -> Any:
+    """The inverse of `plain`. Raises ValueError for what is no path."""
     if kind is Path and isinstance(value, str):
         return Path(value)
     raise ValueError(f"Expected a path, got {value!r}")

@@ -12,33 +12,42 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gevent
 from gevent.queue import Empty, Queue
 
-from loadtest.experiment import phases
 from loadtest.experiment.phases import LoadPhase, OpenLoopPhase, Plan, TrialPhase, WarmUpPhase
+from loadtest.generator import messages
 from loadtest.generator.answers import Reference, RequestStream
 from loadtest.generator.live import Slice, join
 from loadtest.generator.loader import Loader, Report, Rows
+from loadtest.generator.messages import (
+    Answer,
+    Begin,
+    Begun,
+    Done,
+    End,
+    Go,
+    Hello,
+    Order,
+    Piece,
+    Ping,
+    Pong,
+    Prepare,
+    Ready,
+    Stop,
+    Stream,
+    Trouble,
+)
 from loadtest.generator.open_loop import START_MARGIN_S
 from loadtest.generator.outcomes import Outcomes, merge
 from loadtest.generator.punctuality import punctual
 from loadtest.generator.timer import clock
 from models.problem import Problem
-from serving.target import Target
 
-_TO_WORKER = ("tandem-begin", "tandem-pong", "tandem-phase", "tandem-go", "tandem-stop", "tandem-end")
-_TO_MASTER = (
-    "tandem-hello",
-    "tandem-ping",
-    "tandem-begun",
-    "tandem-ready",
-    "tandem-slice",
-    "tandem-outcomes",
-    "tandem-problem",
-)
+_Kind = TypeVar("_Kind")
+
 _PINGS = 11
 _CONNECT_S = 60.0
 _PREPARE_S = 60.0
@@ -55,34 +64,32 @@ class Master:
         self._inbox: Queue = Queue()
         self._workers: list[str] = []
         self._number = 0
-        for kind in _TO_MASTER:
-            runner.register_message(kind, self._receive)
+        runner.register_message(messages.TO_MASTER, self._receive)
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
         """Wait for the workers and give each its place; in the end, tell them that it is over."""
         plan = self._plan
-        machines = dict(self._gather("tandem-hello", _CONNECT_S, "name -u as many users as there are workers"))
-        self._workers = sorted(machines)
-        mix = [
-            {"target": one.target.to_dict(), "reference": one.reference.read_bytes(), "share": one.share}
-            for one in plan.traffic
-        ]
+        greetings = self._gather(Hello, _CONNECT_S, "name -u as many users as there are workers")
+        self._workers = sorted(greetings)
+        mix = tuple(
+            Stream(target=one.target, reference=one.reference.read_bytes(), share=one.share) for one in plan.traffic
+        )
         for index, worker in enumerate(self._workers):
-            here = machines[worker]["machine"] == _machine()
-            data = {
-                "worker": index,
-                "workers": self.count,
-                "mix": mix,
-                "payloads": plan.payloads,
-                "cores": _cores(plan.cores, index, self.count) if here else [],
-            }
-            self._runner.send_message("tandem-begin", data, worker)
-        self._gather("tandem-begun", _PREPARE_S)
+            here = greetings[worker].machine == _machine()
+            begin = Begin(
+                worker=index,
+                workers=self.count,
+                mix=mix,
+                payloads=plan.payloads,
+                cores=_cores(plan.cores, index, self.count) if here else (),
+            )
+            self._tell(begin, worker)
+        self._gather(Begun, _PREPARE_S)
         try:
             yield
         finally:
-            self._runner.send_message("tandem-end", {})
+            self._tell(End())
 
     def warm_up(self, phase: WarmUpPhase, report: Report) -> None:
         """See `Workers`."""
@@ -94,61 +101,67 @@ class Master:
 
     def _run(self, phase: LoadPhase, report: Report) -> tuple[float, Outcomes]:
         self._number += 1
-        self._runner.send_message("tandem-phase", {"number": self._number, "phase": phases.encode(phase)})
-        self._gather("tandem-ready", _PREPARE_S)
+        self._tell(Prepare(number=self._number, phase=phase))
+        self._gather(Ready, _PREPARE_S)
         lead_in_s = 0.0 if isinstance(phase, WarmUpPhase) else phase.lead_in_s
         started = clock() + _GO_MARGIN_S + lead_in_s
         started_at = time.time() + started - clock()
-        self._runner.send_message("tandem-go", {"number": self._number, "at": started})
+        self._tell(Go(number=self._number, at=started))
         together = _Together(self._workers)
         shares: dict[str, Outcomes] = {}
         patience = _patience_s(phase)
         while len(shares) < self.count:
-            kind, worker, data = self._next(patience)
-            if kind == "tandem-slice":
-                together.add(worker, Slice.unpack(data["piece"]), data["now"])
-            elif kind == "tandem-outcomes":
-                shares[worker] = Outcomes.unpack(data["outcomes"])
+            worker, answer = self._next(patience)
+            if isinstance(answer, Piece):
+                together.add(worker, answer.slice, answer.now)
+            elif isinstance(answer, Done):
+                shares[worker] = answer.outcomes
                 together.ended(worker)
             for piece, now in together.ready():
                 if not report(piece, now, _nothing):
-                    self._runner.send_message("tandem-stop", {"number": self._number})
+                    self._tell(Stop(number=self._number))
         return started_at, merge([shares[worker] for worker in self._workers])
 
-    def _gather(self, kind: str, timeout_s: float, fix: str = "see the log") -> list[tuple[str, Any]]:
+    def _gather(self, kind: type[_Kind], timeout_s: float, fix: str = "see the log") -> dict[str, _Kind]:
         """One message of a kind from every worker. Raises `Problem` where one does not come."""
-        found: dict[str, Any] = {}
+        found: dict[str, _Kind] = {}
         deadline = clock() + timeout_s
         while len(found) < self.count:
             try:
-                got, worker, data = self._next(max(0.1, deadline - clock()))
+                worker, answer = self._next(max(0.1, deadline - clock()))
             except TimeoutError:
                 raise Problem(f"{len(found)} of {self.count} workers answered in {timeout_s:g} s: {fix}") from None
-            if got == kind:
-                found[worker] = data
-        return list(found.items())
+            if isinstance(answer, kind):
+                found[worker] = answer
+        return found
 
-    def _next(self, timeout_s: float) -> tuple[str, str, Any]:
+    def _next(self, timeout_s: float) -> tuple[str, Answer]:
+        """The next message and its worker. Raises TimeoutError, and `Problem` where a worker is in trouble or lost."""
         deadline = clock() + timeout_s
         while True:
             lost = [node.id for node in self._runner.clients.missing if node.id in self._workers]
             if lost:
                 raise Problem(f"the load generator's worker {lost[0]} is lost: did its process die?")
             try:
-                kind, worker, data = self._inbox.get(timeout=min(1.0, max(0.0, deadline - clock())))
+                worker, answer = self._inbox.get(timeout=min(1.0, max(0.0, deadline - clock())))
             except Empty:
                 if clock() >= deadline:
                     raise TimeoutError from None
                 continue
-            if kind == "tandem-problem":
-                raise Problem(data["text"])
-            return kind, worker, data
+            if isinstance(answer, Trouble):
+                raise Problem(answer.text)
+            return worker, answer
 
-    def _receive(self, environment: Any, msg: Any) -> None:
-        if msg.type == "tandem-ping":
-            self._runner.send_message("tandem-pong", {"asked": msg.data["asked"], "now": clock()}, msg.node_id)
+    def _tell(self, order: Order, worker: str | None = None) -> None:
+        """Send to one worker, or to all."""
+        self._runner.send_message(messages.TO_WORKER, messages.encode(order), worker)
+
+    def _receive(self, msg: Any, **_: Any) -> None:
+        answer = messages.answer(msg.data)
+        if isinstance(answer, Ping):
+            self._tell(Pong(asked=answer.asked, now=clock()), msg.node_id)
         else:
-            self._inbox.put((msg.type, msg.node_id, msg.data))
+            self._inbox.put((msg.node_id, answer))
 
 
 class _Together:
@@ -179,55 +192,51 @@ class Worker:
         self._inbox: Queue = Queue()
         self._stopped = 0  # the number of the latest phase that is to stop
         self._ahead_s = 0.0  # the master's clock minus ours
-        for kind in _TO_WORKER:
-            runner.register_message(kind, self._receive)
+        runner.register_message(messages.TO_WORKER, self._receive)
 
     def serve(self) -> None:
         """Announce this worker and do what the master says."""
-        self._tell("tandem-hello", {"machine": _machine()})
-        begin = self._await("tandem-begin")
+        self._tell(Hello(machine=_machine()))
+        begin = self._await(Begin)
         if begin is None:
             return
         try:
             # The master reports the trouble; this process then only has to end.
             self._serve(begin)
         except Problem as problem:
-            self._tell("tandem-problem", {"text": str(problem)})
+            self._tell(Trouble(text=str(problem)))
         except Exception as failure:
             logging.getLogger(__name__).exception("the worker failed")
-            self._tell("tandem-problem", {"text": f"a worker failed: {type(failure).__name__}: {failure}"})
+            self._tell(Trouble(text=f"a worker failed: {type(failure).__name__}: {failure}"))
 
-    def _serve(self, begin: dict[str, Any]) -> None:
+    def _serve(self, begin: Begin) -> None:
         loader = Loader(
-            mix=[
-                RequestStream(Target.from_dict(one["target"]), Reference(one["reference"]), one["share"])
-                for one in begin["mix"]
-            ],
-            payloads=begin["payloads"],
+            mix=[RequestStream(one.target, Reference(one.reference), one.share) for one in begin.mix],
+            payloads=begin.payloads,
             rows=self._rows,
-            worker=begin["worker"],
-            workers=begin["workers"],
+            worker=begin.worker,
+            workers=begin.workers,
         )
-        with punctual(begin["cores"]):
+        with punctual(begin.cores):
             self._ahead_s = self._measure_clock()
-            self._tell("tandem-begun", {})
-            while (order := self._await("tandem-phase")) is not None:
-                self._run(loader, order["number"], phases.decode_load(order["phase"]))
+            self._tell(Begun())
+            while (order := self._await(Prepare)) is not None:
+                self._run(loader, order.number, order.phase)
 
     def _run(self, loader: Loader, number: int, phase: LoadPhase) -> None:
         def ready() -> float:
-            self._tell("tandem-ready", {"number": number})
-            go = self._await("tandem-go")
+            self._tell(Ready(number=number))
+            go = self._await(Go)
             if go is None:
                 raise Problem("the master ended the run")
-            at = float(go["at"]) - self._ahead_s
+            at = go.at - self._ahead_s
             lead_in_s = 0.0 if isinstance(phase, WarmUpPhase) else phase.lead_in_s
             gevent.sleep(max(0.0, at - lead_in_s - START_MARGIN_S - clock()))
             return at
 
         def report(piece: Slice, now: float, between: Callable[[], None]) -> bool:
             between()
-            self._tell("tandem-slice", {"piece": piece.pack(), "now": now + self._ahead_s})
+            self._tell(Piece(slice=piece, now=now + self._ahead_s))
             return self._stopped != number
 
         if isinstance(phase, WarmUpPhase):
@@ -236,42 +245,43 @@ class Worker:
             outcomes = loader.open_loop(phase, ready, report)
         else:
             outcomes = loader.closed_loop(phase, ready, report)
-        self._tell("tandem-outcomes", {"number": number, "outcomes": outcomes.pack()})
+        self._tell(Done(number=number, outcomes=outcomes))
 
     def _measure_clock(self) -> float:
         """How far the master's clock is ahead of ours, in seconds: from the question that was answered most quickly."""
         best = (float("inf"), 0.0)
         for _ in range(_PINGS):
-            self._tell("tandem-ping", {"asked": clock()})
-            answer = self._await("tandem-pong")
-            if answer is None:
+            self._tell(Ping(asked=clock()))
+            pong = self._await(Pong)
+            if pong is None:
                 break
-            took = clock() - answer["asked"]
-            best = min(best, (took, answer["now"] - answer["asked"] - took / 2))
+            took = clock() - pong.asked
+            best = min(best, (took, pong.now - pong.asked - took / 2))
         return best[1]
 
-    def _await(self, kind: str) -> Any:
+    def _await(self, kind: type[_Kind]) -> _Kind | None:
         """The next message of a kind; None when it is over."""
         while True:
-            got, data = self._inbox.get()
-            if got == "tandem-end":
+            order = self._inbox.get()
+            if isinstance(order, End):
                 return None
-            if got == kind:
-                return data
+            if isinstance(order, kind):
+                return order
 
-    def _tell(self, kind: str, data: dict[str, Any]) -> None:
-        self._runner.send_message(kind, data)
+    def _tell(self, answer: Answer) -> None:
+        self._runner.send_message(messages.TO_MASTER, messages.encode(answer))
 
-    def _receive(self, environment: Any, msg: Any) -> None:
-        if msg.type == "tandem-stop":
-            self._stopped = msg.data["number"]
+    def _receive(self, msg: Any, **_: Any) -> None:
+        order = messages.order(msg.data)
+        if isinstance(order, Stop):
+            self._stopped = order.number
         else:
-            self._inbox.put((msg.type, msg.data))
+            self._inbox.put(order)
 
 
-def _cores(cores: Sequence[int], worker: int, workers: int) -> list[int]:
+def _cores(cores: tuple[int, ...], worker: int, workers: int) -> tuple[int, ...]:
     """A worker's cores: its share where there are enough for all, else all of them."""
-    return list(cores[worker::workers] if len(cores) >= workers else cores)
+    return cores[worker::workers] if len(cores) >= workers else cores
 
 
 def _machine() -> str:

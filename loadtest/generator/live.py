@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from loadtest.experiment import events
 from loadtest.experiment.events import Event, Second
 from loadtest.generator.recording import DROPPED, OK, Recording
-
-_ARRAYS = ("latency_ms", "failed_ms", "slip_ms")
 
 
 @dataclass(frozen=True)
@@ -34,24 +32,22 @@ class Slice:
     slip_ms: NDArray[np.float64]
     in_flight: int
 
-    def pack(self) -> dict[str, Any]:
-        """Plain values and bytes, for a message."""
-        return {**vars(self), **{key: getattr(self, key).astype(np.float32).tobytes() for key in _ARRAYS}}
-
-    @classmethod
-    def unpack(cls, values: dict[str, Any]) -> Slice:
-        """The inverse of `pack`, to single precision."""
-        return cls(**{**values, **{key: np.frombuffer(values[key], np.float32).astype(np.float64) for key in _ARRAYS}})
-
 
 def join(slices: Sequence[Slice]) -> Slice:
     """What several workers did at the same time."""
     errors: Counter[str] = Counter()
     for one in slices:
         errors.update(one.errors)
-    counts = {key: sum(getattr(one, key) for one in slices) for key in ("offered", "sent", "dropped", "in_flight")}
-    arrays: dict[str, Any] = {key: np.concatenate([getattr(one, key) for one in slices]) for key in _ARRAYS}
-    return Slice(errors=dict(errors), **counts, **arrays)
+    return Slice(
+        offered=sum(one.offered for one in slices),
+        sent=sum(one.sent for one in slices),
+        dropped=sum(one.dropped for one in slices),
+        latency_ms=np.concatenate([one.latency_ms for one in slices]),
+        failed_ms=np.concatenate([one.failed_ms for one in slices]),
+        errors=dict(errors),
+        slip_ms=np.concatenate([one.slip_ms for one in slices]),
+        in_flight=sum(one.in_flight for one in slices),
+    )
 
 
 class Reader:

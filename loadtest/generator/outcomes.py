@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -82,19 +82,6 @@ class Outcomes:
     def went(self) -> NDArray[np.bool_]:
         """Which requests were sent."""
         return np.isfinite(self.sent)
-
-    def pack(self) -> dict[str, Any]:
-        """Plain values and bytes, for a message."""
-        values = asdict(self)
-        arrays = {key: getattr(self, key).tobytes() for key in _ARRAYS}
-        return {**values, **arrays, "kinds": list(self.kinds)}
-
-    @classmethod
-    def unpack(cls, values: dict[str, Any]) -> Outcomes:
-        """The inverse of `pack`."""
-        times = {key: np.frombuffer(values[key], dtype=np.float64) for key in ("due", "sent", "done")}
-        codes = {key: np.frombuffer(values[key], dtype=np.uint8) for key in ("status", "models")}
-        return cls(**{**values, **times, **codes, "kinds": tuple(values["kinds"])})
 
 
 def merge(shares: Sequence[Outcomes]) -> Outcomes:

@@ -23,6 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from loadtest.experiment.generator_process import LOCUSTFILE
 from loadtest.experiment.phases import OpenLoopPhase, Phase, WarmUpPhase
+from loadtest.generator import messages
 from loadtest.generator.arrivals import schedule, share
 from loadtest.generator.distributed import _Together
 from loadtest.generator.live import Slice
@@ -151,6 +152,13 @@ def test_trouble_of_a_worker_is_the_master_s_one_line(tmp_path):
     assert time.monotonic() - began < 40
 
 
+def received(sent: Outcomes) -> Outcomes:
+    """As the master has it from a worker."""
+    message = messages.answer(messages.encode(messages.Done(number=1, outcomes=sent)))
+    assert isinstance(message, messages.Done)
+    return message.outcomes
+
+
 outcomes = st.lists(
     st.tuples(st.floats(0, 0.005), st.floats(0.0001, 5), st.sampled_from([None, "timeout", "http_503"]))
 )
@@ -171,7 +179,7 @@ def test_merged_parts_are_what_one_worker_would_have_recorded(found, workers):
         return Outcomes.of(recording, 50.0)
 
     whole = record(slice(None))
-    parts = [Outcomes.unpack(record(share(len(found), worker, workers)).pack()) for worker in range(workers)]
+    parts = [received(record(share(len(found), worker, workers))) for worker in range(workers)]
     merged = merge(parts)
     for key in ("due", "sent", "done"):
         assert np.array_equal(getattr(merged, key), getattr(whole, key))
@@ -193,6 +201,18 @@ def test_merged_parts_are_what_one_worker_would_have_recorded(found, workers):
 
 def piece(offered: int, in_flight: int) -> Slice:
     return Slice(offered, offered, 0, np.full(offered, 2.0), np.zeros(0), {}, np.full(offered, 0.1), in_flight)
+
+
+def test_a_slice_crosses_whole():
+    sent = Slice(3, 2, 1, np.array([1.0, 1 / 3]), np.zeros(0), {"timeout": 2}, np.array([0.1]), 5)
+    message = messages.answer(messages.encode(messages.Piece(slice=sent, now=9.25)))
+    assert isinstance(message, messages.Piece)
+    got = message.slice
+    assert (message.now, got.offered, got.sent, got.dropped, got.in_flight) == (9.25, 3, 2, 1, 5)
+    assert got.errors == {"timeout": 2}
+    assert np.array_equal(got.latency_ms, sent.latency_ms)
+    assert np.array_equal(got.slip_ms, sent.slip_ms)
+    assert got.failed_ms.size == 0
 
 
 def test_slices_of_the_same_time_are_put_together_and_one_that_ended_is_not_waited_for():
