@@ -109,7 +109,8 @@ def _torchscript(bundle: Bundle) -> Predict:
 
     def predict(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return module(torch.from_numpy(images)).numpy()
+            probabilities: np.ndarray = module(torch.from_numpy(images)).numpy()
+        return probabilities
 
     return predict
 

@@ -90,7 +90,8 @@ def export(source: Path, folder: Path) -> None:
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, BYTES_INPUT)], autograph=False)
     def network_on_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return network(_decode(tf.ensure_shape(image_bytes, [None]), shape))
+        outputs: dict[str, tf.Tensor] = network(_decode(tf.ensure_shape(image_bytes, [None]), shape))
+        return outputs
 
     module = tf.Module()
     module.network = network.get_concrete_function()
@@ -115,7 +116,8 @@ def load(folder: Path, signature: str = SIGNATURE) -> Callable[[np.ndarray], np.
     (name,) = function.structured_input_signature[1]
 
     def predict(batch: np.ndarray) -> np.ndarray:
-        return function(**{name: tf.constant(batch)})[OUTPUT].numpy()
+        probabilities: np.ndarray = function(**{name: tf.constant(batch)})[OUTPUT].numpy()
+        return probabilities
 
     predict.keep = loaded  # type: ignore[attr-defined]  # the signature lives as long as what it was loaded from
     return predict

@@ -97,7 +97,8 @@ def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
 def predict(classifier: ImageClassifier, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
     """Probabilities, float32 [N, classes], by eager PyTorch."""
     batches = torch.from_numpy(images).split(batch_size)
-    return torch.cat([classifier(batch) for batch in batches]).numpy()
+    probabilities: np.ndarray = torch.cat([classifier(batch) for batch in batches]).numpy()
+    return probabilities
 
 
 def save(trained: Trained, path: Path) -> None:
@@ -166,11 +167,11 @@ def _channels_last(classifier: ImageClassifier) -> Iterator[None]:
         for module in classifier.modules()
         if isinstance(module, nn.MaxPool2d)
     ]
-    classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    classifier.to(memory_format=torch.channels_last)
     try:
         yield
     finally:
-        classifier.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        classifier.to(memory_format=torch.contiguous_format)
         for hook in hooks:
             hook.remove()
 

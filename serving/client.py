@@ -51,9 +51,10 @@ class Client:
             self._channel = grpc.insecure_channel(self.target.grpc, GRPC_OPTIONS)
         call = self._channel.unary_unary(requests.grpc_method(self.target))
         try:
-            return call(encoded, timeout=self.timeout_s)
+            answer: bytes = call(encoded, timeout=self.timeout_s)
         except grpc.RpcError as error:
             raise RequestFailed(f"{error.code().name}: {error.details()}") from None
+        return answer
 
     def _rest(self, encoded: bytes) -> bytes:
         try:

@@ -79,7 +79,7 @@ def test_locks_pin_everything_that_pyproject_asks_for(lock):
 def test_both_locks_agree():
     def versions(lock: str) -> dict[str, str]:
         lines = (line.split() for line in (ROOT / lock).read_text().splitlines() if "==" in line)
-        return dict(words[0].split("==") for words in lines if words and "==" in words[0])  # type: ignore[misc]
+        return dict(words[0].split("==") for words in lines if words and "==" in words[0])
 
     runtime, dev = versions("requirements.lock"), versions("requirements-dev.lock")
     assert runtime.items() <= dev.items()

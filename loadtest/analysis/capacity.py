@@ -20,8 +20,8 @@ from loadtest.analysis.records import Capacity, Interval, OpenEnd, WhyOpen
 from loadtest.analysis.saved_run import SavedTrial
 from loadtest.experiment import slo as slo_of_trial
 from loadtest.experiment.capacity_search import Thresholds, Try
-from loadtest.experiment.file import Slo
 from loadtest.experiment.records import SearchRecord
+from loadtest.experiment.settings import Slo
 
 # The lag at which a threshold is ruled out: one in eighty is so wrongly, where one trial in ten errs.
 RULED_OUT = 2

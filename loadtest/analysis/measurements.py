@@ -24,8 +24,8 @@ from loadtest.analysis.records import (
 from loadtest.analysis.saved_run import Key, SavedRun, SavedTrial
 from loadtest.analysis.statistics import Floats, LatencyCounts, Resampled
 from loadtest.analysis.verdicts import Compared
-from loadtest.experiment.file import Slo
 from loadtest.experiment.records import MedianAndTail, Requests
+from loadtest.experiment.settings import Slo
 
 _Number = TypeVar("_Number", int, float)
 

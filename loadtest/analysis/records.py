@@ -14,7 +14,6 @@ from typing import Any
 
 import msgspec
 
-from loadtest.experiment.file import Slo
 from loadtest.experiment.records import (
     ConnectionsLost,
     Environment,
@@ -25,6 +24,7 @@ from loadtest.experiment.records import (
     ServerFigures,
 )
 from loadtest.experiment.scenarios import section
+from loadtest.experiment.settings import Slo
 from serving.engines.engine import Knob
 from serving.target import Caveat
 

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from loadtest.analysis.records import Environment, ExperimentInfo, WireParity
+from loadtest.analysis.records import ExperimentInfo, WireParity
 from loadtest.experiment import records as saved
+from loadtest.experiment.records import Environment
 from models.problem import Problem
 from serving.engines.engine import Knob
 from serving.target import Caveat

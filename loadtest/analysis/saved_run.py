@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from loadtest.analysis import run_files
-from loadtest.analysis.records import Environment, ExperimentInfo, WireParity
+from loadtest.analysis.records import ExperimentInfo, WireParity
 from loadtest.analysis.run_files import Manifest, ModelTime, SavedTarget, WireResult, WireResults
 from loadtest.analysis.statistics import Intervals, read_intervals
 from loadtest.experiment import records as saved
-from loadtest.experiment.records import SearchRecord, ServerFigures, TrialRecord, WarmUpRecord
+from loadtest.experiment.records import Environment, SearchRecord, ServerFigures, TrialRecord, WarmUpRecord
 from loadtest.experiment.run_folder import manifest_name
 from models.problem import Problem
 

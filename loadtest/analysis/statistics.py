@@ -60,7 +60,8 @@ class LatencyCounts:
     @property
     def merged(self) -> Counts:
         """[buckets] the histogram of everything."""
-        return np.sum([counts.sum(axis=0) for counts in self.repetitions], axis=0, dtype=np.int64)
+        total: Counts = np.sum([counts.sum(axis=0) for counts in self.repetitions], axis=0, dtype=np.int64)
+        return total
 
     @property
     def mean_ms(self) -> float | None:
@@ -129,7 +130,8 @@ def bucket_ms(buckets: Counts) -> Floats:
     half = HdrHistogram(LOWEST_US, HIGHEST_US, DIGITS).sub_bucket_half_count
     exponent = np.maximum(buckets // half - 1, 0)
     sub_bucket = np.where(buckets < half, buckets, buckets % half + half)
-    return (((sub_bucket + 1) << exponent) - 1) / 1000.0
+    highest: Floats = (((sub_bucket + 1) << exponent) - 1) / 1000.0
+    return highest
 
 
 def combine(repetitions: Sequence[Intervals]) -> LatencyCounts:
@@ -171,7 +173,7 @@ def _cut(values: Floats, running: NDArray[Any], shares: Sequence[float]) -> Floa
 
 def block_length(seconds: int) -> int:
     """Seconds in a bootstrap block: the cube root of the series' length (Hall, Horowitz & Jing 1995)."""
-    return max(1, round(seconds ** (1 / 3)))
+    return max(1, round(float(seconds ** (1 / 3))))
 
 
 def block_weights(seconds: int, draws: int, rng: np.random.Generator) -> Floats:

@@ -24,7 +24,7 @@ from loadtest.analysis.records import (
 )
 from loadtest.analysis.run_files import SavedTarget
 from loadtest.analysis.saved_run import SavedRun
-from loadtest.experiment.file import Slo
+from loadtest.experiment.settings import Slo
 from models import whole_file
 from models.problem import Problem
 from serving.engines import registry

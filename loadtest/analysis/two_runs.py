@@ -25,7 +25,7 @@ from loadtest.analysis.records import (
 )
 from loadtest.analysis.saved_run import SavedRun
 from loadtest.analysis.verdicts import Compared
-from loadtest.experiment.file import Slo
+from loadtest.experiment.settings import Slo
 from models.problem import Problem
 
 BASELINE, THIS = "baseline", "this run"

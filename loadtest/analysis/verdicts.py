@@ -14,7 +14,7 @@ from loadtest.analysis import statistics
 from loadtest.analysis.records import Capacity, Estimate, Interval, Measurement, Metric, Outcome, Parity, Verdict
 from loadtest.analysis.saved_run import Key
 from loadtest.analysis.statistics import Floats, Ratio, Resampled
-from loadtest.experiment.file import Slo
+from loadtest.experiment.settings import Slo
 
 KEEPS_UP = 0.98
 FEWEST_REPETITIONS = 2

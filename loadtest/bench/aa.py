@@ -22,9 +22,10 @@ from rich.table import Table
 
 from loadtest.analysis.records import Verdict
 from loadtest.bench import twins
-from loadtest.experiment.file import Experiment, WarmUp
+from loadtest.experiment.file import Experiment
 from loadtest.experiment.progress import RunProgress
 from loadtest.experiment.scenarios import Ladder
+from loadtest.experiment.settings import WarmUp
 from loadtest.experiment.verb import Verb
 from loadtest.report import progress_words, wording
 from models.problem import Problem

@@ -19,9 +19,10 @@ from rich.console import Console
 
 from loadtest.analysis.records import Metric, Summary
 from loadtest.bench import twins
-from loadtest.experiment.file import Experiment, WarmUp
+from loadtest.experiment.file import Experiment
 from loadtest.experiment.progress import RunProgress
 from loadtest.experiment.scenarios import Ladder, SingleStream
+from loadtest.experiment.settings import WarmUp
 from loadtest.experiment.verb import Verb
 from loadtest.report import progress_words, wording
 

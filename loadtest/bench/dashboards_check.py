@@ -29,6 +29,7 @@ from loadtest.experiment.compare import export
 from loadtest.experiment.generator_process import run_phases
 from loadtest.experiment.load_job import LoadJob
 from loadtest.experiment.phases import OpenLoopPhase
+from loadtest.experiment.settings import Generator
 from loadtest.experiment.verb import Verb
 from models import bundle as bundles
 from models.bundle import Bundle
@@ -206,7 +207,7 @@ def load(target: Target, bundle: Bundle, folder: Path, seconds: float, prometheu
         reference=bundle.reference,
         phases=tuple(phases),
         folder=folder / "generator" / target.name,
-        generator=experiments.Generator(payloads=16),
+        generator=Generator(payloads=16),
         exporter_port=port,
     )
     run_phases(job, on_event=lambda _: None, check=lambda: None)

@@ -31,10 +31,10 @@ from loadtest.bench import tools as bench_tools
 from loadtest.bench.tools import CONNECTIONS, ROOT, pinned
 from loadtest.experiment import events, records
 from loadtest.experiment.events import PhaseEnded, PhaseStarted
-from loadtest.experiment.file import Generator
 from loadtest.experiment.generator_process import LOCUSTFILE, workers
 from loadtest.experiment.phases import OpenLoopPhase, Plan, WarmUpPhase
 from loadtest.experiment.records import Slip, TrialRecord
+from loadtest.experiment.settings import Generator
 from loadtest.experiment.verb import Verb
 from models.problem import Problem
 from serving.requests import encode, grpc_method

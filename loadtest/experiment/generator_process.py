@@ -10,8 +10,8 @@ from typing import IO
 
 from loadtest.experiment import events
 from loadtest.experiment.events import Event
-from loadtest.experiment.file import Generator
 from loadtest.experiment.load_job import LoadJob
+from loadtest.experiment.settings import Generator
 from models.problem import Problem
 from serving import ports
 from serving.runtimes.process.server_process import ServerProcess

@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 
 from loadtest.experiment import phases as load_phases
-from loadtest.experiment.file import Generator
 from loadtest.experiment.phases import Phase, Plan, Traffic
+from loadtest.experiment.settings import Generator
 from serving.target import Target
 
 

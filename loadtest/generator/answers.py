@@ -65,7 +65,7 @@ class Payloads:
         except ValueError:
             return False
         expected = self.expected[payload]
-        return answer.shape == expected.shape and bool(np.max(np.abs(answer - expected)) <= TOLERANCE)
+        return bool(answer.shape == expected.shape and np.max(np.abs(answer - expected)) <= TOLERANCE)
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Pool:
 
     def right(self, payload: int, body: bytes) -> bool:
         """Whether `body` answers that payload as its own model does."""
-        model = self.models[payload]
+        model = int(self.models[payload])
         return self._parts[model].right(payload - int(self._firsts[model]), body)
 
     def wrong(self, bodies: Mapping[int, bytes], payload_of: NDArray[np.integer]) -> list[int]:

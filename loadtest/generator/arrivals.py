@@ -158,4 +158,5 @@ def _varying(knots: Sequence[tuple[float, float]], draw: Draw) -> Seconds:
     piece = np.searchsorted(cumulated, points, side="right") - 1
     rest, first = points - cumulated[piece], rates[:-1][piece]
     slope = (rates[1:] - rates[:-1])[piece] / width[piece]
-    return at[piece] + 2 * rest / (first + np.sqrt(np.maximum(first**2 + 2 * rest * slope, 0.0)))
+    times: Seconds = at[piece] + 2 * rest / (first + np.sqrt(np.maximum(first**2 + 2 * rest * slope, 0.0)))
+    return times

@@ -92,7 +92,7 @@ class Exporter:
         self.between: Callable[[], None] = nothing_due
         self._tallies: dict[tuple[str, str, str], Tally] = {}
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(self)  # type: ignore[arg-type]
+        self._registry.register(self)
         self._server: StreamServer | None = None
 
     def tally(self, target: str, protocol: str, phase: str) -> Tally:

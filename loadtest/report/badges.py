@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loadtest.analysis.records import Environment, Measurement, Parity, Summary, TargetInfo
+from loadtest.analysis.records import Measurement, Parity, Summary, TargetInfo
+from loadtest.experiment.records import Environment
 from loadtest.report import warning_words, wording
 from serving.engines import registry
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from loadtest.analysis.records import Environment, LadderInfo, Summary
+from loadtest.analysis.records import LadderInfo, Summary
 from loadtest.analysis.saved_run import SavedRun
+from loadtest.experiment.records import Environment
 from loadtest.report import wording
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from loadtest.analysis.records import Estimate, Metric, Outcome, Verdict
-from loadtest.experiment.file import Slo
+from loadtest.experiment.settings import Slo
 from loadtest.report import wording
 
 

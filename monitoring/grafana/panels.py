@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypeVar
 
 from grafana_foundation_sdk.builders import common, dashboard, heatmap, stat, statetimeline, timeseries
 from grafana_foundation_sdk.builders import prometheus as prometheus_query
@@ -153,14 +153,17 @@ def heat_map(title: str, measure: Measure, query: Query, *, width: int = 12) -> 
     return _finished(panel, title, measure, [query], width, PromQueryFormat.HEATMAP)
 
 
+AnyPanel = TypeVar("AnyPanel", timeseries.Panel, stat.Panel, statetimeline.Panel, heatmap.Panel)
+
+
 def _finished(
-    panel: Any,
+    panel: AnyPanel,
     title: str,
     measure: Measure,
     queries: Sequence[Query],
     width: int,
     form: PromQueryFormat = PromQueryFormat.TIME_SERIES,
-) -> Any:
+) -> AnyPanel:
     for letter, query in zip("ABCDEFGH", queries, strict=False):
         panel.with_target(
             prometheus_query.Dataquery()
@@ -171,7 +174,7 @@ def _finished(
             .format(form)
             .range()
         )
-    return (
+    finished: AnyPanel = (
         panel.title(title)
         .description(measure.description)
         .datasource(DATA_SOURCE)
@@ -180,6 +183,7 @@ def _finished(
         .span(width)
         .height(HEIGHT)
     )
+    return finished
 
 
 def _thresholds(levels: Levels) -> dashboard.ThresholdsConfig:

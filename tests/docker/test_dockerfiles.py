@@ -88,7 +88,7 @@ def test_a_slip_in_the_base_image_file_is_named_with_its_line(line, tmp_path):
 
 def pins(path: Path) -> dict[str, str]:
     lines = [line.split()[0] for line in path.read_text().splitlines() if re.match(r"[a-z0-9].*==", line)]
-    return dict(line.split("==", 1) for line in lines)  # type: ignore[misc]
+    return dict(line.split("==", 1) for line in lines)
 
 
 @pytest.mark.parametrize("name", LISTS)

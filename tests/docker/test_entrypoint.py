@@ -166,7 +166,7 @@ def server(inside, monkeypatch) -> Iterator[None]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Answers) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         port = running.server_address[1]
-        monkeypatch.setattr(health.servers, "named", lambda engine: at_port(engine, port))
+        monkeypatch.setattr(servers, "named", lambda engine: at_port(engine, port))
         monkeypatch.setattr(layout, "MANIFEST", inside / "bundle" / "manifest.json")
         monkeypatch.setattr(layout, "DRAINING", inside / "draining")
         yield
@@ -203,5 +203,5 @@ def test_a_container_on_its_way_out_is_unhealthy(server):
 
 def test_no_server_is_unhealthy(inside, monkeypatch):
     monkeypatch.setattr(layout, "MANIFEST", inside / "bundle" / "manifest.json")
-    monkeypatch.setattr(health.servers, "named", lambda engine: at_port(engine, 1))
+    monkeypatch.setattr(servers, "named", lambda engine: at_port(engine, 1))
     assert health.main("torchserve") == 1

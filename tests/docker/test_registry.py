@@ -25,7 +25,7 @@ from serving import __main__ as serving_command_line
 from serving import ports
 from serving.runtimes.containers import docker_cli, images, registry
 from serving.runtimes.kubernetes import __main__ as command_line
-from serving.runtimes.kubernetes import rollout
+from serving.runtimes.kubernetes import deploy, rollout
 from tests.components import require, require_docker_engine
 from tests.docker import stand_in
 from tests.k8s import api_server
@@ -106,7 +106,7 @@ def deployed(host, bundle, tmp_path_factory) -> tuple[api_server.ApiServer, str]
         patch.setattr(command_line, "RENDERED", folder / "rendered")
         patch.setattr(rollout, "POLL_S", 0.05)
         # tests/k8s/test_prove.py proves through port-forwards; a stand-in has none.
-        patch.setattr(command_line.deploy, "prove", lambda *_: None)
+        patch.setattr(deploy, "prove", lambda *_: None)
         patch.setattr("sys.stderr", console)
         arguments = ["--registry", f"{host}/team", "--no-digests", "--artifacts", str(folder / "artifacts")]
         assert command_line.main(["deploy", *arguments]) == 0, console.getvalue()

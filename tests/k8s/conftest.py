@@ -11,7 +11,7 @@ import pytest
 from models.bundle import Bundle
 from serving.profile import ServingProfile
 from serving.runtimes.kubernetes import __main__ as command_line
-from serving.runtimes.kubernetes import plan, rollout
+from serving.runtimes.kubernetes import deploy, plan, rollout
 from serving.runtimes.kubernetes.kubectl import Cluster, program
 from serving.runtimes.kubernetes.servers import by_target, deployment_of
 from serving.runtimes.kubernetes.settings import Record, Settings, identity
@@ -40,7 +40,7 @@ def run(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Verb
     shutil.copytree(bundle.folder.parent, artifacts / bundle.model)
     monkeypatch.setattr(command_line, "RENDERED", tmp_path / "rendered")
     # Nothing forwards ports to a stand-in; tests/k8s/test_prove.py does that with real servers.
-    monkeypatch.setattr(command_line.deploy, "prove", lambda *_: None)
+    monkeypatch.setattr(deploy, "prove", lambda *_: None)
 
     def verb(*arguments: str) -> int:
         options = {"deploy": ["--no-images"], "rollout": ["--no-images"], "plan": []}.get(arguments[0])

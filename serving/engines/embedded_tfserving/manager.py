@@ -12,7 +12,7 @@ import contextlib
 import ctypes
 import gc
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -201,8 +201,8 @@ class Manager:
                 begun.append(self._task(self._unload(version)))
         return begun
 
-    def _task(self, work: Any) -> asyncio.Task[None]:
-        task = asyncio.ensure_future(work)
+    def _task(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return task

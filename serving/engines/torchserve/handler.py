@@ -276,7 +276,8 @@ class ImageClassifier:
     def _predict(self, pixels: bytearray) -> np.ndarray:
         """Class probabilities, float32 [N, classes], of N images laid one after the other."""
         images = torch.frombuffer(pixels, dtype=torch.uint8).view(-1, *self.shape).to(self.device)
-        return self.model(images).to("cpu", torch.float32).contiguous().numpy()
+        probabilities: np.ndarray = self.model(images).to("cpu", torch.float32).contiguous().numpy()
+        return probabilities
 
 
 def _quiet_worker() -> None:

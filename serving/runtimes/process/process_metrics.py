@@ -23,7 +23,7 @@ class ProcessMetrics:
     def __init__(self) -> None:
         self._roots: Mapping[str, int] = {}
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(self)  # type: ignore[arg-type]
+        registry.register(self)
         (self.port,) = ports.free(1)
         self._server, self._thread = start_http_server(self.port, ports.LOOPBACK, registry)
 

@@ -12,8 +12,8 @@ from loadtest.analysis import capacity, statistics
 from loadtest.analysis.capacity import Vote
 from loadtest.analysis.records import Capacity, OpenEnd, WhyOpen
 from loadtest.experiment.capacity_search import Try, look
-from loadtest.experiment.file import Slo
 from loadtest.experiment.records import SearchRecord
+from loadtest.experiment.settings import Slo
 
 SLO = Slo()
 

@@ -8,10 +8,10 @@ import time
 import pytest
 
 from loadtest.analysis import run_files
-from loadtest.analysis.records import Environment
 from loadtest.experiment import environment
-from loadtest.experiment.file import Experiment, Slo
-from loadtest.experiment.records import Lateness, NoPrometheus, Remark, values_of
+from loadtest.experiment.file import Experiment
+from loadtest.experiment.records import Environment, Lateness, NoPrometheus, Remark, values_of
+from loadtest.experiment.settings import Slo
 from loadtest.experiment.target_specs import TargetSpec
 from models.problem import Problem
 from serving.engines.engine import Knob, KnobKind

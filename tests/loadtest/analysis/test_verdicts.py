@@ -14,7 +14,7 @@ from loadtest.analysis import rankings, statistics, verdicts
 from loadtest.analysis.records import Capacity, Intervals, Metric, Outcome, Percentiles, Verdict
 from loadtest.analysis.statistics import Resampled
 from loadtest.analysis.verdicts import Compared
-from loadtest.experiment.file import Slo
+from loadtest.experiment.settings import Slo
 from tests.loadtest.analysis.figures import measurement, parity
 
 SLO = Slo()

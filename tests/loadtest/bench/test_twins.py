@@ -7,9 +7,10 @@ import zipfile
 
 import pytest
 
-from loadtest.analysis.records import Environment, ExperimentInfo, Metric, Outcome, Percentiles, Summary, Verdict
+from loadtest.analysis.records import ExperimentInfo, Metric, Outcome, Percentiles, Summary, Verdict
 from loadtest.bench import aa, ab, crosscheck, twins
 from loadtest.bench.crosscheck import Seen
+from loadtest.experiment.records import Environment
 from models import bundle as bundles
 from tests.components import missing, require
 from tests.loadtest.analysis.figures import measurement, parity

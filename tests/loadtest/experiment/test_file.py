@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtest.experiment import file as experiment
-from loadtest.experiment.file import Experiment, Generator, Ladder, Slo, WarmUp
+from loadtest.experiment.file import Experiment
+from loadtest.experiment.scenarios import Ladder
+from loadtest.experiment.settings import Generator, Slo, WarmUp
 from loadtest.experiment.target_specs import TargetSpec, by_default
 from models.problem import Problem
 from serving.engines import registry

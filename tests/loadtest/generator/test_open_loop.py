@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
@@ -11,7 +12,6 @@ import numpy as np
 import pytest
 from gevent import get_hub
 
-from loadtest.generator import timer
 from loadtest.generator.arrivals import schedule
 from loadtest.generator.timer import SpinningTimer, clock, precise_timer
 from tests.loadtest.generator.small_servers import Load, small_server
@@ -105,7 +105,7 @@ def test_a_platform_without_timerfd_gets_the_spinning_timer(monkeypatch):
     def refuse(*_, **__):
         raise AttributeError("timerfd_create")
 
-    monkeypatch.setattr(timer.ctypes, "CDLL", refuse)
+    monkeypatch.setattr(ctypes, "CDLL", refuse)
     assert isinstance(precise_timer(get_hub().loop, lambda: None), SpinningTimer)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from loadtest.analysis import records
 from loadtest.analysis.records import Metric, Outcome, Untold, WhyOpen
-from loadtest.experiment.file import Slo
+from loadtest.experiment.settings import Slo
 from loadtest.report import reasons, verdict_words, warning_words
 from serving.target import Caveat
 from tests.loadtest.runs import figures as build

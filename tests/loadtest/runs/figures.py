@@ -7,7 +7,6 @@ from typing import Any
 
 from loadtest.analysis.records import (
     Capacity,
-    Environment,
     Estimate,
     ExperimentInfo,
     Intervals,
@@ -16,13 +15,13 @@ from loadtest.analysis.records import (
     Outcome,
     Parity,
     Percentiles,
-    Requests,
     Slip,
     Summary,
     TargetInfo,
     Verdict,
 )
-from loadtest.experiment.file import Slo
+from loadtest.experiment.records import Environment, Requests
+from loadtest.experiment.settings import Slo
 
 PROVEN = Parity(
     tolerance=1e-4,

