@@ -88,7 +88,7 @@ class ContainerTargets:
             self._prometheus.watch_server(target, int(state["State"]["Pid"]) or None)
         self._parity_gate.prove(target, now)
 
-    def target(self, name: str) -> Target:
+    def target(self, name: str) -> Target:  # noqa: ARG002 - as the protocol has it
         assert self._in_use is not None
         return self._in_use.target
 

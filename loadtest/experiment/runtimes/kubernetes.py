@@ -130,7 +130,7 @@ class KubernetesTargets:
         self._target = target
         self._restarts = self._pod(target)[1]
 
-    def target(self, name: str) -> Target:
+    def target(self, name: str) -> Target:  # noqa: ARG002 - as the protocol has it
         """The server in use, by its name in the cluster."""
         assert self._target is not None
         return self._target
@@ -255,11 +255,11 @@ class InCluster:
     def __exit__(self, *_: object) -> None:
         self._resources.close()
 
-    def environment(self, cores: tuple[int, ...]) -> Environment:
+    def environment(self, cores: tuple[int, ...]) -> Environment:  # noqa: ARG002 - as the protocol has it
         """The generator's pod; see `LoadOrigin`."""
         return msgspec.structs.replace(self.agent.environment(), cluster=self._cluster.context)
 
-    def prometheus(self, folder: Path, cores: tuple[int, ...]) -> Prometheus | None:
+    def prometheus(self, folder: Path, cores: tuple[int, ...]) -> Prometheus | None:  # noqa: ARG002 - as the protocol has it
         """The cluster's own, where there is one; see `LoadOrigin`."""
         if self._cluster.find("service", "prometheus") is None:
             return None

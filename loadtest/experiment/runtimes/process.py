@@ -54,7 +54,7 @@ class LocalTargets:
             self._prometheus.watch_server(self._running.target, self._running.process.pid)
         self._parity_gate.prove(self._running.target, now)
 
-    def target(self, name: str) -> Target:
+    def target(self, name: str) -> Target:  # noqa: ARG002 - as the protocol has it
         assert self._running is not None
         return self._running.target
 

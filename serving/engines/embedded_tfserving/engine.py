@@ -51,7 +51,7 @@ class EmbeddedTensorFlowServing(TensorFlowServing):
         arguments = (*rendering.arguments, f"--bind_address={site.host}")
         return replace(rendering, arguments=arguments, knobs=tuple(knobs))
 
-    def runs(self, named: Path | None = None) -> Program:
+    def runs(self, named: Path | None = None) -> Program:  # noqa: ARG002 - as the protocol has it
         """This package's own server."""
         import sys
         from importlib.metadata import version

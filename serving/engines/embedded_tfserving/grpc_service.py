@@ -98,7 +98,7 @@ class GrpcService:
             spec = self.model_specs[key] = tensors.field(2, spec)
         return spec
 
-    def refuse(self, name: str, message: bytes, call: Call) -> None:
+    def refuse(self, name: str, message: bytes, call: Call) -> None:  # noqa: ARG002 - as the protocol has it
         """A call of PredictionService that is not supported. Its message, which names the model, is not read."""
         error = unsupported.refusal(name)
         call.fail(error)

@@ -190,7 +190,7 @@ class Http2Connection(asyncio.Protocol):
         transport.write(settings(ours) + window_update(0, OUR_CONNECTION_WINDOW - DEFAULT_WINDOW))
         self.handler.opened(self)
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - as the protocol has it
         """Give up every request that is not answered."""
         streams, self.streams = self.streams, {}
         self.handler.closed(self)

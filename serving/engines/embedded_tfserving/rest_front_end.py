@@ -125,7 +125,7 @@ class RestConnection(asyncio.Protocol):
         self.transport = transport
         self.front_end.connections.add(self)
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - as the protocol has it
         """The client is gone: what is under way has nobody to go to."""
         self.front_end.connections.discard(self)
         self.current = None

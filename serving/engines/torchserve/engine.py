@@ -58,7 +58,7 @@ class TorchServe:
         *,
         ports: Ports,
         cores: Sequence[int],
-        program: Path | None = None,
+        program: Path | None = None,  # noqa: ARG002 - as the protocol has it
     ) -> Launch:
         """See `Engine.launch`."""
         from serving.engines.torchserve import server

@@ -1,0 +1,97 @@
+"""What the terminal says while a run goes on: every kind of step has a line that shows its values."""
+
+from __future__ import annotations
+
+import io
+from typing import get_args
+
+import pytest
+from rich.console import Console
+
+from loadtest.experiment import steps
+from loadtest.experiment.progress import RunProgress
+from loadtest.experiment.records import (
+    ArrivalsDropped,
+    BoundTooLow,
+    Latency,
+    NoPrometheus,
+    NothingAnswered,
+    Requests,
+    RequestsFailed,
+    SaysNothing,
+    SearchRecord,
+    SearchStep,
+    SentLate,
+    Slip,
+    SloMiss,
+    TooSlow,
+    TrialRecord,
+)
+from loadtest.report import progress_words
+
+TRIAL = TrialRecord(
+    target="pytorch",
+    protocol="grpc",
+    offered_rate=250.0,
+    duration_s=1.0,
+    requests=Requests(sent=10),
+    errors={"timeout": 2, "http_503": 1},
+    latency_ms=Latency(p50=1.25, p99=9.5),
+    schedule_slip_ms=Slip(p99=0.41),
+)
+SEARCH = SearchRecord(target="pytorch", protocol="rest", low=640.0, steps=(SearchStep(rate=640.0, met=True),))
+SAID: list[tuple[steps.Step, list[str]]] = [
+    (steps.Noted(NoPrometheus()), ["note", "Prometheus"]),
+    (steps.Resumed(3, 12), ["3", "12"]),
+    (steps.StartingServer("pytorch"), ["pytorch"]),
+    (steps.TimingModel("pytorch"), ["pytorch"]),
+    (steps.Probed("pytorch", {"grpc": 1234.0, "rest": 567.0}, 32), ["pytorch", "grpc 1,234/s", "rest 567/s", "32"]),
+    (steps.WarmingUp("pytorch", "grpc"), ["pytorch grpc"]),
+    (steps.WarmUpNotSteady("pytorch", "grpc", 15.0), ["note", "pytorch grpc", "15 s"]),
+    (steps.UnderLoad("pytorch", "grpc", 250.0, 248, 9.53), ["pytorch grpc", "250/s", "248/s", "9.5 ms"]),
+    (steps.RateTried("pytorch", "grpc", 250.0, TooSlow(p99_ms=61.2)), ["250/s", "61.2 ms"]),
+    (steps.TrialSpoiled("pytorch", "grpc", 12.34), ["note", "12.3 ms"]),
+    (steps.TrialEnded(4, 12, TRIAL), ["4/12", "pytorch grpc", "250/s", "1.25 ms", "9.50 ms", "0.41 ms", "3 errors"]),
+    (steps.SearchEnded(5, 12, SEARCH), ["5/12", "pytorch rest", "640/s", "no rate", "1 trial"]),
+]
+REASONS = [
+    (SentLate(slip_p99_ms=1.2), ["1.20 ms"]),
+    (BoundTooLow(dropped=7, max_in_flight=40, held=50.0), ["7", "40", "50"]),
+    (ArrivalsDropped(dropped=7), ["7"]),
+    (RequestsFailed(failed=2, sent=1000), ["2", "1000"]),
+    (NothingAnswered(), ["no request"]),
+    (TooSlow(p99_ms=50.1), ["50.1 ms"]),
+]
+
+
+@pytest.mark.parametrize(("step", "shown"), SAID, ids=[type(step).__name__ for step, _ in SAID])
+def test_a_step_is_one_line_that_shows_its_values(step, shown):
+    line = progress_words.line(step)
+    assert "\n" not in line
+    assert [one for one in shown if one not in line] == []
+
+
+@pytest.mark.parametrize(("reason", "shown"), REASONS, ids=[type(reason).__name__ for reason, _ in REASONS])
+def test_a_reason_shows_its_values(reason, shown):
+    assert [one for one in shown if one not in progress_words.reason(reason)] == []
+
+
+def test_no_kind_is_left_out():
+    assert {type(step) for step, _ in SAID} == set(get_args(steps.Step))
+    assert {type(reason) for reason, _ in REASONS} == {*get_args(SaysNothing), *get_args(SloMiss)}
+
+
+def test_an_open_loop_says_what_it_offers_and_a_closed_one_does_not():
+    opened, closed = (progress_words.line(steps.UnderLoad("a", "grpc", rate, 7, None)) for rate in (9.0, None))
+    assert "9/s" in opened
+    assert closed.count("/s") == 1
+
+
+def test_without_a_terminal_only_what_lasts_is_printed():
+    out = io.StringIO()
+    with RunProgress(progress_words.line, Console(file=out, width=200)) as progress:
+        for step, _ in SAID:
+            progress.tell(step)
+    lines = out.getvalue().splitlines()
+    assert lines == [progress_words.line(step) for step, _ in SAID if isinstance(step, steps.LASTING)]
+    assert len(lines) == 7
