@@ -30,7 +30,8 @@ from tests.components import require, require_docker_engine
 from tests.docker import stand_in
 from tests.k8s import api_server
 
-pytestmark = pytest.mark.timeout(600)  # the images are built here where no test has built them before
+# Minutes, because the images are built here where no test has built them before.
+pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(600)]
 
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 USER, PASSWORD = "team", "secret"

@@ -43,7 +43,7 @@ UP_S, RUN_S = 560, 280
 IMAGE_LIMIT_MB = 350
 THREADS = 3  # of load on each protocol
 
-pytestmark = pytest.mark.timeout(UP_S + 60)
+pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(UP_S + 60)]
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,8 @@ from serving.runtimes.containers import docker_cli
 from tests.components import require_docker_engine
 from tests.docker.files import ROOT
 
+pytestmark = [pytest.mark.docker, pytest.mark.slow]
+
 
 def serving(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(

@@ -18,6 +18,8 @@ from loadtest.analysis import summary as summaries
 from tests.components import require
 from tests.loadtest.report.page_checks import assert_shows, assert_sound
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 280
 

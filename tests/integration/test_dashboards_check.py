@@ -16,6 +16,8 @@ from serving import ports
 from serving.runtimes.process import prometheus
 from tests.components import require
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 GPU = {"gpu": "0", "UUID": "GPU-1", "device": "nvidia0", "modelName": "NVIDIA H100", "Hostname": "node-1"}
 

@@ -10,6 +10,8 @@ import pytest
 
 from tests.serving.engines.embedded_tfserving.embedded import running
 
+pytestmark = pytest.mark.slow
+
 SAMPLES = 20
 
 

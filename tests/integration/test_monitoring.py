@@ -37,6 +37,8 @@ from serving.runtimes.process.server_process import ServerProcess
 from serving.target import Target
 from tests.components import require
 
+pytestmark = pytest.mark.slow
+
 SCHEMA = schema.load()
 RECORDED_PAGE = render.ROOT / "tests" / "serving" / "engines" / "embedded_tfserving" / "recordings" / "metrics.txt"
 # A queue that is soon full, and long enough that whoever waits in it waits for longer than the objective.

@@ -18,6 +18,8 @@ from serving.engines import registry
 from serving.profile import ServingProfile
 from serving.runtimes.process import launch
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

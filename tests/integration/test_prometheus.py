@@ -20,6 +20,8 @@ from serving.runtimes.process.process_metrics import ProcessMetrics
 from serving.target import Target
 from tests.components import require
 
+pytestmark = pytest.mark.slow
+
 ENGINES = ("torchserve", "tensorflow-serving", "embedded-tfserving")
 
 

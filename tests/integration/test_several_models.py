@@ -29,6 +29,8 @@ from serving.profile import ServingProfile
 from serving.runtimes.process import launch
 from tests.loadtest.report.page_checks import assert_sound
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENT = """
 name = "several"

@@ -19,6 +19,8 @@ from loadtest.experiment.runtimes.process import LocalTargets
 from loadtest.report.rebuild import rebuild
 from serving.cores import split_cores
 
+pytestmark = pytest.mark.slow
+
 EXPERIMENT = """
 name = "three"
 dataset = "digits"

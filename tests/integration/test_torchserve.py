@@ -35,6 +35,8 @@ from serving.profile import ServingProfile
 from serving.runtimes.process import launch
 from serving.target import Target
 
+pytestmark = pytest.mark.slow
+
 PROFILE = ServingProfile(max_batch_size=32, batch_timeout_ms=50)
 
 

@@ -21,6 +21,8 @@ from serving.profile import ServingProfile
 from serving.runtimes.process import launch, prometheus
 from tests.components import require
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 CLOCK = r"\d\d:\d\d:\d\d"
 ALL = re.compile(rf"{CLOCK} embedded-tfserving all: rate [\d.,]+/s, errors 0.00%, batch [\d.]+\n")

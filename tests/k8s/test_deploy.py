@@ -8,6 +8,8 @@ import pytest
 
 from tests.k8s.api_server import ApiServer
 
+pytestmark = pytest.mark.slow
+
 
 def version(api: ApiServer, name: str) -> str:
     return str(api.find("deployments", name)["spec"]["template"]["metadata"]["annotations"]["tandem.dev/model-version"])

@@ -16,6 +16,8 @@ from serving.runtimes.kubernetes.settings import folders
 from tests.k8s.api_server import ApiServer, serving
 from tests.k8s.rendered import K8S, ROOT, Combination, everything
 
+pytestmark = pytest.mark.slow
+
 KUBERNETES = (ROOT / "docs" / "kubernetes.md").read_text()
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 

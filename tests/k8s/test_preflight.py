@@ -9,6 +9,8 @@ import pytest
 from serving.runtimes.kubernetes import kubectl, rollout
 from tests.k8s.api_server import node, write_kubeconfig
 
+pytestmark = pytest.mark.slow
+
 
 def fails(run, capsys, *arguments: str) -> str:
     assert run(*arguments) == 1

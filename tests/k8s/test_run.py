@@ -21,6 +21,8 @@ from serving.runtimes.kubernetes.servers import deployment_of
 from serving.runtimes.process.prometheus import Prometheus
 from tests.components import require
 
+pytestmark = pytest.mark.slow
+
 FAST = {
     "runtime": "kubernetes",
     "protocols": ["grpc"],

@@ -30,6 +30,8 @@ from serving.runtimes.process.server_process import ServerProcess
 from tests.components import require
 from tests.k8s.rendered import K8S, ROOT, Combination, everything, pod_specs, the
 
+pytestmark = pytest.mark.slow
+
 SERVERS = by_target(embedded=False)
 BASE_IMAGES = ROOT / "docker" / "base-images.env"
 PROBE = K8S / "base" / "probe.sh"

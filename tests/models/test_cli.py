@@ -11,6 +11,8 @@ import pytest
 from models import problem
 from models.__main__ import main
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -25,6 +25,8 @@ from loadtest.experiment.phases import OpenLoopPhase, Phase, WarmUpPhase
 from tests.loadtest.generator.small_servers import generator, small_server, write_plan
 from tests.loadtest.runs.build import write_run
 
+pytestmark = pytest.mark.slow
+
 RATE = 100.0
 WARM_UP = WarmUpPhase(
     id="w",

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from loadtest.bench import load_generator as bench
 from loadtest.bench import tools as bench_tools
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_table_names_every_tool_and_the_servers_idle_time(monkeypatch, tmp_path, capsys):

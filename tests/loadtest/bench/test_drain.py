@@ -12,6 +12,8 @@ from loadtest.bench import drain
 from loadtest.bench.name_server import Endpoints, NameServer, answer
 from loadtest.bench.switching_load import FLOWS, Outcome
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_replacement_as_the_deployment_does_it_loses_nothing(bundle, tmp_path, monkeypatch, capsys):
     """The embedded server, in a fortieth of the time; for TorchServe there is the bench itself."""

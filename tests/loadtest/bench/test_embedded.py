@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from loadtest.bench import embedded
+
+pytestmark = pytest.mark.slow
 
 
 def test_every_load_has_a_row_with_its_targets_and_what_it_stands_beside(monkeypatch, tmp_path, capsys):

@@ -15,6 +15,8 @@ from models import bundle as bundles
 from tests.components import missing, require
 from tests.loadtest.analysis.figures import measurement, parity
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.timeout(240)
 def test_a_server_against_itself_shows_no_difference_over_the_whole_pipeline(bundle, tmp_path, monkeypatch):

@@ -28,6 +28,8 @@ from serving import ports
 from serving.target import Target
 from tests.loadtest.generator.small_servers import ROOT, small_server, write_reference
 
+pytestmark = pytest.mark.slow
+
 
 @contextmanager
 def serving(results: Path, master_port: int = 0) -> Iterator[str]:

@@ -32,6 +32,8 @@ from loadtest.generator.recording import Recording
 from serving import ports
 from tests.loadtest.generator.small_servers import ROOT, generator, small_server, write_plan
 
+pytestmark = pytest.mark.slow
+
 WARM_UP = WarmUpPhase(
     folder=Path(), seed=1, protocol="rest", id="warm", window_s=0.2, min_s=0.4, max_s=1.0, concurrency=8
 )

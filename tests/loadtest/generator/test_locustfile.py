@@ -16,6 +16,8 @@ from loadtest.experiment.generator_process import LOCUSTFILE
 from loadtest.experiment.phases import OpenLoopPhase, Phase, WarmUpPhase
 from tests.loadtest.generator.small_servers import ROOT, generator, small_server, target, write_plan
 
+pytestmark = pytest.mark.slow
+
 WARM_UP = WarmUpPhase(
     folder=Path(), seed=1, protocol="rest", id="warm", window_s=0.2, min_s=0.4, max_s=0.8, concurrency=8
 )

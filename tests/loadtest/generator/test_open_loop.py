@@ -16,6 +16,8 @@ from loadtest.generator.arrivals import schedule
 from loadtest.generator.timer import SpinningTimer, clock, precise_timer
 from tests.loadtest.generator.small_servers import Load, small_server
 
+pytestmark = pytest.mark.slow
+
 PAUSE_S = 0.8
 
 

@@ -12,6 +12,8 @@ from loadtest.experiment.phases import WarmUpPhase
 from loadtest.generator import settling
 from tests.loadtest.generator.small_servers import generator, small_server, write_plan
 
+pytestmark = pytest.mark.slow
+
 # Medians (ms) of TorchServe over gRPC at 1,700/s in chunks of 3 s, after its throughput had become steady.
 RECORDED = [6.787, 4.668, 2.783, 3.096, 2.638]
 

@@ -26,6 +26,8 @@ from loadtest.experiment.records import (
 from loadtest.experiment.slip import spoiled
 from tests.loadtest.generator.small_servers import generator, small_server, write_plan
 
+pytestmark = pytest.mark.slow
+
 TRIAL = OpenLoopPhase(folder=Path(), seed=1, id="trial", protocol="rest", rate=150, duration_s=1.5, lead_in_s=0.3)
 
 

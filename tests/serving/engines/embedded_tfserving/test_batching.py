@@ -23,6 +23,8 @@ from serving.engines.embedded_tfserving.status import ServingError
 from serving.engines.embedded_tfserving.workers import Workers
 from serving.wire.grpc_status import Code
 
+pytestmark = pytest.mark.slow
+
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.integers(0, 256, (200, 32, 32, 3), np.uint8)
 

@@ -13,6 +13,8 @@ import tensorflow as tf
 from tests.components import require
 from tests.serving.engines.embedded_tfserving.embedded import Embedded, running
 
+pytestmark = pytest.mark.slow
+
 
 class HalfPlusThree(tf.Module):
     """The documentation's model: y = x / 2 + 3."""

@@ -15,6 +15,8 @@ from serving.__main__ import main as serving_verb
 from serving.engines.embedded_tfserving.main import main
 from tests.serving.engines.embedded_tfserving.embedded import Embedded, running
 
+pytestmark = pytest.mark.slow
+
 SECONDS_OF_WORK = 3.0
 
 

@@ -21,6 +21,8 @@ from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
 
 from tests.serving.engines.embedded_tfserving.embedded import Embedded, predict_request, running
 
+pytestmark = pytest.mark.slow
+
 RECORDINGS = Path(__file__).resolve().parent / "recordings"
 MAX_THREADS = 8  # the recordings' server had 2 CPUs, and so this default
 MODELS = ("cnn", "misc", "slow")

@@ -19,6 +19,8 @@ from tensorflow_serving.apis import get_model_status_pb2, model_management_pb2, 
 
 from tests.serving.engines.embedded_tfserving.embedded import Embedded, predict_request, running
 
+pytestmark = pytest.mark.slow
+
 IMAGE = np.zeros((1, 32, 32, 3), np.uint8)
 STATES = get_model_status_pb2.ModelVersionStatus.State.Name
 
