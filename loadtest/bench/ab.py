@@ -12,8 +12,8 @@ import argparse
 import json
 import math
 import tempfile
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -44,14 +44,14 @@ def _run(options: argparse.Namespace) -> int:
     bundle = twins.find_bundle(options.bundle)
     console = Console(highlight=False, soft_wrap=True)
     rates = {"grpc": (options.rate,)}
-    shared: dict[str, Any] = {"repetitions": options.repetitions, "duration_s": options.seconds, "lead_in_s": 0.5}
+    repetitions, seconds = options.repetitions, options.seconds
     experiment = Experiment(
         name="ab",
         targets=twins.specs(twins.HANDLED, (QUICK, DELAYED)),
         protocols=("grpc",),
         scenarios=("single-stream", "ladder"),
-        single_stream=SingleStream(**shared),
-        ladder=Ladder(rates=rates, **shared),
+        single_stream=SingleStream(repetitions=repetitions, duration_s=seconds, lead_in_s=0.5),
+        ladder=Ladder(rates=rates, repetitions=repetitions, duration_s=seconds, lead_in_s=0.5),
         warm_up=WarmUp(concurrency=8, window_s=0.5, min_s=2.0, max_s=10.0, tolerance=0.2),
     )
     with (
@@ -62,32 +62,46 @@ def _run(options: argparse.Namespace) -> int:
         summary = twins.compare(experiment, sides, Path(name) / "results", progress)
     found = judge(summary, options.delay_ms)
     console.print(
-        f"delay of {options.delay_ms:g} ms found as {wording.milliseconds(found['difference_ms'])} "
-        f"({found['error']:+.1%}); medians {wording.milliseconds(found['p50_ms'][0])} and "
-        f"{wording.milliseconds(found['p50_ms'][1])}; lower p99: "
-        f"{'the server without it' if found['winner'] == QUICK else 'no verdict'}"
+        f"delay of {options.delay_ms:g} ms found as {wording.milliseconds(found.difference_ms)} "
+        f"({found.error:+.1%}); medians {wording.milliseconds(found.p50_ms[0])} and "
+        f"{wording.milliseconds(found.p50_ms[1])}; lower p99: "
+        f"{'the server without it' if found.winner == QUICK else 'no verdict'}"
     )
     if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
-    return int(not found["good"])
+        options.json.write_text(json.dumps(asdict(found), indent=2) + "\n")
+    return int(not found.good)
 
 
-def judge(summary: Summary, delay_ms: float) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Found:
+    """A delay as it was found: medians of the two servers and how far they are apart, in milliseconds, the relative
+    error of that, and what the verdict on p99 says."""
+
+    delay_ms: float
+    p50_ms: tuple[float, float]
+    difference_ms: float
+    error: float
+    winner: str | None
+    valid: bool
+    good: bool
+
+
+def judge(summary: Summary, delay_ms: float) -> Found:
     """How far apart the medians are, and whether the delay was found as what it is."""
     alone = [item for item in summary.measurements if item.scenario == "single-stream"]
     medians = {item.target: item.latency_ms.p50 or math.nan for item in alone}
     difference = medians[DELAYED] - medians[QUICK]
     winner = next(verdict.winner for verdict in summary.verdicts if verdict.metric is Metric.P99)
     error = difference / delay_ms - 1
-    return {
-        "delay_ms": delay_ms,
-        "p50_ms": [medians[QUICK], medians[DELAYED]],
-        "difference_ms": difference,
-        "error": error,
-        "winner": winner,
-        "valid": all(item.valid for item in summary.measurements),
-        "good": abs(error) <= TOLERANCE and winner != DELAYED,
-    }
+    return Found(
+        delay_ms=delay_ms,
+        p50_ms=(medians[QUICK], medians[DELAYED]),
+        difference_ms=difference,
+        error=error,
+        winner=winner,
+        valid=all(item.valid for item in summary.measurements),
+        good=abs(error) <= TOLERANCE and winner != DELAYED,
+    )
 
 
 VERB = Verb("bench-ab", "a server with a known delay against the same without", _add_arguments, _run, __doc__)

@@ -97,6 +97,23 @@ class Seen:
 Measure = Callable[[], Seen]
 
 
+@dataclass(frozen=True)
+class Row:
+    """Another tool beside Tandem, by a figure of `Seen`: medians of the rounds, Tandem's / the other's, how far rounds
+    of one tool lie apart (a share of their median), whether the two agree, and the failed requests of both."""
+
+    loop: str
+    tool: str
+    figure: str
+    tandem: float
+    other: float
+    ratio: float
+    spread: float
+    agree: bool
+    failed: int
+    rounds: dict[str, list[Seen]]
+
+
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=int, default=300, help="requests/s of the open loops (300)")
     parser.add_argument("--connections", type=int, default=4, help="requests in flight of the closed loops (4)")
@@ -124,13 +141,13 @@ def _main(options: argparse.Namespace) -> int:
             rows = _measure(server, folder, options, tool_cores, console)
     _show(rows, console)
     if options.json:
-        options.json.write_text(json.dumps(rows, indent=2) + "\n")
-    return int(not all(row["agree"] for row in rows if row["tool"] in JUDGES))
+        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+    return int(not all(row.agree for row in rows if row.tool in JUDGES))
 
 
 def _measure(
     server: BenchServer, folder: Path, options: argparse.Namespace, cores: Sequence[int], console: Console
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     reference = write_reference(folder / "reference.npz")
     with np.load(reference) as values:
         request = encode(server.target, "rest", values["images"][:1])
@@ -189,7 +206,7 @@ def _measure(
     return [row for loop in ("open loop", "closed loop") for row in compare(loop, rounds)]
 
 
-def compare(loop: str, rounds: dict[tuple[str, str], list[Seen]]) -> list[dict[str, Any]]:
+def compare(loop: str, rounds: dict[tuple[str, str], list[Seen]]) -> list[Row]:
     """Each other tool of a loop beside Tandem, for p50 and p99."""
     ours = rounds[loop, "Tandem"]
     rows = []
@@ -202,18 +219,18 @@ def compare(loop: str, rounds: dict[tuple[str, str], list[Seen]]) -> list[dict[s
             ratio = statistics.median(mine) / statistics.median(others)
             spread = max(_spread(mine), _spread(others))
             rows.append(
-                {
-                    "loop": loop,
-                    "tool": tool,
-                    "figure": figure,
-                    "tandem": statistics.median(mine),
-                    "other": statistics.median(others),
-                    "ratio": ratio,
-                    "spread": spread,
-                    "agree": abs(ratio - 1) <= max(AGREE, spread),
-                    "failed": sum(seen.failed for seen in (*ours, *theirs)),
-                    "rounds": {"tandem": [asdict(seen) for seen in ours], tool: [asdict(seen) for seen in theirs]},
-                }
+                Row(
+                    loop=loop,
+                    tool=tool,
+                    figure=figure,
+                    tandem=statistics.median(mine),
+                    other=statistics.median(others),
+                    ratio=ratio,
+                    spread=spread,
+                    agree=abs(ratio - 1) <= max(AGREE, spread),
+                    failed=sum(seen.failed for seen in (*ours, *theirs)),
+                    rounds={"tandem": ours, tool: theirs},
+                )
             )
     return rows
 
@@ -282,20 +299,20 @@ def _run(name: str, command: Sequence[str], seconds: float) -> str:
     return done.stdout
 
 
-def _show(rows: Sequence[dict[str, Any]], console: Console) -> None:
+def _show(rows: Sequence[Row], console: Console) -> None:
     table = Table(title="The same server at the same load; medians of the rounds; ratio: Tandem / the other tool")
     for heading in ("loop", "other tool", "", "Tandem", "other", "ratio", "spread of rounds", "agree"):
         table.add_column(heading, justify="left" if heading in ("loop", "other tool", "") else "right", no_wrap=True)
     for row in rows:
         table.add_row(
-            row["loop"],
-            row["tool"],
-            row["figure"][:3],
-            f"{row['tandem']:.3f} ms",
-            f"{row['other']:.3f} ms",
-            f"{row['ratio']:.3f}",
-            f"± {row['spread']:.1%}",
-            "yes" if row["agree"] else "no",
+            row.loop,
+            row.tool,
+            row.figure[:3],
+            f"{row.tandem:.3f} ms",
+            f"{row.other:.3f} ms",
+            f"{row.ratio:.3f}",
+            f"± {row.spread:.1%}",
+            "yes" if row.agree else "no",
         )
     console.print(table)
 

@@ -21,7 +21,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -284,12 +283,12 @@ def table(rows: Sequence[Row], options: Options) -> Table:
     shown = Table(title=f"Requests lost + refused / sent ({every}; times of the Deployments x {options.scale:g})")
     for title in ("server", "how it ends", *map(str, FLOWS), "ended after"):
         shown.add_column(title, no_wrap=True)
-    cells: dict[tuple[str, str], dict[str, Any]] = {}
+    of_ways: dict[tuple[str, str, float], dict[str, str]] = {}
     for row in rows:
-        of_way = cells.setdefault((row.engine, row.way), {"ended": row.ended_s})
-        of_way[row.flow] = f"{row.lost} + {row.refused} / {row.sent}"
-    for (engine, way), found in cells.items():
-        shown.add_row(engine, way, *(found[str(flow)] for flow in FLOWS), f"{found['ended']:.1f} s")
+        cells = of_ways.setdefault((row.engine, row.way, row.ended_s), {})
+        cells[row.flow] = f"{row.lost} + {row.refused} / {row.sent}"
+    for (engine, way, ended_s), cells in of_ways.items():
+        shown.add_row(engine, way, *(cells[str(flow)] for flow in FLOWS), f"{ended_s:.1f} s")
     return shown
 
 

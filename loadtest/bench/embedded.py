@@ -15,9 +15,8 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -77,6 +76,38 @@ class Measured:
     server_cpu: float
 
 
+@dataclass(frozen=True)
+class Row:
+    """A load's line: the embedded server's median round, its targets met or not, what stands beside it.
+
+    figure    of `Measured`, what the two servers are compared by
+    real      the real server's median round of the same run; None where it is not at hand, then `recorded` stands there
+    ratio     the embedded server's figure / the other's; None where there is none
+    """
+
+    load: str
+    protocol: str
+    concurrency: int
+    batching: bool
+    rate: float
+    p50_ms: float
+    p99_ms: float
+    failed: int
+    server_cpu: float
+    targets: dict[str, float]
+    met: bool
+    figure: str
+    real: Measured | None
+    recorded: dict[str, float]
+    ratio: float | None
+    rounds: dict[str, list[Measured]]
+
+    @property
+    def beside(self) -> float | None:
+        """The other server's figure."""
+        return getattr(self.real, self.figure) if self.real else self.recorded.get(self.figure)
+
+
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="measured seconds of each load in a round (4)")
     parser.add_argument("--rounds", type=int, default=3, help="how often each load runs (3)")
@@ -108,7 +139,8 @@ def _run(options: argparse.Namespace) -> int:
             server = stack.enter_context(
                 started(EMBEDDED, base_path, folder, server_cores, *flags, "--file_system_poll_wait_seconds=1")
             )
-            rows = soak.run(server, base_path, reference, folder, options.soak, client_cores, console)
+            minutes = soak.run(server, base_path, reference, folder, options.soak, client_cores, console)
+            rows = [asdict(row) for row in minutes]
         else:
             servers = {
                 (engine.id, batched): stack.enter_context(
@@ -121,7 +153,7 @@ def _run(options: argparse.Namespace) -> int:
                 for engine in engines
                 for batched in (False, True)
             }
-            rows = _bench(servers, reference, folder, options, client_cores, console)
+            rows = [asdict(row) for row in _bench(servers, reference, folder, options, client_cores, console)]
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n")
     return 0
@@ -134,7 +166,7 @@ def _bench(
     options: argparse.Namespace,
     cores: Sequence[int],
     console: Console,
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Every load in every round against every engine; the table's rows."""
     rounds: dict[tuple[str, str], list[Measured]] = {}
     for number in range(options.rounds):
@@ -165,27 +197,26 @@ def _measure(
     return Measured(found.throughput, latency.p50 or 0.0, latency.p99 or 0.0, failed, round(share, 3))
 
 
-def _row(load: Load, rounds: dict[str, list[Measured]]) -> dict[str, Any]:
+def _row(load: Load, rounds: dict[str, list[Measured]]) -> Row:
     """A load's row: the median round of each engine, the targets met or not, the real server beside it."""
     figure = "rate" if "rate" in load.targets else "p50_ms"
     median = {name: _median(measured, figure) for name, measured in rounds.items()}
-    ours = asdict(median.pop(EMBEDDED.id))
-    real = asdict(next(iter(median.values()))) if median else None
-    beside = (real or load.recorded).get(figure)
-    return {
-        "load": load.name,
-        "protocol": load.protocol,
-        "concurrency": load.concurrency,
-        "batching": load.batching,
-        **ours,
-        "targets": load.targets,
-        "met": not ours["failed"] and all(_met(name, ours[name], value) for name, value in load.targets.items()),
-        "figure": figure,
-        "real": real,
-        "recorded": load.recorded,
-        "ratio": round(ours[figure] / beside, 3) if beside else None,
-        "rounds": {name: [asdict(one) for one in measured] for name, measured in rounds.items()},
-    }
+    ours = median.pop(EMBEDDED.id)
+    row = Row(
+        load=load.name,
+        protocol=load.protocol,
+        concurrency=load.concurrency,
+        batching=load.batching,
+        **asdict(ours),
+        targets=load.targets,
+        met=not ours.failed and all(_met(name, getattr(ours, name), value) for name, value in load.targets.items()),
+        figure=figure,
+        real=next(iter(median.values()), None),
+        recorded=load.recorded,
+        ratio=None,
+        rounds=rounds,
+    )
+    return replace(row, ratio=round(getattr(ours, figure) / row.beside, 3)) if row.beside else row
 
 
 def _median(rounds: Sequence[Measured], figure: str) -> Measured:
@@ -205,8 +236,8 @@ def _line(measured: Measured) -> str:
     )
 
 
-def _show(rows: Sequence[dict[str, Any]], console: Console) -> None:
-    real = any(row["real"] for row in rows)
+def _show(rows: Sequence[Row], console: Console) -> None:
+    real = any(row.real for row in rows)
     beside = "tensorflow-serving" if real else "recorded (another machine)"
     table = Table(
         title="The embedded server on one core, the load generator on another; ratio: embedded / the real one"
@@ -214,18 +245,17 @@ def _show(rows: Sequence[dict[str, Any]], console: Console) -> None:
     for heading in ("load", "requests/s", "p50", "p99", "failed", "target", "met", beside, "ratio", "server's core"):
         table.add_column(heading, justify="left" if heading in ("load", "target") else "right", no_wrap=True)
     for row in rows:
-        other = (row["real"] or row["recorded"]).get(row["figure"])
         table.add_row(
-            row["load"],
-            f"{row['rate']:,.0f}",
-            f"{row['p50_ms']:.2f} ms",
-            f"{row['p99_ms']:.2f} ms",
-            str(row["failed"]),
-            ", ".join(_target(name, value) for name, value in row["targets"].items()),
-            "yes" if row["met"] else "no",
-            _figure(row["figure"], other) if other else "-",
-            f"{row['ratio']:.2f}" if row["ratio"] else "-",
-            f"{row['server_cpu']:.0%}",
+            row.load,
+            f"{row.rate:,.0f}",
+            f"{row.p50_ms:.2f} ms",
+            f"{row.p99_ms:.2f} ms",
+            str(row.failed),
+            ", ".join(_target(name, value) for name, value in row.targets.items()),
+            "yes" if row.met else "no",
+            _figure(row.figure, row.beside) if row.beside else "-",
+            f"{row.ratio:.2f}" if row.ratio else "-",
+            f"{row.server_cpu:.0%}",
         )
     console.print(table)
 

@@ -8,8 +8,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -22,6 +22,19 @@ from loadtest.experiment.records import WarmUpRecord
 CONCURRENCY = 32
 RELOAD_EVERY_S = 1.5
 PICKED_UP_WITHIN_S = 15.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the server was at the end of a minute: its resident memory, the requests of that minute and those that
+    failed, by kind, the rate over each protocol, and the versions loaded so far."""
+
+    when: str
+    rss_mib: float
+    requests: int
+    failed: dict[str, int]
+    rate: dict[str, float]
+    versions_loaded: int
 
 
 class Reloads(threading.Thread):
@@ -83,7 +96,7 @@ def run(
     minutes: float,
     cores: Sequence[int],
     console: Console,
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Load over gRPC and REST in turn, half a minute each, while versions change; one row a minute, printed as well:
     memory, answers, failures, reloads."""
     rows = [_row(server, "start", {}, 0)]
@@ -103,7 +116,7 @@ def run(
         reloads.stop()
     if reloads.note:
         console.print(f"  {reloads.note}")
-    growth = rows[-1]["rss_mib"] - rows[1]["rss_mib"]
+    growth = rows[-1].rss_mib - rows[1].rss_mib
     console.print(f"  growth since the warm-up: {growth:+.1f} MiB in {minutes:g} min, {reloads.count} versions loaded")
     return rows
 
@@ -116,7 +129,7 @@ def _minute(
     folder: Path,
     cores: Sequence[int],
     reloads: Reloads,
-) -> dict[str, Any]:
+) -> Row:
     place = folder / name.replace(" ", "-")
     place.mkdir()
     seconds = 30 * minutes
@@ -127,24 +140,24 @@ def _minute(
     return _row(server, name, values, reloads.count)
 
 
-def _row(server: BenchServer, name: str, values: Mapping[str, WarmUpRecord], reloads: int) -> dict[str, Any]:
+def _row(server: BenchServer, name: str, values: Mapping[str, WarmUpRecord], reloads: int) -> Row:
     failed: Counter[str] = Counter()
     for one in values.values():
         failed.update(one.errors)
-    return {
-        "when": name,
-        "rss_mib": round(server.resident_mib(), 1),
-        "requests": sum(one.requests for one in values.values()),
-        "failed": dict(failed),
-        "rate": {protocol: one.throughput for protocol, one in values.items()},
-        "versions_loaded": reloads,
-    }
+    return Row(
+        when=name,
+        rss_mib=round(server.resident_mib(), 1),
+        requests=sum(one.requests for one in values.values()),
+        failed=dict(failed),
+        rate={protocol: one.throughput for protocol, one in values.items()},
+        versions_loaded=reloads,
+    )
 
 
-def _print(row: dict[str, Any], console: Console) -> None:
-    rates = ", ".join(f"{protocol} {rate:,.0f}/s" for protocol, rate in row["rate"].items()) or "no load yet"
-    failed = ", ".join(f"{count} × {kind}" for kind, count in row["failed"].items()) or "none"
+def _print(row: Row, console: Console) -> None:
+    rates = ", ".join(f"{protocol} {rate:,.0f}/s" for protocol, rate in row.rate.items()) or "no load yet"
+    failed = ", ".join(f"{count} × {kind}" for kind, count in row.failed.items()) or "none"
     console.print(
-        f"  {row['when']:<10} RSS {row['rss_mib']:,.1f} MiB; {rates}; {row['requests']:,} requests, failed: {failed}; "
-        f"{row['versions_loaded']} versions loaded"
+        f"  {row.when:<10} RSS {row.rss_mib:,.1f} MiB; {rates}; {row.requests:,} requests, failed: {failed}; "
+        f"{row.versions_loaded} versions loaded"
     )

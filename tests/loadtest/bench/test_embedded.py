@@ -36,11 +36,11 @@ def test_a_row_compares_with_the_real_server_of_the_same_run():
     ours = [embedded.Measured(rate, 5.0, 10.0, 0, 0.9) for rate in (4000, 1000, 3800)]
     theirs = [embedded.Measured(rate, 4.0, 8.0, 0, 0.9) for rate in (5000, 7600, 9000)]
     row = embedded._row(load, {"embedded-tfserving": ours, "tensorflow-serving": theirs})
-    assert (row["rate"], row["real"]["rate"], row["ratio"], row["met"]) == (3800, 7600, 0.5, True)
+    assert (row.rate, row.beside, row.ratio, row.met) == (3800, 7600, 0.5, True)
     late = [embedded.Measured(4000, 5.0, 21.0, 0, 0.9)]
-    assert not embedded._row(load, {"embedded-tfserving": late})["met"]
+    assert not embedded._row(load, {"embedded-tfserving": late}).met
     failing = [embedded.Measured(4000, 5.0, 10.0, 1, 0.9)]
-    assert not embedded._row(load, {"embedded-tfserving": failing})["met"]
+    assert not embedded._row(load, {"embedded-tfserving": failing}).met
 
 
 def test_the_soak_shows_memory_and_growth(tmp_path, capsys):

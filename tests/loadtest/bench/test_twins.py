@@ -70,7 +70,7 @@ def summary(p50: tuple[float, float], winner: str | None) -> Summary:
     ],
 )
 def test_a_delay_counts_as_found_within_ten_percent_and_where_the_slower_does_not_win(p50, winner, good):
-    assert ab.judge(summary(p50, winner), 5.0)["good"] == good
+    assert ab.judge(summary(p50, winner), 5.0).good == good
 
 
 def test_the_delayed_bundle_is_whole_and_differs_in_the_handler_alone(bundle, tmp_path):
@@ -116,7 +116,7 @@ def seen(p50: float, p99: float) -> Seen:
 def test_tools_agree_within_five_percent_or_within_what_their_own_rounds_differ_by():
     def agree(ours: list[Seen], theirs: list[Seen]) -> list[bool]:
         rounds = {("open loop", "Tandem"): ours, ("open loop", "k6"): theirs}
-        return [row["agree"] for row in crosscheck.compare("open loop", rounds)]
+        return [row.agree for row in crosscheck.compare("open loop", rounds)]
 
     steady = [seen(2.0, 5.0)] * 3
     assert agree(steady, [seen(2.08, 5.2)] * 3) == [True, True]
