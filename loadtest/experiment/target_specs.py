@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from loadtest.experiment import conversion
@@ -40,9 +40,8 @@ class TargetSpec:
 
     def tuned(self, shared: ServingProfile) -> ServingProfile:
         """The shared profile with what is different for this target. Raises `Problem` for an impossible value."""
-        overrides: dict[str, Any] = dict(self.profile)
         try:
-            return replace(shared, **overrides)
+            return ServingProfile.from_dict({**shared.to_dict(), **self.profile})
         except Problem as problem:
             raise Problem(f"target.{self.name}.{problem}") from problem
 
@@ -92,7 +91,7 @@ def _tables(tables: Any) -> Iterator[TargetSpec]:
         yield TargetSpec(**{**given, "profile": conversion.arguments(ServingProfile, profile, f"{where}.profile")})
 
 
-def values(targets: Sequence[TargetSpec]) -> dict[str, Any]:
+def values(targets: Sequence[TargetSpec]) -> dict[str, object]:
     """The inverse of `parse`, as keys of a TOML file: the list of names, and a table for each that needs one."""
     tables = [
         {"name": one.name, "engine": one.engine, **({"profile": dict(one.profile)} if one.profile else {})}
