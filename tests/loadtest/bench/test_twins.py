@@ -26,9 +26,10 @@ def test_a_server_against_itself_shows_no_difference_over_the_whole_pipeline(bun
     arguments = ["--comparisons", "4", "--seconds", "1.2", "--bundle", str(bundle.folder), "--json", str(out)]
     assert aa.VERB.main(arguments) == 0
     rows = json.loads(out.read_text())
-    assert len(rows) == 4
+    # A second run makes up for comparisons that other programs on this machine left without a verdict.
+    assert len(rows) in (4, 8)
+    assert sum(row["ratio"] is not None for row in rows) >= 4
     assert {row["winner"] for row in rows} == {None}
-    assert any(row["ratio"] for row in rows)
 
 
 def summary(p50: tuple[float, float], winner: str | None) -> Summary:
