@@ -367,6 +367,7 @@ def test_a_container_killed_under_load_comes_back_and_the_run_records_the_gap(ru
     (trial,) = (json.loads(path.read_text()) for path in run.glob("trials/*/trial.json"))
     assert sum(trial["errors"].values()) > 0
     assert trial["requests"]["ok"] > 0
+    running.wait_until_healthy(SERVERS)  # the other server, too, which this run stopped
 
 
 def test_locusts_page_starts_a_load_on_demand(running, artifacts):
@@ -386,7 +387,7 @@ def test_locusts_page_starts_a_load_on_demand(running, artifacts):
         assert time.monotonic() < deadline, running.logs("loadtest")
         time.sleep(0.2)
     ended = [json.loads(line) for line in running.logs("loadtest").splitlines() if '"phase-ended"' in line]
-    assert [one["id"] for one in ended] == ["pytorch-grpc", "pytorch-rest"]
+    assert [one["id"] for one in ended] == ["pytorch-grpc", "pytorch-rest"], running.logs("loadtest")
     assert state["ExitCode"] == 0
 
 

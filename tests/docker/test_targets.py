@@ -26,7 +26,7 @@ def experiment(*targets: TargetSpec) -> experiments.Experiment:
 
 
 def deployment(**changes: Any) -> Settings:
-    profile = ServingProfile().to_dict()
+    profile = ServingProfile()
     settings = Settings("local", (), "", "convnet", 1, (28, 28, 1), 10, profile)
     return replace(settings, **changes)
 

@@ -90,7 +90,7 @@ def deployed(api, bundle, forwarding, tmp_path):
         version=bundle.version,
         input_shape=bundle.input_shape,
         classes=bundle.classes,
-        profile=ServingProfile().to_dict(),
+        profile=ServingProfile(),
         embedded=True,
     )
     cluster = Cluster()

@@ -28,7 +28,7 @@ def settings(**changes) -> Settings:
         "version": 4,
         "input_shape": (32, 32, 3),
         "classes": 10,
-        "profile": ServingProfile().to_dict(),
+        "profile": ServingProfile(),
     }
     return Settings(**{**values, **changes})
 

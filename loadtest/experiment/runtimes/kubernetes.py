@@ -95,7 +95,7 @@ class KubernetesTargets:
             )
         self._folder, self._cluster = folder, cluster
         self._before = settings
-        self._settings = replace(settings, profile={**experiment.profile.to_dict(), "device": "cpu"})
+        self._settings = replace(settings, profile=replace(experiment.profile, device="cpu"))
         self._engines = engines(experiment, settings)
         self._parity_gate = ParityGate(folder, [bundle], experiment.protocols)
         self._target: Target | None = None

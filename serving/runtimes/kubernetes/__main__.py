@@ -93,7 +93,7 @@ def _settings(options: argparse.Namespace, bundle: Bundle) -> Settings:
         version=bundle.version,
         input_shape=bundle.input_shape,
         classes=bundle.classes,
-        profile=ServingProfile.from_dict(values).to_dict(),
+        profile=ServingProfile.from_dict(values),
         node_type=options.node_type,
         embedded=options.embedded,
     )

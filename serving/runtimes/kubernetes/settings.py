@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from models.problem import Problem
 from serving.engines.engine import Engine
@@ -27,7 +26,7 @@ class Settings:
     registry             prefix of our images, such as registry.example.com/team; empty: images are on the nodes
     model, version       the bundle
     input_shape          (H, W, C) of one image, for the probes; classes: probabilities in an answer
-    profile              the servers' tuning, as `ServingProfile.to_dict` gives it
+    profile              the servers' tuning; its device follows from overlay and components (see `serving_profile`)
     node_type            value of the label node.kubernetes.io/instance-type that servers must run on; empty: any
     embedded             the embedded server instead of TensorFlow Serving
     """
@@ -39,7 +38,7 @@ class Settings:
     version: int
     input_shape: tuple[int, int, int]
     classes: int
-    profile: dict[str, Any]
+    profile: ServingProfile
     node_type: str = ""
     embedded: bool = False
 
@@ -51,7 +50,6 @@ class Settings:
             raise Problem(
                 "components loadtest and autoscaling: one fixes the replicas, the other changes them; leave one out"
             )
-        ServingProfile.from_dict(self.profile)
 
     def with_version(self, version: int) -> Settings:
         """The same deployment of another model version."""
@@ -74,7 +72,7 @@ class Settings:
     @property
     def serving_profile(self) -> ServingProfile:
         """The tuning that its servers are given."""
-        return ServingProfile.from_dict({**self.profile, "device": "gpu" if self.gpu else "cpu"})
+        return replace(self.profile, device="gpu" if self.gpu else "cpu")
 
     @property
     def gpu(self) -> bool:
@@ -125,7 +123,8 @@ class Record:
             tuples = {key: tuple(values[key]) for key in ("components", "input_shape")}
             inventory = tuple(_entry(line) for line in data["inventory"].splitlines())
             previous = int(data["previous-version"]) if data["previous-version"] else None
-            return cls(Settings(**{**values, **tuples}), previous, inventory)
+            profile = ServingProfile.from_dict(values["profile"])
+            return cls(Settings(**{**values, **tuples, "profile": profile}), previous, inventory)
         except (KeyError, TypeError, ValueError) as error:
             raise Problem(
                 f"ConfigMap {NAMESPACE}/{NAME}: not written by this program ({error!r}); make undeploy, then deploy"
