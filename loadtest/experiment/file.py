@@ -21,7 +21,7 @@ from loadtest.experiment.scenarios import (
     Offline,
     Rated,
     Scenario,
-    Server,
+    ServerScenario,
     SingleStream,
     Soak,
     Spike,
@@ -67,7 +67,7 @@ class Experiment:
     ladder: Ladder = field(default_factory=Ladder)
     capacity: Capacity = field(default_factory=Capacity)
     single_stream: SingleStream = field(default_factory=SingleStream)
-    server: Server = field(default_factory=Server)
+    server: ServerScenario = field(default_factory=ServerScenario)
     offline: Offline = field(default_factory=Offline)
     soak: Soak = field(default_factory=Soak)
     spike: Spike = field(default_factory=Spike)

@@ -113,7 +113,7 @@ class SingleStream:
 
 
 @dataclass(frozen=True)
-class Server:
+class ServerScenario:
     """MLPerf's server: Poisson arrivals at a rate, and the latency that they see (keys: see `Ladder`)."""
 
     fractions: tuple[float, ...] = (0.5,)
@@ -201,14 +201,14 @@ class Spike:
         _check_rates("spike", self.fractions, self.rates, single=True)
 
 
-Scenario = Ladder | Capacity | SingleStream | Server | Offline | Soak | Spike
-Rated = Ladder | Capacity | Server | Soak | Spike
+Scenario = Ladder | Capacity | SingleStream | ServerScenario | Offline | Soak | Spike
+Rated = Ladder | Capacity | ServerScenario | Soak | Spike
 # name -> section; the table in the experiment file has '_' for '-'
 SCENARIOS: dict[str, type[Scenario]] = {
     "ladder": Ladder,
     "capacity": Capacity,
     "single-stream": SingleStream,
-    "server": Server,
+    "server": ServerScenario,
     "offline": Offline,
     "soak": Soak,
     "spike": Spike,

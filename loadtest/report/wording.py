@@ -120,7 +120,7 @@ def protocol(name: str) -> str:
     return PROTOCOLS.get(name, name)
 
 
-class Server(Protocol):
+class HasEngine(Protocol):
     """What is measured, or was, of a server: the engine's id and its version; None where the run did not save them."""
 
     @property
@@ -130,7 +130,7 @@ class Server(Protocol):
     def engine_version(self) -> str | None: ...
 
 
-class Named(Server, Protocol):
+class Named(HasEngine, Protocol):
     """A server with the name that the experiment gives it."""
 
     @property
@@ -152,7 +152,7 @@ def product(engine: str | None) -> str:
     return known.title if known else isolated(engine or "engine unknown")
 
 
-def engine(server: Server) -> str:
+def engine(server: HasEngine) -> str:
     """Engine and version. A stand-in keeps its own name: it is not what it stands in for."""
     return f"{product(server.engine)} {isolated(server.engine_version or '')}".strip()
 

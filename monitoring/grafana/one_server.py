@@ -8,12 +8,12 @@ from monitoring import schema
 from monitoring.grafana.board import Row
 from monitoring.grafana.measures import Measure, recorded
 from monitoring.grafana.panels import Panel, graph, heat_map, number, states
-from monitoring.grafana.selection import Query, Server, legend, rate, select, series
+from monitoring.grafana.selection import Query, WatchedServer, legend, rate, select, series
 
 UP = {"0": ("down", "red"), "1": ("up", "green")}
 
 
-def rows(server: Server) -> Sequence[Row]:
+def rows(server: WatchedServer) -> Sequence[Row]:
     """State, traffic, latency, batching and resources of a server."""
     return (
         Row("State", _up(server), *(_number(server, *one) for one in _STATE)),
@@ -58,28 +58,28 @@ _RESOURCES = (
 )
 
 
-def native_heat_map(title: str, measure: Measure, server: Server, *matchers: str, width: int = 12) -> Panel:
+def native_heat_map(title: str, measure: Measure, server: WatchedServer, *matchers: str, width: int = 12) -> Panel:
     """The heat map of one of the server's own histograms."""
     buckets = select(measure, *matchers, server=server, suffix="_bucket")
     return heat_map(title, measure, Query(f"sum by (le) ({rate(buckets)})", "{{le}}"), width=width)
 
 
-def native_rate(title: str, measure: Measure, server: Server, *labels: str, width: int = 12) -> Panel:
+def native_rate(title: str, measure: Measure, server: WatchedServer, *labels: str, width: int = 12) -> Panel:
     """Lines of how fast one of the server's own counters grows, by labels."""
     grown = f"sum by ({', '.join(labels)}) ({rate(select(measure, server=server))})"
     return graph(title, measure, [Query(grown, legend(*labels))], width=width)
 
 
-def _up(server: Server) -> Panel:
+def _up(server: WatchedServer) -> Panel:
     up = recorded("serving:up")
     return states("Up", up, [series(up, "instance", server=server)], words=UP, width=8)
 
 
-def _number(server: Server, title: str, name: str) -> Panel:
+def _number(server: WatchedServer, title: str, name: str) -> Panel:
     return number(title, recorded(name), [series(recorded(name), server=server)], width=4)
 
 
-def _graph(server: Server, title: str, *names: str, width: int = 12) -> Panel:
+def _graph(server: WatchedServer, title: str, *names: str, width: int = 12) -> Panel:
     """Lines of the metrics that this server can report."""
     told = [name for name in names if server.dialect in _dialects(name)]
     lines = [series(recorded(name), server=server, note=_part(name) if len(names) > 1 else "") for name in told]

@@ -34,7 +34,7 @@ from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 from monitoring.grafana.measures import Levels, Measure
-from monitoring.grafana.selection import Query, Server
+from monitoring.grafana.selection import Query, WatchedServer
 
 DATA_SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 HEIGHT = 7
@@ -48,7 +48,7 @@ def graph(
     queries: Sequence[Query],
     *,
     width: int = 12,
-    servers: Sequence[Server] = (),
+    servers: Sequence[WatchedServer] = (),
     maximum: float | None = None,
 ) -> timeseries.Panel:
     """Lines over time, from zero, with a table of last, mean and largest values. `servers`: whose lines have their own
@@ -90,7 +90,7 @@ def number(
     queries: Sequence[Query],
     *,
     width: int = 6,
-    server: Server | None = None,
+    server: WatchedServer | None = None,
     words: Mapping[str, tuple[str, str]] | None = None,
 ) -> stat.Panel:
     """Last values, large, with a line of how they came about. `server`: whose dashboard a click

@@ -15,7 +15,7 @@ _NATIVE_LABELS = {"model": "model_name"}
 
 
 @dataclass(frozen=True)
-class Server:
+class WatchedServer:
     """One side of the comparison: its name, its dashboard's uid, the dialect it speaks, its colour."""
 
     title: str
@@ -35,8 +35,8 @@ class Server:
         return {"title": f"{self.title} in detail", "url": f"/d/{self.uid}?${{__url_time_range}}&{choices}"}
 
 
-TORCHSERVE = Server("TorchServe", "tandem-torchserve", "torchserve", "orange")
-TENSORFLOW = Server("TensorFlow Serving", "tandem-tensorflow-serving", "tensorflow-serving", "blue")
+TORCHSERVE = WatchedServer("TorchServe", "tandem-torchserve", "torchserve", "orange")
+TENSORFLOW = WatchedServer("TensorFlow Serving", "tandem-tensorflow-serving", "tensorflow-serving", "blue")
 SERVERS = (TORCHSERVE, TENSORFLOW)
 
 
@@ -49,7 +49,7 @@ class Query:
 
 
 def series(
-    measure: Measure, *labels: str, server: Server | None = None, matchers: Sequence[str] = (), note: str = ""
+    measure: Measure, *labels: str, server: WatchedServer | None = None, matchers: Sequence[str] = (), note: str = ""
 ) -> Query:
     """One series for each server, protocol and further label that the metric has, over all replicas; `note` is added
     to its name.
@@ -71,7 +71,7 @@ def legend(*labels: str, note: str = "") -> str:
 def select(
     measure: Measure,
     *matchers: str,
-    server: Server | None = None,
+    server: WatchedServer | None = None,
     suffix: str = "",
     filters: Sequence[str] = FILTERS,
 ) -> str:

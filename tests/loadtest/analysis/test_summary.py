@@ -47,13 +47,13 @@ from loadtest.analysis.records import (
 from loadtest.experiment.records import ConnectionsLost, Remark, Requests, ServerDied
 from models.problem import Problem
 from tests.loadtest.analysis.figures import bounds
-from tests.loadtest.runs.build import EMBEDDED, SAME, TF_SERVING, TORCHSERVE, Server, write_run, write_trial
+from tests.loadtest.runs.build import EMBEDDED, SAME, TF_SERVING, TORCHSERVE, SimulatedServer, write_run, write_trial
 
 RATES = {"grpc": [200.0, 600.0], "rest": [150.0]}
 SCHEMA = Path(__file__).parents[3] / "docs" / "summary.schema.json"
 
 
-def build(folder: Path, servers: dict[str, Server], **options: Any) -> Summary:
+def build(folder: Path, servers: dict[str, SimulatedServer], **options: Any) -> Summary:
     return summary.build(write_run(folder / "run", servers, **{"rates": RATES, "duration_s": 4, **options}))
 
 
@@ -397,7 +397,9 @@ def test_histograms_that_hold_other_counts_than_the_trial_says_are_noticed(tmp_p
 
 
 def test_a_server_that_fails_requests_wins_nothing(tmp_path):
-    failing = Server(engine="tensorflow-serving", version="2.20.0", base_ms=1.0, capacity=1300, error_share=0.01)
+    failing = SimulatedServer(
+        engine="tensorflow-serving", version="2.20.0", base_ms=1.0, capacity=1300, error_share=0.01
+    )
     figures = build(tmp_path, {"pytorch": TORCHSERVE, "tensorflow": failing}, rates={"grpc": [600.0]})
     found = verdict(figures, "grpc", Metric.P99)
     assert (found.outcome, found.winner, found.because_of) == (Outcome.TOO_MANY_ERRORS, None, ("tensorflow",))

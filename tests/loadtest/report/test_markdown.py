@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 from loadtest import report
 from loadtest.report import markdown, wording
 from serving.engines.engine import Knob
-from tests.loadtest.runs.build import TF_SERVING, TORCHSERVE, Server, write_run
+from tests.loadtest.runs.build import TF_SERVING, TORCHSERVE, SimulatedServer, write_run
 
 HOSTILE = "](x) | <script>alert(1)</script> `a` **b** @everyone\n# c\u202eمرحبا" + "W" * 300
 
@@ -71,7 +71,9 @@ def test_commands_are_not_escaped(run):
 
 def test_hostile_names_stay_text_and_keep_the_tables_whole(tmp_path):
     servers = {
-        "pytorch": Server(engine=HOSTILE, version=HOSTILE, knobs=(Knob(HOSTILE, HOSTILE, HOSTILE, note=HOSTILE),)),
+        "pytorch": SimulatedServer(
+            engine=HOSTILE, version=HOSTILE, knobs=(Knob(HOSTILE, HOSTILE, HOSTILE, note=HOSTILE),)
+        ),
         HOSTILE: TF_SERVING,
     }
     folder = write_run(tmp_path / "run", servers, rates={"grpc": [100.0]}, duration_s=1, model=HOSTILE, dataset=HOSTILE)

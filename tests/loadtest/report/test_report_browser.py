@@ -21,7 +21,16 @@ from serving.engines.engine import Knob
 from tests import browser as chromium
 from tests.loadtest.analysis.test_scenarios import searched
 from tests.loadtest.report.page_checks import assert_shows, assert_sound
-from tests.loadtest.runs.build import EMBEDDED, SAME, TF_SERVING, THREE, TORCHSERVE, Server, decompose, write_run
+from tests.loadtest.runs.build import (
+    EMBEDDED,
+    SAME,
+    TF_SERVING,
+    THREE,
+    TORCHSERVE,
+    SimulatedServer,
+    decompose,
+    write_run,
+)
 
 RATES = {"grpc": [250.0, 500.0], "rest": [200.0, 400.0]}
 HOSTILE = '"><script>window.hacked=1</script><img src=x onerror="window.hacked=2">' + "W" * 300 + "\u202eمرحبا بالعالم"
@@ -43,7 +52,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "no Prometheus": {"servers": BOTH, "prometheus": False, "rates": {"grpc": [300.0]}},
     "hostile names": {
         "servers": {
-            "pytorch": Server(
+            "pytorch": SimulatedServer(
                 engine=HOSTILE, version=HOSTILE, knobs=(Knob(HOSTILE, HOSTILE, HOSTILE, HOSTILE, note=HOSTILE),)
             ),
             HOSTILE: TF_SERVING,

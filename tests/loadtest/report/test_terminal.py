@@ -11,7 +11,7 @@ from loadtest.analysis import summary
 from loadtest.analysis.records import Summary
 from loadtest.report import terminal
 from tests.loadtest.analysis.test_scenarios import searched
-from tests.loadtest.runs.build import EMBEDDED, THREE, TORCHSERVE, Server, write_run
+from tests.loadtest.runs.build import EMBEDDED, THREE, TORCHSERVE, SimulatedServer, write_run
 
 
 def spoil(target: str, protocol: str, rate: float, repetition: int) -> dict:
@@ -72,7 +72,7 @@ def test_an_interval_over_orders_of_magnitude_is_called_wide(capsys, figures):
 
 
 def test_markup_in_a_name_is_printed_and_not_obeyed(capsys, tmp_path):
-    server = Server(engine="[bold red]x[/]", version="[link=http://x]1[/link]")
+    server = SimulatedServer(engine="[bold red]x[/]", version="[link=http://x]1[/link]")
     run = write_run(tmp_path / "run", {"pytorch": server}, rates={"grpc": [50.0]}, duration_s=2)
     assert "[bold red]x[/]" in shown(capsys, summary.build(run))
 

@@ -35,7 +35,7 @@ PROFILE = {
 
 
 @dataclass(frozen=True)
-class Server:
+class SimulatedServer:
     """How a simulated server behaves: latency grows as load nears ``capacity`` (requests/s), and a backlog beyond."""
 
     engine: str = "torchserve"
@@ -61,13 +61,13 @@ def rendered(engine: str, **own: Any) -> tuple[Knob, ...]:
     return registry.engine(engine).render(ServingProfile.from_dict({**PROFILE, **own}), served, site).knobs
 
 
-TORCHSERVE = Server(base_ms=3.0, capacity=900, knobs=rendered("torchserve"))
-TF_SERVING = Server(
+TORCHSERVE = SimulatedServer(base_ms=3.0, capacity=900, knobs=rendered("torchserve"))
+TF_SERVING = SimulatedServer(
     engine="tensorflow-serving", version="2.20.0", base_ms=1.9, capacity=1300, knobs=rendered("tensorflow-serving")
 )
-SAME = Server(engine="tensorflow-serving", version="2.20.0", base_ms=3.0, capacity=900)
-EMBEDDED = Server(engine="embedded-tfserving", version="2.21.0", base_ms=1.9, capacity=1300)
-UNBATCHED = Server(
+SAME = SimulatedServer(engine="tensorflow-serving", version="2.20.0", base_ms=3.0, capacity=900)
+EMBEDDED = SimulatedServer(engine="embedded-tfserving", version="2.21.0", base_ms=1.9, capacity=1300)
+UNBATCHED = SimulatedServer(
     base_ms=3.0, capacity=900, knobs=rendered("torchserve", max_batch_size=1), profile={"max_batch_size": 1}
 )
 # One engine twice, as fast with batches as without, and another that is faster than both.
@@ -160,7 +160,7 @@ CLASSES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt",
 
 def write_run(
     folder: Path,
-    servers: Mapping[str, Server],
+    servers: Mapping[str, SimulatedServer],
     *,
     asked: Sequence[str] | None = None,
     rates: Mapping[str, Sequence[float]] | None = None,
@@ -268,9 +268,9 @@ def write_run(
     return folder
 
 
-def replace_base(server: Server, factor: float) -> Server:
+def replace_base(server: SimulatedServer, factor: float) -> SimulatedServer:
     """The same server with latencies scaled and capacity divided by a factor."""
-    return Server(**{**vars(server), "base_ms": server.base_ms * factor, "capacity": server.capacity / factor})
+    return SimulatedServer(**{**vars(server), "base_ms": server.base_ms * factor, "capacity": server.capacity / factor})
 
 
 def _slug(name: str) -> str:
@@ -304,7 +304,7 @@ def _environment(prometheus: bool) -> dict[str, Any]:
     }
 
 
-def _target(stack: str, server: Server, model: str) -> dict[str, Any]:
+def _target(stack: str, server: SimulatedServer, model: str) -> dict[str, Any]:
     return {
         "name": stack,
         "engine": server.engine,
@@ -376,14 +376,14 @@ def _manifest(model: str, dataset: str, classes: Sequence[str]) -> dict[str, Any
     }
 
 
-def _configure(folder: Path, server: Server) -> None:
+def _configure(folder: Path, server: SimulatedServer) -> None:
     folder.mkdir(parents=True)
     lines = "".join(f"{knob.native_key}={knob.value}\n" for knob in server.knobs if knob.native_key)
     (folder / "config.properties").write_text(f"# rendered from the profile\n{lines}")
     (folder / "server.log").write_text("started\n")
 
 
-def _warm_up(folder: Path, stack: str, protocol: str, repetition: int, server: Server) -> None:
+def _warm_up(folder: Path, stack: str, protocol: str, repetition: int, server: SimulatedServer) -> None:
     path = folder / "warm-ups" / f"{stack}-{protocol}-r{repetition}"
     path.mkdir(parents=True)
     values = {
@@ -400,7 +400,7 @@ def _warm_up(folder: Path, stack: str, protocol: str, repetition: int, server: S
     _save(path / "warm-up.json", values)
 
 
-def _server_figures(server: Server, rate: float, seconds: Sequence[np.ndarray]) -> dict[str, Any]:
+def _server_figures(server: SimulatedServer, rate: float, seconds: Sequence[np.ndarray]) -> dict[str, Any]:
     latencies = np.concatenate(list(seconds))
     return {
         "throughput": rate * 0.998,
