@@ -11,7 +11,7 @@ from typing import IO
 
 from loadtest.experiment.file import Experiment
 from loadtest.experiment.observation import Prometheus
-from loadtest.experiment.records import ServerRestarted, values_of
+from loadtest.experiment.records import ServerRestarted
 from loadtest.experiment.run_folder import RunFolder
 from loadtest.experiment.runtimes.parity_gate import ParityGate
 from models.bundle import Bundle
@@ -174,17 +174,15 @@ class _InUse:
         self._lines.close()
 
     def _record(self, died: _Death, gap_s: float) -> None:
-        restarted = ServerRestarted(
-            target=self.target.name,
-            engine=self.target.engine,
-            died_at=died.at,
-            gap_s=gap_s,
-            exit_status=died.exit_status,
+        self._run.note(
+            ServerRestarted(
+                target=self.target.name,
+                engine=self.target.engine,
+                died_at=died.at,
+                gap_s=gap_s,
+                exit_status=died.exit_status,
+            )
         )
-        note = values_of(restarted)
-        self._run.write("gaps.json", [*self._run.read("gaps.json", []), note])
-        if self._run.has_environment:
-            self._run.note(restarted)
 
 
 @dataclass(frozen=True)

@@ -13,60 +13,30 @@ from loadtest.analysis.records import (
     Measurement,
     Metric,
     Outcome,
-    Parity,
     Percentiles,
-    Slip,
     Summary,
     TargetInfo,
     Verdict,
 )
-from loadtest.experiment.records import Environment, Requests
+from loadtest.experiment.records import Environment
 from loadtest.experiment.settings import Slo
+from tests.loadtest.analysis.figures import measurement as complete
+from tests.loadtest.analysis.figures import parity
 
-PROVEN = Parity(
-    tolerance=1e-4,
-    samples=10,
-    wire_samples=10,
-    exports={},
-    wire={},
-    max_abs_diff=1e-7,
-    proven=True,
-    why_not_proven=(),
-)
+PROVEN = parity()
 
 
 def measurement(target: str, protocol: str = "grpc", **values: Any) -> Measurement:
-    """One measurement; ``values`` override what is usual."""
+    """One measurement of an unknown engine; ``values`` override what is usual."""
     usual: dict[str, Any] = {
-        "scenario": "ladder",
         "offered_rate": 9.0,
         "engine": "e",
         "engine_version": "1",
-        "batch": 1,
-        "achieved_rate": 9.0,
         "goodput": 1.0,
-        "images_per_s": 9.0,
         "latency_ms": Percentiles(p50=0.5, p99=1.0),
         "ci95": Intervals(),
-        "requests": Requests(scheduled=90, sent=90, completed=90, ok=90),
-        "errors": {},
-        "error_ratio": 0.0,
-        "schedule_slip_ms": Slip(),
-        "valid": True,
-        "why_not_valid": (),
-        "cautions": (),
-        "few_samples": (),
-        "repetitions": 2,
-        "duration_s": 10.0,
-        "in_flight_max": None,
-        "generator_cpu": None,
-        "cpu_stolen": None,
-        "warm_up_throughput": (),
-        "server": (),
-        "trials": (),
-        "spoiled": (),
     }
-    return Measurement(target=target, protocol=protocol, **{**usual, **values})
+    return complete(target, protocol, **{**usual, **values})
 
 
 def verdict(
