@@ -263,7 +263,7 @@ def plain(value: Any) -> Any:
     """A path as text: msgspec's hook for what it does not know to encode."""
     if isinstance(value, Path):
         return str(value)
-    raise NotImplementedError(type(value))
+    raise NotImplementedError(type(value))  # what msgspec asks a hook to raise
 
 
 def typed(kind: Any, value: Any) -> Any:
