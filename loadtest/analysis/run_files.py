@@ -112,7 +112,8 @@ def experiment(path: Path) -> tuple[ExperimentInfo, str] | None:
         tables = values.pop("target", [])
         known = {key: value for key, value in values.items() if key in ExperimentInfo.__struct_fields__}
         tuned = {table["name"]: table["profile"] for table in tables if table.get("profile")}
-        found = {**known, "overrides": tuned, "sections": {key: values[key] for key in values.keys() - known.keys()}}
+        sections = {key: value for key, value in values.items() if key not in known}  # in the file's order
+        found = {**known, "overrides": tuned, "sections": sections}
         return msgspec.convert(found, ExperimentInfo), text
     except tomllib.TOMLDecodeError as error:
         raise Problem(f"{path}: not valid TOML: {error}") from error

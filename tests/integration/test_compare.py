@@ -84,7 +84,7 @@ def test_a_killed_run_goes_on_where_it_was(resumed_run):
     now = {f"{path.parent.name} {path.stat().st_mtime_ns}" for path in run.glob("trials/*/trial.json")}
     assert set(kept) <= now
     environment = json.loads((run / "environment.json").read_text())
-    assert any("resumed" in warning for warning in environment["warnings"])
+    assert [warning["type"] for warning in environment["warnings"]].count("resumed") == 1
 
 
 def test_the_summary_has_both_targets_on_both_protocols_with_intervals(resumed_run):
