@@ -109,7 +109,7 @@ class RunFolder:
 
     def trials(self) -> list[Path]:
         """The folders of all trials that have ended."""
-        return sorted(path.parent for path in self.path.glob("trials/*/trial.json"))
+        return sorted(path.parent for path in self.path.glob("trials/[!.]*/trial.json"))
 
     def new_folder(self, parent: str, stem: str) -> Path:
         """A folder name `parent/stem-N` that is not taken yet (the folder is not created)."""
