@@ -19,7 +19,7 @@ from loadtest.experiment.runtimes.process import LocalTargets
 from loadtest.report.rebuild import rebuild
 from serving.cores import split_cores
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 EXPERIMENT = """
 name = "three"

@@ -43,6 +43,7 @@ def test_a_row_compares_with_the_real_server_of_the_same_run():
     assert not embedded._row(load, {"embedded-tfserving": failing}).met
 
 
+@pytest.mark.exhaustive
 def test_the_soak_shows_memory_and_growth(tmp_path, capsys):
     file = tmp_path / "soak.json"
     assert embedded.VERB.main(["--soak", "0.05", "--json", str(file)]) == 0

@@ -18,6 +18,7 @@ from tests.loadtest.analysis.figures import measurement, parity
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.exhaustive
 @pytest.mark.timeout(240)
 def test_a_server_against_itself_shows_no_difference_over_the_whole_pipeline(bundle, tmp_path, monkeypatch):
     require("prometheus")
