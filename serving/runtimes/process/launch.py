@@ -65,7 +65,7 @@ def start(
     startup_timeout_s: float = 120,
     fixed_ports: Ports = ANY,
 ) -> RunningTarget:
-    """Start a target called ``name`` and return once every model answers a prediction over gRPC and over REST.
+    """Start a target called ``name`` and return once every model answers a prediction (see `answers`).
 
     ``engine``: default: the one whose default target has this name; what stands in for it where it is not at hand (see
     `at_hand`). ``beside``: bundles of other models
@@ -143,10 +143,12 @@ def _loaded(plan: Launch, process: ServerProcess) -> bool:
 
 
 def answers(target: Target, timeout_s: float = 5.0) -> bool:
-    """Whether the model answers one blank image over REST and gRPC, each in ``timeout_s`` seconds."""
+    """Whether the model answers one blank image, in ``timeout_s`` seconds each, over those of REST and gRPC that its
+    engine speaks."""
+    spoken = [protocol for protocol in ("rest", "grpc") if protocol in registry.engine(target.engine).protocols]
     image = np.zeros((1, *target.input_shape), np.uint8)
     try:
         with Client(target, timeout_s=timeout_s) as client:
-            return all(len(client.predict(protocol, image)) == 1 for protocol in ("rest", "grpc"))
+            return all(len(client.predict(protocol, image)) == 1 for protocol in spoken)
     except RequestFailed:
         return False
