@@ -14,6 +14,8 @@ from typing import Any
 
 import msgspec
 
+from loadtest.experiment.boundary import Binding, Shape
+from loadtest.experiment.decision import Family, Metric
 from loadtest.experiment.records import (
     ConnectionsLost,
     Environment,
@@ -28,7 +30,7 @@ from loadtest.experiment.settings import Slo
 from serving.engines.engine import Knob
 from serving.target import Caveat
 
-FORMAT = 2  # 1, which had no number, held sentences
+FORMAT = 3  # 2 had brackets for capacities, and goodput verdicts; 1, which had no number, held sentences
 
 # [low, high]; an end is None where the data set no bound.
 Interval = tuple[float | None, float | None]
@@ -60,9 +62,16 @@ class Estimate(Record, frozen=True):
 
 
 class LadderInfo(Record, frozen=True, kw_only=True):
-    """The experiment's fixed rates: requests/s by protocol, each of them ``repetitions`` times for ``duration_s``."""
+    """The rates at which latencies are compared: requests/s by protocol, for ``duration_s`` on each start.
+
+    rate            the user's own, which is the main one; 0: none
+    overload_rates  by protocol, one that is measured once and not compared
+    repetitions     on how many starts; 0: until the questions are decided
+    """
 
     rates: dict[str, tuple[float, ...]] = {}
+    rate: float = 0.0
+    overload_rates: dict[str, float] = {}
     repetitions: int | None = None
     duration_s: float | None = None
     arrival: str = "poisson"
@@ -430,16 +439,12 @@ class WhyOpen(enum.Enum):
 
     NOTHING_VALID     both: no trial is valid (no rate)
     NO_RATE_MET       the lower: no rate from this one on met the SLO
-    SELDOM_MET        the lower: this rate met it, but not so often that it could not be chance
     NO_RATE_MISSED    the upper: no rate up to this one missed the SLO
-    SELDOM_MISSED     the upper: this rate missed it, but not so often that it could not be chance
     """
 
     NOTHING_VALID = "nothing-valid"
     NO_RATE_MET = "no-rate-met"
-    SELDOM_MET = "seldom-met"
     NO_RATE_MISSED = "no-rate-missed"
-    SELDOM_MISSED = "seldom-missed"
 
 
 class OpenEnd(Record, frozen=True):
@@ -449,15 +454,27 @@ class OpenEnd(Record, frozen=True):
     rate: float | None = None
 
 
+class StartCapacity(Record, frozen=True, kw_only=True):
+    """What one start of a server (its `repetition`) says of the capacity: requests/s, its own interval, and the folders
+    of the trials that say it."""
+
+    repetition: int
+    rate: float
+    ci95: tuple[float, float]
+    trials: tuple[str, ...]
+
+
 class Capacity(Record, frozen=True, kw_only=True):
     """The highest rate of a target over a protocol that meets the SLO, requests/s.
 
-    scenario     "capacity" where a search was made, else "ladder"
-    max_rate     the highest offered rate that meets the SLO; None where no tested rate does
-    bracket      (max_rate, the rate above it that does not), its end None where no tested rate missed
-    confirmed    both ends of a search's bracket were repeated and said the same; a ladder's: they were repeated
-    out_of_time  the search was ended by its time budget
-    ci95         an end is None where no tested rate sets a bound; `open_ends` says why
+    scenario     "capacity" where it was searched for, else "ladder": then it is one of the ladder's rates
+    max_rate     of a search the geometric mean of the starts; of a ladder its highest rate that meets the SLO. None
+                 where no tested rate does
+    ci95         of all starts that there could be; of a ladder between its rates. An end is None where no tested rate
+                 sets a bound; `open_ends` says why
+    starts       each start's own figure; empty for a ladder
+    spread       the standard deviation of starts on a log scale (0.1: some 10 %); None for fewer than two
+    binding      what misses the SLO above it; `shape`: whether latency climbs to the SLO or jumps over it
     """
 
     target: str
@@ -465,12 +482,13 @@ class Capacity(Record, frozen=True, kw_only=True):
     scenario: str
     slo: Slo
     max_rate: float | None
-    bracket: Interval
-    confirmed: bool
-    out_of_time: bool
     ci95: Interval
-    open_ends: tuple[OpenEnd, ...]
-    tested_rates: tuple[float, ...]
+    starts: tuple[StartCapacity, ...] = ()
+    spread: float | None = None
+    binding: Binding = Binding.NONE
+    shape: Shape = Shape.UNKNOWN
+    open_ends: tuple[OpenEnd, ...] = ()
+    tested_rates: tuple[float, ...] = ()
 
 
 # --- where the time goes ---
@@ -522,28 +540,19 @@ class Decomposition(Record, frozen=True, kw_only=True):
 # --- verdicts ---
 
 
-class Metric(enum.Enum):
-    """What a verdict compares: p99 latency and requests/s within the SLO at one rate, or the highest rate within it."""
-
-    P99 = "p99"
-    GOODPUT = "goodput"
-    CAPACITY = "capacity"
-
-
 class Outcome(enum.Enum):
     """How a verdict came out. Only WINNER names one.
 
     no ratio:
-    NO_COMMON_RATE       the two were not both measured at a common rate
-    NO_VALID_RATE        at no common rate were both measurements valid (p99: and both servers keeping up)
+    NO_COMMON_RATE       the two were not both measured at that rate
+    NO_VALID_RATE        no start of one of them is valid there
     NO_RATE_MET_SLO      `because_of` met the SLO at no rate that was tried
 
     a ratio, but:
-    NO_DIFFERENCE_SHOWN  its interval includes 1, or there is none
-    NOT_AFTER_CORRECTION its interval excludes 1, but not after Holm's correction for all `comparisons`
-    ONE_REPETITION_ONLY  one of the two was measured once, so nothing tells how much a repetition would differ
+    NO_DIFFERENCE_SHOWN  its interval includes 1
+    NOT_AFTER_CORRECTION its interval excludes 1, but not after correction for the run's questions and looks
+    ONE_START_ONLY       one of the two was measured on one start, so nothing tells how far starts lie apart
     TOO_MANY_ERRORS      `because_of` failed more requests than the SLO allows (`error_ratios`)
-    NOT_CONFIRMED        the boundaries of the searches of `because_of` were not confirmed by a repeat
     PARITY_NOT_PROVEN    the servers are not proven to serve the same model
     """
 
@@ -553,25 +562,38 @@ class Outcome(enum.Enum):
     NO_RATE_MET_SLO = "no-rate-met-slo"
     NO_DIFFERENCE_SHOWN = "no-difference-shown"
     NOT_AFTER_CORRECTION = "not-after-correction"
-    ONE_REPETITION_ONLY = "one-repetition-only"
+    ONE_START_ONLY = "one-start-only"
     TOO_MANY_ERRORS = "too-many-errors"
-    NOT_CONFIRMED = "not-confirmed"
     PARITY_NOT_PROVEN = "parity-not-proven"
+
+
+class Needed(Record, frozen=True, kw_only=True):
+    """What would decide a question that is open: so many ``starts`` more of each target, some ``seconds`` in all (None
+    where the run does not tell), would find a difference of ``effect`` (a ratio above 1) four times in five."""
+
+    effect: float
+    starts: int
+    seconds: float | None
 
 
 class Verdict(Record, frozen=True, kw_only=True):
     """The answer to one question about two targets over a protocol.
 
+    family        its place in the sequence of questions (see `loadtest.experiment.decision`)
     compared      (first, second)
-    offered_rate  requests/s at which they are compared; None for a capacity, and where there is no verdict
-    figures       of the first and of the second: p99 (ms), goodput or capacity (requests/s); None without a verdict
-    ratio         first / second; None where there is no verdict, where it is `unbounded` (the second's figure is 0 and
-                  the first's is not), and where both are 0. ``ci95`` is of that ratio
-    p_value       None where there is nothing to base one on; `p_adjusted`: after Holm's correction for `comparisons`
+    offered_rate  requests/s at which they are compared; None for a capacity
+    figures       of the first and of the second, each the geometric mean of its starts: capacity (requests/s), or p99
+                  (ms) of a start; None without a verdict
+    ratio         first / second, with ``ci95`` of it; None where there is no verdict
+    starts        of the target that has fewer
+    p_value       None where there is nothing to base one on; `p_adjusted`: after correction for all questions and looks
+    error         the share of wrong winners that its test may have, after what other questions leave to it
+    detectable    without a winner: the ratio (above 1) that this run would have found four times in five
+    needed        without a winner: what would decide it
     because_of    the targets that keep a winner from being named (see `Outcome`); `error_ratios`: their failed requests
-    both_meet_slo goodput: both still met the SLO there, so that only a higher rate could tell them apart
     """
 
+    family: Family
     protocol: str
     metric: Metric
     compared: tuple[str, str]
@@ -580,14 +602,15 @@ class Verdict(Record, frozen=True, kw_only=True):
     offered_rate: float | None = None
     figures: tuple[Estimate, Estimate] | None = None
     ratio: float | None = None
-    unbounded: bool = False
-    ci95: Interval | None = None
+    ci95: tuple[float, float] | None = None
+    starts: int = 0
     p_value: float | None = None
     p_adjusted: float | None = None
-    comparisons: int | None = None
+    error: float | None = None
+    detectable: float | None = None
+    needed: Needed | None = None
     because_of: tuple[str, ...] = ()
     error_ratios: dict[str, float] = {}
-    both_meet_slo: bool = False
 
     @property
     def has_ratio(self) -> bool:

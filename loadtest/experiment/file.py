@@ -27,7 +27,7 @@ from loadtest.experiment.scenarios import (
     Spike,
     section,
 )
-from loadtest.experiment.settings import Cost, Generator, Slo, WarmUp
+from loadtest.experiment.settings import Cost, Decision, Generator, Slo, WarmUp
 from loadtest.experiment.target_specs import TargetSpec
 from loadtest.experiment.toml_lines import line_of
 from models.problem import Problem
@@ -64,6 +64,7 @@ class Experiment:
     scenarios: tuple[str, ...] = ("ladder", "capacity")
     profile: ServingProfile = field(default_factory=ServingProfile)
     slo: Slo = field(default_factory=Slo)
+    decision: Decision = field(default_factory=Decision)
     ladder: Ladder = field(default_factory=Ladder)
     capacity: Capacity = field(default_factory=Capacity)
     single_stream: SingleStream = field(default_factory=SingleStream)
@@ -94,18 +95,8 @@ class Experiment:
                 raise Problem(
                     f"{section(name)}.rates: give rates for exactly the protocols {', '.join(self.protocols)}"
                 )
-            if name == "capacity":
-                self._check_starts()
             if getattr(self.scenario(name), "arrival", "") == "trace" and not self.arrivals.trace:
                 raise Problem(f"{section(name)}.arrival = 'trace': name the file of timestamps as arrivals.trace")
-
-    def _check_starts(self) -> None:
-        for protocol, starts in self.capacity.rates.items():
-            if len(starts) not in (1, len(self.targets)):
-                raise Problem(
-                    f"capacity.rates.{protocol} = {list(starts)}: use one rate, or one for each of the targets "
-                    f"{', '.join(self.target_names)}"
-                )
 
     def _check_targets(self) -> None:
         names = self.target_names

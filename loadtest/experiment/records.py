@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from loadtest.experiment.arrival_shape import Shape
-from loadtest.experiment.capacity_search import Try
+from loadtest.experiment.staircase import Try
 from models.problem import Problem
 
 Errors = dict[str, int]
@@ -259,21 +259,21 @@ class SearchStep(Record, frozen=True, kw_only=True):
 
 
 class SearchRecord(Record, frozen=True, kw_only=True):
-    """A capacity search: between `low`, which meets the SLO, and `high`, which does not; None: no rate says so.
+    """A capacity search on one started server.
 
-    confirmed    both boundaries were repeated
-    out_of_time  its budget ended before that
-    tries        those of earlier repetitions included
+    centre  requests/s around which the capacity was expected; 0 in files of older searches, which had none
+    rate    the capacity that its trials point to, requests/s, and `sd`, how sure that is on a log scale; None where no
+            trial says anything
+    steps   its trials in their order, and `tries`: what those of them say that say something
     """
 
     id: str = ""
     target: str
     protocol: str
     repetition: int = 1
-    low: float | None = None
-    high: float | None = None
-    confirmed: bool = False
-    out_of_time: bool = False
+    centre: float = 0.0
+    rate: float | None = None
+    sd: float | None = None
     seconds: float = 0.0
     steps: tuple[SearchStep, ...] = ()
     tries: tuple[Try, ...] = ()

@@ -4,8 +4,8 @@ single-stream, server and offline are those of MLPerf Inference, with its defini
 Inference Benchmark", §III-C; https://github.com/mlcommons/inference_policies): the next query when the last one is
 answered; Poisson arrivals at a rate; all of the work at once. The others are ours.
 
-Rates are requests/s for each protocol. Where none are given they are `fractions` of what the slower target can do,
-found by a probe, so that every target sees the same; a capacity search starts near what its own target can do.
+Rates are requests/s for each protocol. Where none are given they are `fractions` of what the slower target can do, so
+that every target sees the same.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ Rates = Annotated[
 ]
 
 _SHARED = {
-    "repetitions": (1, 100, "repetitions"),
     "duration_s": (1, 604_800, "seconds"),
     "lead_in_s": (0, 600, "seconds"),
     "batch": (1, 1024, "images"),
@@ -36,65 +35,77 @@ _SHARED = {
 
 @dataclass(frozen=True)
 class Ladder:
-    """Latency versus offered rate: the same rates for every target.
+    """Latency versus offered rate: the same rates for every target, each measured on every start.
 
-    fractions    shares of the slower target's probed throughput; rates: instead of them, requests/s for each protocol
-    repetitions  how often each rate is measured on each target, in A B B A order
+    fractions    shares of the smaller of the targets' capacities, found by the first starts; without a capacity search, of
+                 the slower target's probed throughput. The middle one is the main rate, at which latency is compared first
+    rates        instead of them, requests/s for each protocol
+    rate         your own rate, requests/s, beside them: the main one; 0: none
+    overload     a share of the same, tried once for each target, to see what overload does; 0: not
+    overload_rates  requests/s instead of it
+    repetitions  on how many starts of each target each rate is measured; 0: until its questions are decided
     duration_s   measured seconds; lead_in_s: seconds at the same rate before, sent but not counted
     arrival      the arrival process; batch: images in one request
     """
 
-    fractions: tuple[float, ...] = (0.25, 0.5, 0.8, 1.2)
+    fractions: tuple[float, ...] = (0.3, 0.6, 0.85)
     rates: Rates = field(default_factory=dict)
-    repetitions: int = 2
-    duration_s: float = 5.0
-    lead_in_s: float = 0.5
+    rate: float = 0.0
+    overload: float = 1.2
+    overload_rates: Mapping[str, float] = field(default_factory=dict)
+    repetitions: int = 0
+    duration_s: float = 2.5
+    lead_in_s: float = 0.25
     arrival: str = "poisson"
     batch: int = 1
 
     def __post_init__(self) -> None:
-        _check_shared("ladder", self)
+        _check_shared("ladder", self, fewest=0)
         _check_rates("ladder", self.fractions, self.rates)
+        between("ladder", self, rate=(0, 1e6, "requests/s"), overload=(0, 10, "a share of the smaller capacity"))
+        for protocol, rate in self.overload_rates.items():
+            one_of("ladder.overload_rates", protocol, PROTOCOLS)
+            if not 0.1 <= rate <= 1e6:
+                raise Problem(f"ladder.overload_rates.{protocol} = {rate:g}: use requests/s from 0.1 to 1000000")
         one_of("ladder.arrival", self.arrival, PROCESSES)
+
+    @property
+    def main_rates(self) -> dict[str, float]:
+        """The main rate of each protocol, where its rates are known."""
+        return {protocol: self.rate or sorted(rates)[len(rates) // 2] for protocol, rates in self.rates.items()}
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """The highest rate that meets the SLO: a geometric ramp, then bisection, then both boundaries once more (see
-    `loadtest.experiment.capacity_search`).
+    """The highest rate that meets the SLO, on each start of a server by a short staircase of trials (see
+    `loadtest.experiment.staircase`).
 
-    The first repetition searches; the last one, on a server started anew, repeats both boundaries and goes on
-    searching where it does not find the same.
-
-    fractions   where the ramp starts, as a share of each target's own probed throughput; rates: instead of it, for each
-                protocol one for all targets, or one for each in their order
-    growth      the ramp's factor; precision: the search ends when the boundaries are within this share of one another
-    duration_s  measured seconds of each rate, twice as many where a trial decides on a boundary
-    budget_s    most seconds of one repetition's search, for each target and protocol
+    rates        where every target's staircase starts, one rate for each protocol; without it, between what a probe
+                 found of the targets
+    repetitions  on how many starts of each target it is searched for; 0: until its questions are decided
+    trials       at most so many in one search; precision: it ends once the capacity is known this well (a standard
+                 deviation on a log scale)
+    duration_s   measured seconds of each trial; longer where that is too short to meet the SLO (see `slo`)
     """
 
-    fractions: tuple[float, ...] = (0.9,)
     rates: Rates = field(default_factory=dict)
-    repetitions: int = 2
-    duration_s: float = 2.5
-    lead_in_s: float = 0.5
-    growth: float = 1.4
-    precision: float = 0.05
-    budget_s: float = 26.0
+    repetitions: int = 0
+    trials: int = 8
+    precision: float = 0.06
+    duration_s: float = 1.25
+    lead_in_s: float = 0.25
     arrival: str = "poisson"
     batch: int = 1
 
     def __post_init__(self) -> None:
-        _check_shared("capacity", self)
+        _check_shared("capacity", self, fewest=0)
         between(
             "capacity",
             self,
-            repetitions=(1, 2, "repetitions"),
-            growth=(1.05, 10, "a factor"),
-            precision=(0.005, 0.5, "a share"),
-            budget_s=(1, 86_400, "seconds"),
+            trials=(1, 100, "trials"),
+            precision=(0.001, 1, "a standard deviation on a log scale"),
         )
-        _check_rates("capacity", self.fractions, self.rates, single_share=True)
+        _check_rates("capacity", (1.0,), self.rates, single=True)
         one_of("capacity.arrival", self.arrival, PROCESSES)
 
 
@@ -220,16 +231,14 @@ def section(scenario: str) -> str:
     return scenario.replace("-", "_")
 
 
-def _check_shared(where: str, values: Scenario) -> None:
-    between(where, values, **_SHARED)
+def _check_shared(where: str, values: Scenario, fewest: int = 1) -> None:
+    between(where, values, **_SHARED, repetitions=(fewest, 1000, "repetitions"))
 
 
-def _check_rates(
-    where: str, fractions: tuple[float, ...], rates: Rates, single: bool = False, single_share: bool = False
-) -> None:
+def _check_rates(where: str, fractions: tuple[float, ...], rates: Rates, single: bool = False) -> None:
     if not fractions or not all(0 < share <= 2 for share in fractions):
         raise Problem(f"{where}.fractions = {list(fractions)}: use shares of the probed throughput in (0, 2]")
-    if (single or single_share) and len(fractions) != 1:
+    if single and len(fractions) != 1:
         raise Problem(f"{where}.fractions = {list(fractions)}: use one")
     for protocol, values in rates.items():
         one_of(f"{where}.rates", protocol, PROTOCOLS)

@@ -24,6 +24,18 @@ class Slo:
 
 
 @dataclass(frozen=True)
+class Decision:
+    """How long a run may take to decide (see `loadtest.experiment.decision`): ``budget_s`` seconds of trials of the
+    ladder and the capacity search, after warm-ups. It ends earlier where every question is decided, and has at least
+    three starts of each target."""
+
+    budget_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        between("decision", self, budget_s=(1, 1e6, "seconds"))
+
+
+@dataclass(frozen=True)
 class WarmUp:
     """Closed-loop warm-up until successive windows agree within `tolerance`; it also probes the throughput. Where they
     do not within `max_s` it is repeated `retries` times; then what follows is measured, and is not valid. Afterwards

@@ -1,0 +1,268 @@
+"""When a run has decided which of two servers is better: what it asks, in which order, when it looks, and how sure.
+
+The unit of replication is the freshly started server: a start gives one figure for each question, and two targets are
+compared by Welch's t test on the logarithms of their starts' figures (Welch 1947), whatever their spreads. A start's
+figure is itself uncertain, and few starts may agree by chance more closely than that allows, so a target's variance
+counts at least as a share of what its figures' own uncertainty makes of it (`FLOOR`).
+
+Looks are planned, and the error of each question is split between them (Bonferroni; group sequential tests: Pocock
+1977, O'Brien & Fleming 1979), so that stopping early errs no more often than not looking. Questions stand in families
+in a fixed sequence: the capacity over each protocol, the p99 latency at the main rate, the rest. Within a family the
+error is Holm's (1979); once all of one are decided their error goes to the next (Maurer & Bretz 2013, "Multiple testing
+in group sequential trials using graphical approaches"). All together name a wrong winner in at most 5 % of runs.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from scipy.special import stdtr, stdtrit
+
+ERROR = 0.05
+POWER = 0.8
+LEVEL = 0.95
+# What the first two families start with; the rest has what these leave over. In that order, since the capacity is the
+# first question, and no one whose servers have the same capacity must go without a verdict on latency.
+SHARES = (0.8, 0.2, 0.0)
+# Looks after so many starts of each target, as far as the budget allows; the last one it allows has more of the error,
+# because a run that comes so far has the small differences.
+LOOKS = (3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+LAST_SHARE = 0.4
+FEWEST_STARTS = 2
+# The share of the variance within starts below which the variance between starts is not believed.
+FLOOR = 0.3
+
+
+class Metric(enum.Enum):
+    """What is compared: the highest rate within the SLO, or p99 latency at one rate."""
+
+    CAPACITY = "capacity"
+    P99 = "p99"
+
+
+class Family(enum.Enum):
+    """The families of questions, in their sequence: capacities, latency at the main rate, latency at other rates."""
+
+    CAPACITY = "capacity"
+    LATENCY = "latency"
+    REST = "rest"
+
+
+@dataclass(frozen=True)
+class Question:
+    """Which of two targets is better, over a protocol; ``rate``: requests/s, 0 for a capacity."""
+
+    family: Family
+    metric: Metric
+    protocol: str
+    compared: tuple[str, str]
+    rate: float = 0.0
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What one start says: the logarithm of its figure, and the variance of that as far as its own trials tell."""
+
+    log_value: float
+    variance: float = 0.0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two targets compared by their starts' figures: the difference of the means of their logarithms (first less
+    second), its standard error, and the degrees of freedom that this is known to (Satterthwaite 1946).
+
+    starts  of the target that has fewer
+    """
+
+    difference: float
+    error: float
+    degrees: float
+    starts: int
+
+    @property
+    def ratio(self) -> float:
+        """First / second, of the geometric means."""
+        return math.exp(self.difference)
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided, of no difference."""
+        return float(2 * stdtr(self.degrees, -abs(self.difference) / self.error))
+
+    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+        """The interval of the ratio."""
+        reach = _quantile((1 + level) / 2, self.degrees) * self.error
+        return math.exp(self.difference - reach), math.exp(self.difference + reach)
+
+    def detectable(self, error: float) -> float:
+        """The ratio, above 1, that a run like this finds in `POWER` of all cases at such an error."""
+        return math.exp(_needed(error, self.degrees) * self.error)
+
+    def starts_for(self, effect: float, error: float) -> int:
+        """How many starts of each target find a ratio of ``effect`` in `POWER` of all cases at such an error, if starts
+        lie as far apart as here; at most a million."""
+        size = abs(math.log(effect))
+        fewest, most = FEWEST_STARTS, 1_000_000
+        while fewest < most:
+            middle = (fewest + most) // 2
+            degrees = self.degrees * (middle - 1) / (self.starts - 1)
+            if _needed(error, degrees) * self.error * math.sqrt(self.starts / middle) <= size:
+                most = middle
+            else:
+                fewest = middle + 1
+        return most
+
+
+def compare(first: Sequence[Figure], second: Sequence[Figure]) -> Comparison | None:
+    """Welch's comparison of two targets' starts; None where either has fewer than two, or none of them differ."""
+    if min(len(first), len(second)) < FEWEST_STARTS:
+        return None
+    (one, its), (other, others) = _mean(first), _mean(second)
+    error = its + others
+    if not error > 0:
+        return None
+    degrees = error**2 / (its**2 / (len(first) - 1) + others**2 / (len(second) - 1))
+    return Comparison(one - other, math.sqrt(error), degrees, min(len(first), len(second)))
+
+
+def spread(figures: Sequence[Figure]) -> float | None:
+    """The standard deviation of starts' figures on a log scale, at least what `FLOOR` allows; None for fewer than two
+    starts."""
+    if len(figures) < FEWEST_STARTS:
+        return None
+    return math.sqrt(_mean(figures)[1] * len(figures))
+
+
+def looks(most: int) -> tuple[int, ...]:
+    """After how many starts a run looks that has at most so many."""
+    return (*(one for one in LOOKS if one < most), most)
+
+
+def split(count: int) -> tuple[float, ...]:
+    """Which share of a question's error each of so many looks has; they add up to 1."""
+    return (1.0,) if count == 1 else (*[(1 - LAST_SHARE) / (count - 1)] * (count - 1), LAST_SHARE)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How a question stands: whether it is decided, the p-value that is as small only by chance once in so many runs of
+    all questions together, and the error that its test may have now (of `ERROR`)."""
+
+    decided: bool
+    p_adjusted: float
+    error: float
+
+
+def decide(p_values: Mapping[Question, Sequence[float | None]], count: int) -> dict[Question, Decision]:
+    """How questions stand after the looks that there were.
+
+    p_values  of each question at each of its looks so far; None where there was nothing to compare
+    count     how many looks a question has at most
+    """
+    shares = split(count)
+    best = {
+        question: min((p / share for p, share in zip(values, shares, strict=False) if p is not None), default=math.inf)
+        for question, values in p_values.items()
+    }
+    decided, left = _sequence(best, ERROR)
+    return {
+        question: Decision(question in decided, _adjusted(question, best), left[question] * ERROR) for question in best
+    }
+
+
+def _sequence(best: Mapping[Question, float], error: float) -> tuple[set[Question], dict[Question, float]]:
+    """(what is decided at such an error of all together, the share of it that each question has)."""
+    families = {family: [question for question in best if question.family is family] for family in Family}
+    shares = dict.fromkeys(best, 0.0)
+    over = 0.0
+    for family, share in zip(Family, SHARES, strict=True):
+        for question in families[family]:
+            shares[question] = share / len(families[family])
+        over += 0.0 if families[family] else share
+    decided: set[Question] = set()
+    _pass_on(over, families, shares, decided, None)
+    while True:
+        found = next((one for one in best if one not in decided and best[one] <= shares[one] * error), None)
+        if found is None:
+            return decided, shares
+        decided.add(found)
+        _pass_on(shares[found], families, shares, decided, found.family)
+
+
+def _pass_on(
+    share: float,
+    families: Mapping[Family, Sequence[Question]],
+    shares: dict[Question, float],
+    decided: set[Question],
+    family: Family | None,
+) -> None:
+    """Give the error of a question that is decided to the others of its family, else to the first family that has open
+    ones."""
+    for one in ([family] if family else []) + list(Family):
+        still = [question for question in families[one] if question not in decided]
+        if still:
+            for question in still:
+                shares[question] += share / len(still)
+            return
+
+
+def _adjusted(question: Question, best: Mapping[Question, float]) -> float:
+    """The smallest error of all questions together at which this one is decided, to three digits."""
+    low, high = 0.0, 1.0
+    if question not in _sequence(best, high)[0]:
+        return 1.0
+    while high - low > 1e-3 * high and high > 1e-9:
+        middle = (low + high) / 2
+        low, high = (low, middle) if question in _sequence(best, middle)[0] else (middle, high)
+    return high
+
+
+def _mean(figures: Sequence[Figure]) -> tuple[float, float]:
+    """(the mean, its variance)."""
+    count = len(figures)
+    mean = math.fsum(one.log_value for one in figures) / count
+    between = math.fsum((one.log_value - mean) ** 2 for one in figures) / (count - 1)
+    within = math.fsum(one.variance for one in figures) / count
+    return mean, max(between, FLOOR * within) / count
+
+
+def _needed(error: float, degrees: float) -> float:
+    """How many standard errors a difference must measure to be found in `POWER` of all cases."""
+    return _quantile(1 - error / 2, degrees) + _quantile(POWER, degrees)
+
+
+def _quantile(share: float, degrees: float) -> float:
+    return float(stdtrit(degrees, share))
+
+
+def open_questions(decisions: Mapping[Question, Decision]) -> list[Question]:
+    """Those that are not decided."""
+    return [question for question, one in decisions.items() if not one.decided]
+
+
+def questions(
+    targets: Sequence[str],
+    protocols: Iterable[str],
+    rates: Mapping[str, Sequence[float]],
+    main: Mapping[str, float],
+    *,
+    capacity: bool,
+) -> list[Question]:
+    """Everything that a run asks about each two of its targets.
+
+    rates  requests/s for each protocol at which latencies are compared, and the ``main`` one of them
+    """
+    pairs = [(first, second) for index, first in enumerate(targets) for second in targets[index + 1 :]]
+    found = []
+    for protocol in protocols:
+        for pair in pairs:
+            if capacity:
+                found.append(Question(Family.CAPACITY, Metric.CAPACITY, protocol, pair))
+            for rate in rates.get(protocol, ()):
+                family = Family.LATENCY if rate == main.get(protocol) else Family.REST
+                found.append(Question(family, Metric.P99, protocol, pair, rate))
+    return found
