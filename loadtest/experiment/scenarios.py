@@ -37,8 +37,8 @@ _SHARED = {
 class Ladder:
     """Latency versus offered rate: the same rates for every target, each measured on every start.
 
-    fractions    shares of the smaller of the targets' capacities, found by the first starts; without a capacity search, of
-                 the slower target's probed throughput. The middle one is the main rate, at which latency is compared first
+    fractions    shares of the smaller of the targets' capacities, found by the first starts; without a capacity search,
+                 of the slower target's probed throughput. The middle one is the main rate, compared before the others
     rates        instead of them, requests/s for each protocol
     rate         your own rate, requests/s, beside them: the main one; 0: none
     overload     a share of the same, tried once for each target, to see what overload does; 0: not

@@ -16,8 +16,8 @@ from loadtest.experiment.records import SearchRecord, ServerDied, TrialRecord
 from loadtest.experiment.settings import Slo
 from loadtest.experiment.staircase import Try
 
-# How far p99 of one trial is from that of endless ones on the same start, at least: what a histogram's buckets and a few
-# thousand answers leave open (the standard deviation of its logarithm).
+# How far p99 of one trial is from that of endless ones on the same start, at least: what a histogram's buckets and a
+# few thousand answers leave open (the standard deviation of its logarithm).
 P99_SD = 0.03
 
 
