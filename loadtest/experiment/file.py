@@ -95,8 +95,16 @@ class Experiment:
                 raise Problem(
                     f"{section(name)}.rates: give rates for exactly the protocols {', '.join(self.protocols)}"
                 )
+            if name == "ladder":
+                self._check_own_rate()
             if getattr(self.scenario(name), "arrival", "") == "trace" and not self.arrivals.trace:
                 raise Problem(f"{section(name)}.arrival = 'trace': name the file of timestamps as arrivals.trace")
+
+    def _check_own_rate(self) -> None:
+        own = self.ladder.rate
+        for protocol, rates in self.ladder.rates.items():
+            if own and own not in rates:
+                raise Problem(f"ladder.rate = {own:g}: it is none of ladder.rates.{protocol}; name it there, too")
 
     def _check_targets(self) -> None:
         names = self.target_names
@@ -163,6 +171,10 @@ class Experiment:
         rated: Any = self.scenario(scenario)
         return replace(self, **{section(scenario): replace(rated, rates=dict(rates))})
 
+    def with_overload(self, rates: Mapping[str, float]) -> Experiment:
+        """The same experiment with the ladder's overload rates (requests/s, by protocol) fixed."""
+        return replace(self, ladder=replace(self.ladder, overload_rates=dict(rates)))
+
     def to_toml(self) -> str:
         """The whole experiment as TOML; `load` reads it back to an equal experiment."""
         import tomlkit  # the load generator's image does not have it
@@ -171,8 +183,9 @@ class Experiment:
         del values["model" if self.models else "models"]
         values.update(target_specs.values(self.targets))
         for name in SCENARIOS:
-            if "rates" in values[section(name)] and not values[section(name)]["rates"]:
-                del values[section(name)]["rates"]
+            for key in ("rates", "overload_rates"):
+                if not values[section(name)].get(key, True):
+                    del values[section(name)][key]
         return tomlkit.dumps(values)
 
 

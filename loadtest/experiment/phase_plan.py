@@ -23,12 +23,10 @@ def trial(
     trials: Path,
     searches: Path,
     warm_up_id: str,
-    before: tuple[tuple[float, bool], ...] = (),
 ) -> Phase:
     """The phase of a trial: an open loop, a closed loop or a capacity search.
 
     trials, searches  the folders in which a trial or a search gets a folder of its own
-    before            (rate, met) of what earlier repetitions of a search have tried
     """
     scenario = experiment.scenario(chosen.scenario)
     if isinstance(scenario, SingleStream | Offline):
@@ -64,12 +62,14 @@ def trial(
         trial=opened,
         p99_ms=experiment.slo.p99_ms,
         error_ratio=experiment.slo.error_ratio,
-        growth=scenario.growth,
+        most=scenario.trials,
         precision=scenario.precision,
-        repeats=2 if chosen.repetition == scenario.repetitions else 1,
-        budget_s=scenario.budget_s,
-        before=before,
     )
+
+
+def expected_s(experiment: Experiment, chosen: Trial) -> float:
+    """Seconds of load that a trial or search will probably take."""
+    return trial(experiment, chosen, Path(), Path(), "").expected_s
 
 
 def _closed_loop(

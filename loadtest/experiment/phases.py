@@ -9,13 +9,14 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from loadtest.experiment.arrival_shape import PROCESSES, Shape
-from loadtest.experiment.capacity_search import CLOSING
 from models import whole_file
 from models.problem import Problem
 from serving.target import PROTOCOLS, Target
 
 # How long each chunk of a warm-up's open load is.
 SETTLING_CHUNK_S = 2.0
+# How often a search makes a trial of one rate that says nothing of the server.
+MOST_ATTEMPTS = 2
 
 Above0 = Annotated[float, msgspec.Meta(gt=0)]
 AtLeast1 = Annotated[int, msgspec.Meta(ge=1)]
@@ -131,23 +132,19 @@ class ClosedLoopPhase(_Phase, frozen=True, kw_only=True, tag="closed-loop"):
 
 
 class SearchPhase(_Phase, frozen=True, kw_only=True, tag="search"):
-    """A search for the highest rate that meets `p99_ms` and `error_ratio`, by trials like `trial` at other rates.
+    """A search for the highest rate that meets `p99_ms` and `error_ratio`, by trials like `trial` at other rates, the
+    first around the trial's rate (see `staircase`).
 
     trials     the folder in which each trial gets its own
-    growth, precision, repeats   see `capacity_search.look`; it starts at the trial's rate
-    before     (rate, met) of an earlier repetition's tries, from which this one goes on
-    budget_s   no trial starts that would end later than this after the search began
+    most       so many trials at most; `precision`: fewer where the capacity is known this well before
     """
 
     trials: Path
     trial: OpenLoopPhase
     p99_ms: Above0
     error_ratio: float
-    growth: Above0
+    most: AtLeast1
     precision: Above0
-    repeats: AtLeast1
-    budget_s: Above0
-    before: tuple[tuple[float, bool], ...] = ()
 
     @property
     def protocol(self) -> str:
@@ -157,14 +154,12 @@ class SearchPhase(_Phase, frozen=True, kw_only=True, tag="search"):
     @property
     def expected_s(self) -> float:
         """Seconds that it will probably take, without overheads."""
-        once = self.trial.expected_s
-        closing = self.trial.lead_in_s + CLOSING * self.trial.duration_s
-        return min(self.budget_s, 2 * closing if self.trial.repetition > 1 else 7 * once + closing)
+        return max(1, self.most - 1) * self.trial.expected_s
 
     @property
     def longest_s(self) -> float:
-        """Seconds after which it has surely failed to end: its last trial may start just in time, and be repeated."""
-        return self.budget_s + self.trial.longest_s
+        """Seconds after which it has surely failed to end."""
+        return MOST_ATTEMPTS * self.most * self.trial.longest_s
 
 
 TrialPhase = OpenLoopPhase | ClosedLoopPhase

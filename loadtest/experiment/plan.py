@@ -1,24 +1,39 @@
-"""Which trial runs when: blocks of one server at a time, interleaved A B B A, or A B C C B A.
+"""Which trials a run makes: blocks in which every target is started anew once, in an order that turns round (A B B A).
 
-Pure functions of the experiment.
+Pure functions of the experiment and of what is decided so far.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from loadtest.experiment import decision
+from loadtest.experiment.decision import Family, Metric, Question
 from loadtest.experiment.file import Experiment
-from loadtest.experiment.scenarios import Capacity, Rated
+from loadtest.experiment.scenarios import Capacity, Ladder, Rated
+from loadtest.experiment.staircase import round_rate
+
+# On so many starts every rate is measured and every capacity searched for, whatever the first of them say.
+FEWEST = decision.LOOKS[0]
+# On so many starts the rates that no one asks about first are measured, for the curves of latency over rate.
+CURVES = 2
+# A block's searches start so far beside the centre, by the same for all targets: the few rates that a staircase can end
+# at then differ from block to block, and what it rounds off goes out with the mean.
+JITTER = 0.15
+# Longest text in a server's environment: what starts there moves its stack, and so its speed (Mytkowicz et al. 2009,
+# "Producing Wrong Data Without Doing Anything Obviously Wrong!"). hyperfine does likewise.
+LONGEST_OFFSET = 4096
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One scenario on one target: `rate` in requests/s (0: a closed loop; capacity: where the search starts). Trials of
-    several targets with the same (protocol, scenario, rate, repetition) share their seed, so that all see the same
-    arrivals."""
+    """One scenario on one start of a target: `rate` in requests/s (0: a closed loop; capacity: where the search is
+    centred). Trials of several targets with the same (protocol, scenario, rate, repetition) share their seed, so that
+    all see the same arrivals."""
 
     target: str
     protocol: str
@@ -37,95 +52,191 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Block:
-    """Consecutive trials on one target: its protocols in turn, each after a warm-up. Repetition 0 is the probe."""
+class Start:
+    """One target started anew, and the trials made on it: its protocols in turn, each after a warm-up. Repetition 0 is
+    the probe, which has no trials. `offset`: bytes of padding in the server's environment."""
 
     target: str
     repetition: int
     trials: tuple[Trial, ...] = ()
+    offset: int = 0
 
 
-def probes(experiment: Experiment) -> list[Block]:
-    """One block without trials for each target, in reverse order: the last target probed is the first measured, and
-    its server can stay up."""
-    return [Block(name, 0) for name in reversed(experiment.target_names)]
+def probes(experiment: Experiment) -> list[Start]:
+    """One start without trials for each target."""
+    return [Start(name, 0) for name in experiment.target_names]
 
 
-def blocks(experiment: Experiment) -> list[Block]:
-    """The measuring blocks, in A B B A order (A B C C B A with three targets); within a block the rates are shuffled
-    (seeded), so that drift of the machine does not look like an effect of the rate."""
-    plan = []
-    repetitions = max(experiment.scenario(name).repetitions for name in experiment.scenarios)
-    for repetition in range(1, repetitions + 1):
-        order = experiment.target_names if repetition % 2 else tuple(reversed(experiment.target_names))
-        plan += [Block(name, repetition, _trials(experiment, name, repetition)) for name in order]
-    return plan
+def questions(experiment: Experiment) -> list[Question]:
+    """What a run asks, as far as its rates are known."""
+    ladder = experiment.ladder
+    return decision.questions(
+        experiment.target_names,
+        experiment.protocols,
+        ladder.rates if "ladder" in experiment.scenarios else {},
+        ladder.main_rates,
+        capacity="capacity" in experiment.scenarios,
+    )
+
+
+def block(experiment: Experiment, number: int, undecided: Collection[Question]) -> list[Start]:
+    """The starts of a block, from 1, in their order; none where nothing is left to do.
+
+    undecided  the questions that are open, of `questions`
+    """
+    order = list(experiment.target_names)
+    random.Random(_seed(experiment.seed, "order", (number + 1) // 2)).shuffle(order)
+    if number % 2 == 0:
+        order.reverse()
+    starts = []
+    for name in order:
+        trials = _trials(experiment, name, number, undecided)
+        if trials:
+            starts.append(Start(name, number, trials, _seed(experiment.seed, name, number) % LONGEST_OFFSET))
+    return starts
 
 
 def resolve(experiment: Experiment, throughput: Mapping[str, Mapping[str, float]]) -> Experiment:
-    """The experiment with the rates of every scenario fixed, from what a probe found (see `rates_of`)."""
+    """The experiment with the rates fixed that depend on what a probe found (target → protocol → requests/s): of the
+    scenarios that load a share of it, of the ladder only where no capacity is searched for (see `with_ladder`)."""
     for name, scenario in experiment.unrated.items():
         if isinstance(scenario, Capacity):
-            rates = _starts(throughput, experiment, scenario)
+            rates = {protocol: (_centre(throughput, protocol),) for protocol in experiment.protocols}
+        elif isinstance(scenario, Ladder):
+            if "capacity" in experiment.scenarios:
+                continue
+            slower = {protocol: _slower(throughput, protocol) for protocol in experiment.protocols}
+            experiment = with_ladder(experiment, slower)
+            continue
         else:
-            rates = rates_of(throughput, experiment.protocols, scenario.fractions)
+            rates = {
+                protocol: _shares(scenario.fractions, _slower(throughput, protocol))
+                for protocol in experiment.protocols
+            }
         experiment = experiment.with_rates(rates, name)
     return experiment
 
 
-def _starts(
-    throughput: Mapping[str, Mapping[str, float]], experiment: Experiment, scenario: Capacity
-) -> dict[str, tuple[float, ...]]:
-    """Where each target's search starts, for each protocol in the targets' order."""
-    (share,) = scenario.fractions
-    return {
-        protocol: tuple(_rounded(share * throughput[name][protocol]) for name in experiment.target_names)
-        for protocol in experiment.protocols
-    }
+def with_ladder(experiment: Experiment, smaller: Mapping[str, float]) -> Experiment:
+    """The experiment with the ladder's rates fixed: shares of what the ``smaller`` target can take over each protocol
+    (requests/s), and the user's own."""
+    ladder, rates, overload = experiment.ladder, {}, {}
+    for protocol, most in smaller.items():
+        chosen = {*_shares(ladder.fractions, most), *([ladder.rate] if ladder.rate else [])}
+        rates[protocol] = tuple(sorted(chosen))
+        if ladder.overload:
+            overload[protocol] = rounded(ladder.overload * most)
+    return experiment.with_rates(rates).with_overload(overload)
 
 
-def rates_of(
-    throughput: Mapping[str, Mapping[str, float]], protocols: Sequence[str], fractions: Sequence[float]
-) -> dict[str, tuple[float, ...]]:
-    """Rates for each protocol: fractions of the slower target's probed throughput (requests/s; target → protocol →
-    rate), rounded to two digits for people."""
-    rates = {}
-    for protocol in protocols:
-        slower = min(by_protocol[protocol] for by_protocol in throughput.values())
-        rates[protocol] = tuple(sorted({_rounded(share * slower) for share in fractions}))
-    return rates
+def _centre(throughput: Mapping[str, Mapping[str, float]], protocol: str) -> float:
+    """Between the targets, on a log scale."""
+    found = [by_protocol[protocol] for by_protocol in throughput.values()]
+    return rounded(math.exp(math.fsum(map(math.log, found)) / len(found)))
 
 
-def _rounded(rate: float) -> float:
+def _slower(throughput: Mapping[str, Mapping[str, float]], protocol: str) -> float:
+    return min(by_protocol[protocol] for by_protocol in throughput.values())
+
+
+def _shares(fractions: Sequence[float], most: float) -> tuple[float, ...]:
+    return tuple(sorted({rounded(share * most) for share in fractions}))
+
+
+def rounded(rate: float) -> float:
+    """A rate to two digits, for people."""
     return max(1.0, float(f"{rate:.2g}"))
 
 
-def _trials(experiment: Experiment, target: str, repetition: int) -> tuple[Trial, ...]:
+def _trials(experiment: Experiment, target: str, number: int, undecided: Collection[Question]) -> tuple[Trial, ...]:
     trials: list[Trial] = []
     for protocol in experiment.protocols:
-        mild = [trial for name in MILD for trial in _of(experiment, name, target, protocol, repetition)]
-        random.Random(_seed(experiment.seed, protocol, repetition)).shuffle(mild)
+        mild = [trial for name in MILD for trial in _of(experiment, name, target, protocol, number, undecided)]
+        overload = experiment.ladder.overload_rates.get(protocol)
+        if overload and number == first_ladder(experiment) and "ladder" in experiment.scenarios:
+            above = [_trial(experiment, "ladder", target, protocol, number, overload)]
+        else:
+            above = []
+        random.Random(_seed(experiment.seed, protocol, number)).shuffle(mild)
         trials += mild
         # What may leave a server overloaded comes after what must not see that.
         for name in experiment.scenarios:
             if name not in MILD:
-                trials += _of(experiment, name, target, protocol, repetition)
+                trials += _of(experiment, name, target, protocol, number, undecided)
+        trials += above
     return tuple(trials)
 
 
 MILD = ("ladder", "server", "single-stream")
 
 
-def _of(experiment: Experiment, name: str, target: str, protocol: str, repetition: int) -> list[Trial]:
-    """One repetition of a scenario; none where it has fewer repetitions or was not asked for."""
+def first_ladder(experiment: Experiment) -> int:
+    """The block from which on latencies are measured: where capacities are searched for, which may set the rates, the
+    second."""
+    return 2 if "capacity" in experiment.scenarios else 1
+
+
+def _of(
+    experiment: Experiment,
+    name: str,
+    target: str,
+    protocol: str,
+    number: int,
+    undecided: Collection[Question],
+) -> list[Trial]:
+    """A scenario's trials on one start; none where it was not asked for, or has been measured on enough starts."""
     scenario = experiment.scenario(name)
-    if name not in experiment.scenarios or repetition > scenario.repetitions:
+    if name not in experiment.scenarios:
         return []
-    rates = scenario.rates[protocol] if isinstance(scenario, Rated) else (0.0,)
-    if isinstance(scenario, Capacity) and len(rates) > 1:
-        rates = (rates[experiment.target_names.index(target)],)
-    key = (protocol, repetition) if name == "ladder" else (name, protocol, repetition)
-    return [Trial(target, protocol, rate, repetition, _seed(experiment.seed, *key, rate), name) for rate in rates]
+    if isinstance(scenario, Capacity):
+        own = [one for one in undecided if one.metric is Metric.CAPACITY]
+        if not _due(scenario.repetitions, number, own, target, protocol):
+            return []
+        beside = random.Random(_seed(experiment.seed, "centre", protocol, number)).uniform(-JITTER, JITTER)
+        rates: tuple[float, ...] = (round_rate(scenario.rates[protocol][0] * math.exp(beside)),)
+    elif isinstance(scenario, Ladder):
+        rates = _ladder(experiment, scenario, target, protocol, number, undecided)
+    elif number > scenario.repetitions:
+        return []
+    else:
+        rates = scenario.rates[protocol] if isinstance(scenario, Rated) else (0.0,)
+    return [_trial(experiment, name, target, protocol, number, rate) for rate in rates]
+
+
+def _ladder(
+    experiment: Experiment,
+    ladder: Ladder,
+    target: str,
+    protocol: str,
+    number: int,
+    undecided: Collection[Question],
+) -> tuple[float, ...]:
+    """The rates of the ladder on one start: all of them on the first ones, then those that are asked about, the main
+    one before the others."""
+    rates, start = ladder.rates.get(protocol, ()), number - first_ladder(experiment) + 1
+    if start < 1 or ladder.repetitions:
+        return rates if 1 <= start <= ladder.repetitions else ()
+    first = [one for one in undecided if one.family is not Family.REST]
+    found = []
+    for rate in rates:
+        own = [one for one in undecided if one.metric is Metric.P99 and one.rate == rate]
+        main = rate == ladder.main_rates[protocol]
+        if start <= CURVES or (_due(0, start, own, target, protocol) and (main or not first)):
+            found.append(rate)
+    return tuple(found)
+
+
+def _due(repetitions: int, start: int, undecided: Sequence[Question], target: str, protocol: str) -> bool:
+    """Whether a target is measured on this start: on as many as were asked for, else on the fewest, and then as long as
+    a question about it is open."""
+    if repetitions:
+        return start <= repetitions
+    return start <= FEWEST or any(target in one.compared and one.protocol == protocol for one in undecided)
+
+
+def _trial(experiment: Experiment, name: str, target: str, protocol: str, number: int, rate: float) -> Trial:
+    key = (protocol, number) if name == "ladder" else (name, protocol, number)
+    return Trial(target, protocol, rate, number, _seed(experiment.seed, *key, rate), name)
 
 
 def _seed(*parts: object) -> int:

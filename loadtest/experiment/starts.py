@@ -92,3 +92,11 @@ def comparison(question: Question, found: Figures, up_to: int | None = None) -> 
         blocks = found.get(Subject(question.metric, target, question.protocol, question.rate), {})
         sides.append([blocks[block] for block in sorted(blocks)][:up_to])
     return compare(*sides)
+
+
+def count(question: Question, found: Figures) -> int:
+    """On how many starts there is a figure of both targets of a question: the fewer of the two."""
+    return min(
+        len(found.get(Subject(question.metric, target, question.protocol, question.rate), ()))
+        for target in question.compared
+    )

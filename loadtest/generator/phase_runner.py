@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +11,10 @@ import msgspec
 import numpy as np
 from msgspec.structs import replace
 
-from loadtest.experiment import records
-from loadtest.experiment.capacity_search import CLOSING, Try, look
+from loadtest.experiment import records, staircase
 from loadtest.experiment.events import PhaseEnded, PhaseStarted, Spoiled, Tried
 from loadtest.experiment.phases import (
+    MOST_ATTEMPTS,
     ClosedLoopPhase,
     LoadPhase,
     OpenLoopPhase,
@@ -33,8 +32,10 @@ from loadtest.experiment.records import (
     WarmUpAttempt,
     WarmUpRecord,
 )
+from loadtest.experiment.early_stopping import lasting_s
 from loadtest.experiment.slip import spoiled
 from loadtest.experiment.slo import says_nothing, why_missed
+from loadtest.experiment.staircase import Try
 from loadtest.generator.exporter import Exporter, nothing_due
 from loadtest.generator.live import SecondLines, Slice, say
 from loadtest.generator.loader import Report
@@ -46,9 +47,6 @@ from loadtest.generator.warmup import WarmUp
 from loadtest.generator.workers import Workers
 from models import whole_file
 from models.problem import Problem
-
-# A search ends, unconfirmed, where the generator cannot offer a rate in so many trials.
-_MOST_SPOILED = 2
 
 
 class Generator:
@@ -147,52 +145,33 @@ class Generator:
             write_trial(partial, record, measured)
 
     def _search(self, phase: SearchPhase) -> None:
-        """Trials at the rates that `capacity_search.look` asks for; one that was cut off goes on from its trials. Where
-        the budget would end before the boundaries are repeated, they are, however wide the bracket still is."""
-        tries = [Try(rate, met) for rate, met in phase.before]
+        """Trials at the rates that `staircase` asks for; one that was cut off goes on from its trials."""
+        tries: list[Try] = []
         steps: list[SearchStep] = []
-        left = phase.budget_s
-        out_of_time = False
-        short, long = (phase.trial.lead_in_s + factor * phase.trial.duration_s for factor in (1, CLOSING))
-        # A trial of each boundary, and one more where one of them disagrees.
-        kept = 3 * long if phase.repeats > 1 else 0.0
-        while True:
-            found = look(tries, phase.trial.rate, phase.growth, phase.precision, phase.repeats)
-            if left < kept and not found.confirmed:
-                found = look(tries, phase.trial.rate, phase.growth, math.inf, phase.repeats)
-            if found.next is None:
-                break
-            is_long = found.closing and left >= long
-            trial = _at_rate(phase, found.next, is_long, len(steps) + 1, sum(one.rate == found.next for one in tries))
-            once = long if is_long else short
-            began = clock()
+        centre = phase.trial.rate
+        began = clock()
+        while len(tries) < phase.most and not (tries and staircase.believe(tries, centre).sd <= phase.precision):
+            rate = staircase.following(tries, centre)
+            trial = _at_rate(phase, rate, len(steps) + 1)
             path = trial.folder / "trial.json"
-            if path.exists():
-                record = records.read_trial(path)
-                left -= trial.lead_in_s + record.duration_s
-            elif left < once:
-                out_of_time = True
-                break
-            else:
-                record = self._trial(replace(trial, retries=min(trial.retries, int(left / once) - 1)))
-                left -= clock() - began
+            record = records.read_trial(path) if path.exists() else self._trial(trial)
             steps.append(_step(phase, trial.id, record))
             if not steps[-1].spoiled:
                 tries.append(Try(record.offered_rate, steps[-1].met))
             say(self._out, _tried(phase, steps[-1]))
-            if sum(one.spoiled and one.rate == record.offered_rate for one in steps) >= _MOST_SPOILED:
+            if sum(one.spoiled and one.rate == rate for one in steps) >= MOST_ATTEMPTS:
                 break
+        found = staircase.believe(tries, centre) if tries else None
         with _whole_folder(phase.folder) as folder:
             result = SearchRecord(
                 id=phase.id,
                 target=self._plan.target.name,
                 protocol=phase.protocol,
                 repetition=phase.trial.repetition,
-                low=found.low,
-                high=found.high,
-                confirmed=found.confirmed,
-                out_of_time=out_of_time,
-                seconds=round(phase.budget_s - left, 1),
+                centre=centre,
+                rate=found and round(found.rate, 2),
+                sd=found and round(found.sd, 4),
+                seconds=round(clock() - began, 1),
                 steps=tuple(steps),
                 tries=tuple(tries),
             )
@@ -222,11 +201,11 @@ class Generator:
             tally.in_flight = 0
 
 
-def _at_rate(phase: SearchPhase, rate: float, is_long: bool, number: int, tried: int) -> OpenLoopPhase:
-    """The next trial of a search; the same rate gets other arrivals each time it is tried."""
+def _at_rate(phase: SearchPhase, rate: float, number: int) -> OpenLoopPhase:
+    """The next trial of a search; each gets other arrivals, and lasts as long as it takes to show anything."""
     name = f"{phase.id}-{number}"
-    seed = int(np.random.SeedSequence([phase.trial.seed, round(rate * 1000), tried]).generate_state(1)[0])
-    duration_s = phase.trial.duration_s * (CLOSING if is_long else 1)
+    seed = int(np.random.SeedSequence([phase.trial.seed, round(rate * 1000), number]).generate_state(1)[0])
+    duration_s = lasting_s(rate, phase.trial.duration_s)
     return replace(phase.trial, id=name, folder=phase.trials / name, rate=rate, seed=seed, duration_s=duration_s)
 
 

@@ -1,0 +1,101 @@
+"""How a run stands: which of its questions are decided by the starts that it has, and whether it goes on.
+
+Pure functions of the experiment and of what its trials say, so that a run that is resumed, and the analysis of one that
+is over, come to the same. What a run saw at each look stands in its decisions.json.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from loadtest.experiment import decision, phase_plan, plan, starts
+from loadtest.experiment.decision import Decision, Family, Question
+from loadtest.experiment.file import Experiment
+from loadtest.experiment.plan import FEWEST, Start, Trial
+from loadtest.experiment.records import TrialRecord
+from loadtest.experiment.starts import Figures
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A question as it stands: on how many starts of each target, and what is decided."""
+
+    question: Question
+    starts: int
+    decision: Decision
+
+
+def looks(experiment: Experiment) -> tuple[int, ...]:
+    """After how many starts the run looks. A fixed design looks once, when it is over."""
+    fixed = max(experiment.ladder.repetitions, experiment.capacity.repetitions)
+    return (fixed,) if fixed else decision.looks(most_starts(experiment))
+
+
+def most_starts(experiment: Experiment) -> int:
+    """How many starts of each target the budget allows if nothing is decided before: what plans the looks."""
+    once = 0.0
+    for name, rates in (("capacity", (1.0,)), ("ladder", (1.0,))):
+        if name in experiment.scenarios:
+            protocols = experiment.protocols
+            once += sum(_seconds(experiment, Trial("", protocol, rates[0], 1, 0, name)) for protocol in protocols)
+    return max(FEWEST, round(experiment.decision.budget_s / (len(experiment.targets) * once))) if once else FEWEST
+
+
+def stand(
+    questions: Iterable[Question], found: Figures, planned: Sequence[int], *, over: bool = False
+) -> list[Standing]:
+    """How questions stand after the looks that there were.
+
+    planned  after how many starts there is a look; ``over``: the run has ended, and the starts that there are get the
+             last look, wherever it was planned
+    """
+    asked = list(questions)
+    p_values: dict[Question, list[float | None]] = {}
+    counts = {question: starts.count(question, found) for question in asked}
+    for question in asked:
+        taken = [one for one in planned if one <= counts[question]]
+        values = [_p_value(question, found, one) for one in taken]
+        if over and counts[question] not in taken[-1:] and len(taken) < len(planned):
+            values += [None] * (len(planned) - len(taken) - 1) + [_p_value(question, found, None)]
+        p_values[question] = values
+    decided = decision.decide(p_values, len(planned))
+    return [Standing(question, counts[question], decided[question]) for question in asked]
+
+
+def _p_value(question: Question, found: Figures, up_to: int | None) -> float | None:
+    compared = starts.comparison(question, found, up_to)
+    return compared.p_value if compared else None
+
+
+def following(
+    experiment: Experiment, number: int, standings: Sequence[Standing], trials: Iterable[TrialRecord]
+) -> list[Start]:
+    """The starts of the next block; none where the run has ended.
+
+    trials  all that were made before it
+    """
+    most = looks(experiment)[-1]
+    undecided = [one.question for one in standings if not one.decision.decided and one.starts < most]
+    spent = math.fsum(
+        trial.lead_in_s + trial.duration_s for trial in trials if trial.scenario in ("ladder", "capacity")
+    )
+    for left_out in (set(), {Family.REST}, {Family.REST, Family.LATENCY}):
+        chosen = plan.block(experiment, number, [one for one in undecided if one.family not in left_out])
+        if number <= FEWEST or spent + cost(experiment, chosen) <= experiment.decision.budget_s:
+            return chosen
+    return [one for one in plan.block(experiment, number, []) if cost(experiment, [one]) == 0]
+
+
+def cost(experiment: Experiment, block: Iterable[Start]) -> float:
+    """Seconds of trials that decide something in a block, as planned. Fixed designs are not counted: they have what was
+    asked for."""
+    adaptive = [name for name in ("ladder", "capacity") if not experiment.scenario(name).repetitions]
+    return math.fsum(
+        _seconds(experiment, trial) for start in block for trial in start.trials if trial.scenario in adaptive
+    )
+
+
+def _seconds(experiment: Experiment, trial: Trial) -> float:
+    return phase_plan.expected_s(experiment, trial)
