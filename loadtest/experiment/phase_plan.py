@@ -45,6 +45,7 @@ def trial(
         arrival=scenario.arrival,
         arrivals=shape,
         lead_in_s=scenario.lead_in_s,
+        limit_ms=experiment.slo.p99_ms,
         max_in_flight=generator.max_in_flight,
         timeout_s=generator.timeout_s,
         check_share=generator.check_share,

@@ -108,6 +108,7 @@ class TrialRecord(Record, frozen=True, kw_only=True):
     offered_rate     requests/s of an open loop, 0 for a closed one, whose `concurrency` says how many were in flight
     arrivals         where the process (`arrival`) is more than a rate
     errors           by kind; a request that failed is in `requests.sent` all the same
+    late             right answers that took longer than `slo_p99_ms`; None where no SLO was known, and in older files
     schedule_slip_ms None: not recorded, so that the generator proves nothing
     checked, wrong   answers compared with the reference, and those of them that differed
     generator_cpu    share of a core that the busiest worker used, and `generator_cpus` all of them together
@@ -136,6 +137,8 @@ class TrialRecord(Record, frozen=True, kw_only=True):
     requests: Requests
     errors: Errors = {}
     latency_ms: Latency = Latency()
+    slo_p99_ms: float | None = None
+    late: int | None = None
     schedule_slip_ms: Slip | None = None
     in_flight_max: int | None = None
     checked: int = 0
@@ -239,10 +242,19 @@ class TooSlow(Record, frozen=True, kw_only=True, tag="too-slow"):
     p99_ms: float
 
 
+class NotProven(Record, frozen=True, kw_only=True, tag="not-proven"):
+    """The measured 99th percentile is within the SLO, but so many requests took longer, or failed (`over`), that those
+    that were sent do not prove it (see `early_stopping`); `needed` requests with no more of them over would."""
+
+    over: int
+    sent: int
+    needed: int
+
+
 SaysNothing = SentLate | BoundTooLow
 """Why a trial says nothing of the server."""
 
-SloMiss = ArrivalsDropped | RequestsFailed | NothingAnswered | TooSlow
+SloMiss = ArrivalsDropped | RequestsFailed | NothingAnswered | TooSlow | NotProven
 """Why a trial that says something of the server misses the SLO."""
 
 
@@ -412,7 +424,16 @@ class Environment(Record, frozen=True, kw_only=True):
 
 # --- reading and writing ----------------------------------------------------------------------------------------------
 
-_OPTIONAL = ("max_in_flight", "arrivals", "concurrency", "by_model", "unsteady_attempts", "settling")
+_OPTIONAL = (
+    "max_in_flight",
+    "arrivals",
+    "concurrency",
+    "slo_p99_ms",
+    "late",
+    "by_model",
+    "unsteady_attempts",
+    "settling",
+)
 _Kind = TypeVar("_Kind", bound=Record)
 
 

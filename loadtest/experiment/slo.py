@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from loadtest.experiment.early_stopping import fewest_requests, proven
 from loadtest.experiment.records import (
     ArrivalsDropped,
     BoundTooLow,
     NothingAnswered,
+    NotProven,
     RequestsFailed,
     SaysNothing,
     SentLate,
@@ -32,7 +34,12 @@ def says_nothing(trial: TrialRecord, p99_ms: float) -> SaysNothing | None:
 
 
 def why_missed(trial: TrialRecord, p99_ms: float, error_ratio: float) -> SloMiss | None:
-    """Why a trial that says something of the server misses the SLO; None where it meets it."""
+    """Why a trial that says something of the server misses the SLO; None where it meets it.
+
+    It meets `p99_ms` where its requests prove so, by MLPerf's early-stopping criterion (see `early_stopping`), in which
+    a request that failed was over the limit. A trial that did not count late answers, or counted them at another limit,
+    is judged by its measured percentile alone.
+    """
     p99, requests, failed = trial.latency_ms.p99, trial.requests, sum(trial.errors.values())
     if requests.dropped:
         return ArrivalsDropped(dropped=requests.dropped)
@@ -40,4 +47,9 @@ def why_missed(trial: TrialRecord, p99_ms: float, error_ratio: float) -> SloMiss
         return RequestsFailed(failed=failed, sent=requests.sent)
     if p99 is None:
         return NothingAnswered()
-    return TooSlow(p99_ms=p99) if p99 > p99_ms else None
+    if p99 > p99_ms:
+        return TooSlow(p99_ms=p99)
+    if trial.late is None or trial.slo_p99_ms != p99_ms or proven(trial.late + failed, requests.sent):
+        return None
+    over = trial.late + failed
+    return NotProven(over=over, sent=requests.sent, needed=fewest_requests(over))

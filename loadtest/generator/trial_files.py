@@ -66,6 +66,10 @@ class Measured:
         """The requests for one of several models, by its place in the mix."""
         return Measured(self.outcomes.of_model(place), self.duration_s)
 
+    def late(self, limit_ms: float) -> int:
+        """How many right answers took longer."""
+        return int((self.latency_ms[self.ok] > limit_ms).sum())
+
     def in_flight(self, at: NDArray[np.float64]) -> NDArray[np.int64]:
         """Requests of the measured part in flight at each of these times."""
         sent = np.sort(self.sent[self.went])
@@ -118,6 +122,8 @@ def trial_record(
         requests=requests,
         errors=measured.errors,
         latency_ms=Latency(**percentiles(measured.latency_ms[measured.ok], *_PERCENTILES)),
+        slo_p99_ms=opened.limit_ms if opened else None,
+        late=measured.late(opened.limit_ms) if opened and opened.limit_ms is not None else None,
         schedule_slip_ms=Slip(**percentiles(measured.slip_ms[measured.went], "p50", "p99", "max")),
         in_flight_max=int(measured.in_flight(np.sort(measured.sent[measured.went])).max()) if requests.sent else 0,
         checked=outcomes.checked,

@@ -6,6 +6,7 @@ from loadtest.experiment.records import (
     ArrivalsDropped,
     BoundTooLow,
     NothingAnswered,
+    NotProven,
     RequestsFailed,
     SaysNothing,
     SearchRecord,
@@ -68,7 +69,7 @@ def line(step: Step) -> str:  # noqa: PLR0911 - one sentence for each kind of st
             return f"{step.number:3}/{step.total}  {search.target} {search.protocol} {_searched(search)}"
 
 
-def reason(why: SaysNothing | SloMiss) -> str:
+def reason(why: SaysNothing | SloMiss) -> str:  # noqa: PLR0911 - one phrase for each kind
     """Why a rate that a search tried did not meet the SLO, or says nothing of the server."""
     match why:
         case SentLate():
@@ -84,6 +85,8 @@ def reason(why: SaysNothing | SloMiss) -> str:
             return "no request was answered"
         case TooSlow():
             return f"p99 {why.p99_ms:.1f} ms"
+        case NotProven():
+            return f"{why.over} of {why.sent} requests over the limit prove no p99 within it: {why.needed} would"
 
 
 def _measured(trial: TrialRecord) -> str:

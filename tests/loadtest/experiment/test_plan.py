@@ -140,6 +140,13 @@ def test_a_spike_is_three_times_the_rate_between_quiet_times():
     assert (shape.spike_factor, shape.spike_start_s, shape.spike_s) == (3.0, 5.0, 5.0)
 
 
+def test_late_answers_are_counted_at_the_slo_s_latency_in_every_open_loop():
+    opened, searched = phase("spike"), phase("capacity")
+    assert isinstance(opened, OpenLoopPhase)
+    assert isinstance(searched, SearchPhase)
+    assert (opened.limit_ms, searched.trial.limit_ms) == (ALL.slo.p99_ms, ALL.slo.p99_ms)
+
+
 def test_single_stream_has_one_request_in_flight_and_offline_keeps_batches_full():
     single, offline = phase("single-stream"), phase("offline")
     assert isinstance(single, ClosedLoopPhase)

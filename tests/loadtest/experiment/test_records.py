@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from loadtest.experiment import records
 from loadtest.experiment.capacity_search import Try
@@ -40,6 +41,8 @@ TRIAL = TrialRecord(
     requests=REQUESTS,
     errors={"status 503": 1},
     latency_ms=Latency(p50=2.5, p99=8.0),
+    slo_p99_ms=50.0,
+    late=3,
     schedule_slip_ms=Slip(p50=0.1, p99=0.3, max=1.5),
     notes=(ServerDied(after_s=1.2, lost=7), ConnectionsLost(after_s=0.5, lost=2)),
     spoiled=(SpoiledAttempt(folder="t-1-1", schedule_slip_ms=Slip(p99=3.0)),),
@@ -80,6 +83,13 @@ def test_keys_of_another_kind_of_load_are_left_out():
     assert not {"concurrency", "by_model", "arrivals"} & set(values)
     assert values["warm_up"] is None
     assert values["requests"] == {"scheduled": 11, "sent": 10, "completed": 10, "ok": 9, "dropped": 1}
+
+
+def test_late_answers_are_left_out_where_none_were_counted(tmp_path):
+    values = records.values_of(replace(TRIAL, slo_p99_ms=None, late=None))
+    assert not {"slo_p99_ms", "late"} & set(values)
+    (tmp_path / "trial.json").write_text(json.dumps(values))
+    assert records.read_trial(tmp_path / "trial.json").late is None
 
 
 def test_sentences_of_an_older_run_become_notes(tmp_path):

@@ -11,6 +11,7 @@ from loadtest.experiment.records import (
     BoundTooLow,
     Latency,
     NothingAnswered,
+    NotProven,
     Requests,
     RequestsFailed,
     SentLate,
@@ -22,14 +23,20 @@ from loadtest.experiment.slo import says_nothing, why_missed
 
 
 def trial(
-    *, dropped: int = 0, p99: float | None = 20.0, slip: float | None = 0.1, max_in_flight: int = 4096, **values: Any
+    *,
+    sent: int = 1000,
+    dropped: int = 0,
+    p99: float | None = 20.0,
+    slip: float | None = 0.1,
+    max_in_flight: int = 4096,
+    **values: Any,
 ) -> TrialRecord:
     return TrialRecord(
         target="pytorch",
         protocol="grpc",
         offered_rate=1000.0,
         duration_s=1.0,
-        requests=Requests(sent=1000, dropped=dropped),
+        requests=Requests(sent=sent, dropped=dropped),
         latency_ms=Latency(p50=10.0, p99=p99),
         schedule_slip_ms=Slip(p99=slip),
         max_in_flight=max_in_flight,
@@ -53,6 +60,30 @@ def trial(
 def test_a_trial_misses_by_latency_errors_or_dropped_arrivals(values, why):
     assert why_missed(trial(**values), 50.0, 0.001) == why
     assert says_nothing(trial(**values), 50.0) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"sent": 459, "late": 0}, None),
+        ({"sent": 458, "late": 0}, NotProven(over=0, sent=458, needed=459)),
+        ({"sent": 1001, "late": 3}, None),
+        ({"sent": 1000, "late": 3}, NotProven(over=3, sent=1000, needed=1001)),
+        ({"sent": 1001, "late": 3, "errors": {"timeout": 1}}, NotProven(over=4, sent=1001, needed=1157)),
+        ({"sent": 5000, "late": 29, "errors": {"timeout": 4}}, None),
+        ({"sent": 5000, "late": 30, "errors": {"timeout": 4}}, NotProven(over=34, sent=5000, needed=5014)),
+        ({"sent": 5000, "late": 600, "p99": 60.0}, TooSlow(p99_ms=60.0)),
+        ({"sent": 100, "late": 0, "dropped": 1}, ArrivalsDropped(dropped=1)),
+    ],
+)
+def test_a_trial_meets_the_slo_where_its_requests_prove_the_percentile(values, why):
+    assert why_missed(trial(slo_p99_ms=50.0, **values), 50.0, 0.001) == why
+
+
+def test_answers_that_were_late_at_another_limit_leave_it_to_the_measured_percentile():
+    other = trial(sent=100, slo_p99_ms=10.0, late=50)
+    assert why_missed(other, 50.0, 0.001) is None
+    assert why_missed(other, 10.0, 0.001) == TooSlow(p99_ms=20.0)
 
 
 def test_a_generator_that_sent_late_says_nothing_of_the_server():

@@ -42,7 +42,15 @@ def measured():
 @pytest.fixture
 def folder(measured, tmp_path):
     phase = OpenLoopPhase(
-        id="t", folder=tmp_path / "t", protocol="rest", seed=1, rate=4.0, duration_s=2.5, max_in_flight=8, warm_up="w"
+        id="t",
+        folder=tmp_path / "t",
+        protocol="rest",
+        seed=1,
+        rate=4.0,
+        duration_s=2.5,
+        limit_ms=115.0,
+        max_in_flight=8,
+        warm_up="w",
     )
     write_trial(tmp_path, trial_record(phase, target("127.0.0.1:1"), measured, STARTED_AT), measured)
     return tmp_path
@@ -54,6 +62,7 @@ def test_the_lead_in_is_not_counted_and_every_arrival_has_one_fate(folder):
     assert trial["errors"] == {"http_503": 1, "timeout": 1}
     assert trial["target"] == "pytorch"
     assert (trial["max_in_flight"], trial["in_flight_max"], trial["warm_up"]) == (8, 1, "w")
+    assert (trial["slo_p99_ms"], trial["late"]) == (115.0, 3)
     # Right answers took 50, 70, 90, 110, 120, 130 and 140 ms; the slips of the nine sent were 4 to 13 ms without 7.
     assert trial["latency_ms"] == {"p50": 110.0, "p90": 140.0, "p95": 140.0, "p99": 140.0, "p999": 140.0, "max": 140.0}
     assert trial["schedule_slip_ms"] == {"p50": 9.0, "p99": 13.0, "max": 13.0}

@@ -16,6 +16,7 @@ from loadtest.experiment.records import (
     Latency,
     NoPrometheus,
     NothingAnswered,
+    NotProven,
     Requests,
     RequestsFailed,
     SaysNothing,
@@ -61,6 +62,7 @@ REASONS = [
     (RequestsFailed(failed=2, sent=1000), ["2", "1000"]),
     (NothingAnswered(), ["no request"]),
     (TooSlow(p99_ms=50.1), ["50.1 ms"]),
+    (NotProven(over=3, sent=990, needed=1001), ["3 of 990", "1001"]),
 ]
 
 
