@@ -58,10 +58,10 @@ class Twins(LocalTargets):
     def observe(self, prometheus: Prometheus | None) -> None:
         """Servers' own figures have no part in it."""
 
-    def use(self, name: str, now: Callable[[str], None]) -> None:
+    def use(self, name: str, now: Callable[[str], None], offset: int = 0) -> None:
         """Start that side's server."""
         self._bundles = [self._sides[name]]
-        super().use(name, now)
+        super().use(name, now, offset)
 
 
 def specs(engine: str, names: Sequence[str]) -> tuple[TargetSpec, ...]:

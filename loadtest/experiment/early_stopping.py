@@ -20,6 +20,8 @@ CONFIDENCE = 0.99
 # A trial is planned to be so long that it may have so many requests over and still prove the percentile: with 1,001
 # requests, a server that is over in one of a thousand meets in 98 of a hundred trials.
 SPARE = 3
+# No trial of a search lasts longer for the sake of the proof: below some 15 requests/s it cannot be had in this time.
+LONGEST_S = 30.0
 
 
 def odds(over: int, requests: int) -> float:
@@ -75,3 +77,9 @@ def long_enough_s(rate: float, duration_s: float) -> float:
         raise ValueError(f"rate = {rate} requests/s: must be positive")
     root = 1.5 + math.sqrt(2.25 + fewest_requests(SPARE))  # of the expected count m, where m - 3 √m is needed
     return max(duration_s, math.ceil(10 * root**2 / rate) / 10)
+
+
+def lasting_s(rate: float, duration_s: float) -> float:
+    """Seconds that a trial of a search lasts: `long_enough_s`, but for that no longer than `LONGEST_S`, where the
+    measured percentile must do (see `slo.why_missed`)."""
+    return max(duration_s, min(long_enough_s(rate, duration_s), LONGEST_S))

@@ -61,7 +61,7 @@ class Experiment:
     protocols: tuple[str, ...] = ("grpc", "rest")
     runtime: str = "process"
     seed: int = 0
-    scenarios: tuple[str, ...] = ("ladder", "capacity")
+    scenarios: tuple[str, ...] = ("capacity", "ladder")
     profile: ServingProfile = field(default_factory=ServingProfile)
     slo: Slo = field(default_factory=Slo)
     decision: Decision = field(default_factory=Decision)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from loadtest.experiment.arrival_shape import PROCESSES, Shape
+from loadtest.experiment.early_stopping import LONGEST_S, lasting_s
 from models import whole_file
 from models.problem import Problem
 from serving.target import PROTOCOLS, Target
@@ -156,12 +157,13 @@ class SearchPhase(_Phase, frozen=True, kw_only=True, tag="search"):
     @property
     def expected_s(self) -> float:
         """Seconds that it will probably take, without overheads."""
-        return max(1, self.most - 1) * self.trial.expected_s
+        once = self.trial.lead_in_s + lasting_s(self.trial.rate, self.trial.duration_s)
+        return max(1, self.most - 1) * once
 
     @property
     def longest_s(self) -> float:
         """Seconds after which it has surely failed to end."""
-        return MOST_ATTEMPTS * self.most * self.trial.longest_s
+        return MOST_ATTEMPTS * self.most * (self.trial.longest_s + LONGEST_S)
 
 
 TrialPhase = OpenLoopPhase | ClosedLoopPhase

@@ -67,6 +67,12 @@ def probes(experiment: Experiment) -> list[Start]:
     return [Start(name, 0) for name in experiment.target_names]
 
 
+def needs_probe(experiment: Experiment) -> bool:
+    """Whether rates are still to be found that no capacity gives."""
+    by_capacity = {"ladder"} if "capacity" in experiment.scenarios else set()
+    return bool(experiment.unrated.keys() - by_capacity)
+
+
 def questions(experiment: Experiment) -> list[Question]:
     """What a run asks, as far as its rates are known."""
     ladder = experiment.ladder
@@ -101,7 +107,9 @@ def resolve(experiment: Experiment, throughput: Mapping[str, Mapping[str, float]
     scenarios that load a share of it, of the ladder only where no capacity is searched for (see `with_ladder`)."""
     for name, scenario in experiment.unrated.items():
         if isinstance(scenario, Capacity):
-            rates = {protocol: (_centre(throughput, protocol),) for protocol in experiment.protocols}
+            rates: dict[str, tuple[float, ...]] = {
+                protocol: (_centre(throughput, protocol),) for protocol in experiment.protocols
+            }
         elif isinstance(scenario, Ladder):
             if "capacity" in experiment.scenarios:
                 continue

@@ -71,12 +71,13 @@ class RunProgress:
         self._console.print(text + suffix, markup=False)
 
     def time_left(self) -> str:
-        """The time left in words, from the plan corrected by how fast it went so far; empty before any plan."""
+        """The time left in words, from the plan corrected by how fast it went so far; empty before any plan. A run may
+        end before that."""
         if not self._planned:
             return ""
         pace = (time.monotonic() - self._started) / self._done if self._done > 5 else 1.0
         seconds = (self._planned - self._done) * min(max(pace, 0.5), 3.0)
-        return f"{seconds / 60:.0f} min left" if seconds >= 90 else f"{seconds:.0f} s left"
+        return f"at most {seconds / 60:.0f} min" if seconds >= 90 else f"at most {seconds:.0f} s"
 
     def _show(self) -> None:
         self._bar.update(self._task, total=self._planned, completed=self._done, left=self.time_left())

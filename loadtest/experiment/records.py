@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from loadtest.experiment.arrival_shape import Shape
+from loadtest.experiment.decision import Family, Metric
 from loadtest.experiment.staircase import Try
 from models.problem import Problem
 
@@ -291,6 +292,30 @@ class SearchRecord(Record, frozen=True, kw_only=True):
     tries: tuple[Try, ...] = ()
 
 
+# --- decisions.json ---------------------------------------------------------------------------------------------------
+
+
+class DecidedQuestion(Record, frozen=True, kw_only=True):
+    """How a question stood when the run looked last (see `loadtest.experiment.decision`)."""
+
+    metric: Metric
+    family: Family
+    protocol: str
+    compared: tuple[str, str]
+    rate: float
+    starts: int
+    decided: bool
+    p_adjusted: float
+
+
+class Decisions(Record, frozen=True, kw_only=True):
+    """After how many starts of each target a run looks, and how its questions stand; `over`: when it has ended."""
+
+    looks: tuple[int, ...]
+    over: bool = False
+    questions: tuple[DecidedQuestion, ...] = ()
+
+
 # --- server.json ------------------------------------------------------------------------------------------------------
 
 
@@ -466,6 +491,11 @@ def read_search(path: Path) -> SearchRecord:
 def read_server(path: Path) -> ServerFigures:
     """A server.json. Raises `Problem` naming the file where it is missing, damaged or lacks a key."""
     return _read(path, ServerFigures, "delete it and build the report again")
+
+
+def read_decisions(path: Path) -> Decisions | None:
+    """A decisions.json; None where there is none. Raises `Problem` naming the file where it is damaged."""
+    return _read(path, Decisions, "run the experiment again") if path.exists() else None
 
 
 def read_environment(path: Path) -> Environment | None:

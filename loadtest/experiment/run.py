@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from loadtest.experiment import model_time, observation, phase_plan, plan, records, steps
+from loadtest.experiment import model_time, observation, phase_plan, plan, records, standing, starts, steps
+from loadtest.experiment.decision import Metric
 from loadtest.experiment.events import Event, PhaseEnded, PhaseStarted, Second, Spoiled, Tried
 from loadtest.experiment.file import Experiment
 from loadtest.experiment.load_job import LoadJob
 from loadtest.experiment.observation import Prometheus
 from loadtest.experiment.phases import OpenLoopPhase, Phase, SearchPhase, Traffic, WarmUpPhase
-from loadtest.experiment.plan import Block, Trial
-from loadtest.experiment.records import NoPrometheus, NotPinned, RunNote, WakesLate, WarmUpRecord
+from loadtest.experiment.plan import Start, Trial
+from loadtest.experiment.records import NoPrometheus, NotPinned, RunNote, TrialRecord, WakesLate, WarmUpRecord
 from loadtest.experiment.run_folder import RunFolder, manifest_name
 from loadtest.experiment.runtimes.load_origin import THIS_MACHINE, LoadOrigin
 from loadtest.experiment.runtimes.targets import Targets
 from loadtest.experiment.slip import SLIP_FLOOR_MS
+from loadtest.experiment.starts import Figures, Subject
 from loadtest.experiment.steps import Progress
 from models import whole_file
 from models.bundle import Bundle
@@ -79,8 +82,6 @@ class _Measuring:
     progress: Progress
     origin: LoadOrigin
     exporter_port: int = field(default_factory=lambda: ports.free(1)[0])
-    done: int = 0
-    total: int = 0
 
     def record_environment(self) -> None:
         """Write environment.json; a resumed run keeps the first one's, with a note."""
@@ -123,65 +124,107 @@ class _Measuring:
                 self.folder.write("model-time.json", known)
 
     def probe(self) -> None:
-        """Find each target's throughput and choose the scenarios' rates, unless the experiment fixes them."""
-        if not self.experiment.unrated:
-            return
+        """Find each target's throughput, roughly, and choose the rates that follow from it."""
         throughput: dict[str, dict[str, float]] = self.folder.read("probe.json", {})
-        for block in plan.probes(self.experiment):
-            if block.target in throughput:
+        for start in plan.probes(self.experiment) if plan.needs_probe(self.experiment) else ():
+            if start.target in throughput:
                 continue
-            with self._block(block):
-                phases = [self._warm_up(block, protocol) for protocol in self.experiment.protocols]
-                self._load(block, phases)
-                found = {phase.protocol: _warmed(phase).throughput for phase in phases}
-            throughput[block.target] = found
+            self._start(start)
+            phases = [self._warm_up(start, protocol) for protocol in self.experiment.protocols]
+            self._load(start, phases)
+            found = {phase.protocol: _warmed(phase).throughput for phase in phases}
+            throughput[start.target] = found
             self.folder.write("probe.json", throughput)
-            self.progress.tell(steps.Probed(block.target, found, self.experiment.warm_up.concurrency))
-        self.experiment = plan.resolve(self.experiment, throughput)
-        self.folder.save_experiment(self.experiment)
+            self.progress.tell(steps.Probed(start.target, found, self.experiment.warm_up.concurrency))
+        if throughput:
+            self._resolve(plan.resolve(self.experiment, throughput))
 
     def measure(self) -> None:
-        """Run every trial that is not there yet, block by block."""
-        blocks = plan.blocks(self.experiment)
-        todo = [(block, [trial for trial in block.trials if not self.folder.measured(trial.id)]) for block in blocks]
-        self.total = sum(len(block.trials) for block in blocks)
-        self.done = self.total - sum(len(trials) for _, trials in todo)
-        if self.done:
-            self.progress.tell(steps.Resumed(self.done, self.total))
-        self.progress.plan(sum(self._seconds(trials) for _, trials in todo if trials))
-        for block, trials in todo:
-            if trials:
-                with self._block(block):
-                    self._measure_block(block, trials)
+        """Run block after block, every trial that is not there yet, until every question is decided or the budget is
+        spent. What is decided follows from the trials before a block alone, so that a resumed run goes the same way."""
+        if measured := len(self.folder.trials()):
+            self.progress.tell(steps.Resumed(measured))
+        self.progress.plan(self._planned_s())
+        number, told = 1, 0
+        while block := self._following(number):
+            for start in block:
+                todo = [trial for trial in start.trials if not self.folder.measured(trial.id)]
+                if todo:
+                    self._start(start)
+                    self._measure(start, todo)
+            number += 1
+            told = self._look(number, told)
+        self._observe()
+        self._look(number, told, over=True)
 
-    def _measure_block(self, block: Block, trials: Sequence[Trial]) -> None:
+    def _following(self, number: int) -> list[Start]:
+        """The starts of a block; none where the run is over."""
+        trials, found = self._before(number)
+        if number == plan.first_ladder(self.experiment) and "ladder" in self.experiment.unrated:
+            self._resolve(plan.with_ladder(self.experiment, self._smaller(found)))
+            self.progress.tell(steps.RatesChosen(self.experiment.ladder.rates))
+        standings = standing.stand(plan.questions(self.experiment), found, standing.looks(self.experiment))
+        return standing.following(self.experiment, number, standings, trials)
+
+    def _before(self, number: int) -> tuple[list[TrialRecord], Figures]:
+        """The trials of the blocks before this one, and what their starts say."""
+        every = [records.read_trial(path / "trial.json") for path in self.folder.trials()]
+        trials = [trial for trial in every if trial.repetition < number]
+        unsteady = {one.id for one in self.folder.warm_ups() if not one.steady}
+        return trials, starts.figures(trials, self.folder.searches(), self.experiment.slo, unsteady)
+
+    def _smaller(self, found: Figures) -> dict[str, float]:
+        """For each protocol the smallest capacity of the targets, as far as is known; requests/s."""
+        smaller = {}
+        for protocol in self.experiment.protocols:
+            subjects = [Subject(Metric.CAPACITY, name, protocol) for name in self.experiment.target_names]
+            known = [math.exp(figure.log_value) for one in subjects for figure in found.get(one, {}).values()]
+            smaller[protocol] = min(known, default=self.experiment.capacity.rates[protocol][0])
+        return smaller
+
+    def _look(self, number: int, told: int, *, over: bool = False) -> int:
+        """Tell and write down how the questions stand after the blocks before this one; how many are decided.
+        `told`: how many were when this was told last."""
+        _, found = self._before(number)
+        planned = standing.looks(self.experiment)
+        standings = standing.stand(plan.questions(self.experiment), found, planned, over=over)
+        self.folder.save_decisions(planned, standings, over=over)
+        decided = sum(one.decision.decided for one in standings)
+        if over or decided != told:
+            self.progress.tell(steps.Looked(number - 1, decided, len(standings), over))
+        return decided
+
+    def _resolve(self, resolved: Experiment) -> None:
+        self.experiment = resolved
+        self.folder.save_experiment(resolved)
+
+    def _measure(self, start: Start, trials: Sequence[Trial]) -> None:
         phases: list[Phase] = []
         for protocol in self.experiment.protocols:
             chosen = [trial for trial in trials if trial.protocol == protocol]
             if chosen:
-                warm_up = self._warm_up(block, protocol)
+                warm_up = self._warm_up(start, protocol)
                 phases += [warm_up, *(self._trial(trial, warm_up.id) for trial in chosen)]
-        self._load(block, phases)
+        self._load(start, phases)
 
-    @contextlib.contextmanager
-    def _block(self, block: Block) -> Iterator[None]:
-        self.progress.tell(steps.StartingServer(block.target))
-        self.targets.use(block.target, self.progress.now)
+    def _start(self, start: Start) -> None:
+        """Start a target's server anew. Meanwhile nothing is measured: Prometheus is asked about the trials before."""
+        self.progress.tell(steps.StartingServer(start.target))
+        self.targets.use(start.target, self.progress.now, start.offset)
         self.progress.advance(START_S)
         known = self.folder.environment()
-        self.folder.save_environment(msgspec.structs.replace(known, order=(*known.order, block.target)))
-        yield
+        self.folder.save_environment(msgspec.structs.replace(known, order=(*known.order, start.target)))
         self._observe()
 
-    def _load(self, block: Block, phases: Sequence[Phase]) -> None:
+    def _load(self, start: Start, phases: Sequence[Phase]) -> None:
         if self.prometheus:
             self.prometheus.watch_generator(self.exporter_port)
-        target = self.targets.target(block.target)
+        target = self.targets.target(start.target)
         job = LoadJob(
             target=target,
             reference=self.bundles[0].reference,
             phases=tuple(phases),
-            folder=self.folder.new_folder("generator", f"{block.target}-r{block.repetition}"),
+            folder=self.folder.new_folder("generator", f"{start.target}-r{start.repetition}"),
             generator=self.experiment.generator,
             mix=self._mix(target),
             exporter_port=self.exporter_port,
@@ -190,7 +233,7 @@ class _Measuring:
         known = {phase.id: phase for phase in phases}
 
         def on_event(event: Event) -> None:
-            self._on_event(block.target, event, known.get(event.id))
+            self._on_event(start.target, event, known.get(event.id))
 
         self.origin.run_phases(job, on_event=on_event, check=self.targets.check)
 
@@ -224,14 +267,13 @@ class _Measuring:
             if not _warmed(phase).steady:
                 self.progress.tell(steps.WarmUpNotSteady(target, phase.protocol, phase.max_s))
             return
-        self.done += 1
         self.progress.advance(phase.expected_s)
         if isinstance(phase, SearchPhase):
             search = records.read_search(phase.folder / "search.json")
-            self.progress.tell(steps.SearchEnded(self.done, self.total, search))
+            self.progress.tell(steps.SearchEnded(search))
         else:
             trial = records.read_trial(phase.folder / "trial.json")
-            self.progress.tell(steps.TrialEnded(self.done, self.total, trial))
+            self.progress.tell(steps.TrialEnded(trial))
 
     def _observe(self) -> None:
         """Ask Prometheus about every trial that has no server-side figures yet."""
@@ -247,28 +289,22 @@ class _Measuring:
             figures = observation.server_figures(self.prometheus, trial)
             whole_file.write_text(path / "server.json", records.encode(figures))
 
-    def _warm_up(self, block: Block, protocol: str) -> WarmUpPhase:
-        folder = self.folder.new_folder("warm-ups", f"{block.target}-{protocol}-r{block.repetition}")
-        return phase_plan.warm_up(self.experiment, folder, protocol, probe=not block.repetition)
+    def _warm_up(self, start: Start, protocol: str) -> WarmUpPhase:
+        folder = self.folder.new_folder("warm-ups", f"{start.target}-{protocol}-r{start.repetition}")
+        return phase_plan.warm_up(self.experiment, folder, protocol, probe=not start.repetition)
 
     def _trial(self, trial: Trial, warm_up: str) -> Phase:
         run = self.folder.path
-        before = self._tried(trial) if trial.scenario == "capacity" else ()
-        return phase_plan.trial(self.experiment, trial, run / "trials", run / "searches", warm_up, before)
+        return phase_plan.trial(self.experiment, trial, run / "trials", run / "searches", warm_up)
 
-    def _tried(self, trial: Trial) -> tuple[tuple[float, bool], ...]:
-        """What the earlier repetitions of a search have tried."""
-        found: list[tuple[float, bool]] = []
-        for repetition in range(1, trial.repetition):
-            file = self.folder.search(replace(trial, repetition=repetition).id) / "search.json"
-            if file.exists():
-                found += [(step.rate, step.met) for step in records.read_search(file).steps if not step.spoiled]
-        return tuple(found)
+    def _planned_s(self) -> float:
+        """Seconds until the run has ended, if no question is decided before the budget is spent."""
+        return sum(self._seconds(start) for block in standing.longest(self.experiment) for start in block)
 
-    def _seconds(self, trials: Sequence[Trial]) -> float:
-        protocols = {trial.protocol for trial in trials}
+    def _seconds(self, start: Start) -> float:
+        protocols = {trial.protocol for trial in start.trials}
         warm_ups = [phase_plan.warm_up(self.experiment, Path(), protocol) for protocol in protocols]
-        loads = sum(self._trial(trial, "").expected_s for trial in trials)
+        loads = sum(self._trial(trial, "").expected_s for trial in start.trials)
         return START_S + sum(one.expected_s + GENERATOR_START_S for one in warm_ups) + loads
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import msgspec
 from loadtest.experiment import file as experiments
 from loadtest.experiment import records
 from loadtest.experiment.file import Experiment
-from loadtest.experiment.records import Environment, RunNote
+from loadtest.experiment.records import Environment, RunNote, SearchRecord, WarmUpRecord
+from loadtest.experiment.standing import Standing
 from models import whole_file
 from models.problem import Problem
 
@@ -110,6 +112,36 @@ class RunFolder:
     def trials(self) -> list[Path]:
         """The folders of all trials that have ended."""
         return sorted(path.parent for path in self.path.glob("trials/[!.]*/trial.json"))
+
+    def searches(self) -> list[SearchRecord]:
+        """All capacity searches that have ended."""
+        return [records.read_search(path) for path in sorted(self.path.glob("searches/[!.]*/search.json"))]
+
+    def warm_ups(self) -> list[WarmUpRecord]:
+        """All warm-ups that have ended, each with its folder's name as its id."""
+        return [records.read_warm_up(path) for path in sorted(self.path.glob("warm-ups/[!.]*/warm-up.json"))]
+
+    def save_decisions(self, planned: Sequence[int], standings: Sequence[Standing], *, over: bool) -> None:
+        """Write decisions.json, whole or not at all: after how many starts the run looks, and how its questions stand;
+        ``over``: when it has ended."""
+        values = records.Decisions(
+            looks=tuple(planned),
+            over=over,
+            questions=tuple(
+                records.DecidedQuestion(
+                    metric=one.question.metric,
+                    family=one.question.family,
+                    protocol=one.question.protocol,
+                    compared=one.question.compared,
+                    rate=one.question.rate,
+                    starts=one.starts,
+                    decided=one.decision.decided,
+                    p_adjusted=one.decision.p_adjusted,
+                )
+                for one in standings
+            ),
+        )
+        whole_file.write_text(self.path / "decisions.json", records.encode(values))
 
     def new_folder(self, parent: str, stem: str) -> Path:
         """A folder name `parent/stem-N` that is not taken yet (the folder is not created)."""

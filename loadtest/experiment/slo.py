@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loadtest.experiment.early_stopping import fewest_requests, proven
+from loadtest.experiment.early_stopping import LONGEST_S, fewest_requests, proven
 from loadtest.experiment.records import (
     ArrivalsDropped,
     BoundTooLow,
@@ -38,7 +38,7 @@ def why_missed(trial: TrialRecord, p99_ms: float, error_ratio: float) -> SloMiss
 
     It meets `p99_ms` where its requests prove so, by MLPerf's early-stopping criterion (see `early_stopping`), in which
     a request that failed was over the limit. A trial that did not count late answers, or counted them at another limit,
-    is judged by its measured percentile alone.
+    is judged by its measured percentile alone, and so is one that lasted `LONGEST_S` and could not prove anything.
     """
     p99, requests, failed = trial.latency_ms.p99, trial.requests, sum(trial.errors.values())
     if requests.dropped:
@@ -49,7 +49,9 @@ def why_missed(trial: TrialRecord, p99_ms: float, error_ratio: float) -> SloMiss
         return NothingAnswered()
     if p99 > p99_ms:
         return TooSlow(p99_ms=p99)
-    if trial.late is None or trial.slo_p99_ms != p99_ms or proven(trial.late + failed, requests.sent):
-        return None
-    over = trial.late + failed
-    return NotProven(over=over, sent=requests.sent, needed=fewest_requests(over))
+    counted = trial.late is not None and trial.slo_p99_ms == p99_ms
+    provable = requests.sent >= fewest_requests() or trial.duration_s < LONGEST_S
+    over = (trial.late or 0) + failed
+    if counted and provable and not proven(over, requests.sent):
+        return NotProven(over=over, sent=requests.sent, needed=fewest_requests(over))
+    return None

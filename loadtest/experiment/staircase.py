@@ -118,7 +118,8 @@ def _posterior(tries: Iterable[Try], centre: float) -> Floats:
         met = meets(math.log(one.rate / centre), grid.capacities)
         weights = weights + np.log(met if one.met else 1 - met)
     likely: Floats = np.exp(weights - weights.max())
-    return likely / likely.sum()
+    likely /= likely.sum()
+    return likely
 
 
 def _described(likely: Floats, centre: float) -> Belief:

@@ -36,10 +36,12 @@ def looks(experiment: Experiment) -> tuple[int, ...]:
 def most_starts(experiment: Experiment) -> int:
     """How many starts of each target the budget allows if nothing is decided before: what plans the looks."""
     once = 0.0
-    for name, rates in (("capacity", (1.0,)), ("ladder", (1.0,))):
-        if name in experiment.scenarios:
-            protocols = experiment.protocols
-            once += sum(_seconds(experiment, Trial("", protocol, rates[0], 1, 0, name)) for protocol in protocols)
+    for protocol in experiment.protocols:
+        if "capacity" in experiment.scenarios:
+            (centre,) = experiment.capacity.rates[protocol]
+            once += _seconds(experiment, Trial("", protocol, centre, 1, 0, "capacity"))
+        if "ladder" in experiment.scenarios:
+            once += experiment.ladder.lead_in_s + experiment.ladder.duration_s
     return max(FEWEST, round(experiment.decision.budget_s / (len(experiment.targets) * once))) if once else FEWEST
 
 
@@ -86,6 +88,23 @@ def following(
         if number <= FEWEST or spent + cost(experiment, chosen) <= experiment.decision.budget_s:
             return chosen
     return [one for one in plan.block(experiment, number, []) if cost(experiment, [one]) == 0]
+
+
+def longest(experiment: Experiment) -> list[list[Start]]:
+    """The blocks of a run in which nothing is decided before the budget is spent. Rates of the ladder that are still to
+    be found are taken to be the shares of where the capacity searches are centred."""
+    if "ladder" in experiment.unrated:
+        experiment = plan.with_ladder(experiment, {name: rates[0] for name, rates in experiment.capacity.rates.items()})
+    undecided = plan.questions(experiment)
+    blocks: list[list[Start]] = []
+    spent = 0.0
+    while True:
+        number = len(blocks) + 1
+        block = plan.block(experiment, number, undecided if number <= looks(experiment)[-1] else [])
+        spent += cost(experiment, block)
+        if not block or (number > FEWEST and spent > experiment.decision.budget_s):
+            return blocks
+        blocks.append(block)
 
 
 def cost(experiment: Experiment, block: Iterable[Start]) -> float:

@@ -18,10 +18,9 @@ class Noted:
 
 @dataclass(frozen=True)
 class Resumed:
-    """So many of all trials were measured before."""
+    """So many trials were measured before."""
 
     measured: int
-    total: int
 
 
 @dataclass(frozen=True)
@@ -96,20 +95,33 @@ class TrialSpoiled:
 
 @dataclass(frozen=True)
 class TrialEnded:
-    """The trial that is `number` of `total`."""
+    """A trial has ended."""
 
-    number: int
-    total: int
     trial: TrialRecord
 
 
 @dataclass(frozen=True)
 class SearchEnded:
-    """The capacity search that is `number` of `total` trials."""
+    """A capacity search has ended."""
 
-    number: int
-    total: int
     search: SearchRecord
+
+
+@dataclass(frozen=True)
+class RatesChosen:
+    """At which rates latencies will be compared: requests/s by protocol."""
+
+    rates: Mapping[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class Looked:
+    """After so many starts of each target so many of all questions are decided; `over`: the run has ended."""
+
+    starts: int
+    decided: int
+    asked: int
+    over: bool
 
 
 Step = (
@@ -125,9 +137,11 @@ Step = (
     | TrialSpoiled
     | TrialEnded
     | SearchEnded
+    | RatesChosen
+    | Looked
 )
 
-LASTING = (Noted, Resumed, Probed, WarmUpNotSteady, TrialSpoiled, TrialEnded, SearchEnded)
+LASTING = (Noted, Resumed, Probed, WarmUpNotSteady, TrialSpoiled, TrialEnded, SearchEnded, RatesChosen, Looked)
 """Steps that stay on the screen; the others are what happens right now."""
 
 Words = Callable[[Step], str]

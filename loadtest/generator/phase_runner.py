@@ -12,6 +12,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from loadtest.experiment import records, staircase
+from loadtest.experiment.early_stopping import lasting_s
 from loadtest.experiment.events import PhaseEnded, PhaseStarted, Spoiled, Tried
 from loadtest.experiment.phases import (
     MOST_ATTEMPTS,
@@ -32,7 +33,6 @@ from loadtest.experiment.records import (
     WarmUpAttempt,
     WarmUpRecord,
 )
-from loadtest.experiment.early_stopping import lasting_s
 from loadtest.experiment.slip import spoiled
 from loadtest.experiment.slo import says_nothing, why_missed
 from loadtest.experiment.staircase import Try
@@ -169,8 +169,8 @@ class Generator:
                 protocol=phase.protocol,
                 repetition=phase.trial.repetition,
                 centre=centre,
-                rate=found and round(found.rate, 2),
-                sd=found and round(found.sd, 4),
+                rate=round(found.rate, 2) if found else None,
+                sd=round(found.sd, 4) if found else None,
                 seconds=round(clock() - began, 1),
                 steps=tuple(steps),
                 tries=tuple(tries),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from loadtest.experiment.records import (
     ArrivalsDropped,
     BoundTooLow,
@@ -16,8 +19,10 @@ from loadtest.experiment.records import (
     TrialRecord,
 )
 from loadtest.experiment.steps import (
+    Looked,
     Noted,
     Probed,
+    RatesChosen,
     RateTried,
     Resumed,
     SearchEnded,
@@ -33,13 +38,13 @@ from loadtest.experiment.steps import (
 from loadtest.report import warning_words
 
 
-def line(step: Step) -> str:  # noqa: PLR0911 - one sentence for each kind of step
+def line(step: Step) -> str:  # noqa: PLR0911, PLR0912 - one sentence for each kind of step
     """A step as one line."""
     match step:
         case Noted():
             return f"note: {warning_words.warning(step.note)}"
         case Resumed():
-            return f"resume {step.measured} of {step.total} trials are already measured"
+            return f"resume {step.measured} trials are already measured"
         case StartingServer():
             return f"{step.target}: starting its server"
         case TimingModel():
@@ -63,10 +68,16 @@ def line(step: Step) -> str:  # noqa: PLR0911 - one sentence for each kind of st
             return f"note: {label}: sent late (slip p99 {step.slip_p99_ms:.1f} ms); the trial is repeated"
         case TrialEnded():
             trial = step.trial
-            return f"{step.number:3}/{step.total}  {trial.target} {trial.protocol} {_measured(trial)}"
+            return f"start {trial.repetition}  {trial.target} {trial.protocol} {_measured(trial)}"
         case SearchEnded():
             search = step.search
-            return f"{step.number:3}/{step.total}  {search.target} {search.protocol} {_searched(search)}"
+            return f"start {search.repetition}  {search.target} {search.protocol} {_searched(search)}"
+        case RatesChosen():
+            chosen = "; ".join(f"{name} {_listed(rates)}" for name, rates in step.rates.items())
+            return f"rates  latency is compared at {chosen} requests/s"
+        case Looked():
+            found = f"after {step.starts} starts of each server {step.decided} of {step.asked} questions are decided"
+            return f"done   {found}" if step.over else f"look   {found}"
 
 
 def reason(why: SaysNothing | SloMiss) -> str:  # noqa: PLR0911 - one phrase for each kind
@@ -102,5 +113,11 @@ def _measured(trial: TrialRecord) -> str:
 
 
 def _searched(search: SearchRecord) -> str:
-    low, high = (f"{end:g}/s" if end else "no rate" for end in (search.low, search.high))
-    return f"capacity: {low} meets the SLO, {high} does not, after {len(search.steps)} trials"
+    if search.rate is None or search.sd is None:
+        return f"capacity: none of {len(search.steps)} trials says anything"
+    low, high = (search.rate * math.exp(sign * 1.96 * search.sd) for sign in (-1, 1))
+    return f"capacity: {search.rate:,.0f}/s within the SLO ({low:,.0f}-{high:,.0f}), {len(search.steps)} trials"
+
+
+def _listed(rates: Sequence[float]) -> str:
+    return ", ".join(f"{rate:g}" for rate in rates)

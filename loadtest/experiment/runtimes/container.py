@@ -62,9 +62,7 @@ class ContainerTargets:
     def observe(self, prometheus: Prometheus | None) -> None:
         self._prometheus = prometheus
 
-    def use(self, name: str, now: Callable[[str], None]) -> None:
-        if self._in_use and self._in_use.target.name == name:
-            return
+    def use(self, name: str, now: Callable[[str], None], offset: int = 0) -> None:  # noqa: ARG002 - as the protocol has it
         self._leave()
         if self._up_before is None:
             there = self._stack.servers_with_container()

@@ -106,18 +106,16 @@ class KubernetesTargets:
     def observe(self, prometheus: Prometheus | None) -> None:
         """The cluster's Prometheus finds the servers itself."""
 
-    def use(self, name: str, now: Callable[[str], None]) -> None:
-        """Scale this target's server to one replica and the others to none; see `Targets`."""
-        if self._target and self._target.name == name:
-            return
+    def use(self, name: str, now: Callable[[str], None], offset: int = 0) -> None:  # noqa: ARG002 - as the protocol has it
+        """Scale all servers to none, and then this target's to one replica: a new pod; see `Targets`."""
         if not self._replicas:
             self._take_over(now)
         engine = self._engines[name]
-        own = deployment_of(engine).name
         for deployment in self._replicas:
-            self._scale(deployment, 1 if deployment == own else 0)
+            self._scale(deployment, 0)
+        self._wait_until_gone()
+        self._scale(deployment_of(engine).name, 1)
         rollout.wait(self._cluster, rollout.deployments(self._replicas), timeout_s=READY_S, say=now)
-        self._wait_until_alone()
         target = endpoints.inside(self._cluster, self._settings, name, engine)
         folder = self._folder.new_folder("servers", name)
         folder.mkdir(parents=True)
@@ -187,10 +185,10 @@ class KubernetesTargets:
         arguments = ["patch", "deployment", name, f"--namespace={NAMESPACE}", "--type=merge", f"--patch={patch}"]
         self._cluster.run(*arguments, doing=f"scaling {name} to {replicas}")
 
-    def _wait_until_alone(self) -> None:
+    def _wait_until_gone(self) -> None:
         """A pod that stops still drains: it would share a node's CPUs, and old pods would answer."""
         deadline = time.monotonic() + READY_S
-        while len(pods := self._pods()) > 1:
+        while pods := self._pods():
             if time.monotonic() > deadline:
                 raise Problem(f"{', '.join(one['metadata']['name'] for one in pods)}: not gone after {READY_S:g} s")
             time.sleep(rollout.POLL_S)

@@ -36,9 +36,7 @@ class LocalTargets:
     def observe(self, prometheus: Prometheus | None) -> None:
         self._prometheus = prometheus
 
-    def use(self, name: str, now: Callable[[str], None]) -> None:
-        if self._running and self._running.target.name == name:
-            return
+    def use(self, name: str, now: Callable[[str], None], offset: int = 0) -> None:
         self.stop()
         self._running = launch.start(
             name,
@@ -49,6 +47,7 @@ class LocalTargets:
             cores=self.server_cores,
             engine=registry.engine(self._experiment.target(name).engine),
             programs=self._programs,
+            offset=offset,
         )
         if self._prometheus:
             self._prometheus.watch_server(self._running.target, self._running.process.pid)

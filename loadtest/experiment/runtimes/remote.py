@@ -28,7 +28,7 @@ class RemoteTargets:
     def observe(self, prometheus: Prometheus | None) -> None:
         self._prometheus = prometheus
 
-    def use(self, name: str, now: Callable[[str], None]) -> None:
+    def use(self, name: str, now: Callable[[str], None], offset: int = 0) -> None:  # noqa: ARG002 - as the protocol has it
         if self._prometheus:
             self._prometheus.watch_server(self.target(name))
         self._parity_gate.prove(self.target(name), now)

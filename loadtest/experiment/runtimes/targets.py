@@ -10,7 +10,7 @@ from serving.target import Target
 
 
 class Targets(Protocol):
-    """The servers of a run: one at a time, started when a block needs it, and proven over the wire before any load."""
+    """The servers of a run: one at a time, started anew for each block, and proven over the wire before any load."""
 
     server_cores: tuple[int, ...]
     generator_cores: tuple[int, ...]
@@ -18,8 +18,9 @@ class Targets(Protocol):
     def observe(self, prometheus: Prometheus | None) -> None:
         """Tell this Prometheus which server to scrape from now on."""
 
-    def use(self, name: str, now: Callable[[str], None]) -> None:
-        """Have this target's server up, alone, and proven; raises `Problem` where it fails."""
+    def use(self, name: str, now: Callable[[str], None], offset: int = 0) -> None:
+        """Have this target's server up, alone, started anew, and proven; raises `Problem` where it fails. `offset`:
+        bytes of padding in its environment, where the runtime has a hand in that."""
 
     def target(self, name: str) -> Target:
         """The server in use, as clients see it."""

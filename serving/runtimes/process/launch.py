@@ -24,6 +24,9 @@ from serving.target import Target
 if TYPE_CHECKING:
     from models.bundle import Bundle
 
+# Holds nothing but padding, so that a server's memory lies otherwise at each start.
+OFFSET = "TANDEM_ENVIRONMENT_OFFSET"
+
 ANY = Ports(rest=0, grpc=0, metrics=0)
 
 
@@ -64,6 +67,7 @@ def start(
     programs: Mapping[str, Path] = MappingProxyType({}),
     startup_timeout_s: float = 120,
     fixed_ports: Ports = ANY,
+    offset: int = 0,
 ) -> RunningTarget:
     """Start a target called ``name`` and return once every model answers a prediction (see `answers`).
 
@@ -71,7 +75,8 @@ def start(
     `at_hand`). ``beside``: bundles of other models
     that the same server is to hold (see `Target.asked_for`). ``folder`` receives the rendered configuration, the log
     (server.log) and target.json. ``cores`` pins the server and all that it starts. ``programs``: engines' own programs,
-    by the engine's id. ``fixed_ports``: 0 picks a free one. Raises `Problem` where it cannot be started, or dies, or is
+    by the engine's id. ``fixed_ports``: 0 picks a free one. ``offset``: bytes of padding in its environment. Raises
+    `Problem` where it cannot be started, or dies, or is
     not ready in time.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,7 +89,7 @@ def start(
             engine.title,
             plan.command,
             folder / "server.log",
-            environment=plan.environment,
+            environment={**plan.environment, OFFSET: "x" * offset},
             cores=cores,
             folder=folder,
         )
