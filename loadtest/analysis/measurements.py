@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from loadtest.analysis import over_time, statistics, validity, verdicts
+from loadtest.analysis import over_time, statistics, validity
 from loadtest.analysis.records import (
     Caution,
     CountsDiffer,
@@ -22,14 +22,27 @@ from loadtest.analysis.records import (
     Slip,
 )
 from loadtest.analysis.saved_run import Key, SavedRun, SavedTrial
-from loadtest.analysis.statistics import Floats, LatencyCounts, Resampled
-from loadtest.analysis.verdicts import Compared
+from loadtest.analysis.statistics import LatencyCounts, Resampled
 from loadtest.experiment.records import MedianAndTail, Requests
 from loadtest.experiment.settings import Slo
 
 _Number = TypeVar("_Number", int, float)
 
 FEWEST_DEGREES = 3  # of freedom; with fewer, Student's t makes every interval useless
+KEEPS_UP = 0.98  # the share of the arrivals that a target answers in time where no backlog grows
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measurement's entry in the summary, and its mean latency; None where nothing was answered."""
+
+    figures: Measurement
+    mean_ms: float | None
+
+    @property
+    def key(self) -> Key:
+        """(target, protocol, scenario, offered rate)."""
+        return self.figures.target, self.figures.protocol, self.figures.scenario, self.figures.offered_rate
 
 
 def repetitions(run: SavedRun) -> dict[Key, list[SavedTrial]]:
@@ -47,6 +60,11 @@ def repetitions(run: SavedRun) -> dict[Key, list[SavedTrial]]:
     ):
         grouped.setdefault(trial.key, []).append(trial)
     return grouped
+
+
+def in_order(run: SavedRun) -> list[SavedTrial]:
+    """A run's trials in the order of `repetitions`."""
+    return [trial for trials in repetitions(run).values() for trial in trials]
 
 
 @dataclass(frozen=True)
@@ -69,13 +87,17 @@ class _Sampled:
 
     @property
     def at_limit(self) -> bool:
-        """Whether the target fell behind the arrivals (see `verdicts.keeps_up`)."""
+        """Whether the target fell behind the arrivals (see `KEEPS_UP`)."""
         requests, seconds = self.requests, self.latencies.seconds
-        return requests.ok * seconds / (seconds + self.backlog_s) < verdicts.KEEPS_UP * requests.scheduled
+        return requests.ok * seconds / (seconds + self.backlog_s) < KEEPS_UP * requests.scheduled
 
 
-def of(run: SavedRun, slo: Slo) -> list[Compared]:
-    """Every measurement of a run with the uncertainty that a comparison needs, in the order of `repetitions`."""
+def of(run: SavedRun, slo: Slo) -> list[Measured]:
+    """Every measurement of a run, in the order of `repetitions`.
+
+    The trials of a capacity search have no intervals: it goes where latencies explode, and what it says, with an
+    interval, is the capacity.
+    """
     sampled = []
     for key, trials in repetitions(run).items():
         latencies = statistics.combine([trial.intervals() for trial in trials])
@@ -84,15 +106,17 @@ def of(run: SavedRun, slo: Slo) -> list[Compared]:
             "goodput": latencies.within(slo.p99_ms),
         }
         seed = (run.experiment.seed, zlib.crc32(repr(key).encode()))
-        resampled = statistics.resample(latencies, validity.SHARES, rates, offered_rate=key[3] or 1.0, seed=seed)
+        resampled = statistics.resample(
+            latencies,
+            validity.SHARES,
+            rates,
+            offered_rate=key[3] or 1.0,
+            seed=seed,
+            draws=statistics.DRAWS if key[2] != "capacity" else 1,
+        )
         sampled.append(_Sampled(key, trials, latencies, resampled, seed))
-    between = _spreads(sampled)
-    compared = []
-    for item in sampled:
-        deviations = statistics.deviations(item.resampled, between[item.key], item.seed)
-        figures = _figures(run, item, deviations, slo)
-        compared.append(Compared(figures, item.resampled, deviations, item.latencies.mean_ms))
-    return compared
+    between = _spreads([item for item in sampled if item.key[2] != "capacity"])
+    return [Measured(_figures(run, item, between.get(item.key), slo), item.latencies.mean_ms) for item in sampled]
 
 
 def _spreads(sampled: Sequence[_Sampled]) -> dict[Key, statistics.Spread]:
@@ -114,7 +138,7 @@ def _spreads(sampled: Sequence[_Sampled]) -> dict[Key, statistics.Spread]:
     return found
 
 
-def _figures(run: SavedRun, item: _Sampled, deviations: Floats, slo: Slo) -> Measurement:
+def _figures(run: SavedRun, item: _Sampled, between: statistics.Spread | None, slo: Slo) -> Measurement:
     target, protocol, scenario, offered = item.key
     records, latencies = [trial.record for trial in item.trials], item.latencies
     answers = int(latencies.merged.sum())
@@ -144,8 +168,7 @@ def _figures(run: SavedRun, item: _Sampled, deviations: Floats, slo: Slo) -> Mea
         goodput=rates["goodput"],
         images_per_s=rates["achieved_rate"] * batch,
         latency_ms=Percentiles(**latency, max=float(latencies.values_ms[-1]) if answers else None),
-        # A search goes where latencies explode; what it says, with an interval, is the capacity.
-        ci95=_intervals(item.resampled, deviations, scales, answers) if scenario != "capacity" else Intervals(),
+        ci95=Intervals() if between is None else _intervals(item, between, scales, answers),
         requests=requests,
         errors=errors,
         error_ratio=failed / requests.sent if requests.sent else 0.0,
@@ -175,11 +198,12 @@ def _figures(run: SavedRun, item: _Sampled, deviations: Floats, slo: Slo) -> Mea
     )
 
 
-def _intervals(resampled: Resampled, deviations: Floats, scales: dict[str, float], answers: int) -> Intervals:
+def _intervals(item: _Sampled, between: statistics.Spread, scales: dict[str, float], answers: int) -> Intervals:
     """Of each statistic; none of the maximum, of which the bootstrap says nothing (Bickel & Freedman 1981)."""
+    deviations = statistics.deviations(item.resampled, between, item.seed)
     found: dict[str, tuple[float, float]] = {}
-    for index, name in enumerate(resampled.names):
-        bounds = statistics.interval(float(resampled.estimate[index]), deviations[:, index])
+    for index, name in enumerate(item.resampled.names):
+        bounds = statistics.interval(float(item.resampled.estimate[index]), deviations[:, index])
         if bounds and name in scales:
             low, high = (max(0.0, end * scales[name]) for end in bounds)
             found[name] = low, high

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from loadtest.analysis.records import Metric, Ranking, Standing, Verdict
+from loadtest.analysis.records import Ranking, Standing, Verdict
+from loadtest.experiment.decision import Family, Metric
 
 
 def of(targets: Sequence[str], verdicts: Sequence[Verdict]) -> tuple[Ranking, ...]:
-    """A ranking for each protocol and metric that verdicts ask about, in their order.
+    """For each protocol a ranking by capacity and one by p99 at the main rate, where verdicts ask about them.
 
     A target's place is one more than the number of targets that a verdict names the winner over it, so a target is
     behind another only where that was shown. It has none where it was compared with no other.
     """
-    asked = dict.fromkeys((verdict.protocol, verdict.metric) for verdict in verdicts)
-    return tuple(
-        _one(targets, protocol, metric, [one for one in verdicts if (one.protocol, one.metric) == (protocol, metric)])
-        for protocol, metric in asked
-    )
+    asked: dict[tuple[str, Metric], list[Verdict]] = {}
+    for verdict in verdicts:
+        if verdict.family is not Family.REST:
+            asked.setdefault((verdict.protocol, verdict.metric), []).append(verdict)
+    return tuple(_one(targets, *key, own) for key, own in asked.items())
 
 
 def _one(targets: Sequence[str], protocol: str, metric: Metric, verdicts: Sequence[Verdict]) -> Ranking:

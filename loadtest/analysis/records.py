@@ -113,6 +113,18 @@ class ExperimentInfo(Record, frozen=True, kw_only=True):
     cost: Cost = msgspec.field(default_factory=Cost)
     sections: dict[str, Any] = {}
 
+    @property
+    def ladder_asked(self) -> LadderInfo:
+        """The ladder that was to be climbed; one without rates where none was."""
+        return (self.ladder if "ladder" in self.scenarios else None) or LadderInfo()
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether the starts to compare were so many from the beginning, whatever they would show."""
+        search = self.sections.get("capacity") or {}
+        asked = {"ladder": self.ladder_asked.repetitions, "capacity": search.get("repetitions")}
+        return all(asked[name] for name in self.scenarios if name in asked)
+
     def images_of(self, scenario: str) -> int:
         """Images in one request of a scenario."""
         if scenario == "ladder":
@@ -588,7 +600,8 @@ class Verdict(Record, frozen=True, kw_only=True):
     starts        of the target that has fewer
     p_value       None where there is nothing to base one on; `p_adjusted`: after correction for all questions and looks
     error         the share of wrong winners that its test may have, after what other questions leave to it
-    detectable    without a winner: the ratio (above 1) that this run would have found four times in five
+    detectable    without a winner: the ratio (above 1) that this run would have found four times in five; None where it
+                  would have found none up to 100
     needed        without a winner: what would decide it
     because_of    the targets that keep a winner from being named (see `Outcome`); `error_ratios`: their failed requests
     """
@@ -670,6 +683,13 @@ class TrialsMissing(Told, frozen=True):
     planned: int
 
 
+class NotFinished(Told, frozen=True):
+    """The run was ended before its questions were decided or its budget was spent, after so many starts of each
+    target."""
+
+    starts: int
+
+
 class MeasuredOnce(Told, frozen=True):
     """Each rate was measured once: intervals cover time within a trial, not repetition."""
 
@@ -680,7 +700,7 @@ class ParityNotProven(Told, frozen=True):
     why: WhyNotProven
 
 
-SummaryWarning = RunNote | NotMeasured | StandIn | TrialsMissing | MeasuredOnce | ParityNotProven
+SummaryWarning = RunNote | NotMeasured | StandIn | TrialsMissing | NotFinished | MeasuredOnce | ParityNotProven
 
 
 class Summary(Record, frozen=True, kw_only=True):

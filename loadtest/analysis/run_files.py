@@ -102,6 +102,13 @@ class ModelTime(msgspec.Struct, frozen=True):
     problem: str | None = None
 
 
+class Decisions(msgspec.Struct, frozen=True):
+    """decisions.json, of how the run decided: the ``most`` starts that a question could have had. Runs that did not
+    look before their end have no such file."""
+
+    most: int | None = None
+
+
 def experiment(path: Path) -> tuple[ExperimentInfo, str] | None:
     """The resolved experiment and its file's text; None where there is no such file. Raises `Problem`."""
     text = _text(path)

@@ -6,13 +6,15 @@ import csv
 import math
 import zipfile
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
 from loadtest.analysis import run_files
 from loadtest.analysis.records import ExperimentInfo, WireParity
-from loadtest.analysis.run_files import Manifest, ModelTime, SavedTarget, WireResult, WireResults
+from loadtest.analysis.run_files import Decisions, Manifest, ModelTime, SavedTarget, WireResult, WireResults
 from loadtest.analysis.statistics import Intervals, read_intervals
 from loadtest.experiment import records as saved
 from loadtest.experiment.records import Environment, SearchRecord, ServerFigures, TrialRecord, WarmUpRecord
@@ -81,12 +83,31 @@ class SavedRun:
     targets: list[SavedTarget]
     trials: list[SavedTrial]
     searches: list[SearchRecord]
+    decisions: Decisions
     model_times: dict[str, ModelTime]
 
     @property
     def mix(self) -> dict[str, float]:
         """The models and their shares of the requests, where the experiment has several; else empty."""
         return self.experiment.models
+
+    @property
+    def unsteady(self) -> frozenset[str]:
+        """The ids of warm-ups that did not get steady."""
+        unsteady = (trial.record.warm_up for trial in self.trials if trial.warm_up and not trial.warm_up.steady)
+        return frozenset(one for one in unsteady if one)
+
+    @property
+    def start_s(self) -> float | None:
+        """How long one start of a target took, with what was measured on it to decide the run's questions: the median,
+        so that an interruption does not count. None for fewer than two starts."""
+        began: dict[tuple[str, int], float] = {}
+        for trial in self.trials:
+            if trial.key[2] in ("ladder", "capacity"):
+                start = trial.record.target, trial.record.repetition
+                began[start] = min(began.get(start, math.inf), trial.record.started_at)
+        times = sorted(began.values())
+        return median(after - before for before, after in pairwise(times)) if len(times) > 1 else None
 
     @property
     def target_names(self) -> list[str]:
@@ -163,6 +184,7 @@ def load(folder: Path) -> SavedRun:
         targets=run_files.targets(folder / "targets.json"),
         trials=[_trial(folder, path) for path in sorted((folder / "trials").glob("[!.]*/trial.json"))],
         searches=[saved.read_search(path) for path in sorted((folder / "searches").glob("[!.]*/search.json"))],
+        decisions=run_files.read(folder / "decisions.json", Decisions) or Decisions(),
         model_times=run_files.read(folder / "model-time.json", dict[str, ModelTime]) or {},
     )
 

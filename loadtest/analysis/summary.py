@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -10,9 +10,10 @@ import msgspec
 from loadtest.analysis import capacity, decomposition, measurements, rankings, saved_run, validity, verdicts
 from loadtest.analysis.records import (
     FORMAT,
+    Capacity,
     MeasuredOnce,
-    Measurement,
     ModelShare,
+    NotFinished,
     NotMeasured,
     Parity,
     ParityNotProven,
@@ -24,7 +25,9 @@ from loadtest.analysis.records import (
 )
 from loadtest.analysis.run_files import SavedTarget
 from loadtest.analysis.saved_run import SavedRun
+from loadtest.experiment import decision, starts
 from loadtest.experiment.settings import Slo
+from loadtest.experiment.starts import Figures
 from models import whole_file
 from models.problem import Problem
 from serving.engines import registry
@@ -37,17 +40,30 @@ def build(run_folder: Path) -> Summary:
     """The summary of a run; the same folder gives the same figures.
 
     ``achieved_rate`` counts ok answers over the measured time plus the backlog that grew in it, so that what is
-    answered after the end does not look like throughput. The trials of a capacity search have no intervals of their
-    own: it tries a rate as often as it needs to. Raises `Problem` for a folder that is no run or holds a damaged file.
+    answered after the end does not look like throughput. Raises `Problem` for a folder that is no run or holds a
+    damaged file.
     """
     run = saved_run.load(run_folder)
     slo = run.experiment.slo
     measured = measurements.of(run, slo)
     figures = tuple(item.figures for item in measured)
     parity = prove(run)
-    limits = capacity.of(votes(run, slo), run.searches, slo)
+    of_starts = starts_of(run, slo)
+    limits = capacity.of(measurements.in_order(run), of_starts, slo)
     targets = tuple(describe(run, name) for name in run.target_names)
-    found = verdicts.decide(run.target_names, run.protocols, measured, limits, slo, parity)
+    ladder = run.experiment.ladder_asked
+    rates, main = verdicts.rates(ladder, run.protocols), verdicts.main_rates(ladder, run.protocols)
+    asked = verdicts.questions(run.target_names, rates, main, searched(limits))
+    most = run.decisions.most or verdicts.most_starts(asked, of_starts)
+    evidence = verdicts.Evidence(
+        figures=of_starts,
+        measurements={item.key: item.figures for item in measured},
+        limits={(item.target, item.protocol): item for item in limits},
+        proven=parity.proven,
+        looks=(most,) if run.experiment.is_fixed else decision.looks(most),
+        start_s=run.start_s,
+    )
+    found = verdicts.decide(asked, evidence, slo)
     return Summary(
         experiment=run.experiment,
         environment=run.environment,
@@ -58,7 +74,7 @@ def build(run_folder: Path) -> Summary:
         decomposition=decomposition.of(figures, [item.mean_ms for item in measured], run.model_times),
         verdicts=found,
         rankings=rankings.of(run.target_names, found),
-        warnings=tuple(_warnings(run, targets, figures, parity)),
+        warnings=tuple(_warnings(run, targets, parity)),
     )
 
 
@@ -106,9 +122,14 @@ def prove(run: SavedRun) -> Parity:
     )
 
 
-def votes(run: SavedRun, slo: Slo) -> list[capacity.Vote]:
-    """What a run's trials say of the SLO, in the order of `measurements.repetitions`."""
-    return capacity.votes([trial for trials in measurements.repetitions(run).values() for trial in trials], slo)
+def starts_of(run: SavedRun, slo: Slo) -> Figures:
+    """What each start of a run says of each question."""
+    return starts.figures((trial.record for trial in measurements.in_order(run)), run.searches, slo, run.unsteady)
+
+
+def searched(limits: Iterable[Capacity]) -> set[tuple[str, str]]:
+    """(target, protocol) of each capacity that was searched for."""
+    return {(item.target, item.protocol) for item in limits if item.scenario == "capacity"}
 
 
 def describe(run: SavedRun, name: str) -> TargetInfo:
@@ -142,21 +163,41 @@ def _earlier(run: SavedRun, saved: SavedTarget) -> tuple[Knob, ...]:
     )
 
 
-def _warnings(
-    run: SavedRun, targets: Sequence[TargetInfo], figures: Sequence[Measurement], parity: Parity
-) -> list[SummaryWarning]:
+def _warnings(run: SavedRun, targets: Sequence[TargetInfo], parity: Parity) -> list[SummaryWarning]:
     found: list[SummaryWarning] = [*run.environment.warnings]
     for target in targets:
         if not target.measured:
             found.append(NotMeasured(target.name))
         elif target.engine and target.stands_in_for:
             found.append(StandIn(target.name, target.engine, target.engine_version, target.stands_in_for))
-    ladder, targets_asked = run.experiment.ladder, len(run.experiment.targets)
-    if ladder and "ladder" in run.experiment.scenarios:
-        planned = sum(map(len, ladder.rates.values())) * targets_asked * (ladder.repetitions or 1)
-        present = sum(trial.key[2] == "ladder" for trial in run.trials)
-        if present < planned:
-            found.append(TrialsMissing(planned - present, planned))
-    if figures and all(item.repetitions < 2 for item in figures):
+    found += _missing(run)
+    if _measured_once(run):
         found.append(MeasuredOnce())
     return [*found, *(ParityNotProven(why) for why in parity.why_not_proven)]
+
+
+def _missing(run: SavedRun) -> Iterable[TrialsMissing | NotFinished]:
+    """What a run lacks: of a ladder that was to be climbed so often, trials; else that the run did not end."""
+    asked, ladder = run.experiment, run.experiment.ladder_asked
+    if ladder.repetitions:
+        each = sum(map(len, verdicts.rates(ladder, ladder.rates).values())) * ladder.repetitions
+        planned = (each + len(ladder.overload_rates)) * len(asked.targets)
+        present = sum(trial.key[2] == "ladder" for trial in run.trials)
+        if present < planned:
+            yield TrialsMissing(planned - present, planned)
+    elif run.environment.finished_at is None:
+        starts_of_each = [
+            {trial.record.repetition for trial in run.trials if trial.key[0] == name} for name in asked.targets
+        ]
+        yield NotFinished(min(map(len, starts_of_each), default=0))
+
+
+def _measured_once(run: SavedRun) -> bool:
+    """Whether every load was measured on one start alone; the overload is by design."""
+    overload = run.experiment.ladder_asked.overload_rates
+    seen: dict[tuple[str, str, str], set[int]] = {}
+    for trial in run.trials:
+        target, protocol, scenario, rate = trial.key
+        if scenario != "ladder" or rate != overload.get(protocol):
+            seen.setdefault((target, protocol, scenario), set()).add(trial.record.repetition)
+    return bool(seen) and all(len(starts_seen) < 2 for starts_seen in seen.values())

@@ -11,10 +11,12 @@ from typing import Any
 import msgspec
 
 from loadtest.analysis import capacity, measurements, rankings, summary, verdicts
+from loadtest.analysis.measurements import Measured
 from loadtest.analysis.records import (
     ComparisonWarning,
     Difference,
     LeftOut,
+    Measurement,
     ModelsDiffer,
     NoCommonRate,
     RunComparison,
@@ -24,8 +26,8 @@ from loadtest.analysis.records import (
     Summary,
 )
 from loadtest.analysis.saved_run import SavedRun
-from loadtest.analysis.verdicts import Compared
 from loadtest.experiment.settings import Slo
+from loadtest.experiment.starts import Figures
 from models.problem import Problem
 
 BASELINE, THIS = "baseline", "this run"
@@ -68,43 +70,74 @@ def compare(run: SavedRun, baseline: SavedRun) -> RunComparison:
     )
 
 
-def _measured(items: Sequence[Compared], target: str) -> list[Compared]:
-    return [item for item in items if item.figures.target == target]
+def _measured(items: Sequence[Measured], target: str) -> list[Measurement]:
+    return [item.figures for item in items if item.figures.target == target]
 
 
 def _describe(run: SavedRun) -> RunInfo:
     return RunInfo(folder=run.folder.name, experiment=run.experiment.name, started_at=run.environment.started_at)
 
 
-def _comparison(name: str, runs: Mapping[str, tuple[SavedRun, list[Compared]]], slo: Slo) -> Summary:
+def _comparison(name: str, runs: Mapping[str, tuple[SavedRun, list[Measured]]], slo: Slo) -> Summary:
     """A summary of one target in both runs, each run under its label as if it were a target."""
-    relabelled, targets, doubts, searches, votes = [], [], [], [], []
+    this = runs[THIS][0]
+    targets, doubts, measured, limits = [], [], [], []
+    figures: Figures = {}
     for label, (run, items) in runs.items():
         targets.append(msgspec.structs.replace(summary.describe(run, name), name=label))
         doubts += [msgspec.structs.replace(why, run=label) for why in summary.prove(run).why_not_proven]
-        searches += [msgspec.structs.replace(one, target=label) for one in run.searches if one.target == name]
-        votes += [replace(vote, target=label) for vote in summary.votes(run, slo) if vote.target == name]
-        relabelled += [
-            replace(item, figures=msgspec.structs.replace(item.figures, target=label))
-            for item in _measured(items, name)
-        ]
-    this = runs[THIS][0]
-    protocols = list(dict.fromkeys(item.figures.protocol for item in relabelled))
+        measured += [msgspec.structs.replace(one, target=label) for one in _measured(items, name)]
+        found = summary.starts_of(run, slo)
+        figures |= {replace(one, target=label): values for one, values in found.items() if one.target == name}
+        entries = capacity.of(measurements.in_order(run), found, slo)
+        limits += [msgspec.structs.replace(one, target=label) for one in entries if one.target == name]
     parity = msgspec.structs.replace(summary.prove(this), proven=not doubts, why_not_proven=tuple(doubts))
-    limits = capacity.of(votes, searches, slo)
-    found = verdicts.decide([BASELINE, THIS], protocols, relabelled, limits, slo, parity)
+    protocols = list(dict.fromkeys(one.protocol for one in measured))
+    rates = {protocol: _rates(this, protocol, measured) for protocol in protocols}
+    asked = verdicts.questions([BASELINE, THIS], rates, _main(this, rates), summary.searched(limits))
+    evidence = verdicts.Evidence(
+        figures=figures,
+        measurements={(one.target, one.protocol, one.scenario, one.offered_rate): one for one in measured},
+        limits={(one.target, one.protocol): one for one in limits},
+        proven=parity.proven,
+        looks=(verdicts.most_starts(asked, figures),),
+        start_s=None,
+    )
+    decided = verdicts.decide(asked, evidence, slo)
     return Summary(
         experiment=this.experiment,
         environment=this.environment,
         parity=parity,
         targets=tuple(targets),
-        measurements=tuple(item.figures for item in relabelled),
-        capacity=limits,
+        measurements=tuple(measured),
+        capacity=tuple(limits),
         decomposition=(),
-        verdicts=found,
-        rankings=rankings.of([BASELINE, THIS], found),
+        verdicts=decided,
+        rankings=rankings.of([BASELINE, THIS], decided),
         warnings=(),
     )
+
+
+def _rates(this: SavedRun, protocol: str, measured: Sequence[Measurement]) -> list[float]:
+    """The ladder's rates that both runs measured over a protocol; where they share none, that of ``this`` run's own
+    main question."""
+    ladder = this.experiment.ladder_asked
+    by_run: dict[str, set[float]] = {BASELINE: set(), THIS: set()}
+    for one in measured:
+        if (one.protocol, one.scenario) == (protocol, "ladder"):
+            by_run[one.target].add(one.offered_rate)
+    shared = (by_run[BASELINE] & by_run[THIS]) - {ladder.overload_rates.get(protocol)}
+    return sorted(shared) or [*verdicts.main_rates(ladder, [protocol]).values()]
+
+
+def _main(this: SavedRun, rates: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """For each protocol the main rate of ``this`` run where both have it, else the middle one that they share."""
+    own = verdicts.main_rates(this.experiment.ladder_asked, rates)
+    return {
+        protocol: own[protocol] if own.get(protocol) in found else found[len(found) // 2]
+        for protocol, found in rates.items()
+        if found
+    }
 
 
 def _differences(run: SavedRun, baseline: SavedRun) -> list[Difference]:
@@ -145,14 +178,14 @@ def _flat(name: str, value: Any) -> Iterable[tuple[str, Any]]:
 def _warnings(
     run: SavedRun,
     baseline: SavedRun,
-    ours: Sequence[Compared],
-    theirs: Sequence[Compared],
+    ours: Sequence[Measured],
+    theirs: Sequence[Measured],
     common: Sequence[str],
     differences: Sequence[Difference],
 ) -> list[ComparisonWarning]:
     found: list[ComparisonWarning] = []
     for name in common:
-        loads = [{item.key[1:] for item in _measured(items, name)} for items in (ours, theirs)]
+        loads = [{item.key[1:] for item in items if item.key[0] == name} for items in (ours, theirs)]
         if not loads[0] & loads[1]:
             found.append(NoCommonRate(name))
     either = dict.fromkeys([*run.target_names, *baseline.target_names])

@@ -30,7 +30,9 @@ from loadtest.analysis.records import (
 )
 from loadtest.analysis.run_files import Gate, Manifest, WireResult
 from loadtest.analysis.saved_run import SavedTrial
+from loadtest.experiment import starts
 from loadtest.experiment.records import ServerDied
+from loadtest.experiment.settings import Slo
 from loadtest.experiment.slip import allowed_ms
 
 FEWEST_BEYOND = 10
@@ -63,6 +65,22 @@ def faults(trial: SavedTrial, *, overload: bool = True) -> list[WhyInvalid]:
     if trial.warm_up and not trial.warm_up.steady:
         found.append(UnsteadyWarmUp(trial.warm_up.seconds))
     return found
+
+
+def usable(trial: SavedTrial, slo: Slo) -> bool:
+    """Whether a trial says something of its server (see `starts.says_something`)."""
+    unsteady = trial.warm_up is not None and not trial.warm_up.steady
+    return starts.says_something(trial.record, slo, [trial.record.warm_up or ""] if unsteady else [])
+
+
+def disqualifying(reason: WhyInvalid, *, overload: bool = True) -> bool:
+    """Whether a fault counts against more than its own start (``overload``: see `faults`).
+
+    That the generator was late once, or that a server did not get steady, says nothing of the other starts; but a
+    server that died, dropped arrivals or answered wrongly must not win by what is left when that start is left out.
+    """
+    own = isinstance(reason, (SentLate, UnsteadyWarmUp))
+    return not (own or (not overload and isinstance(reason, (ArrivalsDropped, NoAnswer))))
 
 
 def cautions(trial: SavedTrial) -> list[Notice]:

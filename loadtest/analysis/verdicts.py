@@ -1,265 +1,253 @@
-"""What the figures decide: who wins, where anyone does."""
+"""What the figures decide: who wins, where anyone does.
+
+The questions, the looks at the figures and the error of each are those of `loadtest.experiment.decision`, and a start's
+figures those of `loadtest.experiment.starts`: the same by which the run decided that it had measured enough.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import msgspec
-import numpy as np
 
-from loadtest.analysis import statistics
-from loadtest.analysis.records import Capacity, Estimate, Interval, Measurement, Metric, Outcome, Parity, Verdict
+from loadtest.analysis import start_means, validity
+from loadtest.analysis.records import Capacity, Estimate, LadderInfo, Measurement, Needed, Outcome, Verdict, WhyOpen
 from loadtest.analysis.saved_run import Key
-from loadtest.analysis.statistics import Floats, Ratio, Resampled
+from loadtest.experiment import decision, starts
+from loadtest.experiment.decision import Comparison, Decision, Figure, Metric, Question
 from loadtest.experiment.settings import Slo
+from loadtest.experiment.starts import Figures, Subject
 
-KEEPS_UP = 0.98
-FEWEST_REPETITIONS = 2
-# Of something that happened in none of n seconds, its share is at most 3 / n, with 95 % confidence (Hanley &
-# Lippman-Hand 1983, "If nothing goes wrong, is everything all right?"). Seconds, because requests within one depend.
-RULE_OF_THREE = 3.0
-
-Pair = tuple[str, str]
+# Without a winner, what would be needed to find what was seen; but a difference below this is not worth finding.
+SMALLEST_EFFECT = 1.05
+# Two starts may leave so much open that a run would have found nothing: not a difference of a million, either.
+LARGEST_EFFECT = 100.0
 
 
 @dataclass(frozen=True)
-class Compared:
-    """One measurement with what a comparison needs.
+class Evidence:
+    """What a run measured, as far as verdicts rest on it.
 
-    figures     its entry in the summary
-    resampled   its statistics; deviations [draws × statistics] their uncertainty
-    mean_ms     its mean latency, or None
+    figures       of each start
+    measurements  by their keys; ``limits``: capacities by (target, protocol)
+    proven        whether all targets serve the same model
+    looks         after how many starts a question was looked at (see `decision.looks`)
+    start_s       how long one start of one target took, with all that was measured on it; None where nobody knows
     """
 
-    figures: Measurement
-    resampled: Resampled
-    deviations: Floats
-    mean_ms: float | None = None
-
-    @property
-    def key(self) -> Key:
-        """(target, protocol, scenario, offered rate)."""
-        return self.figures.target, self.figures.protocol, self.figures.scenario, self.figures.offered_rate
-
-    def statistic(self, name: str) -> tuple[float, Floats]:
-        """A statistic's estimate and its deviations, on the scale of `Resampled`."""
-        index = self.resampled.names.index(name)
-        return float(self.resampled.estimate[index]), self.deviations[:, index]
+    figures: Figures
+    measurements: Mapping[Key, Measurement]
+    limits: Mapping[tuple[str, str], Capacity]
+    proven: bool
+    looks: Sequence[int]
+    start_s: float | None
 
 
-def keeps_up(figures: Measurement) -> bool:
-    """Whether a target answered at least 98 % of the arrivals in time: no backlog grew."""
-    scheduled = figures.requests.scheduled
-    return bool(scheduled) and figures.achieved_rate * figures.duration_s >= KEEPS_UP * scheduled
-
-
-def decide(
+def questions(
     targets: Sequence[str],
-    protocols: Sequence[str],
-    measured: Sequence[Compared],
-    limits: Sequence[Capacity],
-    slo: Slo,
-    parity: Parity,
-) -> tuple[Verdict, ...]:
-    """Two questions for each protocol about each two of the targets, a third where both capacities were searched for
-    (`limits`: see `capacity.of`); none where there are not two targets.
+    rates: Mapping[str, Sequence[float]],
+    main: Mapping[str, float],
+    searched: Collection[tuple[str, str]],
+) -> list[Question]:
+    """What is asked over each protocol, as `decision.questions` has it; the capacity only of two targets that were both
+    ``searched`` for it (target, protocol).
 
-    A winner is named only where the interval of the ratio (first target / second target) excludes 1, also after Holm's
-    correction for the number of comparisons of the whole run, both measurements are valid and repeated, errors are
-    within the SLO, and both servers are proven to serve the same model; else `Outcome` says what is missing. Targets
-    that change places have the same winner, and ratio and interval turned round.
+    rates  protocol → the rates (requests/s) at which p99 is compared, and the ``main`` one of them
     """
-    found = []
+    found = decision.questions(targets, rates, rates, main, capacity=True)
+    return [
+        one
+        for one in found
+        if one.metric is Metric.P99 or all((name, one.protocol) in searched for name in one.compared)
+    ]
+
+
+def rates(ladder: LadderInfo, protocols: Iterable[str]) -> dict[str, list[float]]:
+    """Protocol → the rates (requests/s) at which latencies are compared, ascending: the ladder's and the user's own."""
+    found = {}
     for protocol in protocols:
-        searched = {item.target: item for item in limits if (item.protocol, item.scenario) == (protocol, "capacity")}
-        for first, second in combinations(targets, 2):
-            pair = (first, second)
-            rungs = _rungs(pair, protocol, measured)
-            found += [_lower_latency(pair, protocol, rungs, slo), _more_within_slo(pair, protocol, rungs, slo)]
-            if set(pair) <= searched.keys():
-                found.append(_higher_capacity(pair, protocol, searched))
-    if not parity.proven:
-        found = [
-            msgspec.structs.replace(one, winner=None, outcome=Outcome.PARITY_NOT_PROVEN) if one.winner else one
-            for one in found
-        ]
-    return tuple(_corrected(found))
-
-
-def _corrected(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """After Holm's correction over all verdicts that compare: a winner must remain one."""
-    p_values = [one.p_value for one in verdicts if one.p_value is not None]
-    adjusted = iter(statistics.holm(p_values))
-    return [one if one.p_value is None else _adjusted(one, next(adjusted), len(p_values)) for one in verdicts]
-
-
-def _adjusted(verdict: Verdict, p_adjusted: float, comparisons: int) -> Verdict:
-    found = msgspec.structs.replace(verdict, p_adjusted=p_adjusted, comparisons=comparisons)
-    if found.winner and p_adjusted > 1 - statistics.LEVEL:
-        return msgspec.structs.replace(found, winner=None, outcome=Outcome.NOT_AFTER_CORRECTION)
+        given = {*ladder.rates.get(protocol, ()), *([ladder.rate] if ladder.rate else [])}
+        found[protocol] = sorted(given - {ladder.overload_rates.get(protocol, 0.0)})
     return found
 
 
-Rungs = dict[float, tuple[Compared, Compared]]
+def main_rates(ladder: LadderInfo, protocols: Iterable[str]) -> dict[str, float]:
+    """Protocol → the rate at which they are compared first: the user's own, else the middle one of the ladder."""
+    middle = {name: sorted(values)[len(values) // 2] for name, values in ladder.rates.items() if values}
+    return {name: ladder.rate or middle[name] for name in protocols if ladder.rate or name in middle}
 
 
-def _rungs(pair: Pair, protocol: str, measured: Sequence[Compared]) -> Rungs:
-    """The rates of the ladder at which both targets were measured over a protocol, ascending."""
-    by_target = [
-        {item.key[3]: item for item in measured if item.key[:3] == (target, protocol, "ladder")} for target in pair
-    ]
-    return {rate: (by_target[0][rate], by_target[1][rate]) for rate in sorted(by_target[0]) if rate in by_target[1]}
+def most_starts(asked: Sequence[Question], found: Figures) -> int:
+    """The most starts that any question has."""
+    return max((_starts(one, found) for one in asked), default=0)
 
 
-def _lower_latency(pair: Pair, protocol: str, rungs: Rungs, slo: Slo) -> Verdict:
-    """Who has the lower p99 at the highest common rate at which both are valid and keep up?"""
-    usable = [
-        rate for rate, both in rungs.items() if all(item.figures.valid and keeps_up(item.figures) for item in both)
-    ]
-    if not usable:
-        return _no_rate(pair, protocol, Metric.P99, rungs)
-    rate = max(usable)
-    first, second = rungs[rate]
-    (a, deviation_a), (b, deviation_b) = first.statistic("p99"), second.statistic("p99")
-    bounds = statistics.interval(a - b, deviation_a - deviation_b)
-    ci95 = (math.exp(bounds[0]), math.exp(bounds[1])) if bounds else None
-    return _conclude(
-        Verdict(
-            protocol=protocol,
-            metric=Metric.P99,
-            compared=pair,
-            outcome=Outcome.NO_DIFFERENCE_SHOWN,
-            offered_rate=rate,
-            figures=_estimates(first, second, "p99"),
-        ),
-        Ratio(math.exp(a - b), ci95, statistics.p_value(a - b, deviation_a - deviation_b)),
-        (first, second),
-        (first, second),
-        slo,
-    )
+def decide(asked: Sequence[Question], evidence: Evidence, slo: Slo) -> tuple[Verdict, ...]:
+    """A verdict on each question, in their order.
 
-
-def _more_within_slo(pair: Pair, protocol: str, rungs: Rungs, slo: Slo) -> Verdict:
-    """Who answers more requests within the SLO at the highest common rate at which both are valid?
-
-    Only the winner's errors count against it: a refused or failed request is in nobody's goodput.
+    A winner is named only where the question is decided (`decision.decide`) and the interval of the ratio excludes 1 by
+    all starts there are, on the side that it was decided for; where no start of either target is broken by more than
+    chance; where errors are within the SLO; and where both servers are proven to serve the same model. Else `Outcome`
+    says what is missing. Targets that change places have the same winner, and ratio and interval turned round.
     """
-    usable = [rate for rate, both in rungs.items() if all(item.figures.valid for item in both)]
-    if not usable:
-        return _no_rate(pair, protocol, Metric.GOODPUT, rungs)
-    rate = max(usable)
-    first, second = rungs[rate]
-    (a, deviation_a), (b, deviation_b) = first.statistic("goodput"), second.statistic("goodput")
-    seconds = min(item.figures.duration_s for item in (first, second))
-    ratio = _goodput_ratio(a, deviation_a, b, deviation_b, seconds)
-    p99s = [item.figures.latency_ms.p99 or math.inf for item in (first, second)]
-    return _conclude(
-        Verdict(
-            protocol=protocol,
-            metric=Metric.GOODPUT,
-            compared=pair,
-            outcome=Outcome.NO_DIFFERENCE_SHOWN,
-            offered_rate=rate,
-            figures=_estimates(first, second, "goodput"),
-            both_meet_slo=max(p99s) <= slo.p99_ms,
-        ),
-        ratio,
-        (first, second),
-        [first] if ratio.ratio > 1 else [second] if ratio.ratio < 1 else [],  # nan: neither answers in time
-        slo,
+    looked = {one: _look(one, evidence) for one in asked if _starts(one, evidence.figures)}
+    decisions = decision.decide(
+        {one: [look.p_value if look else None for look in looks] for one, looks in looked.items()}, len(evidence.looks)
     )
+    return tuple(_verdict(one, evidence, looked.get(one, []), decisions.get(one), slo) for one in asked)
 
 
-def _no_rate(pair: Pair, protocol: str, metric: Metric, rungs: Rungs) -> Verdict:
-    outcome = Outcome.NO_VALID_RATE if rungs else Outcome.NO_COMMON_RATE
-    return Verdict(protocol=protocol, metric=metric, compared=pair, outcome=outcome)
+def _starts(question: Question, found: Figures) -> int:
+    """On how many starts both targets have a figure: those of the one that has fewer."""
+    return min(map(len, _sides(question, found)))
 
 
-def _estimates(first: Compared, second: Compared, name: str) -> tuple[Estimate, Estimate]:
-    one, other = (item.figures for item in (first, second))
-    if name == "goodput":
-        return Estimate(one.goodput, one.ci95.goodput), Estimate(other.goodput, other.ci95.goodput)
-    return Estimate(one.latency_ms[name], one.ci95[name]), Estimate(other.latency_ms[name], other.ci95[name])
+def _sides(question: Question, found: Figures) -> list[dict[int, Figure]]:
+    subjects = (Subject(question.metric, name, question.protocol, question.rate) for name in question.compared)
+    return [found.get(subject, {}) for subject in subjects]
 
 
-def _goodput_ratio(first: float, its: Floats, second: float, others: Floats, seconds: float) -> Ratio:
-    """first / second, of shares measured over so many seconds. The larger one divides, so that near-zero goodput does
-    not blow the ratio up."""
-    one, other = (first, float(np.var(its)), its), (second, float(np.var(others)), others)
-    turned = one[:2] > other[:2]  # of equals, the surer one divides: so swapping them turns the interval round
-    small, large = (other, one) if turned else (one, other)
-    if large[0] <= 0:
-        return Ratio(math.nan, None, None)
-    share = small[0] / large[0]
-    deviation = (small[0] + small[2]) / np.maximum(large[0] + large[2], large[0] * 1e-3) - share
-    ends: Interval | None = None
-    if bounds := statistics.interval(share, deviation):
-        # A resample of nothing is nothing, and says nothing of how much there might be.
-        most = bounds[1] if small[0] > 0 else max(bounds[1], min(1.0, RULE_OF_THREE / seconds) / large[0])
-        ends = (max(0.0, bounds[0]), most)
-    if turned:
-        ends = (1 / ends[1] if ends[1] else None, 1 / ends[0] if ends[0] else None) if ends else None
-        share = 1 / share if share else math.inf
-    return Ratio(share, ends, statistics.p_value(small[0] / large[0] - 1, deviation))
+def _look(question: Question, evidence: Evidence) -> list[Comparison | None]:
+    """What the looks at a question showed: after as many starts as were planned, and where it got more than at its last
+    one, all of them in the place of the last planned."""
+    count, planned = _starts(question, evidence.figures), evidence.looks
+    due = [starts.comparison(question, evidence.figures, number) for number in planned if number <= count]
+    if count > max((number for number in planned if number <= count), default=0) and len(due) < len(planned):
+        due += [None] * (len(planned) - 1 - len(due))
+        due.append(starts.comparison(question, evidence.figures))
+    return due
 
 
-def _higher_capacity(pair: Pair, protocol: str, limits: Mapping[str, Capacity]) -> Verdict:
-    """Whose capacity is higher? By the searches' boundaries and their intervals."""
-    first, second = (limits[target] for target in pair)
-    verdict = Verdict(protocol=protocol, metric=Metric.CAPACITY, compared=pair, outcome=Outcome.NO_DIFFERENCE_SHOWN)
-    if first.max_rate is None or second.max_rate is None:
-        none = tuple(item.target for item in (first, second) if item.max_rate is None)
-        return msgspec.structs.replace(verdict, outcome=Outcome.NO_RATE_MET_SLO, because_of=none)
-    ratio = statistics.ratio_of_bounded(first.max_rate, first.ci95, second.max_rate, second.ci95)
-    unsure = tuple(item.target for item in (first, second) if not item.confirmed)
-    winner, outcome = None, Outcome.NO_DIFFERENCE_SHOWN
-    if unsure:
-        outcome = Outcome.NOT_CONFIRMED
-    elif _excludes_one(ratio):
-        winner, outcome = pair[0] if ratio.ratio > 1 else pair[1], Outcome.WINNER
-    return msgspec.structs.replace(
-        verdict,
-        outcome=outcome,
-        winner=winner,
-        figures=(Estimate(first.max_rate, first.ci95), Estimate(second.max_rate, second.ci95)),
-        ratio=ratio.ratio,
-        ci95=ratio.ci95,
-        p_value=ratio.p_value,
-        because_of=unsure,
-    )
-
-
-def _excludes_one(ratio: Ratio) -> bool:
-    if ratio.ci95 is None:
-        return False
-    low, high = ratio.ci95
-    return (low is not None and low > 1) or (high is not None and high < 1)
-
-
-def _conclude(
-    verdict: Verdict, ratio: Ratio, both: Sequence[Compared], blamed: Sequence[Compared], slo: Slo
+def _verdict(
+    question: Question,
+    evidence: Evidence,
+    looks: Sequence[Comparison | None],
+    standing: Decision | None,
+    slo: Slo,
 ) -> Verdict:
-    """A verdict on two measurements with its outcome; ``blamed``: whose errors count against a winner."""
-    winner, outcome = None, Outcome.NO_DIFFERENCE_SHOWN
-    failing = [item.figures for item in blamed if item.figures.error_ratio > slo.error_ratio]
-    if min(item.figures.repetitions for item in both) < FEWEST_REPETITIONS:
-        outcome, failing = Outcome.ONE_REPETITION_ONLY, []
-    elif failing:
-        outcome = Outcome.TOO_MANY_ERRORS
-    elif _excludes_one(ratio):
-        lower_wins = verdict.metric is Metric.P99
-        winner, outcome = verdict.compared[(ratio.ratio < 1) != lower_wins], Outcome.WINNER
-    return msgspec.structs.replace(
-        verdict,
-        outcome=outcome,
-        winner=winner,
-        ratio=ratio.ratio if math.isfinite(ratio.ratio) else None,
-        unbounded=math.isinf(ratio.ratio),
-        ci95=ratio.ci95,
-        p_value=ratio.p_value,
-        because_of=tuple(item.target for item in failing),
-        error_ratios={item.target: item.error_ratio for item in failing},
+    bare = Verdict(
+        family=question.family,
+        protocol=question.protocol,
+        metric=question.metric,
+        compared=question.compared,
+        outcome=Outcome.NO_DIFFERENCE_SHOWN,
+        offered_rate=question.rate or None,
+        starts=_starts(question, evidence.figures),
     )
+    outcome, because_of = _why_not_compared(question, evidence)
+    if outcome or standing is None:
+        return msgspec.structs.replace(bare, outcome=outcome or Outcome.NO_VALID_RATE, because_of=because_of)
+    first, second = (list(side.values()) for side in _sides(question, evidence.figures))
+    found = msgspec.structs.replace(
+        bare,
+        figures=_figures(question, evidence),
+        ratio=math.exp(start_means.mean_log(first) - start_means.mean_log(second)),
+        error=standing.error,
+    )
+    compared = starts.comparison(question, evidence.figures)
+    if compared is None:
+        return msgspec.structs.replace(found, outcome=Outcome.ONE_START_ONLY)
+    share = decision.split(len(evidence.looks))
+    found = msgspec.structs.replace(
+        found, ci95=compared.interval(), p_value=compared.p_value, p_adjusted=standing.p_adjusted
+    )
+    failing = _failing(question, evidence, slo)
+    if failing:
+        outcome = Outcome.TOO_MANY_ERRORS
+    elif not _excludes_one(compared):
+        outcome = Outcome.NO_DIFFERENCE_SHOWN
+    elif not (standing.decided and _agrees(compared, looks, share)):
+        outcome = Outcome.NOT_AFTER_CORRECTION
+    elif not evidence.proven:
+        outcome = Outcome.PARITY_NOT_PROVEN
+    else:
+        better = (compared.difference > 0) == (question.metric is Metric.CAPACITY)
+        return msgspec.structs.replace(found, outcome=Outcome.WINNER, winner=question.compared[not better])
+    found = msgspec.structs.replace(
+        found,
+        outcome=outcome,
+        because_of=tuple(failing),
+        error_ratios=failing,
+        detectable=_detectable(compared, standing.error * share[-1]),
+    )
+    if not found.shows_no_difference or not standing.error:
+        return found
+    return msgspec.structs.replace(found, needed=_needed(compared, standing.error * share[-1], evidence.start_s))
+
+
+def _why_not_compared(question: Question, evidence: Evidence) -> tuple[Outcome | None, tuple[str, ...]]:
+    """What keeps two targets from being compared at all, and which of them."""
+    if question.metric is Metric.P99:
+        measured = [
+            evidence.measurements.get((name, question.protocol, "ladder", question.rate)) for name in question.compared
+        ]
+        if not all(measured):
+            return Outcome.NO_COMMON_RATE, ()
+        faults = [fault.reason for one in measured if one for fault in one.why_not_valid]
+        return (Outcome.NO_VALID_RATE if any(map(validity.disqualifying, faults)) else None), ()
+    limits = [evidence.limits[name, question.protocol] for name in question.compared]
+    if any(one.open_ends and one.open_ends[0].why is WhyOpen.NOTHING_VALID for one in limits):
+        return Outcome.NO_VALID_RATE, ()
+    if any(_broken_within(one, evidence) for one in limits):
+        return Outcome.NO_VALID_RATE, ()
+    missed = tuple(one.target for one in limits if one.max_rate is None)
+    return (Outcome.NO_RATE_MET_SLO if missed else None), missed
+
+
+def _broken_within(limit: Capacity, evidence: Evidence) -> bool:
+    """Whether a target broke a rule at a rate that it is said to stand."""
+    return any(
+        validity.disqualifying(fault.reason, overload=False)
+        for (target, protocol, scenario, rate), one in evidence.measurements.items()
+        if (target, protocol, scenario) == (limit.target, limit.protocol, "capacity") and rate <= (limit.max_rate or 0)
+        for fault in one.why_not_valid
+    )
+
+
+def _figures(question: Question, evidence: Evidence) -> tuple[Estimate, Estimate]:
+    if question.metric is Metric.CAPACITY:
+        first, second = (evidence.limits[name, question.protocol] for name in question.compared)
+        return Estimate(first.max_rate, first.ci95), Estimate(second.max_rate, second.ci95)
+    one, other = (_p99([side[block] for block in sorted(side)]) for side in _sides(question, evidence.figures))
+    return one, other
+
+
+def _p99(figures: Sequence[Figure]) -> Estimate:
+    mean = start_means.estimate(figures)
+    return Estimate(mean.value, mean.ci95 if len(figures) > 1 else None)
+
+
+def _failing(question: Question, evidence: Evidence, slo: Slo) -> dict[str, float]:
+    """The targets that fail more requests than the SLO allows at a question's rate, and their share. Trials of a
+    capacity search are judged one by one."""
+    if question.metric is Metric.CAPACITY:
+        return {}
+    measured = (evidence.measurements[name, question.protocol, "ladder", question.rate] for name in question.compared)
+    return {one.target: one.error_ratio for one in measured if one.error_ratio > slo.error_ratio}
+
+
+def _excludes_one(compared: Comparison) -> bool:
+    low, high = compared.interval()
+    return low > 1 or high < 1
+
+
+def _agrees(compared: Comparison, looks: Sequence[Comparison | None], shares: Sequence[float]) -> bool:
+    """Whether all starts say the same as those of the look that decided."""
+    seen = [(look.p_value / share, look.difference) for look, share in zip(looks, shares, strict=False) if look]
+    return bool(seen) and (min(seen)[1] > 0) == (compared.difference > 0)
+
+
+def _detectable(compared: Comparison, error: float) -> float | None:
+    found = compared.detectable(error) if error else math.inf
+    return found if found <= LARGEST_EFFECT else None
+
+
+def _needed(compared: Comparison, error: float, start_s: float | None) -> Needed | None:
+    """What would decide an open question; None where the run would have found any difference that is worth it."""
+    effect = max(math.exp(abs(compared.difference)), SMALLEST_EFFECT)
+    more = compared.starts_for(effect, error) - compared.starts
+    if more <= 0:
+        return None
+    return Needed(effect=effect, starts=more, seconds=None if start_s is None else more * 2 * start_s)

@@ -55,16 +55,16 @@ def figures(
             found.setdefault(subject, {})[trial.repetition] = value
     centres = {(one.target, one.protocol, one.repetition): one.centre for one in searches}
     for (subject, block), tries in tried.items():
-        centre = centres.get((subject.target, subject.protocol, block)) or middle(subject.protocol, tried)
+        centre = centres.get((subject.target, subject.protocol, block)) or middle(tries)
         belief = staircase.believe(tries, centre)
         found.setdefault(subject, {})[block] = Figure(belief.log_rate, belief.sd**2)
     return found
 
 
-def middle(protocol: str, tried: dict[tuple[Subject, int], list[Try]]) -> float:
-    """Where the searches over a protocol may have been expected to end, if no file says so: between all their rates."""
-    rates = [one.rate for (subject, _), tries in tried.items() if subject.protocol == protocol for one in tries]
-    return math.exp(math.fsum(map(math.log, rates)) / len(rates))
+def middle(tries: Iterable[Try]) -> float:
+    """Where a search may have been expected to end, if no file says so: between its rates."""
+    logs = [math.log(one.rate) for one in tries]
+    return math.exp(math.fsum(logs) / len(logs))
 
 
 def says_something(trial: TrialRecord, slo: Slo, unsteady: Container[str]) -> bool:

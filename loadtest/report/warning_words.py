@@ -14,6 +14,7 @@ from loadtest.analysis.records import (
     NoCommonRate,
     NoExportParity,
     NotCompared,
+    NotFinished,
     NotMeasured,
     ParityNotProven,
     SlosDiffer,
@@ -67,13 +68,19 @@ def warning(item: SummaryWarning) -> str:
                 f"{wording.target_name(item.target)} ({server}) is a stand-in inside this project, not "
                 f"{wording.product(item.stands_in_for)}: its speed says little about the production server"
             )
-        case TrialsMissing():
-            told = f"{item.missing} of {item.planned} planned trials are missing: the run is not complete"
+        case TrialsMissing() | NotFinished():
+            told = _incomplete(item)
         case MeasuredOnce():
             told = "each rate was measured once: intervals cover time within a trial, not repetition"
         case ParityNotProven():
             told = f"model parity is not proven: {doubt(item.why)}"
     return told
+
+
+def _incomplete(item: TrialsMissing | NotFinished) -> str:
+    if isinstance(item, TrialsMissing):
+        return f"{item.missing} of {item.planned} planned trials are missing: the run is not complete"
+    return f"the run is not complete: it was stopped after {item.starts} starts of each server"
 
 
 def doubt(why: WhyNotProven) -> str:
