@@ -315,6 +315,15 @@ class BusyGenerator(Told, frozen=True):
     share: float
 
 
+class ArrivalsDiffer(Told, frozen=True):
+    """The requests did not leave as the arrival process that was asked for: the gaps between them lie this far from its
+    own, where so much is allowed (see `experiment.records.ArrivalsCheck`)."""
+
+    process: str
+    distance: float
+    allowed: float
+
+
 class CountsDiffer(Told, frozen=True):
     """The histograms hold other numbers of answers than the counters say were ok."""
 
@@ -322,7 +331,7 @@ class CountsDiffer(Told, frozen=True):
     in_counters: int
 
 
-Notice = TrialRepeated | WarmUpRepeated | NotSettled | BusyGenerator | ConnectionsLost | CountsDiffer
+Notice = TrialRepeated | WarmUpRepeated | NotSettled | BusyGenerator | ArrivalsDiffer | ConnectionsLost | CountsDiffer
 
 
 class Fault(Record, frozen=True):

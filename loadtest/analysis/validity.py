@@ -9,6 +9,7 @@ import msgspec
 
 from loadtest.analysis.records import (
     AnswersDiffer,
+    ArrivalsDiffer,
     ArrivalsDropped,
     BusyGenerator,
     ExportDiffers,
@@ -95,6 +96,9 @@ def cautions(trial: SavedTrial) -> list[Notice]:
         found.append(NotSettled())
     if record.generator_cpu is not None and record.generator_cpu > BUSY_GENERATOR:
         found.append(BusyGenerator(record.generator_cpu))
+    arrivals = record.arrivals_check
+    if arrivals and not arrivals.ok:
+        found.append(ArrivalsDiffer(record.arrival, arrivals.distance, arrivals.allowed))
     return found
 
 

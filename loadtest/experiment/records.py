@@ -66,6 +66,24 @@ class Slip(Record, frozen=True, kw_only=True):
     max: float | None = None
 
 
+class ArrivalsCheck(Record, frozen=True, kw_only=True):
+    """The gaps between requests really sent against those of the arrival process that was asked for.
+
+    gaps       how many
+    statistic  Poisson arrivals: Anderson and Darling's A² against the exponential distribution of the offered rate
+    distance   how far they lie apart: A² for each gap; for constant arrivals, what a gap is off by in the mean, as a
+               share of it
+    allowed    the largest distance of arrivals that count as what was asked for
+    ok         the distance is allowed, or may well be chance
+    """
+
+    gaps: int
+    statistic: float | None = None
+    distance: float
+    allowed: float
+    ok: bool
+
+
 class ServerDied(Record, frozen=True, kw_only=True, tag="server-died"):
     """Connections failed from `after_s` seconds into the trial on, and no request was answered any more; `lost` of them
     failed to connect or lost their connection."""
@@ -111,6 +129,7 @@ class TrialRecord(Record, frozen=True, kw_only=True):
     errors           by kind; a request that failed is in `requests.sent` all the same
     late             right answers that took longer than `slo_p99_ms`; None where no SLO was known, and in older files
     schedule_slip_ms None: not recorded, so that the generator proves nothing
+    arrivals_check   None: neither Poisson nor constant arrivals, or not all of them were sent
     checked, wrong   answers compared with the reference, and those of them that differed
     generator_cpu    share of a core that the busiest worker used, and `generator_cpus` all of them together
     cpu_stolen       the largest share of CPU time that its host gave to others
@@ -141,6 +160,7 @@ class TrialRecord(Record, frozen=True, kw_only=True):
     slo_p99_ms: float | None = None
     late: int | None = None
     schedule_slip_ms: Slip | None = None
+    arrivals_check: ArrivalsCheck | None = None
     in_flight_max: int | None = None
     checked: int = 0
     wrong: int = 0
@@ -455,6 +475,7 @@ _OPTIONAL = (
     "concurrency",
     "slo_p99_ms",
     "late",
+    "arrivals_check",
     "by_model",
     "unsteady_attempts",
     "settling",

@@ -16,6 +16,7 @@ from loadtest.experiment import records
 from loadtest.experiment.arrival_shape import PLAIN
 from loadtest.experiment.phases import ClosedLoopPhase, OpenLoopPhase, TrialPhase
 from loadtest.experiment.records import (
+    ArrivalsCheck,
     ConnectionsLost,
     Latency,
     MedianAndTail,
@@ -27,6 +28,7 @@ from loadtest.experiment.records import (
     TrialNote,
     TrialRecord,
 )
+from loadtest.generator import arrivals_check
 from loadtest.generator.outcomes import Outcomes
 from loadtest.generator.recording import DROPPED, FIRST_KIND
 from serving.target import Target
@@ -125,6 +127,7 @@ def trial_record(
         slo_p99_ms=opened.limit_ms if opened else None,
         late=measured.late(opened.limit_ms) if opened and opened.limit_ms is not None else None,
         schedule_slip_ms=Slip(**percentiles(measured.slip_ms[measured.went], "p50", "p99", "max")),
+        arrivals_check=_arrivals(opened, measured) if opened else None,
         in_flight_max=int(measured.in_flight(np.sort(measured.sent[measured.went])).max()) if requests.sent else 0,
         checked=outcomes.checked,
         wrong=outcomes.wrong,
@@ -139,6 +142,12 @@ def trial_record(
         spoiled=tuple(spoiled),
         by_model=by_model(mix, measured) if mix else None,
     )
+
+
+def _arrivals(phase: OpenLoopPhase, measured: Measured) -> ArrivalsCheck | None:
+    # Where the bound on requests in flight left some out, the rest do not follow the process.
+    sent = measured.sent[measured.went]
+    return arrivals_check.check(phase.arrival, phase.rate, sent) if len(sent) == len(measured.status) else None
 
 
 def by_model(mix: Mapping[str, float], measured: Measured) -> dict[str, ModelShare]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from loadtest.analysis.records import (
+    ArrivalsDiffer,
     ArrivalsDropped,
     BusyGenerator,
     Caution,
@@ -88,6 +89,12 @@ def caution(reason: Notice) -> str:
             told = "the latency had not settled when the warm-up ended: a server that gets faster yet was measured"
         case BusyGenerator():
             told = f"the generator used {wording.share(reason.share)} of its core"
+        case ArrivalsDiffer():
+            told = (
+                f"the requests did not leave as {reason.process} arrivals: the gaps between them lie "
+                f"{reason.distance:.2f} from those (allowed {reason.allowed:g}), so the server met "
+                "other bursts than it was to"
+            )
         case CountsDiffer():
             told = (
                 f"the histograms hold {reason.in_histograms:,} answers, the counters say {reason.in_counters:,} were ok"

@@ -16,6 +16,7 @@ from loadtest.analysis import summary
 from loadtest.analysis.records import (
     FORMAT,
     AnswersDiffer,
+    ArrivalsDiffer,
     ArrivalsDropped,
     BusyGenerator,
     Caution,
@@ -383,6 +384,20 @@ def test_a_busy_generator_and_an_unsettled_warm_up_are_told_and_the_measurement_
         Caution((1,), NotSettled()),
         Caution((2,), BusyGenerator(0.95)),
     )
+
+
+def test_requests_that_left_otherwise_than_asked_are_a_caution_and_the_measurement_counts(tmp_path):
+    found = {"gaps": 199, "statistic": 120.0, "distance": 0.6, "allowed": 0.1}
+    run = write_run(
+        tmp_path / "run",
+        {"pytorch": TORCHSERVE},
+        rates={"grpc": [100.0]},
+        duration_s=2,
+        spoil=lambda *where: {"arrivals_check": {**found, "ok": where[-1] == 1}},
+    )
+    (item,) = summary.build(run).measurements
+    assert item.valid
+    assert item.cautions == (Caution((2,), ArrivalsDiffer("poisson", 0.6, 0.1)),)
 
 
 def test_histograms_that_hold_other_counts_than_the_trial_says_are_noticed(tmp_path):

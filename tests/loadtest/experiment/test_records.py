@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from loadtest.experiment import records
 from loadtest.experiment.capacity_search import Try
 from loadtest.experiment.records import (
+    ArrivalsCheck,
     ConnectionsLost,
     Environment,
     Latency,
@@ -43,6 +44,7 @@ TRIAL = TrialRecord(
     latency_ms=Latency(p50=2.5, p99=8.0),
     slo_p99_ms=50.0,
     late=3,
+    arrivals_check=ArrivalsCheck(gaps=9, statistic=0.72, distance=0.08, allowed=0.1, ok=True),
     schedule_slip_ms=Slip(p50=0.1, p99=0.3, max=1.5),
     notes=(ServerDied(after_s=1.2, lost=7), ConnectionsLost(after_s=0.5, lost=2)),
     spoiled=(SpoiledAttempt(folder="t-1-1", schedule_slip_ms=Slip(p99=3.0)),),
