@@ -21,10 +21,11 @@ INSTALLED := .venv/.installed-runtime
 DEV       := .venv/.installed-dev
 RUNTIME   ?=
 RATE      ?=
+EFFECT    ?=
 deployment := --overlay '$(OVERLAY)' --components '$(COMPONENTS)' --registry '$(REGISTRY)' $(if $(MODEL),--model $(MODEL)) $(if $(MODEL_VERSION),--model-version $(MODEL_VERSION))
 what := $(if $(MODEL),--model $(MODEL)) $(if $(DATASET),--dataset $(DATASET))
 
-.PHONY: help compare train export serve loadtest loadtest-worker report images push up down deploy deploy-plan rollout undeploy manifests schema test lint format bench-loadgen bench-aa bench-ab bench-crosscheck bench-embedded bench-drain dashboards dashboards-check watch clean distclean lock ci-tools packages locust collect screenshot
+.PHONY: help compare train export serve loadtest loadtest-worker report plan-run images push up down deploy deploy-plan rollout undeploy manifests schema test lint format bench-loadgen bench-aa bench-ab bench-restarts bench-crosscheck bench-embedded bench-drain dashboards dashboards-check watch clean distclean lock ci-tools packages locust collect screenshot
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +68,9 @@ loadtest-worker: $(INSTALLED) ## put load on servers for a run on another machin
 report: $(INSTALLED) ## build a run's report again from its saved data (RUN=FOLDER), or compare it with AGAINST=FOLDER
 	@$(PY) -m loadtest report $(RUN) $(if $(AGAINST),--against $(AGAINST)) $(ARGS)
 
+plan-run: $(INSTALLED) ## what it takes to find a difference, before anything runs (EFFECT=1.1)
+	@$(PY) -m loadtest plan-run --experiment $(EXPERIMENT) $(if $(EFFECT),--effect $(EFFECT)) $(ARGS)
+
 deploy: $(INSTALLED) ## both servers, load generator and monitoring on Kubernetes (OVERLAY=local|cpu|gpu REGISTRY=... COMPONENTS=...)
 	@$(PY) -m serving.runtimes.kubernetes deploy $(deployment) $(ARGS)
 
@@ -79,7 +83,10 @@ rollout: $(INSTALLED) ## bring both servers on Kubernetes to MODEL_VERSION=N, or
 collect: $(INSTALLED) ## bring home what a run (RUN=FOLDER) measured on Kubernetes after its client was gone
 	@$(PY) -m loadtest collect $(RUN) $(ARGS)
 
-undeploy: $(INSTALLED) ## remove all of it from Kubernetes
+unplan-run: $(INSTALLED) ## what it takes to find a difference, before anything runs (EFFECT=1.1)
+	@$(PY) -m loadtest plan-run --experiment $(EXPERIMENT) $(if $(EFFECT),--effect $(EFFECT)) $(ARGS)
+
+deploy: $(INSTALLED) ## remove all of it from Kubernetes
 	@$(PY) -m serving.runtimes.kubernetes undeploy $(ARGS)
 
 manifests: $(DEV) ## write the files in k8s/ that are rendered from the serving profile and from monitoring/
@@ -109,6 +116,9 @@ bench-aa: $(INSTALLED) ## the same server against itself: no difference may be s
 
 bench-ab: $(INSTALLED) ## a server with 5 ms added to its handler: that must be found
 	@$(PY) -m loadtest bench-ab $(ARGS)
+
+bench-restarts: $(INSTALLED) packages ## how far starts of the same server lie apart: what every plan rests on
+	@$(PY) -m loadtest bench-restarts $(ARGS)
 
 bench-crosscheck: $(DEV) ## the generator beside h2load, wrk and k6: do they measure the same?
 	@$(PY) -m loadtest bench-crosscheck $(ARGS)

@@ -129,6 +129,21 @@ def compare(first: Sequence[Figure], second: Sequence[Figure]) -> Comparison | N
     return Comparison(one - other, math.sqrt(error), degrees, min(len(first), len(second)))
 
 
+def starts_for(effect: float, spread: float, error: float) -> int:
+    """How many starts of each of two targets find a ratio of ``effect`` in `POWER` of all cases at such an error, where
+    starts lie ``spread`` apart (the standard deviation of their logarithms); at most a million."""
+    return _planned(2, spread).starts_for(effect, error)
+
+
+def detectable(starts: int, spread: float, error: float) -> float:
+    """The ratio, above 1, that so many starts of each of two targets find, likewise."""
+    return _planned(starts, spread).detectable(error)
+
+
+def _planned(starts: int, spread: float) -> Comparison:
+    return Comparison(0.0, spread * math.sqrt(2 / starts), 2.0 * (starts - 1), starts)
+
+
 def spread(figures: Sequence[Figure]) -> float | None:
     """The standard deviation of starts' figures on a log scale, at least what `FLOOR` allows; None for fewer than two
     starts."""

@@ -299,13 +299,16 @@ class _Measuring:
 
     def _planned_s(self) -> float:
         """Seconds until the run has ended, if no question is decided before the budget is spent."""
-        return sum(self._seconds(start) for block in standing.longest(self.experiment) for start in block)
+        blocks = standing.longest(self.experiment)
+        return math.fsum(start_s(self.experiment, start) for block in blocks for start in block)
 
-    def _seconds(self, start: Start) -> float:
-        protocols = {trial.protocol for trial in start.trials}
-        warm_ups = [phase_plan.warm_up(self.experiment, Path(), protocol) for protocol in protocols]
-        loads = sum(self._trial(trial, "").expected_s for trial in start.trials)
-        return START_S + sum(one.expected_s + GENERATOR_START_S for one in warm_ups) + loads
+
+def start_s(experiment: Experiment, start: Start) -> float:
+    """Seconds that one start of a server will probably take, with its warm-ups and trials."""
+    protocols = {trial.protocol for trial in start.trials}
+    warm_ups = [phase_plan.warm_up(experiment, Path(), protocol) for protocol in protocols]
+    loads = math.fsum(phase_plan.expected_s(experiment, trial) for trial in start.trials)
+    return START_S + math.fsum(one.expected_s + GENERATOR_START_S for one in warm_ups) + loads
 
 
 def _warmed(phase: WarmUpPhase) -> WarmUpRecord:
