@@ -268,8 +268,8 @@ def test_the_host_is_one_line():
     )
     assert busy.says == (
         "The machine: its host gave up to 12 % of its CPU time to others during a trial; 3 trials spoiled and "
-        "repeated; 1 of 2 measurements not valid, sent late all the same; before any load it woke a process 3.10 ms late (p99); "
-        "server and load generator shared its CPUs."
+        "repeated; 1 of 2 measurements not valid, sent late all the same; before any load it woke a process 3.10 ms "
+        "late (p99); server and load generator shared its CPUs."
     )
     assert (busy.stolen, busy.spoiled, busy.not_valid, busy.measured) == (0.12, 3, 1, 2)
 
