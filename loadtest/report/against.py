@@ -11,13 +11,16 @@ from loadtest.analysis import saved_run, two_runs
 from loadtest.analysis.records import Capacity, Difference, Subject, Summary
 from loadtest.analysis.saved_run import SavedRun
 from loadtest.analysis.two_runs import BASELINE, THIS
-from loadtest.report import configurations, markdown, page, sizing, story, warning_words, wording
+from loadtest.report import configurations, first_screen, markdown, names, page, sizing, story, warning_words, wording
 from loadtest.report.charts.figure import Chart
 from loadtest.report.charts.latency import latency_by_rate
 from loadtest.report.charts.ratios import ratios
 from loadtest.report.conditions import accuracies, conditions
+from loadtest.report.first_screen import FirstScreen
 from models import whole_file
 from models.problem import Problem
+
+CALLED = {BASELINE: "the baseline", THIS: "this run"}
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,14 @@ class Capacities:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One target in both runs. ``figures``: a summary in which the runs stand as targets."""
+    """One target in both runs. ``figures``: a summary in which the runs stand as targets; ``evidence``: question by
+    question."""
 
     target: str
     name: str
     figures: Summary
-    story: story.Story
+    first_screen: FirstScreen
+    evidence: list[tuple[str, str]]
     capacities: list[Capacities]
     ratios: Chart | None
     latency: list[Chart]
@@ -76,8 +81,9 @@ def write(run_folder: Path, baseline_folder: Path) -> tuple[Path, list[str]]:
         "files": _files(run, baseline),
         "command": f"make report RUN=results/{run_folder.name} AGAINST=results/{baseline_folder.name}",
     }
-    headlines = [f"{item.name}: {item.story.headline}" for item in comparisons]
-    values = {**msgspec.to_builtins(compared), "headlines": headlines}
+    headlines = [f"{item.name}: {item.first_screen.sentence}" for item in comparisons]
+    screens = {item.target: first_screen.values(item.first_screen) for item in comparisons}
+    values = {**msgspec.to_builtins(compared), "headlines": headlines, "first_screens": screens}
     whole_file.write_json(run_folder / f"{stem}.json", values)
     whole_file.write_text(run_folder / f"{stem}.md", markdown.document("against.md.j2", **shown))
     html = page.document("against.html.j2", charts, scripts=("charts.js", "tables.js"), **shown)
@@ -96,15 +102,23 @@ def what(item: Difference) -> str:
 
 def _compare(number: int, target: str, figures: Summary) -> Comparison:
     protocols = list(dict.fromkeys(item.protocol for item in figures.measurements))
+    called = names.of_two_runs(figures.targets, CALLED)
     return Comparison(
         target=target,
-        name=wording.shorten(wording.target_name(target), 40),
+        name=_name(target, figures),
         figures=figures,
-        story=story.tell(figures),
+        first_screen=first_screen.build(figures, called),
+        evidence=story.tell(figures, called),
         capacities=[_capacity(figures, protocol) for protocol in protocols],
         ratios=ratios(figures, f"ratios-{number}"),
         latency=[chart for name in protocols if (chart := latency_by_rate(figures, name, f"latency-{number}"))],
     )
+
+
+def _name(target: str, figures: Summary) -> str:
+    """A target with the product that it was in both runs; without one where it was not the same."""
+    own, products = wording.shorten(wording.target_name(target), 40), {names.product(one) for one in figures.targets}
+    return f"{own} ({products.pop()})" if len(products) == 1 else own
 
 
 def _capacity(figures: Summary, protocol: str) -> Capacities:

@@ -14,11 +14,11 @@ def conditions(figures: Summary, accuracies: Sequence[float] = ()) -> list[tuple
     """(What, how) of a run; ``accuracies``: of each of its models on the test set, where they are to be told."""
     experiment, environment = figures.experiment, figures.environment
     ladder = experiment.ladder or LadderInfo()
-    repetitions = wording.NOTHING if ladder.repetitions is None else f"{ladder.repetitions}"
     found = [
         _models(figures, accuracies),
+        ("Servers", _servers(figures)),
         ("Requests", f"{wording.plural(ladder.batch, 'image')} each, {ladder.arrival} arrivals"),
-        ("Repetitions", f"{repetitions} × {wording.setting(ladder.duration_s, 's')} at each rate"),
+        ("Starts", _starts(figures, ladder)),
     ]
     if experiment.ladder:
         found.append(("SLO", _slo(figures)))
@@ -29,6 +29,17 @@ def conditions(figures: Summary, accuracies: Sequence[float] = ()) -> list[tuple
     if shown := pinning(environment):
         found.append(("Pinning", shown))
     return found
+
+
+def _starts(figures: Summary, ladder: LadderInfo) -> str:
+    """How often each server was started anew, and what was measured each time."""
+    each = f"{wording.setting(ladder.duration_s, 's')} at each rate"
+    if ladder.repetitions:
+        return f"{wording.plural(ladder.repetitions, 'start')} of each server, {each}"
+    started = [len(entry.starts) for entry in figures.capacity] + [item.repetitions for item in figures.measurements]
+    if not started:
+        return each
+    return f"up to {max(started)} of each server, until a question was decided or the time was up; {each}"
 
 
 def holds(figures: Summary) -> str:
@@ -69,6 +80,12 @@ def _models(figures: Summary, accuracies: Sequence[float]) -> tuple[str, str]:
     ]
     known = f", test accuracy {' and '.join(map(wording.precise_share, accuracies))}" if accuracies else ""
     return "Models", f"{' and '.join(each)} on {dataset}{known}"
+
+
+def _servers(figures: Summary) -> str:
+    """What answered, with its version; each product once."""
+    measured = [target for target in figures.targets if target.measured]
+    return ", ".join(dict.fromkeys(wording.shorten(wording.engine(target)) for target in measured)) or wording.NOTHING
 
 
 def _profile(figures: Summary) -> str:

@@ -10,7 +10,18 @@ import msgspec
 
 from loadtest.analysis.records import Summary, TargetInfo
 from loadtest.analysis.saved_run import SavedRun
-from loadtest.report import checklist, conditions, configurations, outlook, ranking, samples, scenarios, sizing, story
+from loadtest.report import (
+    checklist,
+    conditions,
+    configurations,
+    first_screen,
+    names,
+    outlook,
+    samples,
+    scenarios,
+    sizing,
+    story,
+)
 from loadtest.report.badges import Badge, badges
 from loadtest.report.charts.decomposition import decomposition
 from loadtest.report.charts.figure import Chart, Drawing
@@ -20,14 +31,13 @@ from loadtest.report.charts.ratios import ratios
 from loadtest.report.charts.timeline import timelines
 from loadtest.report.checklist import Point
 from loadtest.report.configurations import ConfigLine, Row
-from loadtest.report.ranking import Ranked
+from loadtest.report.first_screen import FirstScreen
 from loadtest.report.samples import Disagreement, Sample
 from loadtest.report.scenarios import Finding
 from loadtest.report.sizing import Plan
-from loadtest.report.story import Story
 from serving.engines import registry
 
-FORMAT = 2  # 1 held a summary of format 1
+FORMAT = 3  # 2 held a headline and a lede, 1 a summary of format 1
 
 
 @dataclass(frozen=True)
@@ -61,8 +71,8 @@ class Content:
 
     run: SavedRun
     summary: Summary
-    story: Story
-    ranking: list[Ranked]
+    first_screen: FirstScreen
+    evidence: list[tuple[str, str]]
     badges: list[Badge]
     conditions: list[tuple[str, str]]
     environment: list[tuple[str, str]]
@@ -96,17 +106,18 @@ class Content:
 def gather(run: SavedRun, figures: Summary) -> Content:
     """Gather a run's report; ``figures`` is its summary."""
     protocols = list(dict.fromkeys(item.protocol for item in figures.measurements))
+    called = names.of(figures.targets)
     plan = sizing.plan(figures)
     knobs = configurations.rows(figures.experiment.profile, [target.knobs for target in figures.targets])
     return Content(
         run=run,
         summary=figures,
-        story=story.tell(figures),
-        ranking=ranking.ranked(figures),
+        first_screen=first_screen.build(figures),
+        evidence=story.tell(figures, called),
         badges=badges(figures),
         conditions=conditions.conditions(figures, conditions.accuracies(run, figures)),
         environment=conditions.environment(figures.environment),
-        would_change=outlook.would_change(figures),
+        would_change=outlook.would_change(figures, called),
         findings=scenarios.findings(figures),
         facts=_warnings(figures.targets),
         plan=plan,
@@ -149,10 +160,8 @@ def values(content: Content) -> dict[str, Any]:
             "format": FORMAT,
             "run": content.run.folder.name,
             "verdict": {
-                "headline": content.story.headline,
-                "lede": content.story.lede,
-                "ranking": content.ranking,
-                "evidence": [{"question": topic, "answer": text} for topic, text in content.story.sentences],
+                **first_screen.values(content.first_screen),
+                "evidence": [{"question": topic, "answer": text} for topic, text in content.evidence],
             },
             "would_change": content.would_change,
             "badges": content.badges,

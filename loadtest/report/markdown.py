@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment
 
-from loadtest.report import ranking, samples, templating, wording
+from loadtest.report import samples, templating, wording
 from loadtest.report.charts.decomposition import PARTS, load
 from loadtest.report.content import Content
 from loadtest.report.page import form_name
@@ -28,7 +28,6 @@ def render(content: Content) -> str:
         targets={target.name: target for target in figures.targets},
         form_name=form_name,
         evidence=samples.evidence,
-        ranking_line=ranking.line,
         parts=PARTS,
         load=load,
         slo=figures.experiment.slo,

@@ -115,9 +115,7 @@ def open_end(end: OpenEnd) -> str:
     return {
         WhyOpen.NOTHING_VALID: "no trial is valid, so nothing bounds the capacity",
         WhyOpen.NO_RATE_MET: f"no lower bound: no rate from {rate} on met the SLO",
-        WhyOpen.SELDOM_MET: f"no lower bound: {rate} met the SLO, but not so often that it could not be chance",
         WhyOpen.NO_RATE_MISSED: f"no upper bound: no rate up to {rate} missed the SLO",
-        WhyOpen.SELDOM_MISSED: f"no upper bound: {rate} missed the SLO, but not so often that it could not be chance",
     }[end.why]
 
 

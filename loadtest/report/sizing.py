@@ -56,11 +56,11 @@ class Plan:
 
 
 def capacity(figures: Summary, target: str, protocol: str) -> Capacity | None:
-    """The best-founded capacity entry: one from a search for it before one from a ladder, a confirmed one first."""
+    """The best-founded capacity entry: one from a search for it before one from a ladder."""
     entries = [item for item in figures.capacity if (item.target, item.protocol) == (target, protocol)]
     return max(
         entries,
-        key=lambda item: (item.max_rate is not None, item.scenario == "capacity", item.confirmed),
+        key=lambda item: (item.max_rate is not None, item.scenario == "capacity"),
         default=None,
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from loadtest.report import reasons, warning_words, wording
+from loadtest.report import capacity_words, reasons, warning_words, wording
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -47,6 +47,8 @@ def environment(*, autoescape: bool, finalize: Callable[[Any], Any] | None = Non
         shorten=wording.shorten,
         reason=reasons.of_repetitions,
         open_end=reasons.open_end,
+        bound=capacity_words.bound,
+        found=capacity_words.found,
         warning=warning_words.warning,
         doubt=warning_words.doubt,
         caveat=warning_words.caveat,

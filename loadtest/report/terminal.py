@@ -1,4 +1,4 @@
-"""The end of a run on the terminal: every measurement in a table, the verdict in words, and where the report is."""
+"""The end of a run on the terminal: every measurement in a table, then the first screen, and where the report is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loadtest.analysis.records import Measurement, Summary
-from loadtest.report import ranking, reasons, story, verdict_words, warning_words, wording
+from loadtest.report import conditions, first_screen, ranking, reasons, warning_words, wording
 
 WIDTH = 100
 SHOWN_REASONS = 4
@@ -30,19 +30,6 @@ def show(summary: Summary, report: Path | None = None, console: Console | None =
     console.print(table)
     if any(" (wide)" in str(cell) for column in table.columns for cell in column.cells):
         console.print(Text(f"wide: the ends of the interval lie more than {WIDE:.0f}-fold apart", style="dim"))
-    told = story.tell(summary)
-    console.print(Text(told.headline, style="bold"))
-    for places in ranking.ranked(summary):
-        console.print(Text(f"  {ranking.line(places)}"))
-    for sentence in told.lede:
-        console.print(Text(sentence))
-    console.print()
-    several = len(summary.targets) >= ranking.FEWEST
-    for verdict in summary.verdicts:
-        question = verdict_words.question(verdict, several)
-        won = "bold green" if verdict.winner else "bold"
-        console.print(Text.assemble((f"{question} ", "bold"), (f"{verdict_words.answer(verdict)}.", won)))
-        console.print(Text(f"  {verdict_words.rests_on(verdict, summary.experiment.slo)}"))
     broken = _not_valid(summary)
     for line in broken[:SHOWN_REASONS]:
         console.print(Text(f"not valid: {line}", style="red"))
@@ -50,13 +37,31 @@ def show(summary: Summary, report: Path | None = None, console: Console | None =
         console.print(Text(f"not valid: {more} more reasons stand in the report", style="red"))
     for warning in summary.warnings:
         console.print(Text(f"warning: {warning_words.warning(warning)}", style="yellow"))
+    console.print(Text(conditions.holds(summary)))
+    console.print()
+    _first_screen(summary, console)
     parity = summary.parity
     if parity.proven:
         largest = wording.scientific(parity.max_abs_diff)
-        sides = "all" if several else "both"
+        sides = "all" if len(summary.targets) >= ranking.FEWEST else "both"
         console.print(Text(f"Same model on {sides} sides: largest difference of a probability {largest}."))
     if report:
         console.print(Text(f"Report: {os.path.relpath(report)}"), soft_wrap=True)
+
+
+def _first_screen(summary: Summary, console: Console) -> None:
+    screen = first_screen.build(summary)
+    console.print(Text(screen.sentence, style="bold"))
+    rows = Table.grid(padding=(0, 2, 0, 0))
+    rows.add_column(no_wrap=True)
+    rows.add_column(overflow="fold")
+    for row in screen.rows:
+        for place, line in enumerate(row.lines):
+            style = "green" if line.winner else ""
+            rows.add_row(Text("" if place else f"  {row.title}", style="bold"), Text(line.text, style=style))
+    if screen.rows:
+        console.print(rows)
+    console.print(Text(screen.host.says))
 
 
 def show_comparison(headlines: Sequence[str], report: Path) -> None:

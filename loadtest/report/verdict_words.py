@@ -1,27 +1,32 @@
-"""What a verdict asks and what it answers, in sentences."""
+"""What a verdict asks and what it answers, in sentences.
+
+``names`` is what the targets are called (see `loadtest.report.names`): a target's name → the words for it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-from loadtest.analysis.records import Estimate, Metric, Outcome, Verdict
+from loadtest.analysis.records import Estimate, Needed, Outcome, Verdict
+from loadtest.experiment.decision import Metric
 from loadtest.experiment.settings import Slo
 from loadtest.report import wording
 
+Names = Mapping[str, str]
 
-def question(verdict: Verdict, several: bool = False) -> str:
+
+def question(verdict: Verdict, names: Names, several: bool = False) -> str:
     """What it asks; ``several``: with the names of the two, where a run has more than these."""
     over = wording.protocol(verdict.protocol)
     asked = {
-        Metric.P99: f"Lower p99{_at(verdict)} over {over}",
-        Metric.GOODPUT: f"More requests/s within the SLO over {over}",
-        Metric.CAPACITY: f"Higher capacity within the SLO over {over}",
+        Metric.P99: f"Lower p99 latency{_at(verdict)} over {over}",
+        Metric.CAPACITY: f"More requests per second within the SLO over {over}",
     }[verdict.metric]
-    return f"{asked}, {pair(verdict)}?" if several else f"{asked}?"
+    return f"{asked}, {wording.listed([names[name] for name in verdict.compared], 'or')}?" if several else f"{asked}?"
 
 
 def pair(verdict: Verdict) -> str:
-    """The two targets that it compares."""
+    """The two targets that it compares, as charts call them."""
     return " or ".join(wording.shorten(wording.target_name(name), 30) for name in verdict.compared)
 
 
@@ -29,109 +34,131 @@ def _at(verdict: Verdict) -> str:
     return f" at {wording.rate(verdict.offered_rate)}" if verdict.offered_rate else ""
 
 
-def why(verdict: Verdict, slo: Slo) -> str:
-    """What it rests on, and why it names no winner where it names none."""
-    if not verdict.has_ratio:
-        return f"No verdict: {_missing(verdict)}."
-    if verdict.outcome is Outcome.NO_DIFFERENCE_SHOWN:
-        return f"No difference shown. {rests_on(verdict, slo)}"
-    return rests_on(verdict, slo)
-
-
-def rests_on(verdict: Verdict, slo: Slo) -> str:
-    """As `why`, to stand beside `answer`, which says already that no difference is shown."""
-    if not verdict.has_ratio:
-        return why(verdict, slo)
-    found = evidence(verdict, slo)
-    if verdict.outcome is Outcome.NOT_AFTER_CORRECTION:
-        return (
-            f"No difference shown after Holm's correction for {verdict.comparisons} comparisons "
-            f"(p {wording.number(verdict.p_adjusted, 2)}). {found}"
-        )
-    if withheld := _withheld(verdict, slo):
-        return f"{found} No winner is named: {withheld}."
-    return found
-
-
-def answer(verdict: Verdict) -> str:
-    """The answer in a word or two: the winner's name, or that there is none."""
+def answer(verdict: Verdict, names: Names) -> str:
+    """The answer in a word or two: the winner, or that there is none."""
     if verdict.winner:
-        return wording.target_name(verdict.winner)
+        return names[verdict.winner]
     if not verdict.has_ratio:
         return "no verdict"
     return "no difference shown" if verdict.shows_no_difference else "no winner named"
 
 
-def no_winner(verdicts: Sequence[Verdict]) -> str:
-    """The headline of verdicts of which none names a winner."""
-    latency = [verdict for verdict in verdicts if verdict.metric is Metric.P99]
-    if not any(verdict.has_ratio for verdict in latency):
-        return "No verdict: the measurements do not allow a comparison."
-    if any(verdict.shows_no_difference for verdict in latency):
-        return "No difference shown."
-    return "No winner is named."
+def better(verdict: Verdict) -> tuple[str, str]:
+    """How many times better the winner is, above 1, and the interval of that: ("2.0", "1.8–2.2"). The interval is empty
+    where there is none."""
+    ratio, ends = verdict.ratio or 1.0, verdict.ci95
+    if verdict.winner and (verdict.winner == verdict.compared[0]) == (verdict.metric is Metric.P99):
+        ratio, ends = 1 / ratio, ends and (1 / ends[1], 1 / ends[0])
+    shown, *around = wording.times(ratio, *(ends or ()))
+    return shown, "–".join(around)
 
 
-def _missing(verdict: Verdict) -> str:
-    """Why there is nothing to compare."""
-    if verdict.outcome is Outcome.NO_RATE_MET_SLO:
-        return f"{_names(verdict.because_of[:1])} met the SLO at no rate that was tried"
-    if verdict.outcome is Outcome.NO_VALID_RATE:
-        keeping_up = " and both servers keeping up" if verdict.metric is Metric.P99 else ""
-        return f"at no common rate were both measurements valid{keeping_up}"
-    return f"{_names(verdict.compared)} were not both measured at a common rate"
+def winners_first(verdict: Verdict) -> tuple[float | None, float | None]:
+    """The figures of the winner and of the other one; in their own order where there is none."""
+    if verdict.figures is None:
+        return None, None
+    first, second = (figure.value for figure in verdict.figures)
+    return (second, first) if verdict.winner == verdict.compared[1] else (first, second)
 
 
-def _withheld(verdict: Verdict, slo: Slo) -> str:
-    """Why a ratio names no winner; empty where it does."""
-    match verdict.outcome:
-        case Outcome.ONE_REPETITION_ONLY:
-            return "measured once, so nothing tells how much a repetition would differ"
-        case Outcome.TOO_MANY_ERRORS:
-            failed = " and ".join(
-                f"{wording.target_name(name)} failed {wording.share(verdict.error_ratios[name])}"
-                for name in verdict.because_of
-            )
-            return f"{failed} of requests, more than {wording.share(slo.error_ratio)}"
-        case Outcome.NOT_CONFIRMED:
-            return f"the boundaries of {_names(verdict.because_of)} were not confirmed by a repeat"
-        case Outcome.PARITY_NOT_PROVEN:
-            return "the servers are not proven to serve the same model"
-    return ""
+def open_words(verdict: Verdict) -> str:
+    """What a verdict that shows no difference leaves open: "this run could have found 1.3 (ratio 0.9–1.2; about 4 more
+    starts of each, 3 minutes, would decide a ratio of 1.2)"."""
+    more = needed(verdict.needed)
+    if verdict.outcome is Outcome.NOT_AFTER_CORRECTION and verdict.ci95:
+        seen = f"a ratio of {wording.between(*verdict.ci95)}"
+        told = f"{seen} may still be chance, as often as this run asked and looked"
+        return f"{told}; {more}" if more else told
+    lies = f"ratio {wording.between(*verdict.ci95)}" if verdict.ci95 else ""
+    around = "; ".join(part for part in (lies, more) if part)
+    if verdict.detectable is None:
+        return around
+    found = f"this run could have found {wording.effect(verdict.detectable)}"
+    return f"{found} ({around})" if around else found
 
 
-def _names(targets: tuple[str, ...]) -> str:
-    return " and ".join(wording.target_name(name) for name in targets)
+def needed(more: Needed | None) -> str:
+    """What would decide an open question; empty where that is not known."""
+    if more is None or not more.starts:
+        return ""
+    starts = f"about {wording.count(_rounded(more.starts))} more start{'' if more.starts == 1 else 's'} of each"
+    time = "" if more.seconds is None else f", {wording.roughly(more.seconds)},"
+    return f"{starts}{time} would decide a ratio of {wording.effect(more.effect)}"
 
 
-def evidence(verdict: Verdict, slo: Slo) -> str:
-    """The figures of the two, each with its interval, and their ratio."""
+def _rounded(starts: int) -> float:
+    return starts if starts < 100 else float(f"{starts:.2g}")
+
+
+def because(verdict: Verdict, slo: Slo, names: Names) -> str:
+    """Why a verdict neither names a winner nor shows that there is no difference; empty where it does."""
+    both = " and ".join(names[name] for name in verdict.compared)
+    blamed = " and ".join(names[name] for name in verdict.because_of)
+    allowed = wording.setting(slo.error_ratio * 100, "%")
+    failed = " and ".join(f"{names[name]} failed {wording.share(part)}" for name, part in verdict.error_ratios.items())
+    return {
+        Outcome.NO_RATE_MET_SLO: f"{blamed} met the SLO at no rate that was tried",
+        Outcome.NO_VALID_RATE: f"{both} were not both measured validly{_at(verdict)}",
+        Outcome.NO_COMMON_RATE: f"{both} were not both measured{_at(verdict)}",
+        Outcome.ONE_START_ONLY: "with one start only nothing tells how far starts lie apart",
+        Outcome.TOO_MANY_ERRORS: f"{failed} of requests, more than the {allowed} allowed",
+        Outcome.PARITY_NOT_PROVEN: "the servers are not proven to serve the same model",
+    }.get(verdict.outcome, "")
+
+
+def why(verdict: Verdict, slo: Slo, names: Names) -> str:
+    """What it rests on, and why it names no winner where it names none, in whole sentences."""
+    if not verdict.has_ratio:
+        return f"No verdict: {because(verdict, slo, names)}."
+    found = evidence(verdict, names)
+    if verdict.winner:
+        return found
+    if verdict.shows_no_difference:
+        left = open_words(verdict)
+        return f"No difference shown{f': {left}' if left else ''}. {found}"
+    return f"No winner is named: {because(verdict, slo, names)}. {found}"
+
+
+def evidence(verdict: Verdict, names: Names) -> str:
+    """The figures of the two, each with its interval, their ratio, and what these rest on."""
     if verdict.figures is None:
         return ""
-    at, measured = wording.rate(verdict.offered_rate), zip(verdict.compared, verdict.figures, strict=True)
-    if verdict.metric is Metric.P99:
-        told = [f"{wording.target_name(name)} p99 {_milliseconds(figure)}" for name, figure in measured]
-        where = f"At {at} offered, the highest common rate at which both are valid and keep up: "
-    elif verdict.metric is Metric.GOODPUT:
-        told = [f"{wording.target_name(name)} answered {_rate(figure)}" for name, figure in measured]
-        where = (
-            f"Within {wording.setting(slo.p99_ms, 'ms')} at {at} offered, the highest common rate with valid "
-            "measurements: "
-        )
-    else:
-        told = [f"{wording.target_name(name)} {_rate(figure)}" for name, figure in measured]
-        where = ""
-    ratio = "without bound" if verdict.unbounded else wording.number(verdict.ratio)
-    both = " Both still meet the SLO there; only a higher ladder could tell them apart."
-    return (
-        f"{where}{told[0]}, {told[1]}; ratio {ratio} ({wording.interval(verdict.ci95)})."
-        f"{both if verdict.both_meet_slo else ''}"
-    )
+    show = _milliseconds if verdict.metric is Metric.P99 else _rate
+    told = [f"{names[name]} {show(figure)}" for name, figure in zip(verdict.compared, verdict.figures, strict=True)]
+    what = "99 % of answers came within: " if verdict.metric is Metric.P99 else ""
+    shown, around = _ratio(verdict)
+    bounds = f" (95 % interval {around})" if around else ""
+    both = " / ".join(names[name] for name in verdict.compared)
+    ratio = f"; {both} is {shown}{bounds}" if shown and not verdict.winner else ""
+    return f"{what}{told[0]}, {told[1]}{ratio}, from {_starts(verdict)}{_sure(verdict)}."
+
+
+def _starts(verdict: Verdict) -> str:
+    return "one start" if verdict.starts == 1 else f"{verdict.starts} starts each"
+
+
+def _ratio(verdict: Verdict) -> tuple[str, str]:
+    if verdict.ratio is None:
+        return "", ""
+    shown, *around = wording.times(verdict.ratio, *(verdict.ci95 or ()))
+    return shown, "–".join(around)
+
+
+def _sure(verdict: Verdict) -> str:
+    """The p-value after correction for all questions and looks of the run, where there is one."""
+    p = verdict.p_adjusted
+    if p is None:
+        return ""
+    return f"; adjusted p {'below 0.001' if p < 0.001 else wording.number(p, 2)}"
 
 
 def _milliseconds(figure: Estimate) -> str:
-    return f"{wording.milliseconds(figure.value)} ({wording.interval(figure.ci95)})"
+    return f"{wording.milliseconds(figure.value)}{_around(figure)}"
 
 
 def _rate(figure: Estimate) -> str:
-    return f"{wording.rate(figure.value)} ({wording.interval(figure.ci95, plain_rate=True)})"
+    return f"{wording.rate(figure.value)}{_around(figure, plain_rate=True)}"
+
+
+def _around(figure: Estimate, plain_rate: bool = False) -> str:
+    return f" ({wording.interval(figure.ci95, plain_rate)})" if figure.ci95 else ""

@@ -71,7 +71,7 @@ def warning(item: SummaryWarning) -> str:
         case TrialsMissing() | NotFinished():
             told = _incomplete(item)
         case MeasuredOnce():
-            told = "each rate was measured once: intervals cover time within a trial, not repetition"
+            told = "each server was started once: intervals cover time within a trial, not how far starts lie apart"
         case ParityNotProven():
             told = f"model parity is not proven: {doubt(item.why)}"
     return told

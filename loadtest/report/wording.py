@@ -39,6 +39,11 @@ def milliseconds(value: float | None) -> str:
     return NOTHING if value is None else f"{number(value)} ms"
 
 
+def brief_milliseconds(value: float | None) -> str:
+    """A duration in milliseconds for whoever reads one sentence: 3.9 ms, 11 ms, 148 ms."""
+    return NOTHING if value is None else f"{number(value, 2 if value < 100 else 3)} ms"
+
+
 def setting(value: float | None, unit: str) -> str:
     """A chosen value, which is exact: 50 ms, not 50.0 ms."""
     return NOTHING if value is None else f"{value:,.10g} {unit}"
@@ -65,6 +70,35 @@ def seconds(value: float | None) -> str:
         return NOTHING
     whole = round(value)
     return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{number(value)} s"
+
+
+def roughly(seconds: float) -> str:
+    """A duration that is only estimated: "40 seconds", "3 minutes", "2 hours"."""
+    for length, unit in ((1, "second"), (60, "minute"), (3600, "hour")):
+        if seconds < 90 * length or unit == "hour":
+            break
+    return plural(max(1, round(seconds / length)), unit)
+
+
+def times(*values: float) -> list[str]:
+    """Ratios that stand together, with as many decimals as it takes to tell each from 1: 2.0, 1.04, 12, 0.45."""
+    decimals = 1
+    while decimals < 3 and any(round(value, decimals) == 1 != value for value in values):
+        decimals += 1
+    return [
+        f"{value:.{decimals}f}" if value > 0.95 and round(value, decimals) < 10 else number(value, 2)
+        for value in values
+    ]
+
+
+def effect(ratio: float) -> str:
+    """A ratio above 1 that can be found, never rounded down to one that cannot: 1.3, 1.04."""
+    return f"{math.ceil(round(ratio * 100, 6)) / 100:,.2f}".rstrip("0").rstrip(".") if ratio < 10 else number(ratio, 2)
+
+
+def between(low: float, high: float) -> str:
+    """An interval of a ratio: "1.8–2.2"."""
+    return "–".join(times(low, high))
 
 
 def rate(value: float | None) -> str:

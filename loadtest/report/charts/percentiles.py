@@ -8,8 +8,9 @@ from collections import Counter
 import numpy as np
 
 from loadtest.analysis import measurements, statistics
-from loadtest.analysis.records import Metric, Summary
+from loadtest.analysis.records import Summary
 from loadtest.analysis.saved_run import SavedRun
+from loadtest.experiment.decision import Family
 from loadtest.report import wording
 from loadtest.report.charts.figure import AXIS_FONT, Chart, Drawing, color, dash, log_ticks, plain
 from loadtest.report.charts.latency import ladder
@@ -86,10 +87,10 @@ SPOKEN = ("p50", "p90", "p99", "p999", "max")
 
 
 def _common_rate(figures: Summary, protocol: str) -> float | None:
-    """The rate of most latency verdicts; without one, the highest at which most targets were measured."""
+    """The rate of the first latency verdicts; without one, the highest at which most targets were measured."""
     rates = Counter(
         verdict.offered_rate
         for verdict in figures.verdicts
-        if verdict.protocol == protocol and verdict.metric is Metric.P99 and verdict.offered_rate
+        if verdict.protocol == protocol and verdict.family is Family.LATENCY and verdict.offered_rate
     ) or Counter(item.offered_rate for target in figures.targets for item in ladder(figures, target.name, protocol))
     return max(rates, key=lambda rate: (rates[rate], rate), default=None)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from loadtest.analysis.records import Metric, Summary, Verdict
+from loadtest.analysis.records import Summary, Verdict
+from loadtest.experiment.decision import Metric
 from loadtest.report import verdict_words, wording
 from loadtest.report.charts.figure import AXIS_FONT, Chart, color, line, log_ticks, note, plain
 
 FAR = (1e-6, 1e6)  # stands for a ratio without a bound
-METRICS = {Metric.P99: "p99 latency", Metric.GOODPUT: "within SLO", Metric.CAPACITY: "capacity"}
+METRICS = {Metric.P99: "p99 latency", Metric.CAPACITY: "capacity"}
 DRAWN = (1e-3, 1e3)  # ratios beyond are drawn at the edge
 
 

@@ -1,0 +1,40 @@
+"""What a run found, on one screen: one sentence, at most three questions with their answers, and what happened to the
+machine. Terminal, report.md and page show it, each whole and in this order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from loadtest.analysis.records import Summary
+from loadtest.report import headline, host_words
+from loadtest.report import names as naming
+from loadtest.report.host_words import Host
+from loadtest.report.rows import Row, rows
+from loadtest.report.verdict_words import Names
+
+
+@dataclass(frozen=True)
+class FirstScreen:
+    """The first screen of a run."""
+
+    sentence: str
+    rows: tuple[Row, ...]
+    host: Host
+
+
+def build(figures: Summary, names: Names | None = None) -> FirstScreen:
+    """The first screen of a run's summary; ``names``: what its targets are called, where not as usual."""
+    names = naming.of(figures.targets) if names is None else names
+    return FirstScreen(headline.sentence(figures, names), rows(figures, names), host_words.host(figures))
+
+
+def values(screen: FirstScreen) -> dict[str, Any]:
+    """The first screen as plain values; each line with its whole ``text``."""
+    plain: dict[str, Any] = msgspec.to_builtins(screen)
+    for row, shown in zip(plain["rows"], screen.rows, strict=True):
+        for line, told in zip(row["lines"], shown.lines, strict=True):
+            line["text"] = told.text
+    return plain
