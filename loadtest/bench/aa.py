@@ -1,9 +1,9 @@
 """The same server against itself, over the whole pipeline (`make bench-aa`): it must show no difference.
 
-Each run compares p99 and goodput over gRPC and REST, which are four comparisons for each pair of its targets. Of 20, 19
-may at least be expected to show no difference where the method keeps its promise of 95 %. A comparison without a valid
-measurement on either side has no verdict and does not count; further runs make up for it, up to twice as many as would
-do without.
+Each run compares, on three starts of each server, the capacity and p99 at two rates over gRPC and REST, which are six
+comparisons for each pair of its targets. All of a run together may name a winner in one of twenty runs. A comparison
+without a valid measurement on either side has no verdict and does not count; further runs make up for it, up to twice as
+many as would do without.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from loadtest.analysis.records import Verdict
 from loadtest.bench import twins
 from loadtest.experiment.file import Experiment
 from loadtest.experiment.progress import RunProgress
-from loadtest.experiment.scenarios import Ladder
+from loadtest.experiment.scenarios import Capacity, Ladder
 from loadtest.experiment.settings import WarmUp
 from loadtest.experiment.verb import Verb
 from loadtest.report import progress_words, wording
@@ -32,7 +32,8 @@ from models.problem import Problem
 from serving.engines import registry
 
 ALLOWED = 0.05
-PER_PAIR = 4
+PER_PAIR = 6
+STARTS = 3
 RATES = {"grpc": (60.0, 120.0), "rest": (50.0, 100.0)}
 
 
@@ -83,14 +84,15 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _experiment(number: int, seconds: float) -> Experiment:
-    ladder = Ladder(rates=RATES, repetitions=2, duration_s=seconds, lead_in_s=0.3)
+    ladder = Ladder(rates=RATES, repetitions=STARTS, duration_s=seconds, lead_in_s=0.3)
+    capacity = Capacity(repetitions=STARTS, trials=5)
     warm_up = WarmUp(window_s=0.25, min_s=1.0, max_s=6.0, tolerance=0.2, settle_s=0.0, min_requests=0)
-    return Experiment(name="aa", dataset="digits", seed=number, scenarios=("ladder",), ladder=ladder, warm_up=warm_up)
+    return Experiment(name="aa", dataset="digits", seed=number, capacity=capacity, ladder=ladder, warm_up=warm_up)
 
 
 def _show(rows: Sequence[tuple[int, Verdict]], console: Console) -> None:
     table = Table(title="The same server twice: first / second")
-    for heading in ("run", "protocol", "metric", "ratio", "95 % interval", "p (Holm)", "difference"):
+    for heading in ("run", "protocol", "metric", "ratio", "95 % interval", "p (adjusted)", "difference"):
         table.add_column(heading, no_wrap=True)
     for number, verdict in rows:
         shown = "no verdict" if not verdict.has_ratio else "shown" if verdict.winner else "none shown"

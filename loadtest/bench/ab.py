@@ -17,8 +17,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from loadtest.analysis.records import Metric, Summary
+from loadtest.analysis.records import Summary
 from loadtest.bench import twins
+from loadtest.experiment.decision import Metric
 from loadtest.experiment.file import Experiment
 from loadtest.experiment.progress import RunProgress
 from loadtest.experiment.scenarios import Ladder, SingleStream

@@ -10,10 +10,15 @@ from loadtest.experiment.phases import ClosedLoopPhase, OpenLoopPhase, Phase, Se
 from loadtest.experiment.plan import Trial
 from loadtest.experiment.scenarios import Capacity, Offline, SingleStream, Spike
 
+# A JVM that has answered so many is some way from its best, and near enough for a search to start from.
+PROBE_REQUESTS = 5000
+
 
 def warm_up(experiment: Experiment, folder: Path, protocol: str, *, probe: bool = False) -> WarmUpPhase:
-    """A warm-up whose results go to `folder`; a probe only asks for the closed loop's throughput."""
-    settings = replace(experiment.warm_up, settle_s=0.0) if probe else experiment.warm_up
+    """A warm-up whose results go to `folder`; a probe only asks, roughly, for the closed loop's throughput."""
+    settings = experiment.warm_up
+    if probe:
+        settings = replace(settings, settle_s=0.0, min_requests=min(settings.min_requests, PROBE_REQUESTS))
     return WarmUpPhase(id=folder.name, folder=folder, protocol=protocol, seed=experiment.seed, **asdict(settings))
 
 

@@ -10,12 +10,15 @@ import msgspec
 
 from loadtest.experiment.arrival_shape import PROCESSES, Shape
 from loadtest.experiment.early_stopping import LONGEST_S, lasting_s
+from loadtest.experiment.staircase import HIGHEST_RATE
 from models import whole_file
 from models.problem import Problem
 from serving.target import PROTOCOLS, Target
 
 # How long each chunk of a warm-up's open load is.
-SETTLING_CHUNK_S = 2.0
+SETTLING_CHUNK_S = 1.0
+# A trial of a search tells a server that does its rate from one that lacks so much of it, a share.
+OVERSHOOT = 0.05
 # How often a search makes a trial of one rate that says nothing of the server.
 MOST_ATTEMPTS = 2
 
@@ -157,13 +160,19 @@ class SearchPhase(_Phase, frozen=True, kw_only=True, tag="search"):
     @property
     def expected_s(self) -> float:
         """Seconds that it will probably take, without overheads."""
-        once = self.trial.lead_in_s + lasting_s(self.trial.rate, self.trial.duration_s)
-        return max(1, self.most - 1) * once
+        return max(1, self.most - 1) * (self.trial.lead_in_s + self.lasting_s(self.trial.rate))
+
+    def lasting_s(self, rate: float) -> float:
+        """Measured seconds of a trial at a rate: so long that a server which is asked for `OVERSHOOT` more than it can
+        do shows it, because as much work piles up as the SLO allows, and that one which is not can prove p99."""
+        piled_up_s = self.p99_ms / 1000 / OVERSHOOT
+        return lasting_s(rate, max(self.trial.duration_s, piled_up_s))
 
     @property
     def longest_s(self) -> float:
         """Seconds after which it has surely failed to end."""
-        return MOST_ATTEMPTS * self.most * (self.trial.longest_s + LONGEST_S)
+        longest = self.trial.longest_s + max(LONGEST_S, self.lasting_s(HIGHEST_RATE))
+        return MOST_ATTEMPTS * self.most * longest
 
 
 TrialPhase = OpenLoopPhase | ClosedLoopPhase

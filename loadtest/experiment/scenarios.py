@@ -85,15 +85,15 @@ class Capacity:
     repetitions  on how many starts of each target it is searched for; 0: until its questions are decided
     trials       at most so many in one search; precision: it ends once the capacity is known this well (a standard
                  deviation on a log scale)
-    duration_s   measured seconds of each trial; longer where that is too short to meet the SLO (see `slo`)
+    duration_s   measured seconds of each trial; longer where that is too short to show whether it meets the SLO
     """
 
     rates: Rates = field(default_factory=dict)
     repetitions: int = 0
     trials: int = 8
     precision: float = 0.06
-    duration_s: float = 1.25
-    lead_in_s: float = 0.25
+    duration_s: float = 1.0
+    lead_in_s: float = 0.2
     arrival: str = "poisson"
     batch: int = 1
 

@@ -45,12 +45,12 @@ class WarmUp:
 
     concurrency: int = 32
     window_s: float = 0.5
-    min_s: float = 2.0
+    min_s: float = 1.5
     max_s: float = 15.0
     tolerance: float = 0.1
     retries: int = 1
-    settle_s: float = 12.0
-    min_requests: int = 20_000
+    settle_s: float = 8.0
+    min_requests: int = 12_000
 
     def __post_init__(self) -> None:
         between(

@@ -12,7 +12,6 @@ import numpy as np
 from msgspec.structs import replace
 
 from loadtest.experiment import records, staircase
-from loadtest.experiment.early_stopping import lasting_s
 from loadtest.experiment.events import PhaseEnded, PhaseStarted, Spoiled, Tried
 from loadtest.experiment.phases import (
     MOST_ATTEMPTS,
@@ -205,8 +204,8 @@ def _at_rate(phase: SearchPhase, rate: float, number: int) -> OpenLoopPhase:
     """The next trial of a search; each gets other arrivals, and lasts as long as it takes to show anything."""
     name = f"{phase.id}-{number}"
     seed = int(np.random.SeedSequence([phase.trial.seed, round(rate * 1000), number]).generate_state(1)[0])
-    duration_s = lasting_s(rate, phase.trial.duration_s)
-    return replace(phase.trial, id=name, folder=phase.trials / name, rate=rate, seed=seed, duration_s=duration_s)
+    timed = replace(phase.trial, rate=rate, duration_s=phase.lasting_s(rate))
+    return replace(timed, id=name, folder=phase.trials / name, seed=seed)
 
 
 def _step(phase: SearchPhase, trial: str, record: TrialRecord) -> SearchStep:
