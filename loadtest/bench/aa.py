@@ -1,9 +1,9 @@
 """The same server against itself, over the whole pipeline (`make bench-aa`): it must show no difference.
 
 Each run compares, on three starts of each server, the capacity and p99 at two rates over gRPC and REST, which are six
-comparisons for each pair of its targets. All of a run together may name a winner in one of twenty runs. A comparison
-without a valid measurement on either side has no verdict and does not count; further runs make up for it, up to twice as
-many as would do without.
+comparisons for each pair of its targets. All of a run may together name a winner in one of twenty runs. A comparison
+without a valid measurement on either side has no verdict and does not count; further runs make up for it, up to twice
+as many as would do without.
 """
 
 from __future__ import annotations
