@@ -19,8 +19,6 @@ from loadtest.experiment.staircase import round_rate
 
 # On so many starts every rate is measured and every capacity searched for, whatever the first of them say.
 FEWEST = decision.LOOKS[0]
-# On so many starts the rates that no one asks about first are measured, for the curves of latency over rate.
-CURVES = 2
 # A block's searches start so far beside the centre, by the same for all targets: the few rates that a staircase can end
 # at then differ from block to block, and what it rounds off goes out with the mean.
 JITTER = 0.15
@@ -219,19 +217,15 @@ def _ladder(
     number: int,
     undecided: Collection[Question],
 ) -> tuple[float, ...]:
-    """The rates of the ladder on one start: all of them on the first ones, then those that are asked about, the main
-    one before the others."""
+    """The rates of the ladder on one start: all of them on the fewest, then the main one as long as it is asked about.
+    The others are for the curves of latency over rate, and no reason for another start."""
     rates, start = ladder.rates.get(protocol, ()), number - first_ladder(experiment) + 1
     if start < 1 or ladder.repetitions:
         return rates if 1 <= start <= ladder.repetitions else ()
-    first = [one for one in undecided if one.family is not Family.REST]
-    found = []
-    for rate in rates:
-        own = [one for one in undecided if one.metric is Metric.P99 and one.rate == rate]
-        main = rate == ladder.main_rates[protocol]
-        if start <= CURVES or (_due(0, start, own, target, protocol) and (main or not first)):
-            found.append(rate)
-    return tuple(found)
+    own = [one for one in undecided if one.family is Family.LATENCY]
+    if start <= FEWEST:
+        return rates
+    return (ladder.main_rates[protocol],) if _due(0, start, own, target, protocol) else ()
 
 
 def _due(repetitions: int, start: int, undecided: Sequence[Question], target: str, protocol: str) -> bool:

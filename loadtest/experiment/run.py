@@ -35,7 +35,7 @@ from serving import ports
 from serving.target import Target
 
 # Planned seconds of work that is not load, for the time left; measured on 2 cores.
-START_S = 8.0
+START_S = 6.0
 GENERATOR_START_S = 1.5
 
 

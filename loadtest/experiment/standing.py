@@ -83,8 +83,8 @@ def following(
     spent = math.fsum(
         trial.lead_in_s + trial.duration_s for trial in trials if trial.scenario in ("ladder", "capacity")
     )
-    for left_out in (set(), {Family.REST}, {Family.REST, Family.LATENCY}):
-        chosen = plan.block(experiment, number, [one for one in undecided if one.family not in left_out])
+    for left_out in (None, Family.LATENCY):
+        chosen = plan.block(experiment, number, [one for one in undecided if one.family is not left_out])
         if number <= FEWEST or spent + cost(experiment, chosen) <= experiment.decision.budget_s:
             return chosen
     return [one for one in plan.block(experiment, number, []) if cost(experiment, [one]) == 0]
