@@ -78,7 +78,7 @@ def _between_rates(trials: Sequence[SavedTrial], slo: Slo) -> tuple[float | None
 
 
 def _most(met: Sequence[bool]) -> bool:
-    return 2 * sum(met) >= len(met)
+    return 2 * sum(met) > len(met)
 
 
 def _start(block: int, figure: Figure, trials: Sequence[SavedTrial]) -> StartCapacity:
