@@ -15,6 +15,7 @@ from loadtest.analysis import capacity, start_means
 from loadtest.analysis.records import Capacity, OpenEnd, WhyOpen
 from loadtest.analysis.saved_run import SavedTrial
 from loadtest.experiment import decision, staircase, starts
+from loadtest.experiment.boundary import Binding, Shape
 from loadtest.experiment.decision import Figure, Metric
 from loadtest.experiment.records import Latency, Requests, SearchRecord, Slip, TrialRecord
 from loadtest.experiment.settings import Slo
@@ -115,6 +116,15 @@ def test_a_search_gives_each_start_s_own_figure_and_their_geometric_mean():
     reach = math.exp(12.706 * (entry.spread or 0) / math.sqrt(2))
     assert (low, high) == pytest.approx(((entry.max_rate or 0) / reach, (entry.max_rate or 0) * reach), rel=1e-3)
     assert entry.tested_rates == (50, 90, 100, 110, 120, 130)
+
+
+def test_what_binds_is_said_of_searches_and_of_ladders_and_how_it_does():
+    assert one(search(1, (98.0, True), (102.0, False))).binding is Binding.P99
+    assert one(search(1, (98.0, True), (102.0, False))).shape is Shape.CLIFF
+    assert one([*both(200, True), *both(215, False)]).binding is Binding.P99
+    assert one([*both(200, True), *both(400, True)]).binding is Binding.NONE
+    assert one([*both(200, True), *both(400, False)]).shape is Shape.UNKNOWN
+    assert one([trial(100, None)]).binding is Binding.NONE
 
 
 def test_of_one_start_the_interval_is_what_its_own_trials_say():
