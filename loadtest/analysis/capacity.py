@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from loadtest.analysis import start_means, validity
 from loadtest.analysis.records import Capacity, Interval, OpenEnd, StartCapacity, WhyOpen
 from loadtest.analysis.saved_run import SavedTrial
-from loadtest.experiment import decision, starts
+from loadtest.experiment import boundary, decision, starts
 from loadtest.experiment.decision import Figure, Metric
 from loadtest.experiment.settings import Slo
 from loadtest.experiment.starts import Figures, Subject
@@ -35,6 +35,7 @@ def _one(target: str, protocol: str, group: Sequence[SavedTrial], figures: dict[
     broken = set() if searched else {trial.key[3] for trial in group if _broken(trial)}
     own = [trial for trial in searched or group if trial.key[3] not in broken and validity.usable(trial, slo)]
     max_rate, ci95 = _mean_of_starts(own, figures, slo) if searched else _between_rates(own, slo)
+    bounded = _by_start(own, figures) if searched else _as_one(own, max_rate or ci95[1])
     tested = sorted({trial.key[3] for trial in group})
     return Capacity(
         target=target,
@@ -45,6 +46,8 @@ def _one(target: str, protocol: str, group: Sequence[SavedTrial], figures: dict[
         ci95=ci95,
         starts=tuple(_start(block, figures[block], own) for block in sorted(figures)) if searched else (),
         spread=decision.spread([*figures.values()]) if searched else None,
+        binding=boundary.binding(bounded, slo),
+        shape=boundary.shape(bounded, slo),
         open_ends=tuple(_open_ends(own, ci95)),
         tested_rates=tuple(tested),
     )
@@ -78,7 +81,7 @@ def _between_rates(trials: Sequence[SavedTrial], slo: Slo) -> tuple[float | None
 
 
 def _most(met: Sequence[bool]) -> bool:
-    return 2 * sum(met) >= len(met)
+    return 2 * sum(met) > len(met)
 
 
 def _start(block: int, figure: Figure, trials: Sequence[SavedTrial]) -> StartCapacity:
@@ -89,6 +92,19 @@ def _start(block: int, figure: Figure, trials: Sequence[SavedTrial]) -> StartCap
         ci95=mean.ci95,
         trials=tuple(trial.folder.name for trial in trials if trial.record.repetition == block),
     )
+
+
+def _by_start(trials: Sequence[SavedTrial], figures: dict[int, Figure]) -> list[boundary.Start]:
+    return [
+        boundary.Start(
+            math.exp(figure.log_value), [trial.record for trial in trials if trial.record.repetition == block]
+        )
+        for block, figure in figures.items()
+    ]
+
+
+def _as_one(trials: Sequence[SavedTrial], rate: float | None) -> list[boundary.Start]:
+    return [boundary.Start(rate, [trial.record for trial in trials])] if rate else []
 
 
 def _open_ends(trials: Sequence[SavedTrial], ci95: Interval) -> list[OpenEnd]:

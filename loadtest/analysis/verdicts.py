@@ -25,6 +25,9 @@ SMALLEST_EFFECT = 1.05
 # Two starts may leave so much open that a run would have found nothing: not a difference of a million, either.
 LARGEST_EFFECT = 100.0
 
+# What each look at a question showed; None where there was nothing to compare.
+Looks = Sequence[Comparison | None]
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -92,11 +95,17 @@ def decide(asked: Sequence[Question], evidence: Evidence, slo: Slo) -> tuple[Ver
     chance; where errors are within the SLO; and where both servers are proven to serve the same model. Else `Outcome`
     says what is missing. Targets that change places have the same winner, and ratio and interval turned round.
     """
-    looked = {one: _look(one, evidence) for one in asked if _starts(one, evidence.figures)}
-    decisions = decision.decide(
-        {one: [look.p_value if look else None for look in looks] for one, looks in looked.items()}, len(evidence.looks)
-    )
-    return tuple(_verdict(one, evidence, looked.get(one, []), decisions.get(one), slo) for one in asked)
+    looked = {one: _looks(one, evidence) for one in asked if _starts(one, evidence.figures)}
+    decided = _decide(looked, evidence)
+    # What the run left open it has one more look at, the last, after all starts that there were time for.
+    looked = {one: looks if decided[one].decided else _and_last(one, looks, evidence) for one, looks in looked.items()}
+    decided = _decide(looked, evidence)
+    return tuple(_verdict(one, evidence, looked.get(one, []), decided.get(one), slo) for one in asked)
+
+
+def _decide(looked: Mapping[Question, Looks], evidence: Evidence) -> dict[Question, Decision]:
+    p_values = {one: [look.p_value if look else None for look in looks] for one, looks in looked.items()}
+    return decision.decide(p_values, len(evidence.looks))
 
 
 def _starts(question: Question, found: Figures) -> int:
@@ -109,21 +118,21 @@ def _sides(question: Question, found: Figures) -> list[dict[int, Figure]]:
     return [found.get(subject, {}) for subject in subjects]
 
 
-def _look(question: Question, evidence: Evidence) -> list[Comparison | None]:
-    """What the looks at a question showed: after as many starts as were planned, and where it got more than at its last
-    one, all of them in the place of the last planned."""
-    count, planned = _starts(question, evidence.figures), evidence.looks
-    due = [starts.comparison(question, evidence.figures, number) for number in planned if number <= count]
-    if count > max((number for number in planned if number <= count), default=0) and len(due) < len(planned):
-        due += [None] * (len(planned) - 1 - len(due))
-        due.append(starts.comparison(question, evidence.figures))
-    return due
+def _looks(question: Question, evidence: Evidence) -> Looks:
+    """What each look at a question showed that there was, after as many starts as were planned."""
+    count = _starts(question, evidence.figures)
+    return [starts.comparison(question, evidence.figures, number) for number in evidence.looks if number <= count]
+
+
+def _and_last(question: Question, looks: Looks, evidence: Evidence) -> Looks:
+    missing = len(evidence.looks) - len(looks)
+    return [*looks, *[None] * (missing - 1), starts.comparison(question, evidence.figures)] if missing else looks
 
 
 def _verdict(
     question: Question,
     evidence: Evidence,
-    looks: Sequence[Comparison | None],
+    looks: Looks,
     standing: Decision | None,
     slo: Slo,
 ) -> Verdict:
@@ -233,7 +242,7 @@ def _excludes_one(compared: Comparison) -> bool:
     return low > 1 or high < 1
 
 
-def _agrees(compared: Comparison, looks: Sequence[Comparison | None], shares: Sequence[float]) -> bool:
+def _agrees(compared: Comparison, looks: Looks, shares: Sequence[float]) -> bool:
     """Whether all starts say the same as those of the look that decided."""
     seen = [(look.p_value / share, look.difference) for look, share in zip(looks, shares, strict=False) if look]
     return bool(seen) and (min(seen)[1] > 0) == (compared.difference > 0)

@@ -14,7 +14,6 @@ from loadtest.analysis.records import (
     AnswersDiffer,
     Difference,
     LeftOut,
-    Metric,
     ModelsDiffer,
     NoCommonRate,
     Outcome,
@@ -23,6 +22,7 @@ from loadtest.analysis.records import (
     Subject,
 )
 from loadtest.analysis.two_runs import BASELINE, THIS
+from loadtest.experiment.decision import Metric
 from models.problem import Problem
 from tests.loadtest.runs.build import SAME, START, TF_SERVING, TORCHSERVE, write_run
 

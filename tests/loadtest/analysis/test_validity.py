@@ -20,7 +20,8 @@ import msgspec
 import pytest
 
 from loadtest.analysis import summary
-from loadtest.analysis.records import Metric, SentLate, UnsteadyWarmUp, WhyInvalid, WrongAnswers
+from loadtest.analysis.records import SentLate, UnsteadyWarmUp, WhyInvalid, WrongAnswers
+from loadtest.experiment.decision import Metric
 from loadtest.experiment.phases import OpenLoopPhase, Phase, WarmUpPhase
 from tests.loadtest.generator.small_servers import generator, small_server, write_plan
 from tests.loadtest.runs.build import write_run

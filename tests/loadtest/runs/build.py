@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogWriter
 
 from loadtest.analysis.records import Decomposition, Parts, Summary, Untold
+from loadtest.experiment import records, staircase
 from serving.engines import registry
 from serving.engines.engine import Knob, Ports, Served, Site
 from serving.profile import ServingProfile
@@ -24,6 +26,9 @@ from serving.profile import ServingProfile
 START = 1_760_000_000.0
 TIMELINE = ["second", "scheduled", "sent", "ok", "errors", "p50_ms", "p99_ms", "max_ms", "slip_p99_ms", "in_flight"]
 SERVER_TIMELINE = ["t", "rate", "p50_ms", "p99_ms", "batch_size", "cpu_cores", "memory_bytes"]
+SLO_P99_MS = 50.0
+# Of capacity searches: where they start (requests/s), how many trials they have, and when they need no more.
+CENTRE, TRIALS, PRECISION = 700.0, 8, 0.06
 PROFILE = {
     "max_batch_size": 32,
     "batch_timeout_ms": 1.0,
@@ -36,7 +41,8 @@ PROFILE = {
 
 @dataclass(frozen=True)
 class SimulatedServer:
-    """How a simulated server behaves: latency grows as load nears ``capacity`` (requests/s), and a backlog beyond."""
+    """How a simulated server behaves: latency grows as load nears ``capacity`` (requests/s), and a backlog beyond.
+    ``apart``: how far its starts lie apart, the standard deviation of its capacity's and its speed's logarithm."""
 
     engine: str = "torchserve"
     version: str = "0.12.0"
@@ -44,6 +50,7 @@ class SimulatedServer:
     capacity: float = 1000.0
     sigma: float = 0.35
     error_share: float = 0.0
+    apart: float = 0.0
     knobs: tuple[Knob, ...] = ()
     profile: Mapping[str, Any] = field(default_factory=dict)
 
@@ -165,6 +172,10 @@ def write_run(
     asked: Sequence[str] | None = None,
     rates: Mapping[str, Sequence[float]] | None = None,
     repetitions: int = 2,
+    searches: int = 0,
+    most: int = 0,
+    overload: Mapping[str, float] | None = None,
+    own_rate: float = 0.0,
     duration_s: int = 6,
     seed: int = 1,
     model: str = "convnet",
@@ -176,8 +187,14 @@ def write_run(
     environment: Mapping[str, Any] | None = None,
     spoil: Callable[[str, str, float, int], dict[str, Any]] = lambda *_: {},
 ) -> Path:
-    """Save a whole run. ``asked``: the experiment's targets, where not all were measured. ``spoil`` gives keys of
-    trial.json to override for (target, protocol, rate, repetition)."""
+    """Save a whole run: on each of the first ``repetitions`` starts of each server a trial at each rate of the ladder,
+    and on each of the first ``searches`` starts a capacity search.
+
+    asked     the experiment's targets, where not all were measured
+    most      the starts that the run could have had, which then looked at its figures; 0: their numbers were fixed
+    overload  protocol → a rate that is tried on the second start alone; ``own_rate``: the user's
+    spoil     gives keys of trial.json to override for (target, protocol, rate, repetition)
+    """
     folder.mkdir(parents=True)
     rates = rates or {"grpc": [200.0, 400.0, 600.0, 800.0], "rest": [150.0, 300.0, 450.0, 600.0]}
     experiment = {
@@ -189,10 +206,12 @@ def write_run(
         "runtime": "process",
         "seed": seed,
         "profile": PROFILE,
-        "slo": {"p99_ms": 50.0, "error_ratio": 0.001},
+        "slo": {"p99_ms": SLO_P99_MS, "error_ratio": 0.001},
         "ladder": {
             "rates": {protocol: list(values) for protocol, values in rates.items()},
-            "repetitions": repetitions,
+            "rate": own_rate,
+            "overload_rates": dict(overload or {}),
+            "repetitions": 0 if most else repetitions,
             "duration_s": float(duration_s),
             "lead_in_s": 1.0,
             "arrival": "poisson",
@@ -200,10 +219,15 @@ def write_run(
         },
         "cost": {"price_per_hour": price_per_hour, "currency": "EUR", "expected_rate": 0.0},
     }
+    if searches:
+        experiment["scenarios"] = ["ladder", "capacity"]
+        experiment["capacity"] = {"repetitions": 0 if most else searches, "trials": TRIALS, "precision": PRECISION}
     own = [{"name": name, "engine": one.engine, "profile": dict(one.profile)} for name, one in servers.items()]
     if tables := [table for table in own if table["profile"]]:
         experiment["target"] = tables
     (folder / "experiment.toml").write_text(tomlkit.dumps(experiment))
+    if most:
+        _save(folder / "decisions.json", {"most": most})
     _save(folder / "environment.json", _environment(prometheus) if environment is None else dict(environment))
     _save(folder / "targets.json", [_target(stack, server, model) for stack, server in servers.items()])
     if parity:
@@ -228,34 +252,26 @@ def write_run(
     for number, (stack, server) in enumerate(servers.items(), start=1):
         _configure(folder / "servers" / f"{_slug(stack)}-{number}", server)
         for protocol in rates:
-            for repetition in range(1, repetitions + 1):
+            for repetition in range(1, max(repetitions, searches) + 1):
                 _warm_up(folder, _slug(stack), protocol, repetition, server)
     order = 0
     for place, (stack, server) in enumerate(servers.items()):
         for over, (protocol, values) in enumerate(rates.items()):
-            slower = replace_base(server, 1.0 if protocol == "grpc" else 1.3)
-            for step, rate in enumerate(values):
-                for repetition in range(1, repetitions + 1):
+            beyond = (overload or {}).get(protocol)
+            for step, rate in enumerate([*values, *([beyond] if beyond else [])]):
+                for repetition in range(1, repetitions + 1) if rate != beyond else (2,):
                     order += 1
                     block = ((repetition - 1) * len(servers) + place) * len(rates) + over
                     started_at = START + block * 120 + 10 + step * (duration_s + 2)
+                    started = _started(server, stack, protocol, repetition, seed)
                     rng = np.random.default_rng([seed, order])
                     # Both targets see the same arrivals, as in a real run.
                     arrivals = np.random.default_rng([seed, round(rate), repetition, len(protocol)])
                     counts = arrivals.poisson(rate, duration_s)
-                    seconds = [slower.latencies(rate, second, count, rng) for second, count in enumerate(counts)]
-                    sent = sum(map(len, seconds))
-                    failed = round(server.error_share * sent)
+                    seconds = [started.latencies(rate, second, count, rng) for second, count in enumerate(counts)]
                     record = {
-                        "target": stack,
-                        "engine": server.engine,
-                        "engine_version": server.version,
-                        "protocol": protocol,
-                        "offered_rate": rate,
-                        "repetition": repetition,
-                        "warm_up": f"{_slug(stack)}-{protocol}-r{repetition}",
+                        **_record(stack, started, protocol, rate, repetition, seconds),
                         "started_at": started_at,
-                        "errors": {"status 503": failed} if failed else {},
                         **spoil(stack, protocol, rate, repetition),
                     }
                     write_trial(
@@ -263,13 +279,77 @@ def write_run(
                         record,
                         seconds,
                         _server_figures(server, rate, seconds) if prometheus else None,
-                        rate / slower.capacity if prometheus else None,
+                        rate / started.capacity if prometheus else None,
                     )
+            for repetition in range(1, searches + 1):
+                block = ((repetition - 1) * len(servers) + place) * len(rates) + over
+                started = _started(server, stack, protocol, repetition, seed)
+                _search(folder, stack, started, protocol, repetition, START + block * 120 + 60, seed, spoil)
     return folder
+
+
+def _started(server: SimulatedServer, name: str, protocol: str, repetition: int, seed: int) -> SimulatedServer:
+    """One start of a server, as it is over a protocol."""
+    luck = np.random.default_rng([seed, repetition, *name.encode()]).normal(0, server.apart)
+    return replace_base(server, math.exp(luck) * (1.0 if protocol == "grpc" else 1.3))
+
+
+def _record(
+    name: str, server: SimulatedServer, protocol: str, rate: float, repetition: int, seconds: Sequence[np.ndarray]
+) -> dict[str, Any]:
+    failed = round(server.error_share * sum(map(len, seconds)))
+    return {
+        "target": name,
+        "engine": server.engine,
+        "engine_version": server.version,
+        "protocol": protocol,
+        "offered_rate": rate,
+        "repetition": repetition,
+        "warm_up": f"{_slug(name)}-{protocol}-r{repetition}",
+        "errors": {"status 503": failed} if failed else {},
+    }
+
+
+def _search(
+    folder: Path,
+    name: str,
+    server: SimulatedServer,
+    protocol: str,
+    repetition: int,
+    started_at: float,
+    seed: int,
+    spoil: Callable[[str, str, float, int], dict[str, Any]],
+) -> None:
+    """Search for a start's capacity as a run does: by `staircase`, from where all its servers' searches start."""
+    rng = np.random.default_rng([seed, repetition, *name.encode(), *protocol.encode()])
+    search = f"{_slug(name)}-{protocol}-capacity-r{repetition}"
+    tries: list[staircase.Try] = []
+    steps = []
+    while len(tries) < TRIALS and (len(tries) < 2 or staircase.believe(tries, CENTRE).sd > PRECISION):
+        rate, trial = staircase.following(tries, CENTRE), f"{search}-{len(tries) + 1}"
+        seconds = [server.latencies(rate, second, count, rng) for second, count in enumerate(rng.poisson(rate, 2))]
+        record = {
+            **_record(name, server, protocol, rate, repetition, seconds),
+            "scenario": "capacity",
+            "started_at": started_at + 2.5 * len(tries),
+            **spoil(name, protocol, rate, repetition),
+        }
+        write_trial(folder / "trials" / trial, record, seconds)
+        p99 = records.read_trial(folder / "trials" / trial / "trial.json").latency_ms.p99
+        met = p99 is not None and p99 <= SLO_P99_MS and not record["errors"]
+        tries.append(staircase.Try(rate, met))
+        steps.append({"trial": trial, "rate": rate, "p99_ms": p99, "met": met})
+    belief = staircase.believe(tries, CENTRE)
+    values = {"target": name, "protocol": protocol, "repetition": repetition, "centre": CENTRE}
+    values |= {"id": search, "rate": belief.rate, "sd": belief.sd, "seconds": 2.5 * len(tries), "steps": steps}
+    (folder / "searches" / search).mkdir(parents=True)
+    _save(folder / "searches" / search / "search.json", values)
 
 
 def replace_base(server: SimulatedServer, factor: float) -> SimulatedServer:
     """The same server with latencies scaled and capacity divided by a factor."""
+    if factor == 1.0:
+        return server
     return SimulatedServer(**{**vars(server), "base_ms": server.base_ms * factor, "capacity": server.capacity / factor})
 
 

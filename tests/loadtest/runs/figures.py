@@ -11,13 +11,13 @@ from loadtest.analysis.records import (
     ExperimentInfo,
     Intervals,
     Measurement,
-    Metric,
     Outcome,
     Percentiles,
     Summary,
     TargetInfo,
     Verdict,
 )
+from loadtest.experiment.decision import Family, Metric
 from loadtest.experiment.records import Environment
 from loadtest.experiment.settings import Slo
 from tests.loadtest.analysis.figures import measurement as complete
@@ -42,9 +42,10 @@ def measurement(target: str, protocol: str = "grpc", **values: Any) -> Measureme
 def verdict(
     metric: Metric, winner: str | None, compared: tuple[str, str], protocol: str = "grpc", **values: Any
 ) -> Verdict:
-    """One verdict: for its winner, or (unless ``values`` says otherwise) without one for want of repetitions."""
+    """One verdict: for its winner, or (unless ``values`` says otherwise) without one for want of starts."""
     usual: dict[str, Any] = {
-        "outcome": Outcome.WINNER if winner else Outcome.ONE_REPETITION_ONLY,
+        "family": Family.CAPACITY if metric is Metric.CAPACITY else Family.LATENCY,
+        "outcome": Outcome.WINNER if winner else Outcome.ONE_START_ONLY,
         "offered_rate": None if metric is Metric.CAPACITY else 9.0,
         "figures": (Estimate(1.0, None), Estimate(1.0, None)),
         "ratio": 1.0,
@@ -54,16 +55,12 @@ def verdict(
 
 
 def capacity(target: str, protocol: str = "grpc", **values: Any) -> Capacity:
-    """One capacity, of a ladder: 500/s, between 400/s and 800/s."""
+    """One capacity, of a ladder: 500/s, between 500/s and 800/s."""
     usual: dict[str, Any] = {
         "scenario": "ladder",
         "slo": Slo(),
         "max_rate": 500.0,
-        "bracket": (500.0, 800.0),
-        "confirmed": False,
-        "out_of_time": False,
-        "ci95": (400.0, 800.0),
-        "open_ends": (),
+        "ci95": (500.0, 800.0),
         "tested_rates": (500.0,),
     }
     return Capacity(target=target, protocol=protocol, **{**usual, **values})
