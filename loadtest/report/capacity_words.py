@@ -4,36 +4,27 @@ from __future__ import annotations
 
 from loadtest.analysis.records import Capacity
 from loadtest.experiment.boundary import Binding, Shape
-from loadtest.experiment.settings import Slo
 from loadtest.report import wording
 
 SEARCHED = "capacity"
 
 
 def bound(entry: Capacity) -> str:
-    """What misses the SLO above a capacity: "beyond it p99 jumps over 50 ms at once (a cliff)"; empty where nothing was
-    seen to."""
-    what = _misses(entry.binding, entry.shape, entry.slo)
-    return f"beyond it {what}" if what else ""
-
-
-def _misses(binding: Binding, shape: Shape, slo: Slo) -> str:
-    limit = wording.setting(slo.p99_ms, "ms")
-    climbs = {
-        Shape.CLIFF: f"p99 jumps over {limit} at once (a cliff)",
-        Shape.SLOPE: f"p99 climbs past {limit} step by step (a slope)",
-        Shape.UNKNOWN: f"p99 exceeds {limit}",
-    }[shape]
-    if binding is Binding.NONE:
-        return ""
-    if binding is Binding.P99:
-        return climbs
-    fails = (
-        f"more than {wording.setting(slo.error_ratio * 100, '%')} of requests fail"
-        if binding is Binding.ERRORS
-        else "it falls ever further behind the requests"
-    )
-    return fails if shape is Shape.UNKNOWN else f"{fails}, and {climbs}"
+    """What misses the SLO above a capacity: "beyond it p99 exceeds 50 ms, at once: …"; empty where nothing was seen
+    to."""
+    limit, errors = wording.setting(entry.slo.p99_ms, "ms"), wording.setting(entry.slo.error_ratio * 100, "%")
+    what = {
+        Binding.P99: f"beyond it p99 exceeds {limit}",
+        Binding.ERRORS: f"beyond it more than {errors} of requests fail",
+        Binding.LAG: "beyond it it falls ever further behind what arrives",
+        Binding.NONE: "",
+    }[entry.binding]
+    how = {
+        Shape.CLIFF: ", all at once: twice the latency would hardly allow more (a cliff)",
+        Shape.SLOPE: ", bit by bit: with a looser SLO it could do more (a slope)",
+        Shape.UNKNOWN: "",
+    }[entry.shape]
+    return f"{what}{how}" if what else ""
 
 
 def spread(entry: Capacity) -> str:

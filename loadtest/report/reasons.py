@@ -42,7 +42,7 @@ def of_repetitions(item: Fault | Caution) -> str:
 def _repetitions(numbers: Sequence[int]) -> str:
     if not numbers:
         return ""
-    return f"repetition{'s' if len(numbers) > 1 else ''} {' and '.join(map(str, numbers))}: "
+    return f"repetition{'s' if len(numbers) > 1 else ''} {wording.listed([str(number) for number in numbers])}: "
 
 
 def fault(reason: WhyInvalid) -> str:

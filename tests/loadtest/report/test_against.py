@@ -10,14 +10,15 @@ import msgspec
 import pytest
 
 from loadtest.analysis import saved_run, summary, two_runs
-from loadtest.analysis.records import Capacity, LeftOut, Metric, NoCommonRate, RunComparison, Subject
+from loadtest.analysis.records import Capacity, LeftOut, NoCommonRate, RunComparison, Subject
 from loadtest.analysis.two_runs import BASELINE, THIS
-from loadtest.report import against
+from loadtest.experiment.decision import Family, Metric
+from loadtest.report import against, wording
 from models.problem import Problem
 from serving.engines.engine import Knob
 from tests.loadtest.analysis.figures import bounds
 from tests.loadtest.runs import figures as build
-from tests.loadtest.runs.build import TF_SERVING, TORCHSERVE, write_run
+from tests.loadtest.runs.build import EMBEDDED, TF_SERVING, TORCHSERVE, write_run
 
 RATES = {"grpc": [200.0, 400.0]}
 BOTH = {"pytorch": TORCHSERVE, "tensorflow": TF_SERVING}
@@ -121,16 +122,36 @@ def test_the_three_files_say_the_same(before, tmp_path):
     after = write_run(tmp_path / "after", tuned, rates=RATES, duration_s=4, seed=9)
     page, headlines = against.write(after, before)
     assert page == after / "report-against-before.html"
-    assert headlines[0] == "PyTorch: this run (TorchServe 0.12.0) has the lower p99 latency over gRPC."
+    verdict = compare(after, before).comparisons["pytorch"].verdicts
+    (main,) = [one for one in verdict if one.family is Family.LATENCY]
+    factor, *ends = wording.times(main.ratio or 0.0, *bounds(main.ci95))
+    ours, theirs = (wording.brief_milliseconds(one.value) for one in reversed(main.figures or ()))
+    sentence = (
+        f"Over gRPC at 400/s this run answered 99 % of requests within {ours}, the baseline within {theirs} "
+        f"({factor} times as long, {'–'.join(ends)})."
+    )
+    assert headlines[0] == f"PyTorch (TorchServe): {sentence}"
     values = json.loads((after / "report-against-before.json").read_text())
     text = (after / "report-against-before.md").read_text()
     html = page.read_text(encoding="utf-8")
     assert values["headlines"] == headlines
-    for said in (text, html):
-        assert "this run (TorchServe 0.12.0) has the lower p99 latency over gRPC." in said
+    assert values["first_screens"]["pytorch"]["sentence"] == sentence
+    for said in (text, html.replace("\N{NO-BREAK SPACE}", " ")):
+        assert sentence in said
+        assert said.index(sentence) < said.index("Latency</b>: " if said != text else "- Latency: ")
         assert "PyTorch: batchSize" in said
     assert "<mark>batchSize=64</mark>" in html
     assert "make report RUN=results/after AGAINST=results/before" in html
+
+
+def test_a_target_that_changed_its_engine_is_named_with_what_it_was(before, tmp_path):
+    swapped = {**BOTH, "tensorflow": EMBEDDED}
+    after = write_run(tmp_path / "after", swapped, rates=RATES, duration_s=4, seed=9)
+    page, headlines = against.write(after, before)
+    assert headlines[1].startswith("TensorFlow: ")
+    html = page.read_text(encoding="utf-8")
+    assert "the baseline (TensorFlow Serving)" in html
+    assert "this run (the embedded stand-in for TensorFlow Serving)" in html
 
 
 def test_the_command_line_writes_the_page_and_says_where(before, tmp_path, capsys):

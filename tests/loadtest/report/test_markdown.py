@@ -44,7 +44,7 @@ def test_it_carries_the_verdict_and_every_measurement(run):
     text = (run / "report.md").read_text()
     figures = json.loads((run / "summary.json").read_text())
     values = json.loads((run / "report.json").read_text())
-    assert text.startswith(f"# {values['verdict']['headline']}\n")
+    assert text.startswith(f"# {values['verdict']['sentence']}\n")
     rows = next(table for table in tables(text) if "offered" in table[0])
     assert len(rows) == 1 + len(figures["measurements"])
     for row, item in zip(rows[1:], figures["measurements"], strict=True):
@@ -55,14 +55,15 @@ def test_it_carries_the_verdict_and_every_measurement(run):
 
 def test_what_stands_under_the_headline_is_there_to_the_end(tmp_path):
     servers = {"pytorch": TORCHSERVE, "tensorflow": TF_SERVING}
-    run = write_run(
-        tmp_path / "run", servers, rates={"grpc": [250.0], "rest": [200.0]}, dataset="fashion-mnist-in-colour"
-    )
+    rates = {"grpc": [250.0], "rest": [200.0], "rest-binary": [200.0]}
+    run = write_run(tmp_path / "run", servers, rates=rates, searches=4, repetitions=4, price_per_hour=0.4)
     report.write(run)
-    sentences = json.loads((run / "report.json").read_text())["verdict"]["lede"]
-    assert sum(map(len, sentences)) > 400  # more than one value of a report may have
+    rows = json.loads((run / "report.json").read_text())["verdict"]["rows"]
+    told = [f"- {row['title']}: {line['text']}" for row in rows for line in row["lines"]]
+    assert [row["topic"] for row in rows] == ["capacity", "latency", "cost"]
+    assert sum(map(len, told)) > 600
     text = html.unescape(re.sub(r"\\(?=\W)", "", (run / "report.md").read_text()))
-    assert all(f"\n{sentence}\n" in text for sentence in sentences)
+    assert all(f"\n{line}\n" in text for line in told)
 
 
 def test_commands_are_not_escaped(run):

@@ -3,66 +3,66 @@
 from __future__ import annotations
 
 import msgspec
-import pytest
 
-from loadtest.analysis import summary
-from loadtest.analysis.records import Summary
+from loadtest.analysis.records import Fault, OpenEnd, Outcome, Summary, Verdict, WhyOpen, WrongAnswers
+from loadtest.experiment.decision import Family
+from loadtest.report import names
 from loadtest.report.outlook import would_change
-from tests.loadtest.runs.build import EMBEDDED, SAME, TF_SERVING, TORCHSERVE, write_run
+from tests.loadtest.analysis.figures import measurement
+from tests.loadtest.report.summaries import BOTH, STAND_IN, TF_SERVING, TORCHSERVE, capacity, found, latency, summary
 
-RATES = {"grpc": [200.0, 400.0]}
+PYTORCH, TENSORFLOW = BOTH
+WON = latency(9.0, 3.0, TENSORFLOW)
 
 
 def told(figures: Summary) -> str:
-    return " ".join(would_change(figures))
+    return " ".join(would_change(figures, names.of(figures.targets)))
 
 
-@pytest.fixture(scope="module")
-def clear(tmp_path_factory) -> Summary:
-    servers = {"pytorch": TORCHSERVE, "tensorflow": TF_SERVING}
-    return summary.build(write_run(tmp_path_factory.mktemp("runs") / "run", servers, rates=RATES, duration_s=3))
+def test_a_stand_in_is_the_first_thing_to_replace():
+    first = would_change(summary(WON, targets=(TORCHSERVE, STAND_IN)), names.of((TORCHSERVE, STAND_IN)))[0]
+    assert first.startswith("The production server: TensorFlow (embedded-tfserving 2.21.0)")
+    assert "The production server" not in told(summary(WON, targets=(TORCHSERVE, TF_SERVING)))
 
 
-def test_a_stand_in_is_the_first_thing_to_replace(tmp_path):
-    servers = {"pytorch": TORCHSERVE, "tensorflow": EMBEDDED}
-    figures = summary.build(write_run(tmp_path / "run", servers, rates=RATES, duration_s=2))
-    assert would_change(figures)[0].startswith("The production server: TensorFlow (embedded-tfserving 2.21.0)")
+def test_an_open_question_says_how_many_starts_would_decide_it():
+    assert (
+        "More starts: over gRPC the ratio of the p99 latencies (TorchServe / TensorFlow Serving) lies in 0.82–0.99; "
+        "about 4 more starts of each, 3 minutes, would decide a ratio of 1.2."
+    ) in told(summary(latency(9.0, 10.0)))
+    assert "ratio of the capacities" in told(summary(capacity(900, 1000)))
+    for decided in (WON, latency(9.0, 3.0, outcome=Outcome.PARITY_NOT_PROVEN)):
+        assert "More starts" not in told(summary(decided))
 
 
-def test_an_interval_across_1_asks_for_more_measuring(tmp_path):
-    servers = {"pytorch": TORCHSERVE, "tensorflow": SAME}
-    figures = summary.build(write_run(tmp_path / "run", servers, rates=RATES, duration_s=2, seed=4))
-    assert "More repetitions, or longer ones: over gRPC the ratio of the p99 latencies is" in told(figures)
+def test_a_server_that_met_every_rate_asks_for_higher_ones():
+    end = OpenEnd(WhyOpen.NO_RATE_MISSED, 3200.0)
+    bounded, open_ended = found(PYTORCH, 900.0), found(TENSORFLOW, 2900.0, ci95=(2800.0, None), open_ends=(end,))
+    figures = summary(WON, capacity=(bounded, open_ended))
+    assert ("Higher rates: TensorFlow Serving over gRPC still met the SLO at 3,200/s, the highest rate tried.") in told(
+        figures
+    )
+    assert told(figures).count("Higher rates") == 1
 
 
-def test_a_ladder_that_ended_within_the_slo_asks_for_higher_rates(clear):
-    assert "Higher rates: TensorFlow over gRPC still met the SLO at 400/s, the highest rate tried." in told(clear)
-    assert "More repetitions" not in told(clear)
+def rest(verdict: Verdict, rate: float) -> Verdict:
+    return msgspec.structs.replace(verdict, family=Family.REST, offered_rate=rate)
 
 
-def test_a_rate_at_which_the_order_is_surely_the_other_way_round_is_named(clear):
-    assert "Another rate" not in told(clear)
-    assert "Another rate: over gRPC at 200/s PyTorch has the lower p99 latency." in told(slow(clear, (90.0, 110.0)))
-    assert "Another rate" not in told(slow(clear, (1.0, 110.0)))  # the intervals meet: nothing sure
+def test_a_rate_at_which_the_other_one_wins_is_named():
+    turned = rest(latency(3.0, 9.0, PYTORCH), 200.0)
+    assert ("Another rate: over gRPC at 200/s TorchServe has a lower p99 latency than TensorFlow Serving.") in told(
+        summary(WON, turned)
+    )
+    for same in (rest(WON, 200.0), rest(latency(3.0, 9.0), 200.0), latency(3.0, 9.0, PYTORCH, "rest")):
+        assert "Another rate" not in told(summary(WON, same))
 
 
-def slow(figures: Summary, p99: tuple[float, float]) -> Summary:
-    """The same with another interval of TensorFlow's p99 at 200/s."""
-    replace = msgspec.structs.replace
-    changed = [
-        replace(item, ci95=replace(item.ci95, p99=p99))
-        if (item.target, item.offered_rate) == ("tensorflow", 200.0)
-        else item
-        for item in figures.measurements
-    ]
-    return replace(figures, measurements=tuple(changed))
+def test_what_could_not_be_used_is_counted():
+    broken = measurement(PYTORCH, valid=False, why_not_valid=(Fault((1,), WrongAnswers(1, 9)),))
+    figures = summary(WON, measurements=(broken, measurement(TENSORFLOW)))
+    assert "What could not be used: 1 of 2 measurements are not valid" in told(figures)
 
 
-def test_what_could_not_be_used_is_counted(tmp_path):
-    servers = {"pytorch": TORCHSERVE, "tensorflow": TF_SERVING}
-    run = write_run(tmp_path / "run", servers, rates=RATES, duration_s=1, spoil=lambda *_: {"wrong": 1})
-    assert "What could not be used: 4 of 4 measurements are not valid" in told(summary.build(run))
-
-
-def test_without_a_measurement_nothing_is_said(tmp_path):
-    assert would_change(summary.build(write_run(tmp_path / "run", {}, asked=["pytorch"]))) == []
+def test_without_a_measurement_nothing_is_said():
+    assert would_change(summary(WON, measurements=()), names.of((TORCHSERVE, TF_SERVING))) == []

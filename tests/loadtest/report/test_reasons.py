@@ -9,14 +9,15 @@ import msgspec
 import pytest
 
 from loadtest.analysis import records
-from loadtest.analysis.records import Metric, Outcome, Untold, WhyOpen
+from loadtest.analysis.records import Outcome, Untold, WhyOpen
+from loadtest.experiment.boundary import Binding, Shape
 from loadtest.experiment.settings import Slo
-from loadtest.report import reasons, verdict_words, warning_words
+from loadtest.report import capacity_words, names, reasons, verdict_words, warning_words
 from serving.target import Caveat
-from tests.loadtest.runs import figures as build
+from tests.loadtest.report.summaries import TF_SERVING, TORCHSERVE, WITHOUT_RATIO, found, latency
 
 VALUES = {int: 4321, float: 765.4, str: "Zebra"}
-TWO = ("pytorch", "tensorflow")
+NAMES = names.of((TORCHSERVE, TF_SERVING))
 
 
 def made(kind: type[msgspec.Struct]) -> Any:
@@ -77,19 +78,40 @@ def test_every_value_of_an_enumeration_is_told():
 def test_every_outcome_says_why_and_only_a_winner_is_one():
     told = {}
     for outcome in Outcome:
-        missing = outcome in (Outcome.NO_COMMON_RATE, Outcome.NO_VALID_RATE, Outcome.NO_RATE_MET_SLO)
         values: dict[str, Any] = {"outcome": outcome, "because_of": ("pytorch",), "error_ratios": {"pytorch": 0.4321}}
-        if missing:
-            values |= {"figures": None, "ratio": None, "ci95": None}
         winner = "tensorflow" if outcome is Outcome.WINNER else None
-        verdict = build.verdict(Metric.P99, winner, TWO, **values)
-        told[outcome] = verdict_words.why(verdict, Slo())
-        says = verdict_words.answer(verdict)
-        assert (says == "TensorFlow") == (outcome is Outcome.WINNER)
-        assert (says == "no verdict") == missing
+        verdict = latency(9.0, 3.0, winner, **values)
+        told[outcome] = verdict_words.why(verdict, Slo(), NAMES)
+        says = verdict_words.answer(verdict, NAMES)
+        assert (says == "TensorFlow Serving") == (outcome is Outcome.WINNER)
+        assert (says == "no verdict") == (outcome in WITHOUT_RATIO)
         assert (says == "no difference shown") == verdict.shows_no_difference
     assert len(set(told.values())) == len(Outcome)
     assert "43 %" in told[Outcome.TOO_MANY_ERRORS]
+
+
+def test_what_binds_a_capacity_and_how_is_told_for_every_kind():
+    told = {
+        (binding, shape): capacity_words.bound(found("pytorch", 2014.0, binding=binding, shape=shape))
+        for binding in Binding
+        for shape in Shape
+    }
+    assert {text for (binding, _), text in told.items() if binding is Binding.NONE} == {""}
+    known = [text for text in told.values() if text]
+    assert len(set(known)) == len(known)
+    assert told[Binding.P99, Shape.CLIFF] == (
+        "beyond it p99 exceeds 50 ms, all at once: twice the latency would hardly allow more (a cliff)"
+    )
+    assert "more than 0.1 % of requests fail" in told[Binding.ERRORS, Shape.SLOPE]
+
+
+def test_how_far_starts_lie_apart_stands_beside_a_capacity():
+    say = capacity_words.sentence
+    assert say(found("pytorch", 2014.0, binding=Binding.LAG, shape=Shape.UNKNOWN), "TorchServe") == (
+        "TorchServe: 2,014/s (4 starts, some 6 % apart); beyond it it falls ever further behind what arrives."
+    )
+    assert say(found("pytorch", None), "TorchServe") == "TorchServe: no rate that was tried met the SLO."
+    assert capacity_words.found(found("pytorch", 1000.0)) == "4 starts, some 6 % apart: 942/s, 980/s, 1,020/s, 1,062/s"
 
 
 def test_a_reason_names_the_repetitions_that_it_holds_for():

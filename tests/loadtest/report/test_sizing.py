@@ -15,7 +15,8 @@ from tests.loadtest.runs import figures as build
 
 def figures(cost: Cost | None = None, batch: int = 1, **entry: Any) -> Summary:
     experiment = ExperimentInfo(cost=cost or Cost(), ladder=LadderInfo(batch=batch))
-    return build.summary(["pytorch"], experiment=experiment, capacity=(build.capacity("pytorch", **entry),))
+    known = build.capacity("pytorch", **{"ci95": (400.0, 800.0), **entry})
+    return build.summary(["pytorch"], experiment=experiment, capacity=(known,))
 
 
 def test_a_million_predictions_cost_what_a_full_server_costs_for_that_long():
@@ -59,8 +60,8 @@ def test_an_open_end_of_the_interval_stays_open():
     assert only.cost_ci95 == (None, pytest.approx(0.5))
 
 
-def test_a_confirmed_search_is_believed_before_a_ladder():
-    found = build.capacity("pytorch", scenario="capacity", confirmed=True, max_rate=612.5)
+def test_a_search_is_believed_before_a_ladder():
+    found = build.capacity("pytorch", scenario="capacity", max_rate=612.5)
     one = build.summary(["pytorch"], capacity=(build.capacity("pytorch"), found))
     assert [item.requests_per_s for item in sizing.plan(one).sizings] == [612.5]
 

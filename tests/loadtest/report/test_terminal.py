@@ -9,9 +9,9 @@ import pytest
 
 from loadtest.analysis import summary
 from loadtest.analysis.records import Summary
-from loadtest.report import terminal
-from tests.loadtest.analysis.test_scenarios import searched
-from tests.loadtest.runs.build import EMBEDDED, THREE, TORCHSERVE, SimulatedServer, write_run
+from loadtest.experiment.decision import Metric
+from loadtest.report import terminal, wording
+from tests.loadtest.runs.build import EMBEDDED, TF_SERVING, THREE, TORCHSERVE, SimulatedServer, write_run
 
 
 def spoil(target: str, protocol: str, rate: float, repetition: int) -> dict:
@@ -22,7 +22,9 @@ def spoil(target: str, protocol: str, rate: float, repetition: int) -> dict:
 def figures(tmp_path_factory) -> Summary:
     run = tmp_path_factory.mktemp("runs") / "run"
     servers = {"pytorch": TORCHSERVE, "tensorflow": EMBEDDED}
-    return summary.build(write_run(run, servers, rates={"grpc": [250.0, 500.0]}, duration_s=3, spoil=spoil))
+    return summary.build(
+        write_run(run, servers, rates={"grpc": [250.0, 500.0]}, repetitions=3, duration_s=3, spoil=spoil)
+    )
 
 
 def shown(capsys, figures: Summary) -> str:
@@ -47,19 +49,25 @@ def test_figures_stand_with_their_interval_and_engine(capsys, figures):
 
 def test_the_verdict_the_faults_and_the_report_are_said(capsys, figures):
     text = " ".join(shown(capsys, figures).split())
-    assert "TensorFlow (embedded-tfserving 2.21.0) has the lower p99 latency over gRPC." in text
-    assert "times lower (95 % interval" in text
-    assert "Lower p99 at 250/s over gRPC? TensorFlow." in text
-    assert "not valid: TensorFlow over gRPC at 500/s: repetitions 1 and 2: 5 arrivals were dropped" in text
+    assert "not valid: TensorFlow over gRPC at 500/s: repetitions 1, 2 and 3: 5 arrivals were dropped" in text
+    assert "No verdict: TorchServe and the embedded stand-in for TensorFlow Serving were not both measured" in text
     assert "warning: TensorFlow (embedded-tfserving 2.21.0) is a stand-in" in text
     assert "Report: results/latest/report.html" in text
 
 
 def test_the_steps_of_a_search_are_left_to_the_report_and_its_result_is_told(capsys, tmp_path):
-    text = shown(capsys, summary.build(searched(tmp_path, {"pytorch": 300.0, "tensorflow": 500.0})))
-    assert "210/s" not in text  # a step of the search
-    assert "Higher capacity within the SLO over gRPC? TensorFlow." in text
-    assert "TensorFlow’s capacity within the SLO is 1.67 times higher" in " ".join(text.split())
+    servers = {"pytorch": TORCHSERVE, "tensorflow": TF_SERVING}
+    figures = summary.build(write_run(tmp_path / "run", servers, rates={"grpc": [250.0]}, searches=4))
+    steps = {item.offered_rate for item in figures.measurements if item.scenario == "capacity"}
+    out = shown(capsys, figures)
+    table = out[: out.index("Measured for")]
+    assert len(steps) > 2
+    assert not [rate for rate in steps if f"{wording.rate(rate)} " in table]
+    (verdict,) = [one for one in figures.verdicts if one.metric is Metric.CAPACITY]
+    assert verdict.winner == "tensorflow"
+    factor = wording.times(1 / (verdict.ratio or 1.0))[0]
+    told = f"TensorFlow Serving handled {factor} times as many requests per second as TorchServe within 50 ms over gRPC"
+    assert told in " ".join(out.split())
 
 
 def test_an_interval_over_orders_of_magnitude_is_called_wide(capsys, figures):
@@ -77,12 +85,14 @@ def test_markup_in_a_name_is_printed_and_not_obeyed(capsys, tmp_path):
     assert "[bold red]x[/]" in shown(capsys, summary.build(run))
 
 
-def test_of_three_targets_the_places_stand_under_the_headline(capsys, tmp_path):
-    run = write_run(tmp_path / "run", THREE, rates={"grpc": [250.0, 500.0]}, duration_s=3)
+def test_of_three_targets_the_places_stand_under_the_sentence(capsys, tmp_path):
+    run = write_run(tmp_path / "run", THREE, rates={"grpc": [250.0, 500.0]}, repetitions=3, duration_s=3)
     lines = shown(capsys, summary.build(run)).splitlines()
-    places = lines.index("  p99 latency over gRPC: 1. TensorFlow; 2. PyTorch and unbatched")
-    assert lines[places - 1].startswith("TensorFlow (TensorFlow Serving 2.20.0) has the lowest p99 latency over gRPC")
-    asked = [line for line in lines if line.startswith("Lower p99")]
-    assert len(asked) == 3
-    assert "Lower p99 at 500/s over gRPC, PyTorch or unbatched? no difference shown." in asked
+    (places,) = [number for number, line in enumerate(lines) if line.startswith("  Latency")]
+    assert " ".join(" ".join(lines[places : places + 2]).split()).startswith(
+        "Latency over gRPC at 500/s 1. TensorFlow Serving; 2. PyTorch (TorchServe) and unbatched (TorchServe)"
+    )
+    assert lines[places - 2].startswith(
+        "TensorFlow Serving had the lowest p99 latency over gRPC at 500/s, where the next"
+    )
     assert "Same model on all sides" in " ".join(lines)

@@ -32,6 +32,34 @@ def test_three_significant_digits(value, text):
     assert wording.number(value) == text
 
 
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ((2.013, 1.84, 2.19), ["2.0", "1.8", "2.2"]),
+        ((1.02, 0.96, 1.09), ["1.02", "0.96", "1.09"]),
+        ((12.4, 9.96, 15.3), ["12", "10", "15"]),
+        ((0.451, 0.043, 1.2), ["0.45", "0.043", "1.2"]),
+        ((1.0,), ["1.0"]),
+        ((1.004, 1.001), ["1.004", "1.001"]),
+    ],
+)
+def test_ratios_have_the_decimals_that_tell_them_from_1(values, shown):
+    assert wording.times(*values) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "1 second"), (40, "40 seconds"), (100, "2 minutes"), (3000, "50 minutes"), (9000, "2 hours")],
+)
+def test_a_duration_that_is_estimated_is_told_roughly(seconds, text):
+    assert wording.roughly(seconds) == text
+
+
+@pytest.mark.parametrize(("ratio", "text"), [(1.3, "1.3"), (1.3001, "1.31"), (1.041, "1.05"), (2.0, "2"), (37.2, "37")])
+def test_an_effect_is_rounded_up(ratio, text):
+    assert wording.effect(ratio) == text
+
+
 @given(st.floats(1e-6, 1e9))
 def test_a_number_keeps_its_value_to_half_a_percent(value):
     assert float(wording.number(value).replace(",", "")) == pytest.approx(value, rel=0.0051)
