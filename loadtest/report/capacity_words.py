@@ -5,6 +5,7 @@ from __future__ import annotations
 from loadtest.analysis.records import Capacity
 from loadtest.experiment.boundary import Binding, Shape
 from loadtest.report import wording
+from loadtest.report.names import opening
 
 SEARCHED = "capacity"
 
@@ -48,4 +49,4 @@ def sentence(entry: Capacity, name: str) -> str:
     starts = spread(entry)
     rate = "no rate that was tried met the SLO" if entry.max_rate is None else wording.rate(entry.max_rate)
     told = [f"{rate}{f' ({starts})' if starts else ''}", bound(entry) if entry.max_rate is not None else ""]
-    return f"{name}: {'; '.join(part for part in told if part)}."
+    return opening(f"{name}: {'; '.join(part for part in told if part)}.")

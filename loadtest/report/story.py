@@ -5,6 +5,7 @@ from __future__ import annotations
 from loadtest.analysis.records import Measurement, Summary, Verdict
 from loadtest.experiment.decision import Family
 from loadtest.report import capacity_words, ranking, sizing, verdict_words, wording
+from loadtest.report.names import opening
 from loadtest.report.verdict_words import Names
 
 
@@ -34,7 +35,7 @@ def _answer(verdict: Verdict, figures: Summary, names: Names) -> str:
     if not verdict.winner:
         return says
     factor, around = verdict_words.better(verdict)
-    return f"{names[verdict.winner]}, by a factor of {factor}{f' ({around})' if around else ''}. {says}"
+    return opening(f"{names[verdict.winner]}, by a factor of {factor}{f' ({around})' if around else ''}. {says}")
 
 
 def _bounds(figures: Summary, names: Names) -> list[tuple[str, str]]:

@@ -13,10 +13,10 @@ from rich.text import Text
 
 from loadtest.analysis.records import Measurement, Summary
 from loadtest.report import conditions, first_screen, ranking, reasons, warning_words, wording
+from loadtest.report.verdict_words import WIDE
 
 WIDTH = 100
 SHOWN_REASONS = 4
-WIDE = 100.0  # an interval whose ends lie further apart than this factor says so instead of its ends
 
 
 def show(summary: Summary, report: Path | None = None, console: Console | None = None) -> None:
@@ -29,7 +29,7 @@ def show(summary: Summary, report: Path | None = None, console: Console | None =
     table = _table(summary)
     console.print(table)
     if any(" (wide)" in str(cell) for column in table.columns for cell in column.cells):
-        console.print(Text(f"wide: the ends of the interval lie more than {WIDE:.0f}-fold apart", style="dim"))
+        console.print(Text(f"wide: the ends of the interval lie more than {WIDE}-fold apart", style="dim"))
     broken = _not_valid(summary)
     for line in broken[:SHOWN_REASONS]:
         console.print(Text(f"not valid: {line}", style="red"))

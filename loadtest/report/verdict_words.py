@@ -13,6 +13,7 @@ from loadtest.experiment.settings import Slo
 from loadtest.report import wording
 
 Names = Mapping[str, str]
+WIDE = 100  # an interval whose ends lie further apart than this factor says so instead of its ends
 
 
 def question(verdict: Verdict, names: Names, several: bool = False) -> str:
@@ -69,12 +70,20 @@ def open_words(verdict: Verdict) -> str:
         seen = f"a ratio of {wording.between(*verdict.ci95)}"
         told = f"{seen} may still be chance, as often as this run asked and looked"
         return f"{told}; {more}" if more else told
-    lies = f"ratio {wording.between(*verdict.ci95)}" if verdict.ci95 else ""
+    lies = _lies(verdict)
     around = "; ".join(part for part in (lies, more) if part)
     if verdict.detectable is None:
         return around
     found = f"this run could have found {wording.effect(verdict.detectable)}"
     return f"{found} ({around})" if around else found
+
+
+def _lies(verdict: Verdict) -> str:
+    """Where the ratio lies; an interval that says nothing is not spelled out."""
+    if verdict.ci95 is None:
+        return ""
+    low, high = verdict.ci95
+    return f"ratio {wording.between(low, high)}" if high <= WIDE * low else f"ratio not known within {WIDE}-fold"
 
 
 def needed(more: Needed | None) -> str:
@@ -127,9 +136,8 @@ def evidence(verdict: Verdict, names: Names) -> str:
     told = [f"{names[name]} {show(figure)}" for name, figure in zip(verdict.compared, verdict.figures, strict=True)]
     what = "99 % of answers came within: " if verdict.metric is Metric.P99 else ""
     shown, around = _ratio(verdict)
-    bounds = f" (95 % interval {around})" if around else ""
-    both = " / ".join(names[name] for name in verdict.compared)
-    ratio = f"; {both} is {shown}{bounds}" if shown and not verdict.winner else ""
+    bounds = f" (95 % interval {around})" if around and not verdict.shows_no_difference else ""
+    ratio = f"; ratio {shown}{bounds}" if shown and not verdict.winner else ""
     return f"{what}{told[0]}, {told[1]}{ratio}, from {_starts(verdict)}{_sure(verdict)}."
 
 

@@ -92,8 +92,9 @@ def times(*values: float) -> list[str]:
 
 
 def effect(ratio: float) -> str:
-    """A ratio above 1 that can be found, never rounded down to one that cannot: 1.3, 1.04."""
-    return f"{math.ceil(round(ratio * 100, 6)) / 100:,.2f}".rstrip("0").rstrip(".") if ratio < 10 else number(ratio, 2)
+    """A ratio above 1 that can be found, never rounded down to one that cannot: 1.04, 1.3, 5.5, 38."""
+    steps = 100 if ratio < 2 else 10 if ratio < 10 else 1
+    return f"{math.ceil(round(ratio * steps, 6)) / steps:,.2f}".rstrip("0").rstrip(".")
 
 
 def between(low: float, high: float) -> str:

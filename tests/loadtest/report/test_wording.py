@@ -55,7 +55,9 @@ def test_a_duration_that_is_estimated_is_told_roughly(seconds, text):
     assert wording.roughly(seconds) == text
 
 
-@pytest.mark.parametrize(("ratio", "text"), [(1.3, "1.3"), (1.3001, "1.31"), (1.041, "1.05"), (2.0, "2"), (37.2, "37")])
+@pytest.mark.parametrize(
+    ("ratio", "text"), [(1.3, "1.3"), (1.3001, "1.31"), (1.041, "1.05"), (2.0, "2"), (5.41, "5.5"), (37.2, "38")]
+)
 def test_an_effect_is_rounded_up(ratio, text):
     assert wording.effect(ratio) == text
 
