@@ -165,10 +165,14 @@ def test_its_report_is_sound_in_a_browser(resumed_run, browser):
 
 def test_the_terminal_and_the_files_carry_the_reports_verdict(resumed_run):
     run, output, _ = resumed_run
-    headline = json.loads((run / "report.json").read_text())["verdict"]["headline"]
-    assert headline in " ".join(output.split())
+    verdict = json.loads((run / "report.json").read_text())["verdict"]
+    shown, page = " ".join(output.split()), (run / "report.html").read_text(encoding="utf-8")
+    rows = [line["text"] for row in verdict["rows"] for line in row["lines"]]
+    assert rows
+    for said in (verdict["sentence"], *rows, verdict["host"]["says"]):
+        assert said in shown
+        assert said in page.replace("\N{NO-BREAK SPACE}", " ")
     assert (run / "report.md").read_text().splitlines()[0].startswith("# ")
-    assert headline in (run / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.timeout(LIMIT_S)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from loadtest.analysis import summary
-from loadtest.analysis.records import Metric
 from loadtest.experiment import file as experiment
+from loadtest.experiment.decision import Family, Metric
 from loadtest.experiment.progress import RunProgress
 from loadtest.experiment.run import run as run_experiment
 from loadtest.experiment.run_folder import RunFolder
@@ -104,10 +104,9 @@ def test_the_saved_experiment_names_all_three(run):
 def test_every_pair_has_its_verdicts_and_all_three_have_a_place(run):
     found = summary.read(run)
     pairs = [("tensorflow", "unbatched"), ("tensorflow", "pytorch"), ("unbatched", "pytorch")]
-    for metric in (Metric.P99, Metric.GOODPUT):
-        assert [verdict.compared for verdict in found.verdicts if verdict.metric is metric] == pairs
-        (ranking,) = (one for one in found.rankings if one.metric is metric)
-        assert {standing.target for standing in ranking.standings} == set(NAMES)
+    assert [verdict.compared for verdict in found.verdicts if verdict.family is Family.LATENCY] == pairs
+    (ranking,) = (one for one in found.rankings if one.metric is Metric.P99)
+    assert {standing.target for standing in ranking.standings} == set(NAMES)
     assert found.target("unbatched").engine == found.target("tensorflow").engine
     for name in ("report.html", "report.md"):
         text = (run / name).read_text()
