@@ -40,10 +40,12 @@ TRIAL = TrialRecord(
     latency_ms=Latency(p50=1.25, p99=9.5),
     schedule_slip_ms=Slip(p99=0.41),
 )
-SEARCH = SearchRecord(target="pytorch", protocol="rest", low=640.0, steps=(SearchStep(rate=640.0, met=True),))
+SEARCH = SearchRecord(
+    target="pytorch", protocol="rest", repetition=2, rate=640.4, sd=0.05, steps=(SearchStep(rate=640.0, met=True),)
+)
 SAID: list[tuple[steps.Step, list[str]]] = [
     (steps.Noted(NoPrometheus()), ["note", "Prometheus"]),
-    (steps.Resumed(3, 12), ["3", "12"]),
+    (steps.Resumed(3), ["3"]),
     (steps.StartingServer("pytorch"), ["pytorch"]),
     (steps.TimingModel("pytorch"), ["pytorch"]),
     (steps.Probed("pytorch", {"grpc": 1234.0, "rest": 567.0}, 32), ["pytorch", "grpc 1,234/s", "rest 567/s", "32"]),
@@ -52,8 +54,10 @@ SAID: list[tuple[steps.Step, list[str]]] = [
     (steps.UnderLoad("pytorch", "grpc", 250.0, 248, 9.53), ["pytorch grpc", "250/s", "248/s", "9.5 ms"]),
     (steps.RateTried("pytorch", "grpc", 250.0, TooSlow(p99_ms=61.2)), ["250/s", "61.2 ms"]),
     (steps.TrialSpoiled("pytorch", "grpc", 12.34), ["note", "12.3 ms"]),
-    (steps.TrialEnded(4, 12, TRIAL), ["4/12", "pytorch grpc", "250/s", "1.25 ms", "9.50 ms", "0.41 ms", "3 errors"]),
-    (steps.SearchEnded(5, 12, SEARCH), ["5/12", "pytorch rest", "640/s", "no rate", "1 trial"]),
+    (steps.TrialEnded(TRIAL), ["start 1", "pytorch grpc", "250/s", "1.25 ms", "9.50 ms", "0.41 ms", "3 errors"]),
+    (steps.SearchEnded(SEARCH), ["start 2", "pytorch rest", "640/s", "581-706", "1 trial"]),
+    (steps.RatesChosen({"grpc": (250.0, 500.0)}), ["grpc 250, 500 requests/s"]),
+    (steps.Looked(3, 2, 6, over=False), ["look", "3 starts", "2 of 6"]),
 ]
 REASONS = [
     (SentLate(slip_p99_ms=1.2), ["1.20 ms"]),
@@ -96,4 +100,4 @@ def test_without_a_terminal_only_what_lasts_is_printed():
             progress.tell(step)
     lines = out.getvalue().splitlines()
     assert lines == [progress_words.line(step) for step, _ in SAID if isinstance(step, steps.LASTING)]
-    assert len(lines) == 7
+    assert len(lines) == 9
