@@ -158,11 +158,7 @@ def _trials(experiment: Experiment, target: str, number: int, undecided: Collect
     trials: list[Trial] = []
     for protocol in experiment.protocols:
         mild = [trial for name in MILD for trial in _of(experiment, name, target, protocol, number, undecided)]
-        overload = experiment.ladder.overload_rates.get(protocol)
-        if overload and number == first_ladder(experiment) and "ladder" in experiment.scenarios:
-            above = [_trial(experiment, "ladder", target, protocol, number, overload)]
-        else:
-            above = []
+        above = _overload(experiment, target, protocol, number)
         random.Random(_seed(experiment.seed, protocol, number)).shuffle(mild)
         trials += mild
         # What may leave a server overloaded comes after what must not see that.
@@ -174,6 +170,17 @@ def _trials(experiment: Experiment, target: str, number: int, undecided: Collect
 
 
 MILD = ("ladder", "server", "single-stream")
+
+
+def _overload(experiment: Experiment, target: str, protocol: str, number: int) -> list[Trial]:
+    """What is tried once for each target; nothing where the ladder has that rate itself."""
+    ladder = experiment.ladder
+    rate = ladder.overload_rates.get(protocol)
+    if "ladder" not in experiment.scenarios or number != first_ladder(experiment):
+        return []
+    if not rate or rate in ladder.rates.get(protocol, ()):
+        return []
+    return [_trial(experiment, "ladder", target, protocol, number, rate)]
 
 
 def first_ladder(experiment: Experiment) -> int:

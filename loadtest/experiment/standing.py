@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from loadtest.experiment import decision, phase_plan, plan, starts
-from loadtest.experiment.decision import Decision, Family, Question
+from loadtest.experiment.decision import Decision, Family, Metric, Question
 from loadtest.experiment.file import Experiment
 from loadtest.experiment.plan import FEWEST, Start, Trial
 from loadtest.experiment.records import TrialRecord
 from loadtest.experiment.starts import Figures
+
+# Scenarios whose trials decide something.
+ASKING = ("ladder", "capacity")
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,8 @@ class Standing:
 
 def looks(experiment: Experiment) -> tuple[int, ...]:
     """After how many starts the run looks. A fixed design looks once, when it is over."""
-    fixed = max(experiment.ladder.repetitions, experiment.capacity.repetitions)
-    return (fixed,) if fixed else decision.looks(most_starts(experiment))
+    asked = [experiment.scenario(name).repetitions for name in ASKING if name in experiment.scenarios]
+    return (max(asked),) if asked and all(asked) else decision.looks(most_starts(experiment))
 
 
 def most_starts(experiment: Experiment) -> int:
@@ -78,16 +81,24 @@ def following(
 
     trials  all that were made before it
     """
-    most = looks(experiment)[-1]
-    undecided = [one.question for one in standings if not one.decision.decided and one.starts < most]
-    spent = math.fsum(
-        trial.lead_in_s + trial.duration_s for trial in trials if trial.scenario in ("ladder", "capacity")
-    )
+    undecided = [one.question for one in standings if not one.decision.decided and one.starts < _most(experiment, one)]
+    adaptive = _adaptive(experiment)
+    spent = math.fsum(trial.lead_in_s + trial.duration_s for trial in trials if trial.scenario in adaptive)
     for left_out in (None, Family.LATENCY):
         chosen = plan.block(experiment, number, [one for one in undecided if one.family is not left_out])
         if number <= FEWEST or spent + cost(experiment, chosen) <= experiment.decision.budget_s:
             return chosen
-    return [one for one in plan.block(experiment, number, []) if cost(experiment, [one]) == 0]
+    left = [
+        replace(start, trials=tuple(trial for trial in start.trials if trial.scenario not in adaptive))
+        for start in plan.block(experiment, number, [])
+    ]
+    return [start for start in left if start.trials]
+
+
+def _most(experiment: Experiment, standing: Standing) -> int:
+    """On how many starts a question is measured at most."""
+    asking = experiment.capacity if standing.question.metric is Metric.CAPACITY else experiment.ladder
+    return asking.repetitions or looks(experiment)[-1]
 
 
 def longest(experiment: Experiment) -> list[list[Start]]:
@@ -110,10 +121,15 @@ def longest(experiment: Experiment) -> list[list[Start]]:
 def cost(experiment: Experiment, block: Iterable[Start]) -> float:
     """Seconds of trials that decide something in a block, as planned. Fixed designs are not counted: they have what was
     asked for."""
-    adaptive = [name for name in ("ladder", "capacity") if not experiment.scenario(name).repetitions]
+    adaptive = _adaptive(experiment)
     return math.fsum(
         _seconds(experiment, trial) for start in block for trial in start.trials if trial.scenario in adaptive
     )
+
+
+def _adaptive(experiment: Experiment) -> list[str]:
+    """The scenarios that are measured until their questions are decided."""
+    return [name for name in ASKING if not experiment.scenario(name).repetitions]
 
 
 def _seconds(experiment: Experiment, trial: Trial) -> float:

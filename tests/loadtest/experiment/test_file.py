@@ -1,6 +1,7 @@
 import re
 import tomllib
-from dataclasses import fields
+from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 import tomlkit
@@ -9,8 +10,8 @@ from hypothesis import strategies as st
 
 from loadtest.experiment import file as experiment
 from loadtest.experiment.file import Experiment
-from loadtest.experiment.scenarios import Ladder
-from loadtest.experiment.settings import Generator, Slo, WarmUp
+from loadtest.experiment.scenarios import Capacity, Ladder
+from loadtest.experiment.settings import Decision, Generator, Slo, WarmUp
 from loadtest.experiment.target_specs import TargetSpec, by_default
 from models.problem import Problem
 from serving.engines import registry
@@ -25,22 +26,51 @@ def refused(text: str) -> str:
     return str(caught.value)
 
 
-def test_built_in_default_covers_both_stacks_and_protocols_with_a_ladder_of_at_least_four():
+def test_built_in_default_asks_for_capacities_first_and_then_for_latencies_until_it_is_decided():
     default = experiment.load("default")
     assert default.targets == (TargetSpec("pytorch", "torchserve"), TargetSpec("tensorflow", "tensorflow-serving"))
     assert default.protocols == ("grpc", "rest")
-    assert len(default.ladder.fractions) >= 4
-    assert default.ladder.repetitions >= 2
+    assert default.scenarios == ("capacity", "ladder")
+    assert (default.capacity.repetitions, default.ladder.repetitions) == (0, 0)
+    assert (default.decision.budget_s, default.ladder.fractions) == (300.0, (0.3, 0.6, 0.85))
+    assert set(default.unrated) == {"capacity", "ladder"}
 
 
-def test_default_file_states_exactly_the_defaults():
+def stated(values: dict[str, Any], place: str = "") -> set[str]:
+    """The dotted keys of an experiment's values."""
+    keys: set[str] = set()
+    for key, value in values.items():
+        keys |= stated(value, f"{place}{key}.") if isinstance(value, dict) else {f"{place}{key}"}
+    return keys
+
+
+def test_default_file_states_exactly_the_defaults_and_all_of_them():
     assert experiment.load("default") == Experiment()
+    text = (experiment.BUILT_IN / "default.toml").read_text()
+    missing = stated(tomllib.loads(Experiment().to_toml())) - stated(tomllib.loads(text))
+    assert missing == set()
 
 
-def test_smoke_is_the_small_one():
+def test_thorough_is_the_default_with_six_times_the_budget():
+    default = Experiment()
+    thorough = experiment.load("thorough")
+    assert thorough == replace(default, name="thorough", decision=Decision(budget_s=1800.0))
+    assert thorough.decision.budget_s == 6 * default.decision.budget_s
+
+
+def test_smoke_is_the_small_one_of_a_fixed_design():
     smoke = experiment.load("smoke")
     assert smoke.dataset == "digits"
+    assert smoke.ladder.repetitions == 2
     assert smoke.ladder.duration_s < experiment.load("default").ladder.duration_s
+    assert not smoke.unrated
+
+
+def test_batching_compares_four_targets_over_one_protocol():
+    batching = experiment.load("batching")
+    assert [batching.profile_of(name).max_batch_size for name in batching.target_names] == [32, 1, 32, 1]
+    assert batching.protocols == ("grpc",)
+    assert (batching.scenarios, batching.capacity, batching.ladder) == (("capacity", "ladder"), Capacity(), Ladder())
 
 
 @pytest.mark.parametrize(
@@ -74,9 +104,38 @@ def test_smoke_is_the_small_one():
         ("scenarios = ['stress']\n", "mine.toml:1: scenarios = 'stress': use ladder, capacity, single-stream, server"),
         (
             "[capacity]\nrates = {grpc = [1, 2, 3], rest = [1]}\n",
-            "mine.toml:2: capacity.rates.grpc = [1.0, 2.0, 3.0]: use one rate, or one for each of the targets",
+            "mine.toml:2: capacity.rates.grpc = [1.0, 2.0, 3.0]: use one rate",
         ),
-        ("[capacity]\ngrowth = 1\n", "mine.toml:2: capacity.growth = 1.0: use a factor from 1.05 to 10"),
+        ("[capacity]\ngrowth = 1.4\n", "mine.toml:2: capacity.growth: unknown key"),
+        ("[capacity]\nbudget_s = 26\n", "mine.toml:2: capacity.budget_s: unknown key"),
+        ("[capacity]\ntrials = 0\n", "mine.toml:2: capacity.trials = 0: use trials from 1 to 100"),
+        (
+            "[capacity]\ntrials = 4\nprecision = 0\n",
+            "mine.toml:3: capacity.precision = 0.0: use a standard deviation on a log scale from 0.001 to 1",
+        ),
+        ("[capacity]\nrepetitions = -1\n", "mine.toml:2: capacity.repetitions = -1: use repetitions from 0 to 1000"),
+        ("[ladder]\nrepetitions = -1\n", "mine.toml:2: ladder.repetitions = -1: use repetitions from 0 to 1000"),
+        ("[soak]\nrepetitions = 0\n", "mine.toml:2: soak.repetitions = 0: use repetitions from 1 to 1000"),
+        ("[ladder]\nrate = -5\n", "mine.toml:2: ladder.rate = -5.0: use requests/s from 0 to 1e+06"),
+        (
+            "[ladder]\nrate = 300\nrates = {grpc = [300], rest = [80]}\n",
+            "mine.toml:2: ladder.rate = 300: it is none of ladder.rates.rest; name it there, too",
+        ),
+        (
+            "[ladder]\noverload = 11\n",
+            "mine.toml:2: ladder.overload = 11.0: use a share of the smaller capacity from 0",
+        ),
+        (
+            "[ladder]\noverload_rates = {soap = 5.0}\n",
+            "mine.toml:2: ladder.overload_rates = 'soap': use grpc, rest, rest-binary",
+        ),
+        (
+            "[ladder.overload_rates]\ngrpc = 0.0\n",
+            "mine.toml:2: ladder.overload_rates.grpc = 0: use requests/s from 0.1 to 1000000",
+        ),
+        ("[ladder]\nfractions = [0.5, 3]\n", "mine.toml:2: ladder.fractions = [0.5, 3.0]: use shares of "),
+        ("[decision]\nbudget_s = 0\n", "mine.toml:2: decision.budget_s = 0.0: use seconds from 1 to 1e+06"),
+        ("[decision]\nbudget = 60\n", "mine.toml:2: decision.budget: unknown key; did you mean budget_s?"),
         ("[spike]\nfactor = 0.5\n", "mine.toml:2: spike.factor = 0.5: use a multiple of the rate from 1 to 100"),
         ("[soak]\nfractions = [0.1, 0.2]\n", "mine.toml:2: soak.fractions = [0.1, 0.2]: use one"),
         ("[single_stream]\nrate = 3\n", "mine.toml:2: single_stream.rate: unknown key"),
@@ -113,7 +172,7 @@ def test_what_cannot_be_measured_is_refused_with_file_line_key_and_fix(text, mes
 
 
 def test_unknown_experiment_names_the_known_ones(tmp_path):
-    known = "batching, default, smoke"
+    known = "batching, default, smoke, thorough"
     with pytest.raises(Problem, match=rf"experiment 'nightly': .*use a TOML file's path or one of {known}"):
         experiment.load("nightly")
     with pytest.raises(Problem, match="No such file"):
@@ -125,6 +184,19 @@ def test_command_line_wins_over_the_file_and_is_named_in_errors():
     assert experiment.parse(text, "f", {"ladder.duration_s": 9}).ladder.duration_s == 9
     with pytest.raises(Problem, match=r"^command line: ladder.duration_s = 0.0: use seconds"):
         experiment.parse(text, "f", {"ladder.duration_s": 0})
+
+
+def test_an_own_rate_is_one_key_on_the_command_line():
+    own = experiment.load("default", {"ladder.rate": 300})
+    assert own.ladder.rate == 300.0
+    assert experiment.parse(own.to_toml()) == own
+    fixed = experiment.parse("[ladder]\nrates = {grpc = [100, 300], rest = [300]}\nrate = 300\n")
+    assert fixed.ladder.main_rates == {"grpc": 300.0, "rest": 300.0}
+
+
+def test_without_an_own_rate_the_middle_one_is_the_main_one():
+    assert Ladder(rates={"grpc": (9.0, 3.0, 6.0), "rest": (4.0, 2.0)}).main_rates == {"grpc": 6.0, "rest": 4.0}
+    assert Ladder().main_rates == {}
 
 
 def test_the_models_and_their_shares_of_the_requests():
@@ -258,6 +330,7 @@ def test_shorthand_stays_shorthand_in_what_is_saved():
 
 
 rates = st.lists(st.floats(0.5, 9000), min_size=1, max_size=5).map(tuple)
+one_rate = st.floats(0.5, 9000).map(lambda rate: (rate,))
 specs = st.builds(
     TargetSpec,
     name=st.from_regex(r"[A-Za-z0-9]{1,10}(-[a-z0-9]{1,10})?", fullmatch=True),
@@ -290,7 +363,15 @@ experiments = st.builds(
         Ladder,
         rates=st.one_of(st.just({}), st.fixed_dictionaries({"grpc": rates, "rest": rates})),
         fractions=st.just((0.5, 1.0)),
+        overload_rates=st.one_of(st.just({}), st.fixed_dictionaries({"grpc": st.floats(0.5, 9000)})),
+        repetitions=st.integers(0, 5),
     ),
+    capacity=st.builds(
+        Capacity,
+        rates=st.one_of(st.just({}), st.fixed_dictionaries({"grpc": one_rate, "rest": one_rate})),
+        precision=st.floats(0.01, 0.5),
+    ),
+    decision=st.builds(Decision, budget_s=st.floats(1, 10_000)),
     warm_up=st.builds(WarmUp, concurrency=st.integers(1, 100)),
     generator=st.builds(Generator, check_share=st.floats(0, 1)),
 )

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from loadtest.experiment import phases
@@ -19,6 +20,18 @@ from tests.loadtest.generator.small_servers import target
 WHERE = target("127.0.0.1:1")
 WARM_UP = {"kind": "warm-up", "id": "w", "folder": "r/w", "protocol": "grpc", "seed": 3}
 TRIAL = {"kind": "open-loop", "id": "t", "folder": "r/t", "protocol": "rest", "seed": 4, "rate": 10, "duration_s": 2}
+
+SEARCH = {
+    "kind": "search",
+    "id": "s",
+    "folder": "r/s",
+    "trials": "r/t",
+    "trial": TRIAL,
+    "p99_ms": 50,
+    "error_ratio": 0,
+    "most": 8,
+    "precision": 0.06,
+}
 
 
 def write(folder: Path, *listed: dict[str, Any], **values: Any) -> Path:
@@ -55,11 +68,8 @@ EVERY = (
         trial=OPENED,
         p99_ms=50.0,
         error_ratio=0.0,
-        growth=1.4,
-        precision=0.05,
-        repeats=2,
-        budget_s=26.0,
-        before=((5.0, True), (7.0, False)),
+        most=8,
+        precision=0.06,
     ),
 )
 
@@ -98,11 +108,15 @@ def test_a_job_moves_to_another_machine_and_back():
         ({"protocol": "soap"}, r"protocol = 'soap'.*grpc, rest, rest-binary - at `\$\.phases\[1\]`"),
         ({"arrival": "uniform"}, r"arrival = 'uniform'.*poisson.* - at `\$\.phases\[1\]`"),
         ({"arrivals": {"steps": 0}}, r"arrivals\.steps = 0: use steps from 1"),
+        ({**SEARCH, "most": 0}, r"Expected `int` >= 1 - at `\$\.phases\[1\]\.most`"),
+        ({**SEARCH, "precision": 0}, r"Expected `float` > 0\.0 - at `\$\.phases\[1\]\.precision`"),
+        ({**SEARCH, "budget_s": 26}, r"Object contains unknown field `budget_s` - at `\$\.phases\[1\]`"),
     ],
 )
 def test_a_wrong_value_is_named(tmp_path, change, message):
+    named = change if change.get("kind") == "search" else {**TRIAL, **change}
     with pytest.raises(Problem, match=rf"plan\.json: {message}"):
-        phases.load(write(tmp_path, WARM_UP, {**TRIAL, **change}))
+        phases.load(write(tmp_path, WARM_UP, named))
 
 
 def test_a_missing_key_is_named(tmp_path):
@@ -121,12 +135,31 @@ def test_a_file_that_is_no_plan_is_named(tmp_path):
         phases.load(tmp_path / "text.json")
 
 
+def test_a_search_of_a_fast_server_lasts_as_its_trials_do():
+    fast = msgspec.structs.replace(OPENED, rate=4000.0, duration_s=2.5)
+    searches = [
+        SearchPhase(
+            id="s",
+            folder=Path("s"),
+            trials=Path("t"),
+            trial=fast,
+            p99_ms=50.0,
+            error_ratio=0.0,
+            most=most,
+            precision=0.06,
+        )
+        for most in (8, 1)
+    ]
+    assert [one.expected_s for one in searches] == [7 * 3.5, 3.5]
+
+
 def test_how_long_a_phase_takes():
     warm_up, opened, closed, search = EVERY
     assert warm_up.expected_s == 2.0 + 3.0
     assert opened.expected_s == 2.0
     assert opened.longest_s == 2.0 + 10.0 + 30.0
     assert closed.longest_s == 2.0 + 10.0 + 30.0
-    assert search.expected_s == 7 * 2.0 + 3.0  # seven trials and a closing one, within its budget
-    assert search.longest_s == 26.0 + opened.longest_s
+    # At 5/s no trial of 30 s proves p99, and none lasts longer; one of the eight is spared by the precision.
+    assert search.expected_s == 7 * (1.0 + 30.0)
+    assert search.longest_s == 2 * 8 * (opened.longest_s + 30.0)  # each once more where the generator spoiled it
     assert warm_up.longest_s == (20.0 + 30) + 2 * 3.0 + 30

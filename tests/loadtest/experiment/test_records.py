@@ -9,10 +9,12 @@ import pytest
 from msgspec.structs import replace
 
 from loadtest.experiment import records
-from loadtest.experiment.capacity_search import Try
+from loadtest.experiment.decision import Family, Metric
 from loadtest.experiment.records import (
     ArrivalsCheck,
     ConnectionsLost,
+    DecidedQuestion,
+    Decisions,
     Environment,
     Latency,
     Requests,
@@ -28,6 +30,7 @@ from loadtest.experiment.records import (
     WarmUpRecord,
     Window,
 )
+from loadtest.experiment.staircase import Try
 from models.problem import Problem
 
 REQUESTS = Requests(scheduled=11, sent=10, completed=10, ok=9, dropped=1)
@@ -60,10 +63,24 @@ WARM_UP = WarmUpRecord(
 SEARCH = SearchRecord(
     target="pytorch",
     protocol="rest",
-    low=100.0,
+    centre=110.0,
+    rate=101.5,
+    sd=0.07,
     steps=(SearchStep(trial="s-1", rate=120.0, met=False, why_not=TooSlow(p99_ms=60.0)), SearchStep(rate=9, met=True)),
     tries=(Try(120.0, False), Try(9.0, True)),
 )
+
+CAPACITY = DecidedQuestion(
+    metric=Metric.CAPACITY,
+    family=Family.CAPACITY,
+    protocol="grpc",
+    compared=("pytorch", "tensorflow"),
+    rate=0.0,
+    starts=4,
+    decided=True,
+    p_adjusted=0.0123,
+)
+AT_OWN_RATE = replace(CAPACITY, metric=Metric.P99, family=Family.LATENCY, rate=300.0, starts=3, decided=False)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +90,7 @@ SEARCH = SearchRecord(
         (WARM_UP, records.read_warm_up),
         (SEARCH, records.read_search),
         (ServerFigures(throughput=99.0, source="prometheus 2.42.0"), records.read_server),
+        (Decisions(looks=(3, 4, 6), over=True, questions=(CAPACITY, AT_OWN_RATE)), records.read_decisions),
     ],
 )
 def test_what_was_written_is_read_back(tmp_path, record, read):
@@ -115,6 +133,22 @@ def test_an_older_search_told_its_reasons_in_words(tmp_path):
     (tmp_path / "search.json").write_text(json.dumps(values))
     (step,) = records.read_search(tmp_path / "search.json").steps
     assert (step.met, step.why_not) == (False, None)
+
+
+def test_a_search_of_an_older_run_had_brackets_and_no_centre(tmp_path):
+    older: dict[str, Any] = {"target": "pytorch", "protocol": "rest", "low": 100.0, "high": 105.0, "confirmed": True}
+    older["tries"] = [{"rate": 100.0, "met": True}, {"rate": 105.0, "met": False}]
+    (tmp_path / "search.json").write_text(json.dumps(older))
+    found = records.read_search(tmp_path / "search.json")
+    assert (found.centre, found.rate, found.sd) == (0.0, None, None)
+    assert found.tries == (Try(100.0, True), Try(105.0, False))
+
+
+def test_an_older_run_wrote_no_decisions(tmp_path):
+    assert records.read_decisions(tmp_path / "decisions.json") is None
+    (tmp_path / "decisions.json").write_text('{"looks": 3}')
+    with pytest.raises(Problem, match=r"decisions\.json: .*looks.*; run the experiment again"):
+        records.read_decisions(tmp_path / "decisions.json")
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
 import pytest
 
-from loadtest.experiment import run_folder
+from loadtest.experiment import decision, records, run_folder
+from loadtest.experiment.decision import Family, Metric, Question
 from loadtest.experiment.file import Experiment
+from loadtest.experiment.records import DecidedQuestion, Decisions, SearchRecord, WarmUpRecord
 from loadtest.experiment.run_folder import RunFolder
+from loadtest.experiment.standing import Standing
 from models.problem import Problem
 
 
@@ -46,6 +49,58 @@ def test_a_trial_counts_as_measured_once_its_results_are_whole(tmp_path):
     run.write("trials/x/trial.json", {})
     assert run.measured("x")
     assert run.trials() == [run.trial("x")]
+
+
+def test_a_search_counts_as_measured_once_it_has_ended_not_by_its_trials(tmp_path):
+    run = RunFolder.open(tmp_path, Experiment(), "a")
+    run.trial("s-1").mkdir(parents=True)
+    run.write("trials/s-1/trial.json", {})
+    assert not run.measured("s")
+    run.search("s").mkdir(parents=True)
+    found = SearchRecord(id="s", target="pytorch", protocol="grpc", centre=90.0, rate=101.0, sd=0.05)
+    (run.search("s") / "search.json").write_text(records.encode(found))
+    assert run.measured("s")
+    assert run.searches() == [found]
+    # What was being written when the run was killed is none.
+    (run.path / "searches" / ".s2.partial").mkdir()
+    (run.path / "searches" / ".s2.partial" / "search.json").write_text("{}")
+    assert run.searches() == [found]
+
+
+def test_warm_ups_are_found_by_their_names(tmp_path):
+    run = RunFolder.open(tmp_path, Experiment(), "a")
+    assert run.warm_ups() == []
+    for steady in (True, False):
+        folder = run.new_folder("warm-ups", "pytorch-grpc-r1")
+        folder.mkdir(parents=True)
+        record = WarmUpRecord(id=folder.name, target="pytorch", protocol="grpc", throughput=9.0, steady=steady)
+        (folder / "warm-up.json").write_text(records.encode(record))
+    assert [(one.id, one.steady) for one in run.warm_ups()] == [
+        ("pytorch-grpc-r1-1", True),
+        ("pytorch-grpc-r1-2", False),
+    ]
+
+
+def test_how_the_questions_stand_is_written_for_whoever_reads_the_run(tmp_path):
+    run = RunFolder.open(tmp_path, Experiment(), "a")
+    asked = Question(Family.LATENCY, Metric.P99, "grpc", ("pytorch", "tensorflow"), 300.0)
+    run.save_decisions((3, 4, 6), [Standing(asked, 4, decision.Decision(True, 0.012, 0.01))], over=True)
+    assert records.read_decisions(run.path / "decisions.json") == Decisions(
+        looks=(3, 4, 6),
+        over=True,
+        questions=(
+            DecidedQuestion(
+                metric=Metric.P99,
+                family=Family.LATENCY,
+                protocol="grpc",
+                compared=("pytorch", "tensorflow"),
+                rate=300.0,
+                starts=4,
+                decided=True,
+                p_adjusted=0.012,
+            ),
+        ),
+    )
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path):

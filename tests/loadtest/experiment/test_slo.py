@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from loadtest.experiment.early_stopping import LONGEST_S
 from loadtest.experiment.records import (
     ArrivalsDropped,
     BoundTooLow,
@@ -29,13 +30,14 @@ def trial(
     p99: float | None = 20.0,
     slip: float | None = 0.1,
     max_in_flight: int = 4096,
+    duration_s: float = 1.0,
     **values: Any,
 ) -> TrialRecord:
     return TrialRecord(
         target="pytorch",
         protocol="grpc",
         offered_rate=1000.0,
-        duration_s=1.0,
+        duration_s=duration_s,
         requests=Requests(sent=sent, dropped=dropped),
         latency_ms=Latency(p50=10.0, p99=p99),
         schedule_slip_ms=Slip(p99=slip),
@@ -78,6 +80,21 @@ def test_a_trial_misses_by_latency_errors_or_dropped_arrivals(values, why):
 )
 def test_a_trial_meets_the_slo_where_its_requests_prove_the_percentile(values, why):
     assert why_missed(trial(slo_p99_ms=50.0, **values), 50.0, 0.001) == why
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"sent": 100, "late": 0}, None),
+        ({"sent": 100, "late": 0, "duration_s": 29.9}, NotProven(over=0, sent=100, needed=459)),
+        ({"sent": 100, "late": 0, "errors": {"timeout": 1}}, RequestsFailed(failed=1, sent=100)),
+        ({"sent": 100, "late": 2, "p99": 60.0}, TooSlow(p99_ms=60.0)),
+        ({"sent": 459, "late": 1}, NotProven(over=1, sent=459, needed=662)),  # it could have proven something
+    ],
+)
+def test_a_trial_of_the_longest_kind_is_judged_by_its_percentile_where_so_few_requests_prove_nothing(values, why):
+    longest = trial(slo_p99_ms=50.0, **{"duration_s": LONGEST_S, **values})
+    assert why_missed(longest, 50.0, 0.001) == why
 
 
 def test_answers_that_were_late_at_another_limit_leave_it_to_the_measured_percentile():

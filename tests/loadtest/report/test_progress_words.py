@@ -6,6 +6,7 @@ import io
 from typing import get_args
 
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 
 from loadtest.experiment import steps
@@ -34,6 +35,7 @@ TRIAL = TrialRecord(
     target="pytorch",
     protocol="grpc",
     offered_rate=250.0,
+    repetition=2,
     duration_s=1.0,
     requests=Requests(sent=10),
     errors={"timeout": 2, "http_503": 1},
@@ -41,11 +43,17 @@ TRIAL = TrialRecord(
     schedule_slip_ms=Slip(p99=0.41),
 )
 SEARCH = SearchRecord(
-    target="pytorch", protocol="rest", repetition=2, rate=640.4, sd=0.05, steps=(SearchStep(rate=640.0, met=True),)
+    target="pytorch",
+    protocol="rest",
+    repetition=3,
+    rate=1640.0,
+    sd=0.05,
+    steps=(SearchStep(rate=1600.0, met=True), SearchStep(rate=1700.0, met=False)),
 )
+SILENT = replace(SEARCH, rate=None, sd=None)
 SAID: list[tuple[steps.Step, list[str]]] = [
     (steps.Noted(NoPrometheus()), ["note", "Prometheus"]),
-    (steps.Resumed(3), ["3"]),
+    (steps.Resumed(3), ["3 trials"]),
     (steps.StartingServer("pytorch"), ["pytorch"]),
     (steps.TimingModel("pytorch"), ["pytorch"]),
     (steps.Probed("pytorch", {"grpc": 1234.0, "rest": 567.0}, 32), ["pytorch", "grpc 1,234/s", "rest 567/s", "32"]),
@@ -54,10 +62,11 @@ SAID: list[tuple[steps.Step, list[str]]] = [
     (steps.UnderLoad("pytorch", "grpc", 250.0, 248, 9.53), ["pytorch grpc", "250/s", "248/s", "9.5 ms"]),
     (steps.RateTried("pytorch", "grpc", 250.0, TooSlow(p99_ms=61.2)), ["250/s", "61.2 ms"]),
     (steps.TrialSpoiled("pytorch", "grpc", 12.34), ["note", "12.3 ms"]),
-    (steps.TrialEnded(TRIAL), ["start 1", "pytorch grpc", "250/s", "1.25 ms", "9.50 ms", "0.41 ms", "3 errors"]),
-    (steps.SearchEnded(SEARCH), ["start 2", "pytorch rest", "640/s", "581-706", "1 trial"]),
-    (steps.RatesChosen({"grpc": (250.0, 500.0)}), ["grpc 250, 500 requests/s"]),
-    (steps.Looked(3, 2, 6, over=False), ["look", "3 starts", "2 of 6"]),
+    (steps.TrialEnded(TRIAL), ["start 2", "pytorch grpc", "250/s", "1.25 ms", "9.50 ms", "0.41 ms", "3 errors"]),
+    # 1640 × exp(∓1.96 × 0.05)
+    (steps.SearchEnded(SEARCH), ["start 3", "pytorch rest", "1,640/s", "1,487-1,809", "2 trials"]),
+    (steps.RatesChosen({"grpc": (300.0, 620.0), "rest": (90.5,)}), ["grpc 300, 620", "rest 90.5", "requests/s"]),
+    (steps.Looked(4, 2, 8, over=False), ["look", "4 starts", "2 of 8 questions"]),
 ]
 REASONS = [
     (SentLate(slip_p99_ms=1.2), ["1.20 ms"]),
@@ -85,6 +94,25 @@ def test_a_reason_shows_its_values(reason, shown):
 def test_no_kind_is_left_out():
     assert {type(step) for step, _ in SAID} == set(get_args(steps.Step))
     assert {type(reason) for reason, _ in REASONS} == {*get_args(SaysNothing), *get_args(SloMiss)}
+
+
+def test_a_search_whose_trials_say_nothing_names_no_rate():
+    line = progress_words.line(steps.SearchEnded(SILENT))
+    assert "none of 2 trials" in line
+    assert "/s" not in line
+
+
+def test_the_last_look_says_that_the_run_is_over():
+    during, last = (progress_words.line(steps.Looked(8, 7, 8, over=over)) for over in (False, True))
+    assert during.startswith("look ")
+    assert last.startswith("done ")
+    assert "8 starts of each server 7 of 8 questions" in last
+
+
+def test_a_trial_that_is_no_ladder_says_its_scenario():
+    assert "soak: p50" in progress_words.line(steps.TrialEnded(replace(TRIAL, scenario="soak")))
+    unanswered = replace(TRIAL, latency_ms=Latency())
+    assert "250/s: no answer was ok, 3 errors" in progress_words.line(steps.TrialEnded(unanswered))
 
 
 def test_an_open_loop_says_what_it_offers_and_a_closed_one_does_not():

@@ -72,6 +72,24 @@ def test_the_target_answers_on_both_protocols_and_says_what_it_is(bundle, progra
     assert not psutil.pid_exists(running.process.pid)
 
 
+def test_every_start_has_as_much_padding_in_its_environment_as_was_asked_for(bundle, program, tmp_path):
+    programs = {"tensorflow-serving": program}
+    found = []
+    for number, offset in enumerate((0, 1234, 4095)):
+        folder = tmp_path / f"run-{number}"
+        arguments = ("tensorflow", bundle, ServingProfile(), folder)
+        with launch.start(*arguments, programs=programs, offset=offset) as running:
+            found.append(psutil.Process(running.process.pid).environ())
+    padding = [one.pop(launch.OFFSET) for one in found]
+    assert [len(one) for one in padding] == [0, 1234, 4095]
+    assert set(padding[2]) == {"x"}
+    # And in nothing else do the starts' environments differ but in their folders.
+    others = [
+        {key: value.replace(f"run-{number}", "run") for key, value in one.items()} for number, one in enumerate(found)
+    ]
+    assert others[0] == others[1] == others[2]
+
+
 def test_a_target_may_have_any_name_and_its_engine_is_said(bundle, program, tmp_path):
     engine = registry.engine("tensorflow-serving")
     programs = {engine.id: program}
