@@ -11,13 +11,13 @@ SEARCHED = "capacity"
 
 
 def bound(entry: Capacity) -> str:
-    """What misses the SLO above a capacity: "beyond it p99 exceeds 50 ms, at once: …"; empty where nothing was seen
+    """What misses the SLO above a capacity: "beyond that p99 exceeds 50 ms, at once: …"; empty where nothing was seen
     to."""
     limit, errors = wording.setting(entry.slo.p99_ms, "ms"), wording.setting(entry.slo.error_ratio * 100, "%")
     what = {
-        Binding.P99: f"beyond it p99 exceeds {limit}",
-        Binding.ERRORS: f"beyond it more than {errors} of requests fail",
-        Binding.LAG: "beyond it it falls ever further behind what arrives",
+        Binding.P99: f"beyond that p99 exceeds {limit}",
+        Binding.ERRORS: f"beyond that more than {errors} of requests fail",
+        Binding.LAG: "beyond that it falls ever further behind what arrives",
         Binding.NONE: "",
     }[entry.binding]
     how = {
@@ -45,7 +45,7 @@ def found(entry: Capacity) -> str:
 
 
 def sentence(entry: Capacity, name: str) -> str:
-    """All of it in a sentence: "TorchServe: 2,014/s (4 starts, some 6 % apart); beyond it …"."""
+    """All of it in a sentence: "TorchServe: 2,014/s (4 starts, some 6 % apart); beyond that …"."""
     starts = spread(entry)
     rate = "no rate that was tried met the SLO" if entry.max_rate is None else wording.rate(entry.max_rate)
     told = [f"{rate}{f' ({starts})' if starts else ''}", bound(entry) if entry.max_rate is not None else ""]

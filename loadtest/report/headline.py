@@ -109,8 +109,9 @@ def _others(figures: Summary, left: Sequence[Verdict], names: Names) -> list[str
 def _nothing_won(figures: Summary, verdicts: Sequence[Verdict], names: Names) -> str:
     if all(verdict.shows_no_difference for verdict in verdicts):
         found: dict[str, list[str]] = {}
-        for verdict in (one for one in verdicts if one.detectable is not None):
-            found.setdefault(wording.effect(verdict.detectable or 1), []).append(wording.protocol(verdict.protocol))
+        for verdict in verdicts:
+            if power := verdict_words.detectable(verdict):
+                found.setdefault(power, []).append(wording.protocol(verdict.protocol))
         ratios = [f"{ratio} over {wording.listed(over)}" for ratio, over in found.items()]
         power = f": this run could have found a ratio of {wording.listed(ratios)}" if ratios else ""
         return f"No difference shown in {_asked(figures, verdicts[0])}{power}"

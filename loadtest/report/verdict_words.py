@@ -72,10 +72,14 @@ def open_words(verdict: Verdict) -> str:
         return f"{told}; {more}" if more else told
     lies = _lies(verdict)
     around = "; ".join(part for part in (lies, more) if part)
-    if verdict.detectable is None:
-        return around
-    found = f"this run could have found {wording.effect(verdict.detectable)}"
-    return f"{found} ({around})" if around else found
+    found = f"this run could have found {power}" if (power := detectable(verdict)) else ""
+    return f"{found} ({around})" if found and around else found or around
+
+
+def detectable(verdict: Verdict) -> str:
+    """The ratio that a run would have found; empty where that is not known, or beyond anything that matters."""
+    ratio = verdict.detectable
+    return "" if ratio is None or ratio > WIDE else wording.effect(ratio)
 
 
 def _lies(verdict: Verdict) -> str:
@@ -88,7 +92,7 @@ def _lies(verdict: Verdict) -> str:
 
 def needed(more: Needed | None) -> str:
     """What would decide an open question; empty where that is not known."""
-    if more is None or not more.starts:
+    if more is None or not more.starts or more.effect > WIDE:
         return ""
     starts = f"about {wording.count(_rounded(more.starts))} more start{'' if more.starts == 1 else 's'} of each"
     time = "" if more.seconds is None else f", {wording.roughly(more.seconds)},"

@@ -144,6 +144,21 @@ def test_protocols_that_differ_have_a_line_each_and_an_open_one_says_what_would_
     ]
 
 
+def test_what_says_nothing_is_not_spelled_out():
+    nothing = latency(
+        9, 10, ci95=(0.0007, 82_000.0), detectable=1e9, needed=Needed(effect=900.0, starts=2, seconds=9.0)
+    )
+    assert lines(summary(nothing)) == [
+        "Latency: over gRPC at 600/s no difference shown: ratio not known within 100-fold"
+    ]
+    assert first_screen.build(summary(nothing)).sentence == "No difference shown in p99 latency."
+    hardly = latency(9, 10, needed=Needed(effect=1.02, starts=12_345, seconds=9e5), detectable=None)
+    assert lines(summary(hardly)) == [
+        "Latency: over gRPC at 600/s no difference shown: ratio 0.82–0.99; about 12,000 more starts of each, 250 hours, "
+        "would decide a ratio of 1.02"
+    ]
+
+
 def test_what_may_still_be_chance_is_no_difference_though_the_interval_excludes_1():
     (line,) = lines(summary(capacity(2014, 2500, outcome=Outcome.NOT_AFTER_CORRECTION)))
     assert line == (

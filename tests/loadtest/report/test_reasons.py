@@ -100,7 +100,7 @@ def test_what_binds_a_capacity_and_how_is_told_for_every_kind():
     known = [text for text in told.values() if text]
     assert len(set(known)) == len(known)
     assert told[Binding.P99, Shape.CLIFF] == (
-        "beyond it p99 exceeds 50 ms, all at once: twice the latency would hardly allow more (a cliff)"
+        "beyond that p99 exceeds 50 ms, all at once: twice the latency would hardly allow more (a cliff)"
     )
     assert "more than 0.1 % of requests fail" in told[Binding.ERRORS, Shape.SLOPE]
 
@@ -108,7 +108,7 @@ def test_what_binds_a_capacity_and_how_is_told_for_every_kind():
 def test_how_far_starts_lie_apart_stands_beside_a_capacity():
     say = capacity_words.sentence
     assert say(found("pytorch", 2014.0, binding=Binding.LAG, shape=Shape.UNKNOWN), "TorchServe") == (
-        "TorchServe: 2,014/s (4 starts, some 6 % apart); beyond it it falls ever further behind what arrives."
+        "TorchServe: 2,014/s (4 starts, some 6 % apart); beyond that it falls ever further behind what arrives."
     )
     assert say(found("pytorch", None), "TorchServe") == "TorchServe: no rate that was tried met the SLO."
     assert capacity_words.found(found("pytorch", 1000.0)) == "4 starts, some 6 % apart: 942/s, 980/s, 1,020/s, 1,062/s"
