@@ -154,8 +154,8 @@ def test_what_says_nothing_is_not_spelled_out():
     assert first_screen.build(summary(nothing)).sentence == "No difference shown in p99 latency."
     hardly = latency(9, 10, needed=Needed(effect=1.02, starts=12_345, seconds=9e5), detectable=None)
     assert lines(summary(hardly)) == [
-        "Latency: over gRPC at 600/s no difference shown: ratio 0.82–0.99; about 12,000 more starts of each, 250 hours, "
-        "would decide a ratio of 1.02"
+        "Latency: over gRPC at 600/s no difference shown: ratio 0.82–0.99; about 12,000 more starts of each, 250 "
+        "hours, would decide a ratio of 1.02"
     ]
 
 
