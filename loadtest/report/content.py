@@ -182,5 +182,9 @@ def _series(chart: Chart) -> Drawing:
         "id": chart.id,
         "title": chart.title,
         "says": chart.alternative,
-        "series": [{"name": trace.get("name"), "x": trace["x"], "y": trace["y"]} for trace in named],
+        "series": [
+            # A bar that is cut is drawn shorter than it is.
+            {"name": trace.get("name"), "x": trace.get("customdata", trace["x"]), "y": trace["y"]}
+            for trace in named
+        ],
     }

@@ -67,7 +67,10 @@ def document(template: str, charts: Sequence[Chart], scripts: Sequence[str], **v
         _environment()
         .get_template(template)
         .render(
-            figures=[{"id": chart.id, "data": chart.data, "layout": chart.layout} for chart in charts],
+            figures=[
+                {"id": chart.id, "data": chart.data, "layout": chart.layout, "paper_height": chart.paper_height}
+                for chart in charts
+            ],
             scripts=code,
             policy=_policy(code),
             style=Markup((templating.TEMPLATES / "style.css").read_text(encoding="utf-8")),

@@ -113,8 +113,9 @@ def test_a_search_for_capacity_is_told_and_drawn(browser, tmp_path):
     assert verdict.ratio
     assert f"TensorFlow’s capacity within the SLO is {1 / verdict.ratio:.2f} times higher" in text
     assert "a search for it, confirmed by a repetition" in text
-    stars = [trace for trace in browser.execute_script(STARS) if trace["marker"]["symbol"] == "star"]
+    stars = [trace for trace in browser.execute_script(STARS) if trace["marker"]["symbol"].startswith("star")]
     assert sorted(trace["x"][0] for trace in stars) == sorted(item.max_rate or 0.0 for item in figures.capacity)
+    assert len({trace["marker"]["symbol"] for trace in stars}) == 2  # told apart without colour
 
 
 STARS = "return document.getElementById('latency-grpc').data.filter((trace) => trace.mode === 'markers')"
