@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 from loadtest.analysis.records import Decomposition, Summary
-from loadtest.report import reasons, wording
+from loadtest.report import origins, reasons, wording
 from loadtest.report.charts.figure import AXIS_FONT, Chart, Drawing, Table, note, plain
 
 # Inside out. Told apart without colour by their pattern.
@@ -58,8 +58,8 @@ def decomposition(figures: Summary, protocol: str) -> Chart | None:
         + "; ".join(_spoken(item, item in cut.values()) for item in reversed(entries))
         + ".",
         table=Table(
-            ("Target", "Offered", *(f"{name}, ms" for name, _, _ in (*PARTS.values(), REST)), "total, ms"),
-            [_row(item) for item in reversed(entries)],
+            ("Target", "Offered", *(f"{name}, ms" for name, _, _ in (*PARTS.values(), REST)), "total, ms", "Trials"),
+            [_row(figures, item) for item in reversed(entries)],
         ),
         data=data,
         layout={
@@ -169,10 +169,11 @@ def _bars(
     }
 
 
-def _row(item: Decomposition) -> tuple[str, ...]:
+def _row(figures: Summary, item: Decomposition) -> tuple[str, ...]:
     parts = [wording.number(item.parts_ms[part]) for part in PARTS]
     left, total = wording.number(remainder(item)), wording.number(item.total_ms)
-    return (wording.target_name(item.target), load(item), *parts, left, total)
+    trials = origins.trials_under(figures, item.target, item.protocol, item.scenario, item.offered_rate)
+    return (wording.target_name(item.target), load(item), *parts, left, total, ", ".join(trials))
 
 
 def _spoken(item: Decomposition, cut: bool) -> str:

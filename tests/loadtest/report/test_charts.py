@@ -67,7 +67,7 @@ def test_an_overloaded_bar_does_not_flatten_the_others_and_is_marked_as_cut(figu
     assert sum(exact for _, exact in parts) == pytest.approx(1234.0)
     assert {round(drawn / exact, 6) for drawn, exact in parts} == {round(end / 1234.0, 6)}
     assert "cut at" in chart.layout["xaxis"]["title"]["text"]
-    assert chart.table.rows[-1][-1] == "1,230"  # the whole length stands in the table
+    assert chart.table.rows[-1][-2] == "1,230"  # the whole length stands in the table
 
 
 def test_where_no_bar_is_overloaded_nothing_is_cut(figures):

@@ -155,6 +155,12 @@ def test_nothing_is_cut_at_an_edge(sheets):
     assert_nothing_is_cut(sheets)
 
 
+def test_what_only_a_screen_can_do_is_not_printed(sheets):
+    text = "".join(sheet.text for sheet in sheets.sheets)
+    for words in ("Any figure tells where it comes from", "trials of this run", "as a table", "Skip to the verdict"):
+        assert squeezed(words) not in text, words
+
+
 def test_no_chart_is_split_over_two_pages(sheets):
     assert len(sheets.charts) == 15  # ratios; of each protocol latency, percentiles, parts; 8 time lines
     assert_no_chart_is_split(sheets)
