@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,14 @@ def resize(browser: Browser, width: int, scheme: str) -> None:
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+
+
+def print_pdf(browser: Browser, page: Path, paper: tuple[float, float], pdf: Path) -> Path:
+    """Open a page on a desk's screen and print it on paper so many points wide and high; the PDF."""
+    view(browser, page, 1280)
+    options = {"printBackground": True, "paperWidth": paper[0] / 72, "paperHeight": paper[1] / 72}
+    pdf.write_bytes(base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", options)["data"]))
+    return pdf
 
 
 def forget(browser: Browser) -> None:

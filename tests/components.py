@@ -18,6 +18,7 @@ COMPONENTS = {
     "amtool": ("amtool", "apt-get install prometheus-alertmanager"),
     "chromium": ("chromium", "apt-get install chromium"),
     "chromedriver": ("chromedriver", "apt-get install chromium-driver"),
+    "pdftotext": ("pdftotext", "apt-get install poppler-utils"),
     "wrk": ("wrk", "apt-get install wrk"),
     "curl": ("curl", "apt-get install curl"),
     "docker-registry": ("docker-registry", "apt-get install docker-registry"),

@@ -17,6 +17,7 @@ from loadtest.report.charts.latency import latency_by_rate
 from loadtest.report.charts.ratios import ratios
 from loadtest.report.conditions import accuracies, conditions
 from loadtest.report.first_screen import FirstScreen
+from loadtest.report.origins import Origins
 from models import whole_file
 from models.problem import Problem
 
@@ -42,7 +43,7 @@ class Comparison:
     name: str
     figures: Summary
     first_screen: FirstScreen
-    evidence: list[tuple[str, str]]
+    evidence: list[story.Evidence]
     capacities: list[Capacities]
     ratios: Chart | None
     latency: list[Chart]
@@ -79,6 +80,11 @@ def write(run_folder: Path, baseline_folder: Path) -> tuple[Path, list[str]]:
         "warnings": warnings,
         "conditions": conditions(first, accuracies(run, first)),
         "files": _files(run, baseline),
+        "origins": {
+            (item.target, label): Origins(folder.name, item.figures, f"from-{number}-{label.split()[0]}")
+            for number, item in enumerate(comparisons)
+            for label, folder in ((BASELINE, baseline_folder), (THIS, run_folder))
+        },
         "command": f"make report RUN=results/{run_folder.name} AGAINST=results/{baseline_folder.name}",
     }
     headlines = [f"{item.name}: {item.first_screen.sentence}" for item in comparisons]
@@ -86,7 +92,7 @@ def write(run_folder: Path, baseline_folder: Path) -> tuple[Path, list[str]]:
     values = {**msgspec.to_builtins(compared), "headlines": headlines, "first_screens": screens}
     whole_file.write_json(run_folder / f"{stem}.json", values)
     whole_file.write_text(run_folder / f"{stem}.md", markdown.document("against.md.j2", **shown))
-    html = page.document("against.html.j2", charts, scripts=("charts.js", "tables.js"), **shown)
+    html = page.document("against.html.j2", charts, scripts=("charts.js", "tables.js", "origins.js"), **shown)
     return whole_file.write_text(run_folder / f"{stem}.html", html), headlines
 
 

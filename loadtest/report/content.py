@@ -35,6 +35,7 @@ from loadtest.report.first_screen import FirstScreen
 from loadtest.report.samples import Disagreement, Sample
 from loadtest.report.scenarios import Finding
 from loadtest.report.sizing import Plan
+from loadtest.report.story import Evidence
 from serving.engines import registry
 
 FORMAT = 3  # 2 held a headline and a lede, 1 a summary of format 1
@@ -72,7 +73,7 @@ class Content:
     run: SavedRun
     summary: Summary
     first_screen: FirstScreen
-    evidence: list[tuple[str, str]]
+    evidence: list[Evidence]
     badges: list[Badge]
     conditions: list[tuple[str, str]]
     environment: list[tuple[str, str]]
@@ -161,7 +162,7 @@ def values(content: Content) -> dict[str, Any]:
             "run": content.run.folder.name,
             "verdict": {
                 **first_screen.values(content.first_screen),
-                "evidence": [{"question": topic, "answer": text} for topic, text in content.evidence],
+                "evidence": content.evidence,
             },
             "would_change": content.would_change,
             "badges": content.badges,
@@ -191,5 +192,9 @@ def _series(chart: Chart) -> Drawing:
         "id": chart.id,
         "title": chart.title,
         "says": chart.alternative,
-        "series": [{"name": trace.get("name"), "x": trace["x"], "y": trace["y"]} for trace in named],
+        "series": [
+            # A bar that is cut is drawn shorter than it is.
+            {"name": trace.get("name"), "x": trace.get("customdata", trace["x"]), "y": trace["y"]}
+            for trace in named
+        ],
     }

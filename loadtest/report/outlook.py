@@ -85,9 +85,8 @@ def _ceilings(figures: Summary, names: Names) -> list[str]:
         entry = sizing.capacity(figures, target, protocol)
         open_ends = entry.open_ends if entry and entry.max_rate is not None else ()
         found += [
-            f"Higher rates: {names[target]} over {wording.protocol(protocol)} still met the SLO at "
-            f"{wording.rate(end.rate)}, the highest rate tried."
+            f"{names[target]} over {wording.protocol(protocol)} at {wording.rate(end.rate)}"
             for end in open_ends
             if end.why is WhyOpen.NO_RATE_MISSED
         ]
-    return found
+    return [f"Higher rates: the highest that was tried still met the SLO, {wording.listed(found)}."] if found else []

@@ -17,6 +17,7 @@ from loadtest.report import samples, templating, wording
 from loadtest.report.charts.decomposition import PARTS, load, remainder, sources, unknown
 from loadtest.report.charts.figure import Chart
 from loadtest.report.content import Content
+from loadtest.report.origins import Origins
 
 HERE = Path(__file__).parent
 PLOTLY = HERE / "vendor" / "plotly-basic.min.js"
@@ -31,8 +32,9 @@ def render(content: Content) -> str:
     return document(
         "report.html.j2",
         content.charts.all(),
-        scripts=("charts.js", "tables.js", "sizing.js"),
+        scripts=("charts.js", "tables.js", "sizing.js", "origins.js"),
         content=content,
+        origins=Origins(content.run.folder.name, figures),
         run=content.run,
         summary=figures,
         targets={target.name: target for target in figures.targets},
@@ -67,7 +69,10 @@ def document(template: str, charts: Sequence[Chart], scripts: Sequence[str], **v
         _environment()
         .get_template(template)
         .render(
-            figures=[{"id": chart.id, "data": chart.data, "layout": chart.layout} for chart in charts],
+            figures=[
+                {"id": chart.id, "data": chart.data, "layout": chart.layout, "paper_height": chart.paper_height}
+                for chart in charts
+            ],
             scripts=code,
             policy=_policy(code),
             style=Markup((templating.TEMPLATES / "style.css").read_text(encoding="utf-8")),

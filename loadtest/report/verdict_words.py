@@ -138,7 +138,7 @@ def evidence(verdict: Verdict, names: Names) -> str:
         return ""
     show = _milliseconds if verdict.metric is Metric.P99 else _rate
     told = [f"{names[name]} {show(figure)}" for name, figure in zip(verdict.compared, verdict.figures, strict=True)]
-    what = "99 % of answers came within: " if verdict.metric is Metric.P99 else ""
+    what = "p99: " if verdict.metric is Metric.P99 else ""
     shown, around = _ratio(verdict)
     bounds = f" (95 % interval {around})" if around and not verdict.shows_no_difference else ""
     ratio = f"; ratio {shown}{bounds}" if shown and not verdict.winner else ""
@@ -161,7 +161,7 @@ def _sure(verdict: Verdict) -> str:
     p = verdict.p_adjusted
     if p is None:
         return ""
-    return f"; adjusted p {'below 0.001' if p < 0.001 else wording.number(p, 2)}"
+    return f"; p {'below 0.001' if p < 0.001 else wording.number(p, 2)}"
 
 
 def _milliseconds(figure: Estimate) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 
 from loadtest.analysis.records import Decomposition, Summary
-from loadtest.report import reasons, wording
-from loadtest.report.charts.figure import AXIS_FONT, Chart, Drawing, plain
+from loadtest.report import origins, reasons, wording
+from loadtest.report.charts.figure import AXIS_FONT, Chart, Drawing, Table, note, plain
 
 # Inside out. Told apart without colour by their pattern.
 PARTS = {
@@ -16,6 +17,8 @@ PARTS = {
     "transport": ("transport and client", "var(--part-3)", "\\"),
 }
 REST = ("not told apart", "var(--part-4)", "x")
+CUT = 6.0  # a bar this many times as long as the usual one is cut
+BREAK = "//"  # drawn where a bar is cut
 
 
 def decomposition(figures: Summary, protocol: str) -> Chart | None:
@@ -29,29 +32,59 @@ def decomposition(figures: Summary, protocol: str) -> Chart | None:
     if not any(item.parts_ms[part] is not None for item in entries for part in PARTS):
         return None
     labels = [f"{plain(wording.shorten(wording.target_name(item.target), 16))}<br>{load(item)}" for item in entries]
+    over = wording.protocol(protocol)
+    end = axis_end([item.total_ms for item in entries], figures.experiment.slo.p99_ms)
+    cut = {label: item for label, item in zip(labels, entries, strict=True) if end and item.total_ms > end}
+    scales = [end / item.total_ms if end and label in cut else 1.0 for label, item in zip(labels, entries, strict=True)]
     data = []
     for part, (name, shade, pattern) in PARTS.items():
         values = [item.parts_ms[part] for item in entries]
         if any(value is not None for value in values):
-            data.append(_bars(name, shade, pattern, labels, values))
+            data.append(_bars(name, shade, pattern, labels, values, scales))
     left: list[float | None] = [remainder(item) for item in entries]
     if any(left):
-        data.append(_bars(*REST, labels, left))
-    over = wording.protocol(protocol)
+        data.append(_bars(*REST, labels, left, scales))
+    cut_words = (
+        f" A bar with {BREAK} is longer than the axis: its parts are drawn as shares of its length, which stands there."
+        if cut
+        else ""
+    )
     return Chart(
         id=f"decomposition-{protocol}",
         title=f"Where the time goes, {over}",
         caption="Mean latency of a request, from its scheduled time to its answer, by part. What a server does not "
-        f"report is not guessed: it stays in “{REST[0]}”.",
+        f"report is not guessed: it stays in “{REST[0]}”.{cut_words}",
         alternative=f"Mean latency by part over {over}. "
-        + "; ".join(_spoken(item) for item in reversed(entries))
+        + "; ".join(_spoken(item, item in cut.values()) for item in reversed(entries))
         + ".",
+        table=Table(
+            ("Target", "Offered", *(f"{name}, ms" for name, _, _ in (*PARTS.values(), REST)), "total, ms", "Trials"),
+            [_row(figures, item) for item in reversed(entries)],
+        ),
         data=data,
         layout={
             "height": 110 + 44 * len(entries),
             "barmode": "stack",
             "margin": {"l": 92, "r": 14, "t": 66, "b": 46},
-            "xaxis": {"title": {"text": "mean milliseconds", "font": AXIS_FONT}, "rangemode": "tozero"},
+            "xaxis": {
+                "title": {
+                    "text": f"mean milliseconds{f', cut at {wording.number(end)}' if cut else ''}",
+                    "font": AXIS_FONT,
+                },
+                **({"range": [0, end]} if end else {"rangemode": "tozero"}),
+            },
+            "annotations": [
+                note(
+                    f"{BREAK} {wording.milliseconds(item.total_ms)} ▸",
+                    x=end,
+                    y=label,
+                    xanchor="right",
+                    color="var(--ink)",
+                    bgcolor="var(--surface)",
+                    borderpad=1,
+                )
+                for label, item in cut.items()
+            ],
             "yaxis": {"fixedrange": True, "showgrid": False, "type": "category"},
             "legend": {
                 "orientation": "h",
@@ -63,6 +96,14 @@ def decomposition(figures: Summary, protocol: str) -> Chart | None:
             },
         },
     )
+
+
+def axis_end(totals: Sequence[float], slo_ms: float) -> float | None:
+    """Where to cut an axis of ``totals`` (ms) so that overloaded servers don't flatten the others: beyond the longest
+    of those that are at most `CUT` times the median of what is within the SLO. None: no bar is longer."""
+    reach = CUT * statistics.median([total for total in totals if total <= slo_ms] or totals)
+    longest = max((total for total in totals if total <= reach), default=reach)
+    return 1.3 * longest if max(totals) > reach else None
 
 
 def remainder(item: Decomposition) -> float:
@@ -95,13 +136,24 @@ def unknown(figures: Summary, target: str) -> list[str]:
     return list(dict.fromkeys(told))
 
 
-def _bars(name: str, shade: str, pattern: str, labels: list[str], values: Sequence[float | None]) -> Drawing:
+def _bars(
+    name: str,
+    shade: str,
+    pattern: str,
+    labels: list[str],
+    values: Sequence[float | None],
+    scales: Sequence[float],
+) -> Drawing:
+    """A part's segment of every bar, as long as its milliseconds times the bar's scale; ``customdata`` holds those."""
+    exact = [None if value is None else round(value, 5) for value in values]
+    drawn = [None if value is None else value * scale for value, scale in zip(exact, scales, strict=True)]
     return {
         "type": "bar",
         "orientation": "h",
         "name": name,
         "y": labels,
-        "x": [None if value is None else round(value, 5) for value in values],
+        "x": drawn,
+        "customdata": exact,
         "marker": {
             "color": shade,
             "line": {"color": "var(--surface)", "width": 1},
@@ -113,11 +165,18 @@ def _bars(name: str, shade: str, pattern: str, labels: list[str], values: Sequen
                 "fillmode": "overlay",
             },
         },
-        "hovertemplate": f"{name}: %{{x:.3~g}} ms<extra></extra>",
+        "hovertemplate": f"{name}: %{{customdata:.3~g}} ms<extra></extra>",
     }
 
 
-def _spoken(item: Decomposition) -> str:
+def _row(figures: Summary, item: Decomposition) -> tuple[str, ...]:
+    parts = [wording.number(item.parts_ms[part]) for part in PARTS]
+    left, total = wording.number(remainder(item)), wording.number(item.total_ms)
+    trials = origins.trials_under(figures, item.target, item.protocol, item.scenario, item.offered_rate)
+    return (wording.target_name(item.target), load(item), *parts, left, total, ", ".join(trials))
+
+
+def _spoken(item: Decomposition, cut: bool) -> str:
     parts = [
         f"{name} {wording.milliseconds(item.parts_ms[part])}"
         for part, (name, _, _) in PARTS.items()
@@ -125,5 +184,5 @@ def _spoken(item: Decomposition) -> str:
     ]
     return (
         f"{wording.shorten(wording.target_name(item.target), 30)} at {load(item)}: {', '.join(parts) or 'nothing'} of "
-        f"{wording.milliseconds(item.total_ms)}"
+        f"{wording.milliseconds(item.total_ms)}{' (its bar is cut short)' if cut else ''}"
     )

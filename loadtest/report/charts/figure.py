@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -16,24 +17,45 @@ Drawing: TypeAlias = dict[str, Any]
 # Told apart without colour too: each target has its own marker and its own dash.
 MARKERS = ("circle", "square", "diamond", "cross")
 DASHES = ("solid", "dash", "dot", "dashdot")
+STARS = ("star", "star-square", "star-diamond", "star-triangle-up")
+CROSSES = ("circle-x-open", "square-x-open", "diamond-x-open", "asterisk-open")
+ORIGINS = 4  # trials that a hover text names
 AXIS_FONT = {"size": 12, "color": "var(--muted)"}
 
 
 @dataclass(frozen=True)
+class Table:
+    """What a chart shows as words and figures, for who cannot see it: headings, and rows of as many texts."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+
+@dataclass(frozen=True)
 class Chart:
-    """A figure with its words: ``caption`` says how to read it, ``alternative`` says what it shows."""
+    """A figure with its words: ``caption`` says how to read it, ``alternative`` says what it shows, ``table`` holds its
+    figures. ``paper_height``: its height in px where it is drawn for paper; None: the layout's."""
 
     id: str
     title: str
     caption: str
     alternative: str
+    table: Table
     data: list[Drawing]
     layout: Drawing
+    paper_height: int | None = None
 
 
 def plain(text: str) -> str:
     """Text for Plotly, which reads a small HTML dialect and ``%{...}`` in it."""
     return html.escape(wording.shorten(text, 48), quote=False).replace("%", "&#37;").replace("$", "&#36;")
+
+
+def origin(trials: Sequence[str]) -> str:
+    """A line of hover text: the trials that a point is of."""
+    named = ", ".join(plain(name) for name in trials[:ORIGINS])
+    more = f" and {len(trials) - ORIGINS} more" if len(trials) > ORIGINS else ""
+    return f"<br>trials: {named}{more}" if named else ""
 
 
 def color(index: int, band: bool = False) -> str:
@@ -44,6 +66,16 @@ def color(index: int, band: bool = False) -> str:
 def marker(index: int) -> str:
     """The shape of a target's points; of targets that share a colour each has another."""
     return MARKERS[(index + index // len(MARKERS)) % len(MARKERS)]
+
+
+def star(index: int) -> str:
+    """The star that marks a target's capacity."""
+    return STARS[(index + index // len(STARS)) % len(STARS)]
+
+
+def cross(index: int) -> str:
+    """A target's marker, crossed out."""
+    return CROSSES[(index + index // len(CROSSES)) % len(CROSSES)]
 
 
 def dash(index: int) -> str:

@@ -7,7 +7,21 @@ from collections.abc import Sequence
 
 from loadtest.analysis.records import Measurement, Summary
 from loadtest.report import sizing, wording
-from loadtest.report.charts.figure import AXIS_FONT, Chart, Drawing, color, line, log_ticks, marker, note, plain
+from loadtest.report.charts.figure import (
+    AXIS_FONT,
+    Chart,
+    Drawing,
+    Table,
+    color,
+    cross,
+    line,
+    log_ticks,
+    marker,
+    note,
+    origin,
+    plain,
+    star,
+)
 
 BAND_REACH = 20.0
 
@@ -16,6 +30,7 @@ def latency_by_rate(figures: Summary, protocol: str, identity: str = "latency") 
     """p99 and p50 against offered rate for each target over a protocol, the p99 with its interval, and the SLO."""
     data: list[Drawing] = []
     spoken: list[str] = []
+    rows: list[tuple[str, ...]] = []
     points: list[float] = []
     values: list[float] = []  # ends of bands
     slo = figures.experiment.slo.p99_ms
@@ -30,14 +45,16 @@ def latency_by_rate(figures: Summary, protocol: str, identity: str = "latency") 
         values += [end for item in sound for end in item.ci95.p99 or []]
         data += _band(sound, index) + _percentile_lines(sound, index, name)
         data += _crosses([item for item in items if not item.valid], index, name)
-        if star := _star(figures, target.name, protocol, index, slo):
-            data.append(star)
-            points += star["y"]
-            furthest += star["x"]
+        if best := _star(figures, target.name, protocol, index, slo):
+            data.append(best)
+            points += best["y"]
+            furthest += best["x"]
         told = ", ".join(
             f"{wording.milliseconds(item.latency_ms.p99)} at {wording.rate(item.offered_rate)}" for item in sound
         )
-        spoken.append(f"{wording.target(target)}: {told or 'no valid measurement'}")
+        most = f"; its highest rate within the SLO: {best['text'][0]}" if best else ""
+        spoken.append(f"{wording.target(target)}: {told or 'no valid measurement'}{most}")
+        rows += [_row(name, item) for item in items]
     if not data:
         return None
     over = wording.protocol(protocol)
@@ -49,12 +66,14 @@ def latency_by_rate(figures: Summary, protocol: str, identity: str = "latency") 
         id=f"{identity}-{protocol}",
         title=f"Latency versus offered rate, {over}",
         caption="Solid: p99 with its 95 % interval as a band. Dotted: p50. Lower and further right is better. A star "
-        "marks the highest tested rate that meets the SLO, its bar the 95 % interval; a cross is a measurement that is "
-        "not valid.",
+        "marks the highest tested rate that meets the SLO, its bar the 95 % interval; a crossed point is a measurement "
+        "that is not valid.",
         alternative=f"p99 latency against offered rate over {over}; the SLO is {wording.setting(slo, 'ms')}. "
         + "; ".join(spoken)
         + ".",
+        table=Table(("Target", "Offered", "p50, ms", "p99, ms", "p99, 95 % interval", "Valid", "Trials"), rows),
         data=data,
+        paper_height=330,
         layout={
             "height": 400,
             "xaxis": {
@@ -97,6 +116,18 @@ def ladder(figures: Summary, target: str, protocol: str) -> list[Measurement]:
     )
 
 
+def _row(name: str, item: Measurement) -> tuple[str, ...]:
+    return (
+        name,
+        wording.rate(item.offered_rate),
+        wording.number(item.latency_ms.p50),
+        wording.number(item.latency_ms.p99),
+        wording.interval(item.ci95.p99),
+        "yes" if item.valid else "no",
+        ", ".join(item.trials),
+    )
+
+
 def _band(items: Sequence[Measurement], index: int) -> list[Drawing]:
     known = [(item.offered_rate, item.ci95.p99) for item in items if item.ci95.p99]
     rates = [rate for rate, _ in known]
@@ -120,7 +151,7 @@ def _percentile_lines(items: Sequence[Measurement], index: int, name: str) -> li
     for percentile, dash, width in (("p99", "solid", 2.4), ("p50", "dot", 1.6)):
         texts = [
             f"{wording.milliseconds(item.latency_ms[percentile])} ({wording.interval(item.ci95[percentile])})"
-            f" at {wording.rate(item.offered_rate)}"
+            f" at {wording.rate(item.offered_rate)}{origin(item.trials)}"
             for item in items
         ]
         lines.append(
@@ -156,7 +187,7 @@ def _crosses(broken: Sequence[Measurement], index: int, name: str) -> list[Drawi
             "mode": "markers",
             "x": [item.offered_rate for item in broken],
             "y": [item.latency_ms.p99 for item in broken],
-            "marker": {"symbol": "x-thin-open", "size": 10, "color": color(index), "line": _outline(index)},
+            "marker": {"symbol": cross(index), "size": 10, "color": color(index), "line": _outline(index)},
             "hovertemplate": f"{plain(name)}: not valid<extra></extra>",
             "showlegend": False,
         }
@@ -179,7 +210,7 @@ def _star(figures: Summary, target: str, protocol: str, index: int, slo: float) 
         if (item.target, item.protocol, item.offered_rate) == (target, protocol, top)
         and item.scenario == found.scenario
     ]
-    says = f"{wording.rate(top)} ({wording.interval([low, high], plain_rate=True)}) within the SLO"
+    says = f"{wording.rate(top)} ({wording.interval([low, high], plain_rate=True)})"
     return {
         "type": "scatter",
         "mode": "markers",
@@ -194,12 +225,12 @@ def _star(figures: Summary, target: str, protocol: str, index: int, slo: float) 
             "width": 5,
         },
         "marker": {
-            "symbol": "star",
+            "symbol": star(index),
             "size": 17,
             "color": color(index),
             "line": {"width": 1.5, "color": "var(--surface)"},
         },
         "text": [says],
-        "hovertemplate": f"{plain(wording.target_name(target))}: %{{text}}<extra></extra>",
+        "hovertemplate": f"{plain(wording.target_name(target))}: %{{text}} within the SLO<extra></extra>",
         "showlegend": False,
     }

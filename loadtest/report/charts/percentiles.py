@@ -12,7 +12,7 @@ from loadtest.analysis.records import Summary
 from loadtest.analysis.saved_run import SavedRun
 from loadtest.experiment.decision import Family
 from loadtest.report import wording
-from loadtest.report.charts.figure import AXIS_FONT, Chart, Drawing, color, dash, log_ticks, plain
+from loadtest.report.charts.figure import AXIS_FONT, Chart, Drawing, Table, color, dash, log_ticks, origin, plain
 from loadtest.report.charts.latency import ladder
 
 CURVE_POINTS = 160
@@ -25,6 +25,7 @@ def percentile_curves(run: SavedRun, figures: Summary, protocol: str) -> Chart |
         return None
     data: list[Drawing] = []
     spoken = []
+    rows: list[tuple[str, ...]] = []
     longest, lowest, highest = 1.0, math.inf, 0.0
     grouped = measurements.repetitions(run)
     for index, target in enumerate(figures.targets):
@@ -38,6 +39,7 @@ def percentile_curves(run: SavedRun, figures: Summary, protocol: str) -> Chart |
         longest, lowest = max(longest, float(nines[-1])), min(lowest, float(latencies[0]))
         highest = max(highest, float(latencies[-1]))
         name = wording.target_name(target.name)
+        item = next(item for item in ladder(figures, target.name, protocol) if item.offered_rate == rate)
         data.append(
             {
                 "type": "scatter",
@@ -47,12 +49,14 @@ def percentile_curves(run: SavedRun, figures: Summary, protocol: str) -> Chart |
                 "y": [round(float(value), 4) for value in latencies],
                 "line": {"color": color(index), "width": 2.4, "dash": dash(index)},
                 "text": [f"{100 - 100 * 10**-value:.4g} %" for value in nines],
-                "hovertemplate": f"{plain(name)}: %{{text}} of answers within %{{y:.3~g}} ms<extra></extra>",
+                "hovertemplate": f"{plain(name)}: %{{text}} of answers within %{{y:.3~g}} ms"
+                f"{origin(item.trials)}<extra></extra>",
             }
         )
-        item = next(item for item in ladder(figures, target.name, protocol) if item.offered_rate == rate)
         told = ", ".join(f"{wording.PERCENTILES[key]} {wording.milliseconds(item.latency_ms[key])}" for key in SPOKEN)
         spoken.append(f"{wording.target(target)}: {told}")
+        figures_of = [wording.number(item.latency_ms[key]) for key in wording.PERCENTILES]
+        rows.append((name, *figures_of, wording.count(answers), ", ".join(item.trials)))
     if not data:
         return None
     over, low, high = wording.protocol(protocol), lowest / 1.2, highest * 1.2
@@ -63,7 +67,9 @@ def percentile_curves(run: SavedRun, figures: Summary, protocol: str) -> Chart |
         caption="How slow the slowest are: each step to the right is ten times rarer. The right end of a curve rests "
         "on a handful of answers.",
         alternative=f"Latency by percentile over {over} at {wording.rate(rate)} offered. " + "; ".join(spoken) + ".",
+        table=Table(("Target", *(f"{label}, ms" for label in wording.PERCENTILES.values()), "Answers", "Trials"), rows),
         data=data,
+        paper_height=310,
         layout={
             "height": 360,
             "xaxis": {

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from loadtest.analysis.records import Summary, Verdict
 from loadtest.experiment.decision import Metric
-from loadtest.report import verdict_words, wording
-from loadtest.report.charts.figure import AXIS_FONT, Chart, color, line, log_ticks, note, plain
+from loadtest.report import origins, verdict_words, wording
+from loadtest.report.charts.figure import AXIS_FONT, Chart, Table, color, line, log_ticks, marker, note, origin, plain
 
 FAR = (1e-6, 1e6)  # stands for a ratio without a bound
 METRICS = {Metric.P99: "p99 latency", Metric.CAPACITY: "capacity"}
@@ -27,8 +27,10 @@ def ratios(figures: Summary, identity: str = "ratios") -> Chart | None:
         first, second = "the first named", "the second named"
     else:
         first, second = (wording.shorten(wording.target_name(name), 24) for name in verdicts[0].compared)
-    points, lows, highs, hovers, colors, spoken = [], [], [], [], [], []
+    points, lows, highs, hovers, colors, spoken, sources = [], [], [], [], [], [], []
     labels: list[str] = []
+    symbols: list[str] = []
+    rows: list[tuple[str, ...]] = []
     for verdict in reversed(verdicts):
         ratio, low, high = _times_better(verdict)
         shown = (low if low > FAR[0] else None, high if high < FAR[1] else None)
@@ -40,22 +42,29 @@ def ratios(figures: Summary, identity: str = "ratios") -> Chart | None:
         label = _label(verdict, several)
         labels.append(label if label not in labels else f"{label} ({len(labels)})")
         colors.append(color(names.index(verdict.winner)) if verdict.winner else "var(--muted)")
+        symbols.append(marker(names.index(verdict.winner)) if verdict.winner else "circle-open")
+        trials = origins.trials_of_verdict(figures, verdict)
+        sources.append(origin(trials))
+        better = wording.target_name(verdict.winner) if verdict.winner else "no difference shown"
         spoken.append(f"{_spoken(verdict, several)}: {hovers[-1]}")
+        exact = wording.number(_times_better(verdict)[0])
+        rows.append((_spoken(verdict, several), exact, wording.interval(shown), better, ", ".join(trials)))
     reach = 1.15 * max(abs(math.log10(end)) for end in _ends(points, lows, highs))
     reach = max(reach, math.log10(1.5))
     return Chart(
         id=identity,
         title="How much, and how sure",
-        caption=f"Each dot is a ratio, each bar its 95 % interval. Right of 1: {second} is better by that factor; "
-        f"left: {first} is. A bar that crosses 1 shows no difference.",
+        caption=f"Each mark is a ratio, each bar its 95 % interval. Right of 1: {second} is better by that factor; "
+        f"left: {first} is. A filled mark has a winner; a bar that crosses 1 shows no difference.",
         alternative=f"Ratios above 1 favour {second}. " + "; ".join(reversed(spoken)) + ".",
+        table=Table(("Question", f"Times better: {second}", "95 % interval", "Winner", "Trials"), rows[::-1]),
         data=[
             {
                 "type": "scatter",
                 "mode": "markers",
                 "x": points,
                 "y": labels,
-                "marker": {"size": 11, "color": colors},
+                "marker": {"size": 11, "color": colors, "symbol": symbols, "line": {"width": 2, "color": colors}},
                 "error_x": {
                     "type": "data",
                     "array": highs,
@@ -64,13 +73,13 @@ def ratios(figures: Summary, identity: str = "ratios") -> Chart | None:
                     "thickness": 1.6,
                     "width": 6,
                 },
-                "text": hovers,
+                "text": [hover + source for hover, source in zip(hovers, sources, strict=True)],
                 "hovertemplate": "%{text}<extra></extra>",
                 "showlegend": False,
             }
         ],
         layout={
-            "height": 96 + 52 * len(points),
+            "height": 96 + 42 * len(points),
             "margin": {"l": 196 if several else 128, "r": 20, "t": 34, "b": 42},
             "xaxis": {
                 "type": "log",

@@ -12,7 +12,7 @@ from loadtest.analysis import validity
 from loadtest.analysis.records import Summary
 from loadtest.analysis.saved_run import SavedRun, SavedTrial
 from loadtest.report import wording
-from loadtest.report.charts.figure import AXIS_FONT, Chart, Drawing, color, log_ticks, note, plain
+from loadtest.report.charts.figure import AXIS_FONT, Chart, Drawing, Table, color, log_ticks, note, plain
 
 MOST_POINTS = 1200  # of one line in one trial; of more seconds, the largest of several stands for them
 LABELS = 6  # rates written above a figure at most
@@ -180,8 +180,28 @@ def _chart(
         caption=f"Dotted: offered rate and p50. Solid: answered, p99 and the server’s own.{missing}",
         alternative=f"Time line of {wording.shorten(wording.target(target))} over {over}, repetition "
         f"{block.repetition}, by the second. {_spoken(block)}",
+        table=Table(
+            ("Trial", "Offered", "Answered", "p99 of its seconds, ms", "Errors", "Valid"),
+            [_row(trial) for trial in block.trials],
+        ),
         data=data,
         layout=layout,
+        paper_height=480,
+    )
+
+
+def _row(trial: SavedTrial) -> tuple[str, ...]:
+    """What a trial's seconds show, in short; all of them stand in its timeline.csv."""
+    seconds = trial.timeline()
+    answered = [value for row in seconds if (value := row.get("ok")) is not None]
+    worst = [value for row in seconds if (value := row.get("p99_ms")) is not None]
+    return (
+        trial.folder.name,
+        _load(trial),
+        wording.rate(sum(answered) / len(answered)) if answered else wording.NOTHING,
+        wording.interval([min(worst), max(worst)]) if worst else wording.NOTHING,
+        wording.count(sum(row.get("errors") or 0 for row in seconds)),
+        "no" if validity.faults(trial) else "yes",
     )
 
 

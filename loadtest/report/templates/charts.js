@@ -26,30 +26,50 @@
     hovermode: "closest",
     dragmode: false,
   };
+  // On paper a chart is drawn this wide, whatever the screen is, and scaled to its column: 13 px become about 8 pt.
+  const PAPER_WIDTH = 420;
+  const onPaper = () => document.documentElement.hasAttribute("data-print");
+  // Lets style.css scale a chart as a whole, which paper needs: its width is not known when charts are drawn for it.
+  const fit = (plot) => {
+    const { width, height } = plot._fullLayout;
+    plot.style.setProperty("--shape", `${width} / ${height}`);
+    for (const svg of plot.querySelectorAll(".main-svg")) svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  };
   const draw = () =>
     Promise.all(
       figures.map((figure) => {
         const layout = { ...common, ...figure.layout };
+        if (onPaper()) Object.assign(layout, { width: PAPER_WIDTH, height: figure.paper_height ?? layout.height });
         for (const name of new Set(["xaxis", "yaxis", ...Object.keys(layout).filter((key) => /^[xy]axis\d*$/.test(key))])) {
           layout[name] = { ...axis, ...layout[name] };
         }
-        const config = { responsive: true, displayModeBar: false, displaylogo: false };
-        return Plotly.react(figure.id, resolve(structuredClone(figure.data)), resolve(layout), config);
+        const config = { responsive: !onPaper(), displayModeBar: false, displaylogo: false };
+        const drawn = Plotly.react(figure.id, resolve(structuredClone(figure.data)), resolve(layout), config);
+        fit(document.getElementById(figure.id)); // at once: a browser that prints waits for no promise
+        return drawn;
       }),
     );
-  const ready = draw().then(() => document.documentElement.setAttribute("data-drawn", "yes"));
+  const ready = draw().then(() => {
+    for (const plot of document.querySelectorAll(".plot")) plot.on("plotly_afterplot", () => fit(plot));
+    document.documentElement.setAttribute("data-drawn", "yes");
+  });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => ready.then(draw));
   // Paper is light, narrower than a screen, and has nothing to click on.
   let closed = [];
-  addEventListener("beforeprint", () => {
+  const toPaper = () => {
+    if (onPaper()) return;
     document.documentElement.setAttribute("data-print", "");
     closed = [...document.querySelectorAll("details:not([open])")];
     for (const item of closed) item.open = true;
     draw();
-  });
-  addEventListener("afterprint", () => {
+  };
+  const toScreen = () => {
+    if (!onPaper()) return;
     document.documentElement.removeAttribute("data-print");
     for (const item of closed) item.open = false;
     draw();
-  });
+  };
+  addEventListener("beforeprint", toPaper);
+  addEventListener("afterprint", toScreen);
+  matchMedia("print").addEventListener("change", (event) => (event.matches ? toPaper() : toScreen()));
 })();

@@ -98,7 +98,8 @@ def test_three_measured_targets_are_ranked_in_every_form_of_the_report(run):
 
 
 def test_every_pair_is_asked_about_by_name(figures):
-    asked = [topic for topic, _ in story.tell(figures, names.of(figures.targets)) if topic.startswith("Lower p99")]
+    told = [one.question for one in story.tell(figures, names.of(figures.targets))]
+    asked = [question for question in told if question.startswith("Lower p99")]
     assert len(asked) == len(set(asked)) == 2 * 2 * 3  # protocols, rates, pairs
     assert any(topic.endswith("over REST, unbatched (TorchServe) or TensorFlow Serving?") for topic in asked)
 

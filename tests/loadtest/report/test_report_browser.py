@@ -114,8 +114,9 @@ def test_a_search_for_capacity_is_told_and_drawn(browser, tmp_path):
     factor = wording.times(1 / (verdict.ratio or 1.0))[0]
     assert f"TensorFlow Serving handled {factor} times as many requests per second as TorchServe within 50 ms" in text
     assert text.count("4 starts, some ") == 4  # of two targets, in the table and question by question
-    stars = [trace for trace in browser.execute_script(STARS) if trace["marker"]["symbol"] == "star"]
+    stars = [trace for trace in browser.execute_script(STARS) if trace["marker"]["symbol"].startswith("star")]
     assert sorted(trace["x"][0] for trace in stars) == sorted(item.max_rate or 0.0 for item in figures.capacity)
+    assert len({trace["marker"]["symbol"] for trace in stars}) == 2  # told apart without colour
 
 
 STARS = "return document.getElementById('latency-grpc').data.filter((trace) => trace.mode === 'markers')"
