@@ -111,6 +111,7 @@ def of(run: SavedRun, slo: Slo) -> list[Measured]:
             validity.SHARES,
             rates,
             offered_rate=key[3] or 1.0,
+            durations_s=[trial.record.duration_s for trial in trials],
             seed=seed,
             draws=statistics.DRAWS if key[2] != "capacity" else 1,
         )
@@ -143,8 +144,7 @@ def _figures(run: SavedRun, item: _Sampled, between: statistics.Spread | None, s
     records, latencies = [trial.record for trial in item.trials], item.latencies
     answers = int(latencies.merged.sum())
     duration_s = sum(record.duration_s for record in records)
-    # Differs from offered where a trial ends within a second.
-    per_second = (offered or 1.0) * latencies.seconds / duration_s
+    per_second = offered or 1.0
     on_time = latencies.seconds / (latencies.seconds + item.backlog_s)
     scales = {"achieved_rate": per_second * on_time, "goodput": per_second}
     requests, batch = item.requests, records[0].batch

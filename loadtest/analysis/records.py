@@ -807,3 +807,64 @@ class RunComparison(Record, frozen=True, kw_only=True):
     comparisons: dict[str, Summary]
     differences: tuple[Difference, ...]
     warnings: tuple[ComparisonWarning, ...]
+
+
+# --- a gate: a run against a baseline ---
+
+
+class GateOutcome(enum.Enum):
+    """Whether a run is worse than a baseline by more than a tolerance.
+
+    WORSE        its interval is wholly beyond the tolerance
+    NO_WORSE     its interval is wholly below the tolerance
+    NOT_DECIDED  neither, or it may not be said: `Undecided` says why
+    """
+
+    WORSE = "worse"
+    NO_WORSE = "no-worse"
+    NOT_DECIDED = "not-decided"
+
+
+class Undecided(enum.Enum):
+    """Why a gate's question is open.
+
+    TOLERANCE_WITHIN  the interval holds the tolerance: more starts would tell
+    TOO_FEW_STARTS    one of the runs has fewer than two valid starts
+    NO_VALID_RATE     one of the measurements broke a rule of measurement
+    NO_RATE_MET_SLO   the baseline met the SLO at no rate, so there is nothing to be worse than
+    TOO_MANY_ERRORS   it is no worse, but fails more requests than the SLO allows
+    PARITY_NOT_PROVEN it is no worse, but is not proven to serve the right model
+    """
+
+    TOLERANCE_WITHIN = "tolerance-within"
+    TOO_FEW_STARTS = "too-few-starts"
+    NO_VALID_RATE = "no-valid-rate"
+    NO_RATE_MET_SLO = "no-rate-met-slo"
+    TOO_MANY_ERRORS = "too-many-errors"
+    PARITY_NOT_PROVEN = "parity-not-proven"
+
+
+class GateQuestion(Record, frozen=True, kw_only=True):
+    """Whether a target's run is worse than its baseline's, in its capacity over a protocol or in p99 at one rate.
+
+    offered_rate    requests/s; None for a capacity
+    baseline, this  the geometric means of the starts: requests/s, or milliseconds; None where there is none
+    ratio           how many times worse this run is: baseline / this of capacities, this / baseline of p99. 1 is equal
+    at_least        with 95 % confidence over all of a gate's questions together; `at_most`: over this one alone (that
+                    is enough for all to be no worse: see `loadtest.analysis.regression`)
+    starts          of the run that has fewer
+    why             where it is not decided
+    """
+
+    target: str
+    protocol: str
+    metric: Metric
+    outcome: GateOutcome
+    offered_rate: float | None = None
+    baseline: float | None = None
+    this: float | None = None
+    ratio: float | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+    starts: int = 0
+    why: Undecided | None = None

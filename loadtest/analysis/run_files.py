@@ -103,10 +103,9 @@ class ModelTime(msgspec.Struct, frozen=True):
 
 
 class Decisions(msgspec.Struct, frozen=True):
-    """decisions.json, of how the run decided: the ``most`` starts that a question could have had. Runs that did not
-    look before their end have no such file."""
+    """decisions.json: after how many starts the run looked at its figures. Runs of before have no such file."""
 
-    most: int | None = None
+    looks: tuple[int, ...] = ()
 
 
 def experiment(path: Path) -> tuple[ExperimentInfo, str] | None:

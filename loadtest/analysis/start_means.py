@@ -11,10 +11,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.special import stdtrit
-
+from loadtest.analysis import statistics
 from loadtest.experiment import decision
-from loadtest.experiment.decision import LEVEL, Figure
+from loadtest.experiment.decision import Figure
 
 MANY = 1e9  # degrees of freedom: where the spread is known, not estimated
 
@@ -36,6 +35,6 @@ def estimate(figures: Sequence[Figure]) -> Mean:
     """The mean of starts; the interval of one alone is as wide as its own trials tell. Raises as `mean_log`."""
     apart = decision.spread(figures)
     reach = math.sqrt(figures[0].variance) if apart is None else apart / math.sqrt(len(figures))
-    reach *= float(stdtrit(MANY if apart is None else len(figures) - 1, (1 + LEVEL) / 2))
+    reach *= statistics.student_t(MANY if apart is None else len(figures) - 1)
     middle = mean_log(figures)
     return Mean(math.exp(middle), (math.exp(middle - reach), math.exp(middle + reach)))

@@ -1,4 +1,4 @@
-"""Latency histograms by the second, and what can honestly be said from them: quantiles, intervals, ratios.
+"""Latency histograms by the second, and what can honestly be said from them: quantiles and intervals.
 
 A percentile is only ever read from a merged histogram; percentiles are never averaged. Uncertainty has two parts:
 
@@ -27,6 +27,7 @@ import numpy as np
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from models.problem import Problem
 
@@ -213,6 +214,7 @@ def resample(
     rates: Mapping[str, Sequence[Floats]] | None = None,
     *,
     offered_rate: float = 1.0,
+    durations_s: Sequence[float] | None = None,
     seed: Sequence[int] = (0,),
     draws: int = DRAWS,
 ) -> Resampled:
@@ -220,12 +222,15 @@ def resample(
 
     shares  name → quantile, such as {"p99": 0.99}
     rates   name → for each repetition, [seconds] counted events; their rate is divided by ``offered_rate`` (1/s)
+    durations_s  how long each repetition was, where not whole seconds: its last second is then a part of one
     """
     rng = np.random.default_rng(list(seed))
     rates = rates or {}
+    durations_s = durations_s or [len(counts) for counts in measurement.repetitions]
     levels = list(shares.values())
     pooled = np.zeros((draws, len(measurement.values_ms)))
     pooled_rates = np.zeros((draws, len(rates)))
+    pooled_s = np.zeros((draws, 1))
     each, variance = [], []
     for index, counts in enumerate(measurement.repetitions):
         weights = block_weights(len(counts), draws, rng)
@@ -233,20 +238,23 @@ def resample(
         events = (
             np.array([series[index] for series in rates.values()]).reshape(len(rates), len(counts)).T / offered_rate
         )
-        shares_of_offered = weights @ events
+        lasted = np.clip(durations_s[index] - np.arange(len(counts)), 1e-3, 1)
+        shares_of_offered, lasting = weights @ events, (weights @ lasted)[:, None]
         pooled += resampled
         pooled_rates += shares_of_offered
-        each.append(_statistics(measurement.values_ms, counts.sum(axis=0).cumsum(), levels, events.mean(axis=0)))
-        own = _statistics(measurement.values_ms, resampled, levels, shares_of_offered / len(counts))
+        pooled_s += lasting
+        mean = events.sum(axis=0) / lasted.sum()
+        each.append(_statistics(measurement.values_ms, counts.sum(axis=0).cumsum(), levels, mean))
+        own = _statistics(measurement.values_ms, resampled, levels, shares_of_offered / lasting)
         kept = _kept(len(counts))
         variance.append(own.var(axis=0) / kept if kept > 0 else np.full(own.shape[1], np.nan))
     lengths = [len(counts) for counts in measurement.repetitions]
     totals = [sum(series[index].sum() for index in range(len(lengths))) for series in rates.values()]
-    overall = np.array(totals) / (offered_rate * measurement.seconds)
+    overall = np.array(totals) / (offered_rate * sum(durations_s))
     return Resampled(
         names=(*shares, *rates),
         estimate=_statistics(measurement.values_ms, measurement.merged.cumsum(), levels, overall),
-        draws=_statistics(measurement.values_ms, pooled, levels, pooled_rates / measurement.seconds),
+        draws=_statistics(measurement.values_ms, pooled, levels, pooled_rates / pooled_s),
         each=np.array(each),
         each_variance=np.array(variance),
         widening=_widening(lengths),
@@ -285,20 +293,8 @@ def _degrees(seconds: int) -> float:
 
 
 def student_t(degrees: float, level: float = LEVEL) -> float:
-    """The two-sided quantile of Student's t, by Cornish and Fisher's expansion (Abramowitz & Stegun 26.7.5), exact for
-    1 and 2 degrees of freedom."""
-    if degrees < 1.5:
-        return math.tan(math.pi * level / 2)
-    if degrees < 2.5:
-        return math.sqrt(2) * level / math.sqrt(1 - level**2)
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return z + sum(term / degrees**power for power, term in enumerate(terms, start=1))
+    """The two-sided quantile of Student's t."""
+    return float(stdtrit(degrees, (1 + level) / 2))
 
 
 @dataclass(frozen=True)
@@ -364,60 +360,3 @@ def interval(estimate: float, deviation: Floats) -> tuple[float, float] | None:
         return None
     reach = float(np.quantile(np.abs(known), LEVEL))
     return estimate - reach, estimate + reach
-
-
-def p_value(difference: float, deviation: Floats) -> float | None:
-    """The two-sided p-value of a difference from 0: how often the deviations reach as far. It is at most 0.05 where the
-    `interval` around the difference excludes 0. Counted as Davison & Hinkley (1997, §4.2) do, so never 0."""
-    known = np.abs(deviation[np.isfinite(deviation)])
-    if not math.isfinite(difference) or len(known) < len(deviation) * 0.99:
-        return None
-    return float((1 + np.count_nonzero(known >= abs(difference))) / (1 + len(known)))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's (1979) step-down correction: adjusted p-values, in the order given. Naming what is at most 0.05 is wrong
-    anywhere in at most 5 % of families, whatever the tests' dependence."""
-    adjusted = [0.0] * len(p_values)
-    largest = 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """A ratio with its 95 % interval and p-value; an end is None where the data set no bound."""
-
-    ratio: float
-    ci95: tuple[float | None, float | None] | None
-    p_value: float | None
-
-
-def ratio_of_bounded(first: float, its: Sequence[float | None], second: float, others: Sequence[float | None]) -> Ratio:
-    """first / second, from an estimate and a 95 % interval of each: on the log scale, by the method of variance
-    estimates recovery (Zou & Donner 2008), which needs no more than the intervals' ends."""
-    difference = math.log(first / second)
-    down = _reach((first, its[0]), (second, others[1]))
-    up = _reach((first, its[1]), (second, others[0]))
-    low = None if down is None else math.exp(difference - down)
-    high = None if up is None else math.exp(difference + up)
-    if not difference:
-        return Ratio(first / second, (low, high), 1.0)
-    towards = down if difference > 0 else up
-    if towards is None:
-        return Ratio(first / second, (low, high), None)
-    normal = NormalDist()
-    z = normal.inv_cdf((1 + LEVEL) / 2) * abs(difference) / towards if towards else math.inf
-    return Ratio(first / second, (low, high), 2 * (1 - normal.cdf(z)) if math.isfinite(z) else 0.0)
-
-
-def _reach(*ends: tuple[float, float | None]) -> float | None:
-    """How far an end of the difference's interval lies from it; None where one end is missing."""
-    squares = 0.0
-    for estimate, end in ends:
-        if end is None:
-            return None
-        squares += math.log(end / estimate) ** 2
-    return math.sqrt(squares)

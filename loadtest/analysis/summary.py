@@ -54,13 +54,12 @@ def build(run_folder: Path) -> Summary:
     ladder = run.experiment.ladder_asked
     rates, main = verdicts.rates(ladder, run.protocols), verdicts.main_rates(ladder, run.protocols)
     asked = verdicts.questions(run.target_names, rates, main, searched(limits))
-    most = run.decisions.most or verdicts.most_starts(asked, of_starts)
     evidence = verdicts.Evidence(
         figures=of_starts,
         measurements={item.key: item.figures for item in measured},
         limits={(item.target, item.protocol): item for item in limits},
         proven=parity.proven,
-        looks=(most,) if run.experiment.is_fixed else decision.looks(most),
+        looks=run.decisions.looks or _looks(run, verdicts.most_starts(asked, of_starts)),
         start_s=run.start_s,
     )
     found = verdicts.decide(asked, evidence, slo)
@@ -120,6 +119,11 @@ def prove(run: SavedRun) -> Parity:
     return validity.parity_of_all(
         {model: validity.parity(run.manifests[model], run.wire(model), asked, model) for model in run.mix}
     )
+
+
+def _looks(run: SavedRun, most: int) -> tuple[int, ...]:
+    """After how many starts a run that does not say so looked, of which a question has at most so many."""
+    return (most,) if run.experiment.is_fixed else decision.looks(most)
 
 
 def starts_of(run: SavedRun, slo: Slo) -> Figures:

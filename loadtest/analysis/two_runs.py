@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -13,19 +13,24 @@ import msgspec
 from loadtest.analysis import capacity, measurements, rankings, summary, verdicts
 from loadtest.analysis.measurements import Measured
 from loadtest.analysis.records import (
+    Capacity,
     ComparisonWarning,
     Difference,
     LeftOut,
     Measurement,
     ModelsDiffer,
     NoCommonRate,
+    Parity,
     RunComparison,
     RunInfo,
     SlosDiffer,
     Subject,
     Summary,
+    TargetInfo,
 )
 from loadtest.analysis.saved_run import SavedRun
+from loadtest.analysis.verdicts import Evidence
+from loadtest.experiment.decision import Question
 from loadtest.experiment.settings import Slo
 from loadtest.experiment.starts import Figures
 from models.problem import Problem
@@ -44,6 +49,22 @@ _PASSING = (
 _Key = tuple[Subject, str, str]
 
 
+@dataclass(frozen=True)
+class Sides:
+    """One target in both runs, each run under its label as if it were a target.
+
+    asked   the questions between the two, and the ``evidence`` on them
+    parity  of both: what is doubtful in either
+    """
+
+    targets: tuple[TargetInfo, ...]
+    measurements: tuple[Measurement, ...]
+    limits: tuple[Capacity, ...]
+    asked: tuple[Question, ...]
+    evidence: Evidence
+    parity: Parity
+
+
 def compare(run: SavedRun, baseline: SavedRun) -> RunComparison:
     """``run`` against ``baseline``: for each target that was measured in both, a summary in which the two runs stand
     as the targets `BASELINE` and `THIS`.
@@ -51,51 +72,48 @@ def compare(run: SavedRun, baseline: SavedRun) -> RunComparison:
     Both are judged by the SLO of ``run``. Ratios are baseline / this run. Raises `Problem` where the two have no
     measured target in common.
     """
+    found = sides(run, baseline)
+    differences = _differences(run, baseline)
+    return RunComparison(
+        this=_describe(run),
+        baseline=_describe(baseline),
+        comparisons={name: _summary(run, one) for name, one in found.items()},
+        differences=tuple(differences),
+        warnings=tuple(_warnings(run, baseline, found, differences)),
+    )
+
+
+def sides(run: SavedRun, baseline: SavedRun) -> dict[str, Sides]:
+    """Each target that was measured in both runs, judged by the SLO of ``run``. Raises as `compare`."""
     slo = run.experiment.slo
-    ours, theirs = measurements.of(run, slo), measurements.of(baseline, slo)
-    common = [name for name in run.target_names if all(_measured(items, name) for items in (ours, theirs))]
+    measured = {label: measurements.of(one, slo) for label, one in ((BASELINE, baseline), (THIS, run))}
+    names = {label: {item.figures.target for item in items} for label, items in measured.items()}
+    common = [name for name in run.target_names if name in names[BASELINE] & names[THIS]]
     if not common:
         raise Problem(
             f"{run.folder} and {baseline.folder}: no target was measured in both "
             f"({', '.join(run.target_names) or 'none'} against {', '.join(baseline.target_names) or 'none'})"
         )
-    differences = _differences(run, baseline)
-    sides = {BASELINE: (baseline, theirs), THIS: (run, ours)}
-    return RunComparison(
-        this=_describe(run),
-        baseline=_describe(baseline),
-        comparisons={name: _comparison(name, sides, slo) for name in common},
-        differences=tuple(differences),
-        warnings=tuple(_warnings(run, baseline, ours, theirs, common, differences)),
-    )
+    return {name: _sides(name, {BASELINE: baseline, THIS: run}, measured, slo) for name in common}
 
 
-def _measured(items: Sequence[Measured], target: str) -> list[Measurement]:
-    return [item.figures for item in items if item.figures.target == target]
-
-
-def _describe(run: SavedRun) -> RunInfo:
-    return RunInfo(folder=run.folder.name, experiment=run.experiment.name, started_at=run.environment.started_at)
-
-
-def _comparison(name: str, runs: Mapping[str, tuple[SavedRun, list[Measured]]], slo: Slo) -> Summary:
-    """A summary of one target in both runs, each run under its label as if it were a target."""
-    this = runs[THIS][0]
+def _sides(name: str, runs: Mapping[str, SavedRun], items: Mapping[str, Sequence[Measured]], slo: Slo) -> Sides:
     targets, doubts, measured, limits = [], [], [], []
     figures: Figures = {}
-    for label, (run, items) in runs.items():
+    for label, run in runs.items():
+        own = [item.figures for item in items[label] if item.figures.target == name]
         targets.append(msgspec.structs.replace(summary.describe(run, name), name=label))
         doubts += [msgspec.structs.replace(why, run=label) for why in summary.prove(run).why_not_proven]
-        measured += [msgspec.structs.replace(one, target=label) for one in _measured(items, name)]
+        measured += [msgspec.structs.replace(one, target=label) for one in own]
         found = summary.starts_of(run, slo)
         figures |= {replace(one, target=label): values for one, values in found.items() if one.target == name}
         entries = capacity.of(measurements.in_order(run), found, slo)
         limits += [msgspec.structs.replace(one, target=label) for one in entries if one.target == name]
+    this = runs[THIS]
     parity = msgspec.structs.replace(summary.prove(this), proven=not doubts, why_not_proven=tuple(doubts))
-    protocols = list(dict.fromkeys(one.protocol for one in measured))
-    rates = {protocol: _rates(this, protocol, measured) for protocol in protocols}
+    rates = {one: _rates(this, one, measured) for one in dict.fromkeys(one.protocol for one in measured)}
     asked = verdicts.questions([BASELINE, THIS], rates, _main(this, rates), summary.searched(limits))
-    evidence = verdicts.Evidence(
+    evidence = Evidence(
         figures=figures,
         measurements={(one.target, one.protocol, one.scenario, one.offered_rate): one for one in measured},
         limits={(one.target, one.protocol): one for one in limits},
@@ -103,19 +121,27 @@ def _comparison(name: str, runs: Mapping[str, tuple[SavedRun, list[Measured]]], 
         looks=(verdicts.most_starts(asked, figures),),
         start_s=None,
     )
-    decided = verdicts.decide(asked, evidence, slo)
+    return Sides(tuple(targets), tuple(measured), tuple(limits), tuple(asked), evidence, parity)
+
+
+def _summary(this: SavedRun, found: Sides) -> Summary:
+    decided = verdicts.decide(found.asked, found.evidence, this.experiment.slo)
     return Summary(
         experiment=this.experiment,
         environment=this.environment,
-        parity=parity,
-        targets=tuple(targets),
-        measurements=tuple(measured),
-        capacity=tuple(limits),
+        parity=found.parity,
+        targets=found.targets,
+        measurements=found.measurements,
+        capacity=found.limits,
         decomposition=(),
         verdicts=decided,
         rankings=rankings.of([BASELINE, THIS], decided),
         warnings=(),
     )
+
+
+def _describe(run: SavedRun) -> RunInfo:
+    return RunInfo(folder=run.folder.name, experiment=run.experiment.name, started_at=run.environment.started_at)
 
 
 def _rates(this: SavedRun, protocol: str, measured: Sequence[Measurement]) -> list[float]:
@@ -176,20 +202,17 @@ def _flat(name: str, value: Any) -> Iterable[tuple[str, Any]]:
 
 
 def _warnings(
-    run: SavedRun,
-    baseline: SavedRun,
-    ours: Sequence[Measured],
-    theirs: Sequence[Measured],
-    common: Sequence[str],
-    differences: Sequence[Difference],
+    run: SavedRun, baseline: SavedRun, compared: Mapping[str, Sides], differences: Sequence[Difference]
 ) -> list[ComparisonWarning]:
     found: list[ComparisonWarning] = []
-    for name in common:
-        loads = [{item.key[1:] for item in items if item.key[0] == name} for items in (ours, theirs)]
-        if not loads[0] & loads[1]:
+    for name, one in compared.items():
+        loads: dict[str, set[tuple[str, str, float]]] = {BASELINE: set(), THIS: set()}
+        for item in one.measurements:
+            loads[item.target].add((item.protocol, item.scenario, item.offered_rate))
+        if not loads[BASELINE] & loads[THIS]:
             found.append(NoCommonRate(name))
     either = dict.fromkeys([*run.target_names, *baseline.target_names])
-    found += [LeftOut(name) for name in either if name not in common]
+    found += [LeftOut(name) for name in either if name not in compared]
     if any(one.subject is Subject.EXPERIMENT and one.key.startswith("slo") for one in differences):
         found.append(SlosDiffer())
     if any(one.subject is Subject.MODEL for one in differences):

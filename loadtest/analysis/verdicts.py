@@ -84,7 +84,7 @@ def main_rates(ladder: LadderInfo, protocols: Iterable[str]) -> dict[str, float]
 
 def most_starts(asked: Sequence[Question], found: Figures) -> int:
     """The most starts that any question has."""
-    return max((_starts(one, found) for one in asked), default=0)
+    return max((starts_of(one, found) for one in asked), default=0)
 
 
 def decide(asked: Sequence[Question], evidence: Evidence, slo: Slo) -> tuple[Verdict, ...]:
@@ -95,7 +95,7 @@ def decide(asked: Sequence[Question], evidence: Evidence, slo: Slo) -> tuple[Ver
     chance; where errors are within the SLO; and where both servers are proven to serve the same model. Else `Outcome`
     says what is missing. Targets that change places have the same winner, and ratio and interval turned round.
     """
-    looked = {one: _looks(one, evidence) for one in asked if _starts(one, evidence.figures)}
+    looked = {one: _looks(one, evidence) for one in asked if starts_of(one, evidence.figures)}
     decided = _decide(looked, evidence)
     # What the run left open it has one more look at, the last, after all starts that there were time for.
     looked = {one: looks if decided[one].decided else _and_last(one, looks, evidence) for one, looks in looked.items()}
@@ -108,7 +108,7 @@ def _decide(looked: Mapping[Question, Looks], evidence: Evidence) -> dict[Questi
     return decision.decide(p_values, len(evidence.looks))
 
 
-def _starts(question: Question, found: Figures) -> int:
+def starts_of(question: Question, found: Figures) -> int:
     """On how many starts both targets have a figure: those of the one that has fewer."""
     return min(map(len, _sides(question, found)))
 
@@ -120,7 +120,7 @@ def _sides(question: Question, found: Figures) -> list[dict[int, Figure]]:
 
 def _looks(question: Question, evidence: Evidence) -> Looks:
     """What each look at a question showed that there was, after as many starts as were planned."""
-    count = _starts(question, evidence.figures)
+    count = starts_of(question, evidence.figures)
     return [starts.comparison(question, evidence.figures, number) for number in evidence.looks if number <= count]
 
 
@@ -143,15 +143,15 @@ def _verdict(
         compared=question.compared,
         outcome=Outcome.NO_DIFFERENCE_SHOWN,
         offered_rate=question.rate or None,
-        starts=_starts(question, evidence.figures),
+        starts=starts_of(question, evidence.figures),
     )
-    outcome, because_of = _why_not_compared(question, evidence)
+    outcome, because_of = why_not_compared(question, evidence)
     if outcome or standing is None:
         return msgspec.structs.replace(bare, outcome=outcome or Outcome.NO_VALID_RATE, because_of=because_of)
     first, second = (list(side.values()) for side in _sides(question, evidence.figures))
     found = msgspec.structs.replace(
         bare,
-        figures=_figures(question, evidence),
+        figures=figures_of(question, evidence),
         ratio=math.exp(start_means.mean_log(first) - start_means.mean_log(second)),
         error=standing.error,
     )
@@ -162,7 +162,7 @@ def _verdict(
     found = msgspec.structs.replace(
         found, ci95=compared.interval(), p_value=compared.p_value, p_adjusted=standing.p_adjusted
     )
-    failing = _failing(question, evidence, slo)
+    failing = failing_of(question, evidence, slo)
     if failing:
         outcome = Outcome.TOO_MANY_ERRORS
     elif not _excludes_one(compared):
@@ -186,7 +186,7 @@ def _verdict(
     return msgspec.structs.replace(found, needed=_needed(compared, standing.error * share[-1], evidence.start_s))
 
 
-def _why_not_compared(question: Question, evidence: Evidence) -> tuple[Outcome | None, tuple[str, ...]]:
+def why_not_compared(question: Question, evidence: Evidence) -> tuple[Outcome | None, tuple[str, ...]]:
     """What keeps two targets from being compared at all, and which of them."""
     if question.metric is Metric.P99:
         measured = [
@@ -215,7 +215,8 @@ def _broken_within(limit: Capacity, evidence: Evidence) -> bool:
     )
 
 
-def _figures(question: Question, evidence: Evidence) -> tuple[Estimate, Estimate]:
+def figures_of(question: Question, evidence: Evidence) -> tuple[Estimate, Estimate]:
+    """The figures of both targets of a question, each the mean of its starts."""
     if question.metric is Metric.CAPACITY:
         first, second = (evidence.limits[name, question.protocol] for name in question.compared)
         return Estimate(first.max_rate, first.ci95), Estimate(second.max_rate, second.ci95)
@@ -228,7 +229,7 @@ def _p99(figures: Sequence[Figure]) -> Estimate:
     return Estimate(mean.value, mean.ci95 if len(figures) > 1 else None)
 
 
-def _failing(question: Question, evidence: Evidence, slo: Slo) -> dict[str, float]:
+def failing_of(question: Question, evidence: Evidence, slo: Slo) -> dict[str, float]:
     """The targets that fail more requests than the SLO allows at a question's rate, and their share. Trials of a
     capacity search are judged one by one."""
     if question.metric is Metric.CAPACITY:

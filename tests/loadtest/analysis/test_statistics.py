@@ -102,7 +102,7 @@ def test_block_resamples_keep_the_length_and_favour_no_second(seconds, seed):
     ("degrees", "expected"), [(1, 12.706), (2, 4.303), (4, 2.776), (6, 2.447), (10, 2.228), (30, 2.042), (1e6, 1.960)]
 )
 def test_students_t_is_that_of_the_tables(degrees, expected):
-    assert statistics.student_t(degrees) == pytest.approx(expected, rel=0.004)
+    assert statistics.student_t(degrees) == pytest.approx(expected, rel=2e-4)
 
 
 def test_the_same_seed_gives_the_same_interval_and_another_seed_nearly_the_same():
@@ -276,59 +276,3 @@ def test_the_log_is_in_microseconds(tmp_path):
     log = saved(tmp_path / "trial", [np.array([12.5])])
     read = statistics.combine([statistics.read_intervals(log, 1)])
     assert read.values_ms == pytest.approx([12.5], rel=1e-3)
-
-
-def test_a_p_value_is_below_five_percent_exactly_where_the_interval_excludes_zero():
-    rng = np.random.default_rng(4)
-    deviation = rng.normal(0, 1, 2000)
-    for difference in np.linspace(0, 4, 41):
-        low, high = statistics.interval(difference, deviation) or (0, 0)
-        p_value = statistics.p_value(difference, deviation)
-        assert p_value is not None
-        if abs(p_value - 0.05) > 0.002:
-            assert (p_value < 0.05) == (not low <= 0 <= high)
-    assert statistics.p_value(1.96, rng.normal(0, 1, 200_000)) == pytest.approx(0.05, abs=0.004)
-    assert statistics.p_value(math.nan, deviation) is None
-
-
-def test_holm_s_correction_is_that_of_the_textbook():
-    # Holm 1979; the figures of R's p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm").
-    assert statistics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert statistics.holm([]) == []
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-def test_corrected_p_values_are_no_smaller_keep_their_order_and_stay_probabilities(p_values):
-    adjusted = statistics.holm(p_values)
-    assert all(before <= after <= 1 for before, after in zip(p_values, adjusted, strict=True))
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    assert [adjusted[index] for index in order] == sorted(adjusted)
-
-
-def test_without_correction_a_family_of_equals_finds_a_difference_too_often_and_with_it_rarely():
-    rng = np.random.default_rng(8)
-    families = rng.random((2000, 6))
-    assert np.mean(families.min(axis=1) <= 0.05) > 0.2
-    assert np.mean([min(statistics.holm(family.tolist())) <= 0.05 for family in families]) <= 0.06
-
-
-def test_the_ratio_of_two_intervals_covers_the_true_ratio():
-    rng = np.random.default_rng(12)
-    covered, rejected = [], []
-    for _ in range(1000):
-        a, b = np.exp(rng.normal(np.log([300.0, 300.0]), 0.05))
-        reach = np.exp(1.96 * 0.05)
-        found = statistics.ratio_of_bounded(a, [a / reach, a * reach], b, [b / reach, b * reach])
-        low, high = found.ci95 or (0, 0)
-        covered.append((low or 0) <= 1 <= (high or 0))
-        rejected.append((found.p_value or 0) <= 0.05)
-    assert np.mean(covered) == pytest.approx(0.95, abs=0.02)
-    assert np.mean(rejected) == pytest.approx(0.05, abs=0.02)
-
-
-def test_the_ratio_of_an_open_interval_is_open():
-    found = statistics.ratio_of_bounded(300.0, [280.0, None], 200.0, [190.0, 210.0])
-    assert found.ratio == pytest.approx(1.5)
-    assert found.ci95 is not None
-    assert found.ci95[1] is None
-    assert (found.ci95[0] or 0) > 1

@@ -329,6 +329,8 @@ def test_a_trial_that_ends_within_a_second_has_the_rate_of_its_true_length(tmp_p
     (item,) = summary.build(run).measurements
     assert item.achieved_rate == pytest.approx(100.0)
     assert item.goodput == pytest.approx(100.0)
+    # Nor does half a second, with half as many answers, look like a slower one.
+    assert bounds(item.ci95.achieved_rate) == pytest.approx((100.0, 100.0))
 
 
 def test_slip_may_grow_with_latency_up_to_a_twentieth_of_p50(tmp_path):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from loadtest.experiment import events, records
+from loadtest.experiment import events, records, staircase
 from loadtest.experiment.events import Second, Spoiled, Tried
 from loadtest.experiment.phases import ClosedLoopPhase, OpenLoopPhase, SearchPhase, WarmUpPhase
 from loadtest.experiment.records import (
@@ -24,6 +24,7 @@ from loadtest.experiment.records import (
     TrialRecord,
 )
 from loadtest.experiment.slip import spoiled
+from loadtest.experiment.staircase import Try
 from tests.loadtest.generator.small_servers import generator, small_server, write_plan
 
 pytestmark = pytest.mark.slow
@@ -81,21 +82,29 @@ def search(folder: Path, trial: OpenLoopPhase, **values: Any) -> SearchPhase:
     )
 
 
-def test_a_search_finds_the_capacity_of_a_real_server_and_repeats_its_boundaries(tmp_path):
-    trial = replace(TRIAL, id="search", rate=60, scenario="capacity", duration_s=1.2, retries=2)
-    phase = search(tmp_path, trial, growth=1.6, precision=0.3, repeats=2, budget_s=40)
-    with small_server("rest", "serial:0.005") as (where, _):  # at most 200/s, less what the event loop takes
+def test_a_search_finds_the_capacity_of_a_real_server(tmp_path):
+    trial = replace(
+        TRIAL, id="search", rate=900, scenario="capacity", duration_s=1.0, retries=1, limit_ms=150.0, repetition=2
+    )
+    phase = search(tmp_path, trial, most=5, precision=0.1)
+    with small_server("rest", "serial:0.001") as (where, _):  # at most 1000/s, less what the event loop takes
         found_events = run(write_plan(tmp_path, where, [phase]))
     found = records.read_search(tmp_path / "results" / "search" / "search.json")
+    assert (found.centre, found.repetition) == (900.0, 2)
     # Where others use the machine, too, the server may do less, and the generator may send late.
-    assert (found.low or 0) < (found.high or 400) <= 400
-    assert found.confirmed or found.out_of_time or any(step.spoiled for step in found.steps)
+    if found.tries:
+        assert found.rate is not None
+        assert found.sd is not None
+        assert 100 < found.rate < 1200
+        assert found.sd <= 0.1 or len(found.tries) == 5 or found.steps[-1].spoiled
+    assert len(found.tries) >= 3 or any(step.spoiled for step in found.steps)
     tried = [event for event in found_events if isinstance(event, Tried)]
     assert [(step.rate, step.why_not) for step in found.steps] == [(event.rate, event.why_not) for event in tried]
-    assert [one.rate for one in found.tries] == [step.rate for step in found.steps if not step.spoiled]
+    assert [(one.rate, one.met) for one in found.tries] == [(s.rate, s.met) for s in found.steps if not s.spoiled]
     for step in found.steps:
         saved = records.read_trial(tmp_path / "results" / "trials" / step.trial / "trial.json")
-        assert (saved.offered_rate, saved.scenario) == (step.rate, "capacity")
+        assert (saved.offered_rate, saved.scenario, saved.repetition) == (step.rate, "capacity", 2)
+        assert saved.requests.sent >= 459 or not step.met  # fewer prove nothing
         assert step.met == (step.why_not is None)
         assert step.spoiled == isinstance(step.why_not, SentLate | BoundTooLow)
         assert not step.met or (saved.latency_ms.p99 or 0) <= 150
@@ -103,27 +112,31 @@ def test_a_search_finds_the_capacity_of_a_real_server_and_repeats_its_boundaries
 
 def test_a_search_that_was_cut_off_goes_on_from_its_trials(tmp_path):
     trials = tmp_path / "results" / "trials"
+    rates: list[float] = []
+    tries: list[Try] = []
     for number in (1, 2):
+        rates.append(staircase.following(tries, 1000.0))
+        tries.append(Try(rates[-1], number == 1))
         (trials / f"search-{number}").mkdir(parents=True)
         saved = TrialRecord(
             target="pytorch",
             protocol="rest",
-            offered_rate=50.0 * number,
+            offered_rate=rates[-1],
             duration_s=1.0,
             requests=Requests(sent=9),
-            latency_ms=Latency(p50=1.0, p99=2.0),
+            latency_ms=Latency(p50=1.0, p99=2.0 if number == 1 else 200.0),
             schedule_slip_ms=Slip(p99=0.1),
         )
         (trials / f"search-{number}" / "trial.json").write_text(records.encode(saved))
-    trial = OpenLoopPhase(id="search", protocol="rest", folder=Path("x"), seed=1, rate=50, duration_s=1.0)
-    phase = search(tmp_path, trial, growth=2.0, precision=0.05, repeats=1, budget_s=3.0)
+    trial = OpenLoopPhase(id="search", protocol="rest", folder=Path("x"), seed=1, rate=1000, duration_s=1.0)
+    phase = search(tmp_path, trial, most=3, precision=0.001)
     with small_server("rest", "ok") as (where, _):
         run(write_plan(tmp_path, where, [phase]))
     found = records.read_search(tmp_path / "results" / "search" / "search.json")
-    # The budget leaves no time for a third trial, but the two are counted.
-    assert found.out_of_time
-    assert [step.rate for step in found.steps] == [50, 100]
-    assert found.low == 100
+    # The two are counted and not made again; only the third is new.
+    assert [step.rate for step in found.steps[:3]] == [*rates, staircase.following(tries, 1000.0)]
+    assert [records.read_trial(trials / f"search-{number}" / "trial.json").requests.sent for number in (1, 2)] == [9, 9]
+    assert found.steps[2].spoiled or found.tries == (*tries, Try(found.steps[2].rate, True))
 
 
 def test_a_trial_that_the_generator_spoils_is_repeated_and_both_are_kept(tmp_path):

@@ -18,7 +18,7 @@ from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogWriter
 
 from loadtest.analysis.records import Decomposition, Parts, Summary, Untold
-from loadtest.experiment import records, staircase
+from loadtest.experiment import decision, records, staircase
 from serving.engines import registry
 from serving.engines.engine import Knob, Ports, Served, Site
 from serving.profile import ServingProfile
@@ -227,7 +227,7 @@ def write_run(
         experiment["target"] = tables
     (folder / "experiment.toml").write_text(tomlkit.dumps(experiment))
     if most:
-        _save(folder / "decisions.json", {"most": most})
+        _save(folder / "decisions.json", {"looks": decision.looks(most), "over": True, "questions": []})
     _save(folder / "environment.json", _environment(prometheus) if environment is None else dict(environment))
     _save(folder / "targets.json", [_target(stack, server, model) for stack, server in servers.items()])
     if parity:
