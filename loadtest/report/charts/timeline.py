@@ -15,7 +15,7 @@ from loadtest.report import wording
 from loadtest.report.charts.figure import AXIS_FONT, Chart, Drawing, Table, color, log_ticks, note, plain
 
 MOST_POINTS = 1200  # of one line in one trial; of more seconds, the largest of several stands for them
-LABELS = 6  # rates written above a figure at most
+ROOM = 0.13  # that a rate above a figure takes, as a share of its width
 GAP = 0.062  # between panels, as a share of the height
 MIB = 2**20
 
@@ -150,7 +150,7 @@ def _chart(
         "showlegend": False,
         "bargap": 0,
         "shapes": _shades(block),
-        "annotations": _rates(block),
+        "annotations": _rates(block, end),
     }
     data: list[Drawing] = []
     top = 1.0
@@ -257,14 +257,19 @@ def _shades(block: Block) -> list[Drawing]:
     ]
 
 
-def _rates(block: Block) -> list[Drawing]:
-    """The offered rate above each trial, one that is not valid crossed out; of many trials, some."""
-    step = -(-len(block.trials) // LABELS)
-    found = []
-    for trial in block.trials[::step]:
+def _rates(block: Block, end: float) -> list[Drawing]:
+    """The offered rate above each trial that has room for it, one that is not valid crossed out, with room or without;
+    ``end``: of the axis, seconds."""
+    found: list[Drawing] = []
+    free = 0.0
+    for trial in block.trials:
         broken = bool(validity.faults(trial))
-        text = f"{'✕ ' if broken else ''}{_load(trial)}"
         at = trial.record.started_at - block.began + trial.seconds / 2
+        roomy = at >= free
+        if not roomy and not broken:
+            continue
+        text = f"{'✕ ' if broken else ''}{_load(trial)}" if roomy else "✕"
+        free = at + ROOM * end if roomy else free
         shade = "var(--bad)" if broken else "var(--ink)"
         found.append(
             note(plain(text), x=round(at, 2), y=1, yref="paper", yanchor="bottom", color=shade, size=10, yshift=13)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -132,6 +133,20 @@ def test_an_invalid_trial_is_crossed_out_above_its_seconds(tmp_path):
     chart = timeline.timelines(saved_run.load(folder), summary.build(folder))[0]
     labels = [note["text"] for note in chart.layout["annotations"]]
     assert {"250/s", "✕ 500/s"} <= set(labels)
+
+
+def test_rates_above_a_time_line_keep_apart_and_no_crossed_one_is_left_out(tmp_path):
+    def spoil(target: str, protocol: str, rate: float, repetition: int) -> dict:
+        return {"wrong": 1} if rate == 400.0 else {}
+
+    rates = {"grpc": [100.0 * step for step in range(1, 21)]}
+    folder = write_run(tmp_path / "run", {"pytorch": TORCHSERVE}, rates=rates, duration_s=1, spoil=spoil)
+    chart = timeline.timelines(saved_run.load(folder), summary.build(folder))[0]
+    above = [note for note in chart.layout["annotations"] if note["text"].endswith("/s") and note.get("yshift")]
+    places = [note["x"] for note in above]
+    assert len(places) >= 4
+    assert min(later - earlier for earlier, later in pairwise(places)) >= 0.12 * chart.layout["xaxis"]["range"][1]
+    assert any(note["text"].startswith("✕") for note in chart.layout["annotations"])
 
 
 def test_without_a_server_side_time_line_that_is_said(tmp_path):

@@ -150,5 +150,6 @@ def test_a_tap_shows_an_origin_without_any_script(browser, page):
         assert summary.read(page.parent).measurements[0].trials[0] in shown.text
         assert shown.rect["x"] >= 0
         assert shown.rect["x"] + shown.rect["width"] <= 390
+        assert shown.rect["width"] > 250  # room for a path
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})

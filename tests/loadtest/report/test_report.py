@@ -169,6 +169,7 @@ def test_every_landmark_table_and_chart_has_words(embedded):
     assert sum(plot.startswith("timeline-grpc-") for plot in plots) == 6  # two targets, three times each
     for plot in plots:
         assert re.search(rf'id="{plot}-alternative">[^<]{{40,}}', body)
+        assert f'<table data-chart="{plot}">' in body
     for table in re.findall(r"<table.*?</table>", body, re.DOTALL):
         assert "<th scope=" in table
 

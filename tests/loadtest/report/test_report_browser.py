@@ -147,6 +147,18 @@ def test_the_table_of_measurements_is_sorted_by_keyboard(browser, page):
     assert unsorted != sorted(unsorted)
 
 
+def test_a_charts_figures_are_read_by_keyboard(browser, page):
+    chromium.view(browser, page, 1280)
+    table = browser.find_element(By.CSS_SELECTOR, "[data-chart='latency-grpc']")
+    assert not table.is_displayed()
+    browser.execute_script("document.querySelector('[data-chart=latency-grpc]').closest('details').firstChild.focus()")
+    summary_of = browser.switch_to.active_element
+    assert summary_of.get_attribute("aria-label") == "Latency versus offered rate, gRPC as a table"
+    summary_of.send_keys(Keys.ENTER)
+    item = summary.read(page.parent).measurements[0]
+    assert f"PyTorch 250/s {item.latency_ms.p50:.2f} {item.latency_ms.p99:.2f}" in table.text
+
+
 def test_a_reader_can_put_in_a_price_and_a_peak(browser, page):
     chromium.view(browser, page, 1280)
     capacity = summary.read(page.parent).capacity[0].max_rate
