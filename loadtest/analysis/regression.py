@@ -53,7 +53,7 @@ def answer(target: str, question: Question, evidence: Evidence, tolerance: float
         metric=question.metric,
         outcome=GateOutcome.NOT_DECIDED,
         offered_rate=question.rate or None,
-        starts=verdicts.starts_of(question, evidence.figures),
+        starts=starts.count(question, evidence.figures),
         why=why,
     )
     if why is Undecided.NO_VALID_RATE:
@@ -76,7 +76,7 @@ def answer(target: str, question: Question, evidence: Evidence, tolerance: float
 def _why_open(question: Question, evidence: Evidence, compared: Comparison | None) -> Undecided | None:
     """Why the runs cannot be compared; None where they can."""
     broken, because_of = verdicts.why_not_compared(question, evidence)
-    if broken is Outcome.NO_VALID_RATE or not verdicts.starts_of(question, evidence.figures):
+    if broken is Outcome.NO_VALID_RATE or not starts.count(question, evidence.figures):
         return Undecided.NO_VALID_RATE
     if BASELINE in because_of:
         return Undecided.NO_RATE_MET_SLO

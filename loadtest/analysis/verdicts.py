@@ -84,7 +84,7 @@ def main_rates(ladder: LadderInfo, protocols: Iterable[str]) -> dict[str, float]
 
 def most_starts(asked: Sequence[Question], found: Figures) -> int:
     """The most starts that any question has."""
-    return max((starts_of(one, found) for one in asked), default=0)
+    return max((starts.count(one, found) for one in asked), default=0)
 
 
 def decide(asked: Sequence[Question], evidence: Evidence, slo: Slo) -> tuple[Verdict, ...]:
@@ -95,38 +95,19 @@ def decide(asked: Sequence[Question], evidence: Evidence, slo: Slo) -> tuple[Ver
     chance; where errors are within the SLO; and where both servers are proven to serve the same model. Else `Outcome`
     says what is missing. Targets that change places have the same winner, and ratio and interval turned round.
     """
-    looked = {one: _looks(one, evidence) for one in asked if starts_of(one, evidence.figures)}
-    decided = _decide(looked, evidence)
-    # What the run left open it has one more look at, the last, after all starts that there were time for.
-    looked = {one: looks if decided[one].decided else _and_last(one, looks, evidence) for one, looks in looked.items()}
-    decided = _decide(looked, evidence)
-    return tuple(_verdict(one, evidence, looked.get(one, []), decided.get(one), slo) for one in asked)
-
-
-def _decide(looked: Mapping[Question, Looks], evidence: Evidence) -> dict[Question, Decision]:
+    looked = {
+        one: starts.looked(one, evidence.figures, evidence.looks, over=True)
+        for one in asked
+        if starts.count(one, evidence.figures)
+    }
     p_values = {one: [look.p_value if look else None for look in looks] for one, looks in looked.items()}
-    return decision.decide(p_values, len(evidence.looks))
-
-
-def starts_of(question: Question, found: Figures) -> int:
-    """On how many starts both targets have a figure: those of the one that has fewer."""
-    return min(map(len, _sides(question, found)))
+    decided = decision.decide(p_values, len(evidence.looks))
+    return tuple(_verdict(one, evidence, looked.get(one, []), decided.get(one), slo) for one in asked)
 
 
 def _sides(question: Question, found: Figures) -> list[dict[int, Figure]]:
     subjects = (Subject(question.metric, name, question.protocol, question.rate) for name in question.compared)
     return [found.get(subject, {}) for subject in subjects]
-
-
-def _looks(question: Question, evidence: Evidence) -> Looks:
-    """What each look at a question showed that there was, after as many starts as were planned."""
-    count = starts_of(question, evidence.figures)
-    return [starts.comparison(question, evidence.figures, number) for number in evidence.looks if number <= count]
-
-
-def _and_last(question: Question, looks: Looks, evidence: Evidence) -> Looks:
-    missing = len(evidence.looks) - len(looks)
-    return [*looks, *[None] * (missing - 1), starts.comparison(question, evidence.figures)] if missing else looks
 
 
 def _verdict(
@@ -143,7 +124,7 @@ def _verdict(
         compared=question.compared,
         outcome=Outcome.NO_DIFFERENCE_SHOWN,
         offered_rate=question.rate or None,
-        starts=starts_of(question, evidence.figures),
+        starts=starts.count(question, evidence.figures),
     )
     outcome, because_of = why_not_compared(question, evidence)
     if outcome or standing is None:

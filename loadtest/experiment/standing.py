@@ -60,18 +60,10 @@ def stand(
     p_values: dict[Question, list[float | None]] = {}
     counts = {question: starts.count(question, found) for question in asked}
     for question in asked:
-        taken = [one for one in planned if one <= counts[question]]
-        values = [_p_value(question, found, one) for one in taken]
-        if over and counts[question] not in taken[-1:] and len(taken) < len(planned):
-            values += [None] * (len(planned) - len(taken) - 1) + [_p_value(question, found, None)]
-        p_values[question] = values
+        looked = starts.looked(question, found, planned, over=over)
+        p_values[question] = [one.p_value if one else None for one in looked]
     decided = decision.decide(p_values, len(planned))
     return [Standing(question, counts[question], decided[question]) for question in asked]
-
-
-def _p_value(question: Question, found: Figures, up_to: int | None) -> float | None:
-    compared = starts.comparison(question, found, up_to)
-    return compared.p_value if compared else None
 
 
 def following(

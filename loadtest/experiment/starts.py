@@ -6,7 +6,7 @@ The run asks this at each of its looks, and the analysis when it is over, of the
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
 from loadtest.experiment import slo as slo_of_trial
@@ -92,6 +92,16 @@ def comparison(question: Question, found: Figures, up_to: int | None = None) -> 
         blocks = found.get(Subject(question.metric, target, question.protocol, question.rate), {})
         sides.append([blocks[block] for block in sorted(blocks)][:up_to])
     return compare(*sides)
+
+
+def looked(question: Question, found: Figures, planned: Sequence[int], *, over: bool) -> list[Comparison | None]:
+    """What the looks at a question showed, each after as many of its starts as were ``planned``. Where the run is
+    ``over`` before the last of them, that one is at all the starts there are; what lies between was not taken."""
+    number = count(question, found)
+    taken = [comparison(question, found, one) for one in planned if one <= number]
+    if over and len(taken) < len(planned):
+        taken += [None] * (len(planned) - len(taken) - 1) + [comparison(question, found)]
+    return taken
 
 
 def count(question: Question, found: Figures) -> int:

@@ -251,7 +251,7 @@ def test_equal_servers_show_no_difference(tmp_path):
         assert found.outcome is Outcome.NO_DIFFERENCE_SHOWN
 
 
-def test_beyond_its_capacity_a_server_falls_behind_and_the_bracket_says_where(tmp_path):
+def test_beyond_its_capacity_a_server_falls_behind_and_its_capacity_lies_between_two_rates(tmp_path):
     figures = build(
         tmp_path,
         BOTH,

@@ -6,13 +6,15 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from loadtest.analysis import saved_run, two_runs
+from loadtest.analysis import saved_run, summary, two_runs
 from loadtest.analysis.records import (
     AnswersDiffer,
     Difference,
+    Estimate,
     LeftOut,
     ModelsDiffer,
     NoCommonRate,
@@ -22,7 +24,7 @@ from loadtest.analysis.records import (
     Subject,
 )
 from loadtest.analysis.two_runs import BASELINE, THIS
-from loadtest.experiment.decision import Metric
+from loadtest.experiment.decision import Family, Metric
 from models.problem import Problem
 from tests.loadtest.runs.build import SAME, START, TF_SERVING, TORCHSERVE, write_run
 
@@ -100,3 +102,33 @@ def test_a_target_of_one_run_alone_and_rates_that_are_not_shared_are_told(before
     other = write_run(tmp_path / "other", {"tensorflow": TF_SERVING}, rates=RATES, duration_s=2)
     with pytest.raises(Problem, match="no target was measured in both"):
         two_runs.compare(saved_run.load(run), saved_run.load(other))
+
+
+def test_capacities_of_two_runs_are_compared_by_their_starts_and_rates_of_one_run_alone_are_no_question(tmp_path):
+    """As it is where each run finds its own rates: what they share is the capacity, and the user's own rate."""
+    slower = replace(TORCHSERVE, base_ms=4.5, capacity=600)
+    options: dict[str, Any] = {"searches": 4, "repetitions": 4, "duration_s": 2, "own_rate": 250.0}
+    before = write_run(tmp_path / "before", {"pytorch": slower}, rates={"grpc": [200.0, 250.0]}, **options)
+    after = write_run(tmp_path / "after", {"pytorch": TORCHSERVE}, rates={"grpc": [250.0, 500.0]}, seed=2, **options)
+    found = two_runs.compare(saved_run.load(after), saved_run.load(before))
+    assert found.warnings == ()
+    capacity, latency = found.comparisons["pytorch"].verdicts
+    assert (capacity.metric, capacity.winner, capacity.starts) == (Metric.CAPACITY, THIS, 4)
+    assert (capacity.ratio or 0) == pytest.approx(600 / 900, rel=0.15)
+    assert (latency.offered_rate, latency.family, latency.winner) == (250.0, Family.LATENCY, THIS)
+    limits = {item.target: item for item in found.comparisons["pytorch"].capacity}
+    assert list(limits) == [BASELINE, THIS]
+    assert capacity.figures == tuple(Estimate(item.max_rate, item.ci95) for item in limits.values())
+
+
+def test_both_runs_are_judged_by_the_slo_of_the_newer_one(tmp_path):
+    options: dict[str, Any] = {"rates": {"grpc": [200.0]}, "searches": 2, "duration_s": 1}
+    before = write_run(tmp_path / "before", {"pytorch": TORCHSERVE}, **options)
+    after = shutil.copytree(before, tmp_path / "after")
+    text = (after / "experiment.toml").read_text()
+    (after / "experiment.toml").write_text(text.replace("p99_ms = 50.0", "p99_ms = 20.0"))
+    found = two_runs.compare(saved_run.load(after), saved_run.load(before))
+    older, newer = found.comparisons["pytorch"].capacity
+    assert older.max_rate == newer.max_rate
+    assert (older.max_rate or 0) < (summary.build(before).capacity[0].max_rate or 0)
+    assert found.warnings == (SlosDiffer(),)
