@@ -110,7 +110,7 @@ def by_repetition(
     for trial, found in zip(trials, reasons, strict=True):
         for reason in found:
             where.setdefault(reason, []).append(trial.record.repetition)
-    return [(tuple(repetitions), reason) for reason, repetitions in where.items()]
+    return [(tuple(dict.fromkeys(repetitions)), reason) for reason, repetitions in where.items()]
 
 
 def thin_percentiles(answers: int) -> tuple[str, ...]:

@@ -83,7 +83,7 @@ def test_a_run_that_looked_at_its_figures_pays_for_the_looks(found, tmp_path):
     looked = capacity_verdict(searched(tmp_path, SERVERS, most=8))
     fixed = capacity_verdict(found)
     assert (looked.ratio, looked.p_value, looked.winner) == (fixed.ratio, fixed.p_value, "tensorflow")
-    assert (looked.p_adjusted or 0) > 1.5 * (fixed.p_adjusted or 0)
+    assert (looked.p_adjusted or 0) > 1.2 * (fixed.p_adjusted or 0)
 
 
 def test_a_search_of_before_that_names_no_centre_gives_figures_all_the_same(found, tmp_path):

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from loadtest.experiment import events, records, staircase
 from loadtest.experiment.early_stopping import LONGEST_S, lasting_s
 from loadtest.experiment.events import PhaseEnded, PhaseStarted, Spoiled, Tried
-from loadtest.experiment.phases import OpenLoopPhase, Plan, SearchPhase
+from loadtest.experiment.phases import OpenLoopPhase, Plan, SearchPhase, TrialPhase
 from loadtest.experiment.records import SearchRecord, SentLate, TooSlow
 from loadtest.experiment.scenarios import Capacity
 from loadtest.experiment.staircase import Try
 from loadtest.generator import phase_runner
 from models.problem import Problem
-from tests.loadtest.generator.simulated_workers import SimulatedWorkers, takes
+from tests.loadtest.generator.simulated_workers import SimulatedWorkers, rate_of, takes
 from tests.serving.targets import target
 
 ASKED = Capacity()
@@ -125,7 +125,7 @@ def test_two_servers_of_a_block_are_tried_at_the_same_rates_with_the_same_arriva
     for name, capacity in (("one", 700.0), ("other", 720.0)):
         workers = SimulatedWorkers(takes(capacity))
         search(tmp_path / name, workers)
-        loads.append([(one.rate, one.seed) for one in workers.loads])
+        loads.append([(rate_of(one), one.seed) for one in workers.loads])
     alike = sum(one == other for one, other in zip(*loads, strict=False))
     assert alike >= 3
     assert loads[0][:alike] == loads[1][:alike]
@@ -134,7 +134,7 @@ def test_two_servers_of_a_block_are_tried_at_the_same_rates_with_the_same_arriva
 def test_a_slow_server_s_trials_are_long_enough_to_prove_the_percentile_and_no_longer(tmp_path):
     workers = SimulatedWorkers(takes(90.0))
     found, _ = search(tmp_path, workers, centre=100.0)
-    assert [one.duration_s for one in workers.loads] == [lasting_s(one.rate, 1.25) for one in workers.loads]
+    assert [one.duration_s for one in workers.loads] == [lasting_s(rate_of(one), 1.25) for one in workers.loads]
     assert all(1.25 < one.duration_s <= LONGEST_S for one in workers.loads)
     assert any(one.met for one in found.steps)
     quick = SimulatedWorkers(takes(5000.0))
@@ -176,7 +176,7 @@ class Killed(Exception):
 def test_a_search_that_was_cut_off_goes_on_from_its_trials(tmp_path, after):
     whole, _ = search(tmp_path / "whole", SimulatedWorkers(takes(700.0)))
 
-    def dies(one: OpenLoopPhase) -> float:
+    def dies(one: TrialPhase) -> float:
         if len(killed.loads) > after:
             raise Killed
         return takes(700.0)(one)
