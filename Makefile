@@ -9,6 +9,8 @@ MODEL      ?=
 DATASET    ?=
 RUN        ?= results/latest
 AGAINST    ?=
+TOLERANCE  ?= 1.05
+P99_TOLERANCE ?=
 ARGS       ?=
 OVERLAY    ?= local
 COMPONENTS ?=
@@ -25,7 +27,7 @@ EFFECT    ?=
 deployment := --overlay '$(OVERLAY)' --components '$(COMPONENTS)' --registry '$(REGISTRY)' $(if $(MODEL),--model $(MODEL)) $(if $(MODEL_VERSION),--model-version $(MODEL_VERSION))
 what := $(if $(MODEL),--model $(MODEL)) $(if $(DATASET),--dataset $(DATASET))
 
-.PHONY: help compare train export serve loadtest loadtest-worker report plan-run images push up down deploy deploy-plan rollout undeploy manifests schema test lint format bench-loadgen bench-aa bench-ab bench-restarts bench-crosscheck bench-embedded bench-drain dashboards dashboards-check watch clean distclean lock ci-tools packages locust collect screenshot
+.PHONY: help compare train export serve loadtest loadtest-worker report gate plan-run images push up down deploy deploy-plan rollout undeploy manifests schema test lint format bench-loadgen bench-aa bench-ab bench-restarts bench-crosscheck bench-embedded bench-drain dashboards dashboards-check watch clean distclean lock ci-tools packages locust collect screenshot
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +70,9 @@ loadtest-worker: $(INSTALLED) ## put load on servers for a run on another machin
 report: $(INSTALLED) ## build a run's report again from its saved data (RUN=FOLDER), or compare it with AGAINST=FOLDER
 	@$(PY) -m loadtest report $(RUN) $(if $(AGAINST),--against $(AGAINST)) $(ARGS)
 
+gate: $(INSTALLED) ## is a run (RUN=FOLDER) worse than AGAINST=FOLDER by more than TOLERANCE=1.05? For CI: docs/ci-gate.md
+	@$(PY) -m loadtest gate $(RUN) $(if $(AGAINST),--against $(AGAINST)) --tolerance $(TOLERANCE) $(if $(P99_TOLERANCE),--p99-tolerance $(P99_TOLERANCE)) $(ARGS)
+
 plan-run: $(INSTALLED) ## what it takes to find a difference, before anything runs (EFFECT=1.1)
 	@$(PY) -m loadtest plan-run --experiment $(EXPERIMENT) $(if $(EFFECT),--effect $(EFFECT)) $(ARGS)
 
@@ -83,10 +88,7 @@ rollout: $(INSTALLED) ## bring both servers on Kubernetes to MODEL_VERSION=N, or
 collect: $(INSTALLED) ## bring home what a run (RUN=FOLDER) measured on Kubernetes after its client was gone
 	@$(PY) -m loadtest collect $(RUN) $(ARGS)
 
-unplan-run: $(INSTALLED) ## what it takes to find a difference, before anything runs (EFFECT=1.1)
-	@$(PY) -m loadtest plan-run --experiment $(EXPERIMENT) $(if $(EFFECT),--effect $(EFFECT)) $(ARGS)
-
-deploy: $(INSTALLED) ## remove all of it from Kubernetes
+undeploy: $(INSTALLED) ## remove all of it from Kubernetes
 	@$(PY) -m serving.runtimes.kubernetes undeploy $(ARGS)
 
 manifests: $(DEV) ## write the files in k8s/ that are rendered from the serving profile and from monitoring/

@@ -19,6 +19,7 @@ MODULES = {
     "run": "loadtest.experiment.load_running",
     "web": "loadtest.experiment.runtimes.container_web",
     "report": "loadtest.report.rebuild",
+    "gate": "loadtest.report.gate",
     "plan-run": "loadtest.report.plan_run",
     "schema": "loadtest.analysis.write_schema",
     "collect": "loadtest.experiment.collect",

@@ -18,16 +18,16 @@ class Problem(Exception):
         self.details = tuple(details)
 
 
-def run(main: Callable[[], int | None]) -> int:
-    """Call ``main`` and return its exit status, turning a `Problem` into one line on stderr (status 1)
-    and Ctrl-C into a clean stop (status 130)."""
+def run(main: Callable[[], int | None], status: int = 1) -> int:
+    """Call ``main`` and return its exit status, turning a `Problem` into one line on stderr (exit status ``status``)
+    and Ctrl-C into a clean stop (130)."""
     try:
         return main() or 0
     except Problem as problem:
         for line in problem.details:
             print(f"    {line}", file=sys.stderr)
         print(f"error: {problem}", file=sys.stderr)
-        return 1
+        return status
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130

@@ -815,7 +815,7 @@ class RunComparison(Record, frozen=True, kw_only=True):
 class GateOutcome(enum.Enum):
     """Whether a run is worse than a baseline by more than a tolerance.
 
-    WORSE        its interval is wholly beyond the tolerance
+    WORSE        its interval is wholly beyond the tolerance, and not by chance among all that the gate asks
     NO_WORSE     its interval is wholly below the tolerance
     NOT_DECIDED  neither, or it may not be said: `Undecided` says why
     """
@@ -829,14 +829,16 @@ class Undecided(enum.Enum):
     """Why a gate's question is open.
 
     TOLERANCE_WITHIN  the interval holds the tolerance: more starts would tell
+    MAY_BE_CHANCE     it lies beyond the tolerance, but as many questions as the gate asks may show that by chance
     TOO_FEW_STARTS    one of the runs has fewer than two valid starts
-    NO_VALID_RATE     one of the measurements broke a rule of measurement
+    NO_VALID_RATE     one of the measurements broke a rule of measurement, or this run has none any more
     NO_RATE_MET_SLO   the baseline met the SLO at no rate, so there is nothing to be worse than
     TOO_MANY_ERRORS   it is no worse, but fails more requests than the SLO allows
     PARITY_NOT_PROVEN it is no worse, but is not proven to serve the right model
     """
 
     TOLERANCE_WITHIN = "tolerance-within"
+    MAY_BE_CHANCE = "may-be-chance"
     TOO_FEW_STARTS = "too-few-starts"
     NO_VALID_RATE = "no-valid-rate"
     NO_RATE_MET_SLO = "no-rate-met-slo"
@@ -850,16 +852,19 @@ class GateQuestion(Record, frozen=True, kw_only=True):
     offered_rate    requests/s; None for a capacity
     baseline, this  the geometric means of the starts: requests/s, or milliseconds; None where there is none
     ratio           how many times worse this run is: baseline / this of capacities, this / baseline of p99. 1 is equal
-    at_least        with 95 % confidence over all of a gate's questions together; `at_most`: over this one alone (that
-                    is enough for all to be no worse: see `loadtest.analysis.regression`)
+    at_least        with 95 % confidence; so `at_most` (see `loadtest.analysis.regression`)
+    tolerance       how many times worse it may be
     starts          of the run that has fewer
     why             where it is not decided
+    needed          where the tolerance is within: on how many starts of each run such a ratio would be decided four
+                    times in five; None where a thousand would not do
     """
 
     target: str
     protocol: str
     metric: Metric
     outcome: GateOutcome
+    tolerance: float
     offered_rate: float | None = None
     baseline: float | None = None
     this: float | None = None
@@ -868,3 +873,14 @@ class GateQuestion(Record, frozen=True, kw_only=True):
     at_most: float | None = None
     starts: int = 0
     why: Undecided | None = None
+    needed: int | None = None
+
+
+class Gate(Record, frozen=True, kw_only=True):
+    """A run judged against a baseline, question by question; ``warnings``: what a reader must know of the two."""
+
+    this: RunInfo
+    baseline: RunInfo
+    outcome: GateOutcome
+    questions: tuple[GateQuestion, ...]
+    warnings: tuple[ComparisonWarning, ...] = ()

@@ -73,13 +73,12 @@ def compare(run: SavedRun, baseline: SavedRun) -> RunComparison:
     measured target in common.
     """
     found = sides(run, baseline)
-    differences = _differences(run, baseline)
     return RunComparison(
-        this=_describe(run),
-        baseline=_describe(baseline),
+        this=describe(run),
+        baseline=describe(baseline),
         comparisons={name: _summary(run, one) for name, one in found.items()},
-        differences=tuple(differences),
-        warnings=tuple(_warnings(run, baseline, found, differences)),
+        differences=tuple(_differences(run, baseline)),
+        warnings=warnings(run, baseline, found),
     )
 
 
@@ -140,7 +139,8 @@ def _summary(this: SavedRun, found: Sides) -> Summary:
     )
 
 
-def _describe(run: SavedRun) -> RunInfo:
+def describe(run: SavedRun) -> RunInfo:
+    """A run by its folder's name."""
     return RunInfo(folder=run.folder.name, experiment=run.experiment.name, started_at=run.environment.started_at)
 
 
@@ -201,9 +201,9 @@ def _flat(name: str, value: Any) -> Iterable[tuple[str, Any]]:
         yield name, value
 
 
-def _warnings(
-    run: SavedRun, baseline: SavedRun, compared: Mapping[str, Sides], differences: Sequence[Difference]
-) -> list[ComparisonWarning]:
+def warnings(run: SavedRun, baseline: SavedRun, compared: Mapping[str, Sides]) -> tuple[ComparisonWarning, ...]:
+    """What a reader of the two runs must know; ``compared``: their `sides`."""
+    differences = _differences(run, baseline)
     found: list[ComparisonWarning] = []
     for name, one in compared.items():
         loads: dict[str, set[tuple[str, str, float]]] = {BASELINE: set(), THIS: set()}
@@ -217,4 +217,4 @@ def _warnings(
         found.append(SlosDiffer())
     if any(one.subject is Subject.MODEL for one in differences):
         found.append(ModelsDiffer())
-    return found
+    return tuple(found)
