@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from loadtest.analysis.saved_run import SavedRun, SavedTrial
 from loadtest.report import wording
 from loadtest.report.charts.figure import AXIS_FONT, Chart, Drawing, Table, color, log_ticks, note, plain
 
+MOST_STARTS = 3  # of a target over a protocol: a long run has dozens, and they look alike
 MOST_POINTS = 1200  # of one line in one trial; of more seconds, the largest of several stands for them
 ROOM = 0.13  # that a rate above a figure takes, as a share of its width
 GAP = 0.062  # between panels, as a share of the height
@@ -95,9 +97,9 @@ def blocks(run: SavedRun) -> list[Block]:
 
 
 def timelines(run: SavedRun, figures: Summary) -> list[Chart]:
-    """A chart for each block that has a time line; those of one protocol share their axes."""
+    """A chart for each of the first blocks that have a time line; those of one protocol share their axes."""
     names = [target.name for target in figures.targets]
-    known = [(block, _points(block)) for block in blocks(run)]
+    known = [(block, _points(block)) for block in _first(blocks(run))]
     charts = []
     for number, (block, points) in enumerate(known):
         if any(points.values()):
@@ -107,6 +109,16 @@ def timelines(run: SavedRun, figures: Summary) -> list[Chart]:
                 _chart(f"timeline-{identity}-{number}", block, points, shared, names.index(block.target), figures)
             )
     return charts
+
+
+def _first(every: Sequence[Block]) -> list[Block]:
+    seen: Counter[tuple[str, str]] = Counter()
+    found = []
+    for block in every:
+        seen[block.target, block.protocol] += 1
+        if seen[block.target, block.protocol] <= MOST_STARTS:
+            found.append(block)
+    return found
 
 
 Points = dict[str, list[tuple[float, float | None]]]  # a column's (second of the block, value); None parts two trials

@@ -7,9 +7,10 @@ import zipfile
 
 import pytest
 
-from loadtest.analysis.records import ExperimentInfo, Metric, Outcome, Percentiles, Summary, Verdict
+from loadtest.analysis.records import ExperimentInfo, Outcome, Percentiles, Summary, Verdict
 from loadtest.bench import aa, ab, crosscheck, twins
 from loadtest.bench.crosscheck import Seen
+from loadtest.experiment.decision import Family, Metric
 from loadtest.experiment.records import Environment
 from models import bundle as bundles
 from tests.components import missing, require
@@ -49,6 +50,7 @@ def summary(p50: tuple[float, float], winner: str | None) -> Summary:
         decomposition=(),
         verdicts=(
             Verdict(
+                family=Family.LATENCY,
                 protocol="grpc",
                 metric=Metric.P99,
                 compared=compared,
