@@ -25,15 +25,17 @@ ERROR = 0.05
 POWER = 0.8
 LEVEL = 0.95
 # What the first two families start with; the rest has what these leave over. In that order, since the capacity is the
-# first question, and no one whose servers have the same capacity must go without a verdict on latency.
-SHARES = (0.8, 0.2, 0.0)
-# Looks after so many starts of each target, as far as the budget allows; the last one it allows has more of the error,
-# because a run that comes so far has the small differences.
+# first question, and no one whose servers have the same capacity must go without a verdict on latency. These and the
+# constants below are chosen by `make bench-decisions`.
+SHARES = (0.6, 0.4, 0.0)
+# Looks after so many starts of each target, as far as the budget allows. The last one has most of the error, because a
+# run that comes so far has the small differences, and there is none fewer than `SPACING` starts before it.
 LOOKS = (3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
-LAST_SHARE = 0.4
+LAST_SHARE = 0.8
+SPACING = 2
 FEWEST_STARTS = 2
 # The share of the variance within starts below which the variance between starts is not believed.
-FLOOR = 0.3
+FLOOR = 0.1
 
 
 class Metric(enum.Enum):
@@ -125,7 +127,7 @@ def compare(first: Sequence[Figure], second: Sequence[Figure]) -> Comparison | N
     error = its + others
     if not error > 0:
         return None
-    degrees = error**2 / (its**2 / (len(first) - 1) + others**2 / (len(second) - 1))
+    degrees = 1 / ((its / error) ** 2 / (len(first) - 1) + (others / error) ** 2 / (len(second) - 1))
     return Comparison(one - other, math.sqrt(error), degrees, min(len(first), len(second)))
 
 
@@ -153,8 +155,9 @@ def spread(figures: Sequence[Figure]) -> float | None:
 
 
 def looks(most: int) -> tuple[int, ...]:
-    """After how many starts a run looks that has at most so many."""
-    return (*(one for one in LOOKS if one < most), most)
+    """After how many starts a run looks that has at most so many: not shortly before the last time, which has most of
+    the error."""
+    return (*(one for one in LOOKS if one <= most - SPACING), most)
 
 
 def split(count: int) -> tuple[float, ...]:
@@ -173,7 +176,8 @@ class Decision:
 
 
 def decide(p_values: Mapping[Question, Sequence[float | None]], count: int) -> dict[Question, Decision]:
-    """How questions stand after the looks that there were.
+    """How questions stand after the looks that there were: the surest is decided first, and passes its error on
+    (Bretz et al. 2009, "A graphical approach to sequentially rejective multiple test procedures").
 
     p_values  of each question at each of its looks so far; None where there was nothing to compare
     count     how many looks a question has at most
@@ -183,57 +187,37 @@ def decide(p_values: Mapping[Question, Sequence[float | None]], count: int) -> d
         question: min((p / share for p, share in zip(values, shares, strict=False) if p is not None), default=math.inf)
         for question, values in p_values.items()
     }
-    decided, left = _sequence(best, ERROR)
-    return {
-        question: Decision(question in decided, _adjusted(question, best), left[question] * ERROR) for question in best
-    }
-
-
-def _sequence(best: Mapping[Question, float], error: float) -> tuple[set[Question], dict[Question, float]]:
-    """(what is decided at such an error of all together, the share of it that each question has)."""
-    families = {family: [question for question in best if question.family is family] for family in Family}
-    shares = dict.fromkeys(best, 0.0)
-    over = 0.0
+    undecided = list(best)
+    left = dict.fromkeys(best, 0.0)
     for family, share in zip(Family, SHARES, strict=True):
-        for question in families[family]:
-            shares[question] = share / len(families[family])
-        over += 0.0 if families[family] else share
-    decided: set[Question] = set()
-    _pass_on(over, families, shares, decided, None)
-    while True:
-        found = next((one for one in best if one not in decided and best[one] <= shares[one] * error), None)
-        if found is None:
-            return decided, shares
-        decided.add(found)
-        _pass_on(shares[found], families, shares, decided, found.family)
+        _pass_on(share, family, undecided, left)
+
+    def demands(question: Question) -> float:
+        return best[question] / left[question] if left[question] else math.inf
+
+    adjusted: dict[Question, float] = {}
+    errors: dict[Question, float] = {}
+    largest = 0.0
+    while undecided:
+        if largest <= ERROR:  # so all before are decided, and what they had is passed on
+            errors.update((question, left[question] * ERROR) for question in undecided)
+        surest = min(undecided, key=demands)
+        largest = max(largest, demands(surest))
+        adjusted[surest] = min(1.0, largest)
+        undecided.remove(surest)
+        _pass_on(left[surest], surest.family, undecided, left)
+    return {question: Decision(adjusted[question] <= ERROR, adjusted[question], errors[question]) for question in best}
 
 
-def _pass_on(
-    share: float,
-    families: Mapping[Family, Sequence[Question]],
-    shares: dict[Question, float],
-    decided: set[Question],
-    family: Family | None,
-) -> None:
-    """Give the error of a question that is decided to the others of its family, else to the first family that has open
-    ones."""
-    for one in ([family] if family else []) + list(Family):
-        still = [question for question in families[one] if question not in decided]
-        if still:
-            for question in still:
-                shares[question] += share / len(still)
+def _pass_on(share: float, family: Family, undecided: Iterable[Question], left: dict[Question, float]) -> None:
+    """Give error to the open questions of a family, in equal parts; where there are none, to the first family's that
+    has some."""
+    for one in (family, *Family):
+        heirs = [question for question in undecided if question.family is one]
+        if heirs:
+            for question in heirs:
+                left[question] += share / len(heirs)
             return
-
-
-def _adjusted(question: Question, best: Mapping[Question, float]) -> float:
-    """The smallest error of all questions together at which this one is decided, to three digits."""
-    low, high = 0.0, 1.0
-    if question not in _sequence(best, high)[0]:
-        return 1.0
-    while high - low > 1e-3 * high and high > 1e-9:
-        middle = (low + high) / 2
-        low, high = (low, middle) if question in _sequence(best, middle)[0] else (middle, high)
-    return high
 
 
 def _mean(figures: Sequence[Figure]) -> tuple[float, float]:

@@ -160,7 +160,7 @@ class SearchPhase(_Phase, frozen=True, kw_only=True, tag="search"):
     @property
     def expected_s(self) -> float:
         """Seconds that it will probably take, without overheads."""
-        return max(1, self.most - 1) * (self.trial.lead_in_s + self.lasting_s(self.trial.rate))
+        return max(1.0, self.most / 2) * (self.trial.lead_in_s + self.lasting_s(self.trial.rate))
 
     def lasting_s(self, rate: float) -> float:
         """Measured seconds of a trial at a rate: so long that a server which is asked for `OVERSHOOT` more than it can

@@ -90,8 +90,8 @@ class Capacity:
 
     rates: Rates = field(default_factory=dict)
     repetitions: int = 0
-    trials: int = 8
-    precision: float = 0.06
+    trials: int = 12
+    precision: float = 0.16
     duration_s: float = 1.0
     lead_in_s: float = 0.2
     arrival: str = "poisson"
