@@ -31,6 +31,7 @@ MODULES = {
     "bench-ab": "loadtest.bench.ab",
     "bench-restarts": "loadtest.bench.restarts",
     "bench-crosscheck": "loadtest.bench.crosscheck",
+    "bench-decisions": "loadtest.bench.decisions",
     "bench-drain": "loadtest.bench.drain",
     "bench-embedded": "loadtest.bench.embedded",
 }
