@@ -14,7 +14,8 @@ from loadtest.analysis import start_means, validity
 from loadtest.analysis.records import Capacity, Interval, OpenEnd, StartCapacity, WhyOpen
 from loadtest.analysis.saved_run import SavedTrial
 from loadtest.experiment import boundary, decision, starts
-from loadtest.experiment.decision import Figure, Metric
+from loadtest.experiment.decision import Figure
+from loadtest.experiment.questions import Metric
 from loadtest.experiment.settings import Slo
 from loadtest.experiment.starts import Figures, Subject
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from loadtest.analysis.records import Ranking, Standing, Verdict
-from loadtest.experiment.decision import Family, Metric
+from loadtest.experiment.questions import Family, Metric
 
 
 def of(targets: Sequence[str], verdicts: Sequence[Verdict]) -> tuple[Ranking, ...]:

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from loadtest.experiment.boundary import Binding, Shape
-from loadtest.experiment.decision import Family, Metric
+from loadtest.experiment.questions import Family, Metric
 from loadtest.experiment.records import (
     ConnectionsLost,
     Environment,

@@ -29,7 +29,8 @@ from loadtest.analysis.saved_run import SavedRun
 from loadtest.analysis.two_runs import BASELINE, THIS, Sides
 from loadtest.analysis.verdicts import Evidence
 from loadtest.experiment import starts
-from loadtest.experiment.decision import ERROR, Comparison, Metric, Question
+from loadtest.experiment.decision import ERROR, Comparison
+from loadtest.experiment.questions import Metric, Question
 from loadtest.experiment.settings import Slo
 from loadtest.experiment.starts import Subject
 from models.problem import Problem

@@ -30,7 +30,7 @@ from loadtest.analysis.records import (
 )
 from loadtest.analysis.saved_run import SavedRun
 from loadtest.analysis.verdicts import Evidence
-from loadtest.experiment.decision import Question
+from loadtest.experiment.questions import Question
 from loadtest.experiment.settings import Slo
 from loadtest.experiment.starts import Figures
 from models.problem import Problem

@@ -16,7 +16,8 @@ from loadtest.analysis import start_means, validity
 from loadtest.analysis.records import Capacity, Estimate, LadderInfo, Measurement, Needed, Outcome, Verdict, WhyOpen
 from loadtest.analysis.saved_run import Key
 from loadtest.experiment import decision, starts
-from loadtest.experiment.decision import Comparison, Decision, Figure, Metric, Question
+from loadtest.experiment.decision import Comparison, Decision, Figure
+from loadtest.experiment.questions import Metric, Question, ask
 from loadtest.experiment.settings import Slo
 from loadtest.experiment.starts import Figures, Subject
 
@@ -54,12 +55,12 @@ def questions(
     main: Mapping[str, float],
     searched: Collection[tuple[str, str]],
 ) -> list[Question]:
-    """What is asked over each protocol, as `decision.questions` has it; the capacity only of two targets that were both
+    """What is asked over each protocol, as in `experiment.questions`; the capacity only of two targets that were both
     ``searched`` for it (target, protocol).
 
     rates  protocol → the rates (requests/s) at which p99 is compared, and the ``main`` one of them
     """
-    found = decision.questions(targets, rates, rates, main, capacity=True)
+    found = ask(targets, rates, rates, main, capacity=True)
     return [
         one
         for one in found

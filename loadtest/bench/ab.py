@@ -19,9 +19,9 @@ from rich.console import Console
 
 from loadtest.analysis.records import Summary
 from loadtest.bench import twins
-from loadtest.experiment.decision import Metric
 from loadtest.experiment.file import Experiment
 from loadtest.experiment.progress import RunProgress
+from loadtest.experiment.questions import Metric
 from loadtest.experiment.scenarios import Ladder, SingleStream
 from loadtest.experiment.settings import WarmUp
 from loadtest.experiment.verb import Verb

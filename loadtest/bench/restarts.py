@@ -23,7 +23,8 @@ from scipy.special import chdtri
 
 from loadtest.experiment import arguments, records, starts
 from loadtest.experiment.compare import compare
-from loadtest.experiment.decision import LEVEL, Figure, Metric
+from loadtest.experiment.decision import LEVEL, Figure
+from loadtest.experiment.questions import Metric
 from loadtest.experiment.run_folder import RunFolder
 from loadtest.experiment.starts import Figures, Subject
 from loadtest.experiment.verb import Verb

@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtest.experiment import file, plan, staircase, standing, starts
-from loadtest.experiment.decision import LEVEL, Comparison, Figure, Metric, Question
+from loadtest.experiment.decision import LEVEL, Comparison, Figure
 from loadtest.experiment.file import Experiment
 from loadtest.experiment.plan import Start
+from loadtest.experiment.questions import Metric, Question
 from loadtest.experiment.records import Requests, TrialRecord
 from loadtest.experiment.scenarios import Capacity
 from loadtest.experiment.staircase import Try

@@ -14,12 +14,13 @@ in group sequential trials using graphical approaches"). All together name a wro
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from scipy.special import stdtr, stdtrit
+
+from loadtest.experiment.questions import Family, Question
 
 ERROR = 0.05
 POWER = 0.8
@@ -27,7 +28,7 @@ LEVEL = 0.95
 # What the first two families start with; the rest has what these leave over. In that order, since the capacity is the
 # first question, and no one whose servers have the same capacity must go without a verdict on latency. These and the
 # constants below are chosen by `make bench-decisions`.
-SHARES = (0.6, 0.4, 0.0)
+SHARES = (0.55, 0.45, 0.0)
 # Looks after so many starts of each target, as far as the budget allows. The last one has most of the error, because a
 # run that comes so far has the small differences, and there is none fewer than `SPACING` starts before it.
 LOOKS = (3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
@@ -36,32 +37,6 @@ SPACING = 2
 FEWEST_STARTS = 2
 # The share of the variance within starts below which the variance between starts is not believed.
 FLOOR = 0.1
-
-
-class Metric(enum.Enum):
-    """What is compared: the highest rate within the SLO, or p99 latency at one rate."""
-
-    CAPACITY = "capacity"
-    P99 = "p99"
-
-
-class Family(enum.Enum):
-    """The families of questions, in their sequence: capacities, latency at the main rate, latency at other rates."""
-
-    CAPACITY = "capacity"
-    LATENCY = "latency"
-    REST = "rest"
-
-
-@dataclass(frozen=True)
-class Question:
-    """Which of two targets is better, over a protocol; ``rate``: requests/s, 0 for a capacity."""
-
-    family: Family
-    metric: Metric
-    protocol: str
-    compared: tuple[str, str]
-    rate: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -241,27 +216,3 @@ def _quantile(share: float, degrees: float) -> float:
 def open_questions(decisions: Mapping[Question, Decision]) -> list[Question]:
     """Those that are not decided."""
     return [question for question, one in decisions.items() if not one.decided]
-
-
-def questions(
-    targets: Sequence[str],
-    protocols: Iterable[str],
-    rates: Mapping[str, Sequence[float]],
-    main: Mapping[str, float],
-    *,
-    capacity: bool,
-) -> list[Question]:
-    """Everything that a run asks about each two of its targets.
-
-    rates  requests/s for each protocol at which latencies are compared, and the ``main`` one of them
-    """
-    pairs = [(first, second) for index, first in enumerate(targets) for second in targets[index + 1 :]]
-    found = []
-    for protocol in protocols:
-        for pair in pairs:
-            if capacity:
-                found.append(Question(Family.CAPACITY, Metric.CAPACITY, protocol, pair))
-            for rate in rates.get(protocol, ()):
-                family = Family.LATENCY if rate == main.get(protocol) else Family.REST
-                found.append(Question(family, Metric.P99, protocol, pair, rate))
-    return found

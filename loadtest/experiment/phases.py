@@ -159,7 +159,7 @@ class SearchPhase(_Phase, frozen=True, kw_only=True, tag="search"):
 
     @property
     def expected_s(self) -> float:
-        """Seconds that it will probably take, without overheads."""
+        """Seconds that it will probably take, without overheads: most end after half of their trials, sure enough."""
         return max(1.0, self.most / 2) * (self.trial.lead_in_s + self.lasting_s(self.trial.rate))
 
     def lasting_s(self, rate: float) -> float:

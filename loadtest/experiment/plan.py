@@ -12,8 +12,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from loadtest.experiment import decision
-from loadtest.experiment.decision import Family, Metric, Question
 from loadtest.experiment.file import Experiment
+from loadtest.experiment.questions import Family, Metric, Question, ask
 from loadtest.experiment.scenarios import Capacity, Ladder, Rated
 from loadtest.experiment.staircase import round_rate
 
@@ -74,7 +74,7 @@ def needs_probe(experiment: Experiment) -> bool:
 def questions(experiment: Experiment) -> list[Question]:
     """What a run asks, as far as its rates are known."""
     ladder = experiment.ladder
-    return decision.questions(
+    return ask(
         experiment.target_names,
         experiment.protocols,
         ladder.rates if "ladder" in experiment.scenarios else {},

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from loadtest.experiment.arrival_shape import Shape
-from loadtest.experiment.decision import Family, Metric
+from loadtest.experiment.questions import Family, Metric
 from loadtest.experiment.staircase import Try
 from models.problem import Problem
 

@@ -14,13 +14,13 @@ from typing import Any
 import msgspec
 
 from loadtest.experiment import model_time, observation, phase_plan, plan, records, standing, starts, steps
-from loadtest.experiment.decision import Metric
 from loadtest.experiment.events import Event, PhaseEnded, PhaseStarted, Second, Spoiled, Tried
 from loadtest.experiment.file import Experiment
 from loadtest.experiment.load_job import LoadJob
 from loadtest.experiment.observation import Prometheus
 from loadtest.experiment.phases import OpenLoopPhase, Phase, SearchPhase, Traffic, WarmUpPhase
 from loadtest.experiment.plan import Start, Trial
+from loadtest.experiment.questions import Metric
 from loadtest.experiment.records import NoPrometheus, NotPinned, RunNote, TrialRecord, WakesLate, WarmUpRecord
 from loadtest.experiment.run_folder import RunFolder, manifest_name
 from loadtest.experiment.runtimes.load_origin import THIS_MACHINE, LoadOrigin

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from loadtest.experiment import decision, phase_plan, plan, starts
-from loadtest.experiment.decision import Decision, Family, Metric, Question
+from loadtest.experiment.decision import Decision
 from loadtest.experiment.file import Experiment
 from loadtest.experiment.plan import FEWEST, Start, Trial
+from loadtest.experiment.questions import Family, Metric, Question
 from loadtest.experiment.records import TrialRecord
 from loadtest.experiment.starts import Figures
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from loadtest.experiment import slo as slo_of_trial
 from loadtest.experiment import staircase
-from loadtest.experiment.decision import Comparison, Figure, Metric, Question, compare
+from loadtest.experiment.decision import Comparison, Figure, compare
+from loadtest.experiment.questions import Metric, Question
 from loadtest.experiment.records import SearchRecord, ServerDied, TrialRecord
 from loadtest.experiment.settings import Slo
 from loadtest.experiment.staircase import Try

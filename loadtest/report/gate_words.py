@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loadtest.analysis.records import Gate, GateOutcome, GateQuestion, Undecided
-from loadtest.experiment.decision import Metric
+from loadtest.experiment.questions import Metric
 from loadtest.report import wording
 
 OUTCOMES = {

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from loadtest.analysis.records import Ranking, Summary, Verdict
-from loadtest.experiment.decision import Family, Metric
+from loadtest.experiment.questions import Family, Metric
 from loadtest.report import names as naming
 from loadtest.report import ranking, verdict_words, wording
 from loadtest.report.verdict_words import Names

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loadtest.analysis.records import Summary, WhyOpen
-from loadtest.experiment.decision import Family, Metric
+from loadtest.experiment.questions import Family, Metric
 from loadtest.report import sizing, verdict_words, wording
 from loadtest.report.verdict_words import Names
 from serving.engines import registry

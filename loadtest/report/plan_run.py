@@ -13,6 +13,7 @@ from rich.table import Table
 from loadtest.experiment import arguments, decision, plan, standing
 from loadtest.experiment import file as experiments
 from loadtest.experiment.file import Experiment
+from loadtest.experiment.questions import Family
 from loadtest.experiment.run import start_s
 from loadtest.experiment.verb import Verb
 from loadtest.report import wording
@@ -40,7 +41,7 @@ class Budget:
 def budget(experiment: Experiment, effect: float, spread: float) -> Budget:
     """The budget of an experiment for an effect (a ratio above 1)."""
     known = _with_rates(experiment)
-    asked = sum(1 for one in plan.questions(known) if one.family is decision.Family.CAPACITY)
+    asked = sum(1 for one in plan.questions(known) if one.family is Family.CAPACITY)
     error = decision.ERROR * decision.SHARES[0] / max(asked, 1) * decision.LAST_SHARE
     starts = max(plan.FEWEST, decision.starts_for(effect, spread, error))
     blocks = [plan.block(known, number, plan.questions(known)) for number in range(1, min(starts, 4) + 1)]
@@ -59,7 +60,7 @@ def budget(experiment: Experiment, effect: float, spread: float) -> Budget:
 def detectable(experiment: Experiment, spread: float) -> float:
     """The ratio of capacities, above 1, that an experiment's own budget finds four times in five."""
     known = _with_rates(experiment)
-    asked = sum(1 for one in plan.questions(known) if one.family is decision.Family.CAPACITY)
+    asked = sum(1 for one in plan.questions(known) if one.family is Family.CAPACITY)
     error = decision.ERROR * decision.SHARES[0] / max(asked, 1) * decision.LAST_SHARE
     return decision.detectable(len(standing.longest(known)), spread, error)
 

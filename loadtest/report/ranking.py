@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from loadtest.analysis.records import Ranking, Summary, Verdict
-from loadtest.experiment.decision import Metric
+from loadtest.experiment.questions import Metric
 from loadtest.report import wording
 
 FEWEST = 3  # targets; of two a verdict says everything

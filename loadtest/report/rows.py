@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from loadtest.analysis.records import Summary, Verdict
-from loadtest.experiment.decision import Metric
+from loadtest.experiment.questions import Metric
 from loadtest.report import headline, ranking, sizing, verdict_words, wording
 from loadtest.report.ranking import Place
 from loadtest.report.sizing import Plan, Sizing

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from loadtest.analysis.records import Measurement, Summary, Verdict
-from loadtest.experiment.decision import Family
+from loadtest.experiment.questions import Family
 from loadtest.report import capacity_words, origins, ranking, sizing, verdict_words, wording
 from loadtest.report.names import opening
 from loadtest.report.verdict_words import Names

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from loadtest.analysis.records import Estimate, Needed, Outcome, Verdict
-from loadtest.experiment.decision import Metric
+from loadtest.experiment.questions import Metric
 from loadtest.experiment.settings import Slo
 from loadtest.report import wording
 

@@ -10,7 +10,7 @@ import numpy as np
 from loadtest.analysis import measurements, statistics
 from loadtest.analysis.records import Summary
 from loadtest.analysis.saved_run import SavedRun
-from loadtest.experiment.decision import Family
+from loadtest.experiment.questions import Family
 from loadtest.report import wording
 from loadtest.report.charts.figure import AXIS_FONT, Chart, Drawing, Table, color, dash, log_ticks, origin, plain
 from loadtest.report.charts.latency import ladder

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from loadtest.analysis.records import Summary, Verdict
-from loadtest.experiment.decision import Metric
+from loadtest.experiment.questions import Metric
 from loadtest.report import origins, verdict_words, wording
 from loadtest.report.charts.figure import AXIS_FONT, Chart, Table, color, line, log_ticks, marker, note, origin, plain
 

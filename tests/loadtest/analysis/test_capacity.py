@@ -16,7 +16,8 @@ from loadtest.analysis.records import Capacity, OpenEnd, WhyOpen
 from loadtest.analysis.saved_run import SavedTrial
 from loadtest.experiment import decision, staircase, starts
 from loadtest.experiment.boundary import Binding, Shape
-from loadtest.experiment.decision import Figure, Metric
+from loadtest.experiment.decision import Figure
+from loadtest.experiment.questions import Metric
 from loadtest.experiment.records import Latency, Requests, SearchRecord, Slip, TrialRecord
 from loadtest.experiment.settings import Slo
 from loadtest.experiment.starts import Subject

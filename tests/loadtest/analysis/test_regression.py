@@ -15,7 +15,8 @@ from loadtest.analysis import regression, saved_run
 from loadtest.analysis.records import GateOutcome, GateQuestion, Undecided
 from loadtest.analysis.regression import Tolerances, worse
 from loadtest.experiment import staircase
-from loadtest.experiment.decision import Figure, Metric, compare
+from loadtest.experiment.decision import Figure, compare
+from loadtest.experiment.questions import Metric
 from models.problem import Problem
 from tests.loadtest.runs.build import PRECISION, SAME, TORCHSERVE, TRIALS, SimulatedServer, write_run
 

@@ -11,7 +11,7 @@ import pytest
 
 from loadtest.analysis import summary
 from loadtest.analysis.records import Estimate, Intervals, Measurement, Outcome, Summary, Verdict
-from loadtest.experiment.decision import Metric
+from loadtest.experiment.questions import Metric
 from tests.loadtest.analysis.figures import bounds
 from tests.loadtest.runs.build import SAME, TF_SERVING, TORCHSERVE, SimulatedServer, write_run, write_trial
 

@@ -46,7 +46,7 @@ from loadtest.analysis.records import (
     WarmUpRepeated,
     WrongAnswers,
 )
-from loadtest.experiment.decision import Family, Metric
+from loadtest.experiment.questions import Family, Metric
 from loadtest.experiment.records import ConnectionsLost, Remark, Requests, ServerDied
 from models.problem import Problem
 from tests.loadtest.analysis.figures import bounds

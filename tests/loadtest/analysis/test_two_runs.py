@@ -24,7 +24,7 @@ from loadtest.analysis.records import (
     Subject,
 )
 from loadtest.analysis.two_runs import BASELINE, THIS
-from loadtest.experiment.decision import Family, Metric
+from loadtest.experiment.questions import Family, Metric
 from models.problem import Problem
 from tests.loadtest.runs.build import SAME, START, TF_SERVING, TORCHSERVE, write_run
 

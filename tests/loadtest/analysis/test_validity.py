@@ -21,8 +21,8 @@ import pytest
 
 from loadtest.analysis import summary
 from loadtest.analysis.records import SentLate, UnsteadyWarmUp, WhyInvalid, WrongAnswers
-from loadtest.experiment.decision import Metric
 from loadtest.experiment.phases import OpenLoopPhase, Phase, WarmUpPhase
+from loadtest.experiment.questions import Metric
 from tests.loadtest.generator.small_servers import generator, small_server, write_plan
 from tests.loadtest.runs.build import write_run
 

@@ -28,7 +28,8 @@ from loadtest.analysis.records import (
 from loadtest.analysis.saved_run import Key
 from loadtest.analysis.verdicts import Evidence
 from loadtest.experiment import decision
-from loadtest.experiment.decision import Family, Figure, Metric, Question
+from loadtest.experiment.decision import Figure
+from loadtest.experiment.questions import Family, Metric, Question
 from loadtest.experiment.records import ServerDied
 from loadtest.experiment.settings import Slo
 from loadtest.experiment.starts import Figures, Subject

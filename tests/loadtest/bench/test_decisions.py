@@ -13,7 +13,7 @@ import pytest
 from loadtest.bench import decisions
 from loadtest.bench.decisions import CASES, Row, simulate
 from loadtest.bench.synthetic_servers import Runs, Searches, World, experiment
-from loadtest.experiment.decision import Family, Metric
+from loadtest.experiment.questions import Family, Metric
 
 
 def within_chance(row: Row) -> bool:

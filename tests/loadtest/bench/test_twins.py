@@ -10,7 +10,7 @@ import pytest
 from loadtest.analysis.records import ExperimentInfo, Outcome, Percentiles, Summary, Verdict
 from loadtest.bench import aa, ab, crosscheck, twins
 from loadtest.bench.crosscheck import Seen
-from loadtest.experiment.decision import Family, Metric
+from loadtest.experiment.questions import Family, Metric
 from loadtest.experiment.records import Environment
 from models import bundle as bundles
 from tests.components import missing, require

@@ -16,18 +16,15 @@ from loadtest.experiment.decision import (
     LAST_SHARE,
     LOOKS,
     Comparison,
-    Family,
     Figure,
-    Metric,
-    Question,
     compare,
     decide,
     looks,
     open_questions,
-    questions,
     split,
     spread,
 )
+from loadtest.experiment.questions import Family, Metric, Question, ask
 
 PAIR = ("a", "b")
 CAPACITY = tuple(Question(Family.CAPACITY, Metric.CAPACITY, protocol, PAIR) for protocol in ("grpc", "rest"))
@@ -229,7 +226,7 @@ def test_chance_names_a_winner_in_no_more_than_a_twentieth_of_runs(differing):
 
 def test_questions_of_three_targets_are_about_each_two_of_them():
     rates, main = {"grpc": (10.0, 20.0, 30.0), "rest": ()}, {"grpc": 20.0}
-    found = questions(("a", "b", "c"), ("grpc", "rest"), rates, main, capacity=True)
+    found = ask(("a", "b", "c"), ("grpc", "rest"), rates, main, capacity=True)
     assert len(found) == 3 * 4 + 3
     assert {one.compared for one in found} == {("a", "b"), ("a", "c"), ("b", "c")}
     assert {one.rate: one.family for one in found if one.protocol == "grpc"} == {
@@ -238,4 +235,4 @@ def test_questions_of_three_targets_are_about_each_two_of_them():
         20.0: Family.LATENCY,
         30.0: Family.REST,
     }
-    assert not any(one.metric is Metric.CAPACITY for one in questions(PAIR, ("grpc",), rates, main, capacity=False))
+    assert not any(one.metric is Metric.CAPACITY for one in ask(PAIR, ("grpc",), rates, main, capacity=False))

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from loadtest.experiment import phase_plan, phases, plan
-from loadtest.experiment.decision import Family, Metric, Question
 from loadtest.experiment.file import Experiment
 from loadtest.experiment.phases import ClosedLoopPhase, OpenLoopPhase, Phase, Plan, SearchPhase
 from loadtest.experiment.plan import Start, Trial
+from loadtest.experiment.questions import Family, Metric, Question
 from loadtest.experiment.scenarios import SCENARIOS, Capacity, Ladder, Spike
 from loadtest.experiment.target_specs import TargetSpec
 from tests.loadtest.generator.small_servers import target

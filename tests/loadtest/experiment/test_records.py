@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from loadtest.experiment import records
-from loadtest.experiment.decision import Family, Metric
+from loadtest.experiment.questions import Family, Metric
 from loadtest.experiment.records import (
     ArrivalsCheck,
     ConnectionsLost,

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loadtest.experiment import decision, plan, standing, starts, steps
-from loadtest.experiment.decision import Family, Metric, Question
 from loadtest.experiment.file import Experiment
+from loadtest.experiment.questions import Family, Metric, Question
 from loadtest.experiment.records import TrialRecord
 from loadtest.experiment.run_folder import RunFolder
 from loadtest.experiment.scenarios import Capacity, Ladder, SingleStream

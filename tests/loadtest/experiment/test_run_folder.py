@@ -1,8 +1,8 @@
 import pytest
 
 from loadtest.experiment import decision, records, run_folder
-from loadtest.experiment.decision import Family, Metric, Question
 from loadtest.experiment.file import Experiment
+from loadtest.experiment.questions import Family, Metric, Question
 from loadtest.experiment.records import DecidedQuestion, Decisions, SearchRecord, WarmUpRecord
 from loadtest.experiment.run_folder import RunFolder
 from loadtest.experiment.standing import Standing

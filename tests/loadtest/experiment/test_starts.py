@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtest.experiment import decision, staircase, starts
-from loadtest.experiment.decision import Family, Figure, Metric, Question
+from loadtest.experiment.decision import Figure
+from loadtest.experiment.questions import Family, Metric, Question
 from loadtest.experiment.records import (
     ConnectionsLost,
     Latency,

@@ -21,7 +21,7 @@ from loadtest.analysis.records import (
     Verdict,
 )
 from loadtest.experiment.boundary import Binding, Shape
-from loadtest.experiment.decision import Family, Metric
+from loadtest.experiment.questions import Family, Metric
 from loadtest.experiment.records import Environment
 from loadtest.experiment.settings import Slo
 from tests.loadtest.analysis.figures import measurement, parity

@@ -12,7 +12,7 @@ import pytest
 from loadtest.analysis import saved_run, summary, two_runs
 from loadtest.analysis.records import Capacity, LeftOut, NoCommonRate, RunComparison, Subject
 from loadtest.analysis.two_runs import BASELINE, THIS
-from loadtest.experiment.decision import Family, Metric
+from loadtest.experiment.questions import Family, Metric
 from loadtest.report import against, wording
 from models.problem import Problem
 from serving.engines.engine import Knob

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from loadtest import report
 from loadtest.analysis.records import Fault, MeasuredOnce, Needed, Outcome, SentLate, Summary
-from loadtest.experiment.decision import Metric
+from loadtest.experiment.questions import Metric
 from loadtest.experiment.records import NotPinned, WakesLate
 from loadtest.report import first_screen, host_words, terminal, wording
 from loadtest.report.first_screen import FirstScreen

@@ -15,7 +15,7 @@ import yaml
 
 from loadtest.__main__ import main
 from loadtest.analysis.records import Gate, GateOutcome, GateQuestion, RunInfo
-from loadtest.experiment.decision import Metric
+from loadtest.experiment.questions import Metric
 from loadtest.report import gate
 from tests.loadtest.runs.build import TORCHSERVE, SimulatedServer, write_run
 

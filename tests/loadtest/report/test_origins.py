@@ -15,7 +15,7 @@ from selenium.webdriver.common.keys import Keys
 
 from loadtest import report
 from loadtest.analysis import summary
-from loadtest.experiment.decision import Metric
+from loadtest.experiment.questions import Metric
 from loadtest.report import against
 from loadtest.report.origins import Origins, trials_of_verdict
 from tests import browser as chromium

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from loadtest.analysis.records import Fault, OpenEnd, Outcome, Summary, Verdict, WhyOpen, WrongAnswers
-from loadtest.experiment.decision import Family
+from loadtest.experiment.questions import Family
 from loadtest.report import names
 from loadtest.report.outlook import would_change
 from tests.loadtest.analysis.figures import measurement

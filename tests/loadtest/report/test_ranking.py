@@ -11,7 +11,7 @@ import pytest
 from loadtest import report
 from loadtest.analysis import summary
 from loadtest.analysis.records import Outcome, Summary, Verdict
-from loadtest.experiment.decision import Metric
+from loadtest.experiment.questions import Metric
 from loadtest.report import first_screen, names, ranking, story
 from loadtest.report.charts.latency import latency_by_rate
 from loadtest.report.charts.ratios import ratios

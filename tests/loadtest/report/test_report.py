@@ -12,7 +12,7 @@ import pytest
 
 from loadtest import report
 from loadtest.analysis import summary
-from loadtest.experiment.decision import Family
+from loadtest.experiment.questions import Family
 from loadtest.report import wording
 from loadtest.report.charts.figure import plain
 from loadtest.report.charts.latency import latency_by_rate

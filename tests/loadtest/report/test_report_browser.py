@@ -16,7 +16,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from loadtest import report
 from loadtest.analysis import summary
 from loadtest.analysis.records import RunComparison
-from loadtest.experiment.decision import Metric
+from loadtest.experiment.questions import Metric
 from loadtest.report import against, wording
 from serving.engines.engine import Knob
 from tests import browser as chromium

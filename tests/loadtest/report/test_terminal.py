@@ -9,7 +9,7 @@ import pytest
 
 from loadtest.analysis import summary
 from loadtest.analysis.records import Summary
-from loadtest.experiment.decision import Metric
+from loadtest.experiment.questions import Metric
 from loadtest.report import terminal, wording
 from tests.loadtest.runs.build import EMBEDDED, TF_SERVING, THREE, TORCHSERVE, SimulatedServer, write_run
 

@@ -17,7 +17,7 @@ from loadtest.analysis.records import (
     TargetInfo,
     Verdict,
 )
-from loadtest.experiment.decision import Family, Metric
+from loadtest.experiment.questions import Family, Metric
 from loadtest.experiment.records import Environment
 from loadtest.experiment.settings import Slo
 from tests.loadtest.analysis.figures import measurement as complete
