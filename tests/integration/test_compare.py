@@ -54,7 +54,7 @@ def resumed_run(artifacts, tmp_path_factory) -> tuple[Path, str, list[str]]:
     require("prometheus")
     results = tmp_path_factory.mktemp("results")
     command = ["compare", "--experiment", "smoke", "--artifacts", str(artifacts), "--results", str(results)]
-    settings = ("ladder.rates={}", "ladder.fractions=[0.3]", "ladder.duration_s=3.0")  # with a probe
+    settings = ("ladder.rates={}", "ladder.fractions=[0.3]", "ladder.overload=0", "ladder.duration_s=3.0")  # a probe
     command += [word for setting in settings for word in ("--set", setting)]
     first = start(*command)
     deadline = time.monotonic() + LIMIT_S
@@ -83,6 +83,10 @@ def test_a_killed_run_goes_on_where_it_was(resumed_run):
     assert "trials are already measured" in output
     now = {f"{path.parent.name} {path.stat().st_mtime_ns}" for path in run.glob("trials/*/trial.json")}
     assert set(kept) <= now
+    assert len(now) == 2 * 2 * 2  # targets, protocols, starts
+    decided = json.loads((run / "decisions.json").read_text())
+    assert (decided["over"], decided["looks"]) == (True, [2])
+    assert [(one["protocol"], one["starts"]) for one in decided["questions"]] == [("grpc", 2), ("rest", 2)]
     environment = json.loads((run / "environment.json").read_text())
     assert [warning["type"] for warning in environment["warnings"]].count("resumed") == 1
 
@@ -135,7 +139,10 @@ def test_the_run_keeps_what_is_needed_to_audit_it(resumed_run):
         assert list(run.glob(f"servers/{stack}-*/{config}"))
         assert list(run.glob(f"servers/{stack}-*/*.log"))
     order = json.loads((run / "environment.json").read_text())["order"]
-    assert order[-2:] == ["tensorflow", "pytorch"]
+    probed, first, last = order[:2], order[2:4], order[-2:]
+    assert probed == ["pytorch", "tensorflow"]
+    assert sorted(first) == ["pytorch", "tensorflow"]
+    assert last == first[::-1]
     assert (run / "report.html").stat().st_size < 6_000_000
 
 
