@@ -11,8 +11,8 @@ import pytest
 from loadtest.analysis import summary
 from loadtest.experiment import file as experiment
 from loadtest.experiment import records
-from loadtest.experiment.decision import Family
 from loadtest.experiment.progress import RunProgress
+from loadtest.experiment.questions import Family
 from loadtest.experiment.run import run as run_experiment
 from loadtest.experiment.run_folder import RunFolder
 from loadtest.experiment.runtimes.process import LocalTargets
