@@ -116,7 +116,7 @@ class Block:
         }
 
 
-def drive(experiment: Experiment, world: World, most: int = 60) -> tuple[list[Block], list[TrialRecord]]:
+def drive(experiment: Experiment, world: World, most: int = 300) -> tuple[list[Block], list[TrialRecord]]:
     """A whole run."""
     trials: list[TrialRecord] = []
     blocks: list[Block] = []
