@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from loadtest.experiment.file import Experiment
 from loadtest.experiment.phases import ClosedLoopPhase, OpenLoopPhase, Phase, SearchPhase, WarmUpPhase
-from loadtest.experiment.plan import Trial
+from loadtest.experiment.plan import Start, Trial
 from loadtest.experiment.scenarios import Capacity, Offline, SingleStream, Spike
+
+# Seconds of a start that are not load, as planned; measured on 2 cores.
+START_S = 6.0
+GENERATOR_START_S = 1.5
 
 # A JVM that has answered so many is some way from its best, and near enough for a search to start from.
 PROBE_REQUESTS = 5000
@@ -71,6 +76,13 @@ def trial(
         most=scenario.trials,
         precision=scenario.precision,
     )
+
+
+def overhead_s(experiment: Experiment, start: Start) -> float:
+    """Seconds that a start of a server takes besides its trials, as planned: its own, and its warm-ups."""
+    protocols = {chosen.protocol for chosen in start.trials}
+    warm_ups = [warm_up(experiment, Path(), protocol).expected_s + GENERATOR_START_S for protocol in protocols]
+    return START_S + math.fsum(warm_ups)
 
 
 def expected_s(experiment: Experiment, chosen: Trial) -> float:

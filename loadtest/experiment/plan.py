@@ -65,12 +65,6 @@ def probes(experiment: Experiment) -> list[Start]:
     return [Start(name, 0) for name in experiment.target_names]
 
 
-def needs_probe(experiment: Experiment) -> bool:
-    """Whether rates are still to be found that no capacity gives."""
-    by_capacity = {"ladder"} if "capacity" in experiment.scenarios else set()
-    return bool(experiment.unrated.keys() - by_capacity)
-
-
 def questions(experiment: Experiment) -> list[Question]:
     """What a run asks, as far as its rates are known."""
     ladder = experiment.ladder
@@ -101,33 +95,27 @@ def block(experiment: Experiment, number: int, undecided: Collection[Question]) 
 
 
 def resolve(experiment: Experiment, throughput: Mapping[str, Mapping[str, float]]) -> Experiment:
-    """The experiment with the rates fixed that depend on what a probe found (target → protocol → requests/s): of the
-    scenarios that load a share of it, of the ladder only where no capacity is searched for (see `with_ladder`)."""
+    """The experiment with the rates fixed that depend on what a probe found (target → protocol → requests/s)."""
+    slower = {
+        protocol: min(by_protocol[protocol] for by_protocol in throughput.values()) for protocol in experiment.protocols
+    }
     for name, scenario in experiment.unrated.items():
-        if isinstance(scenario, Capacity):
-            rates: dict[str, tuple[float, ...]] = {
-                protocol: (_centre(throughput, protocol),) for protocol in experiment.protocols
-            }
-        elif isinstance(scenario, Ladder):
-            if "capacity" in experiment.scenarios:
-                continue
-            slower = {protocol: _slower(throughput, protocol) for protocol in experiment.protocols}
+        if isinstance(scenario, Ladder):
             experiment = with_ladder(experiment, slower)
-            continue
+        elif isinstance(scenario, Capacity):
+            centres = {protocol: (_centre(throughput, protocol),) for protocol in experiment.protocols}
+            experiment = experiment.with_rates(centres, name)
         else:
-            rates = {
-                protocol: _shares(scenario.fractions, _slower(throughput, protocol))
-                for protocol in experiment.protocols
-            }
-        experiment = experiment.with_rates(rates, name)
+            rates = {protocol: _shares(scenario.fractions, slower[protocol]) for protocol in experiment.protocols}
+            experiment = experiment.with_rates(rates, name)
     return experiment
 
 
-def with_ladder(experiment: Experiment, smaller: Mapping[str, float]) -> Experiment:
-    """The experiment with the ladder's rates fixed: shares of what the ``smaller`` target can take over each protocol
+def with_ladder(experiment: Experiment, slower: Mapping[str, float]) -> Experiment:
+    """The experiment with the ladder's rates fixed: shares of what the ``slower`` target can do over each protocol
     (requests/s), and the user's own."""
     ladder, rates, overload = experiment.ladder, {}, {}
-    for protocol, most in smaller.items():
+    for protocol, most in slower.items():
         chosen = {*_shares(ladder.fractions, most), *([ladder.rate] if ladder.rate else [])}
         rates[protocol] = tuple(sorted(chosen))
         if ladder.overload:
@@ -139,10 +127,6 @@ def _centre(throughput: Mapping[str, Mapping[str, float]], protocol: str) -> flo
     """Between the targets, on a log scale."""
     found = [by_protocol[protocol] for by_protocol in throughput.values()]
     return rounded(math.exp(math.fsum(map(math.log, found)) / len(found)))
-
-
-def _slower(throughput: Mapping[str, Mapping[str, float]], protocol: str) -> float:
-    return min(by_protocol[protocol] for by_protocol in throughput.values())
 
 
 def _shares(fractions: Sequence[float], most: float) -> tuple[float, ...]:
@@ -176,17 +160,11 @@ def _overload(experiment: Experiment, target: str, protocol: str, number: int) -
     """What is tried once for each target; nothing where the ladder has that rate itself."""
     ladder = experiment.ladder
     rate = ladder.overload_rates.get(protocol)
-    if "ladder" not in experiment.scenarios or number != first_ladder(experiment):
+    if "ladder" not in experiment.scenarios or number != 1:
         return []
     if not rate or rate in ladder.rates.get(protocol, ()):
         return []
     return [_trial(experiment, "ladder", target, protocol, number, rate)]
-
-
-def first_ladder(experiment: Experiment) -> int:
-    """The block from which on latencies are measured: where capacities are searched for, which may set the rates, the
-    second."""
-    return 2 if "capacity" in experiment.scenarios else 1
 
 
 def _of(
@@ -208,7 +186,7 @@ def _of(
         beside = random.Random(_seed(experiment.seed, "centre", protocol, number)).uniform(-JITTER, JITTER)
         rates: tuple[float, ...] = (round_rate(scenario.rates[protocol][0] * math.exp(beside)),)
     elif isinstance(scenario, Ladder):
-        rates = _ladder(experiment, scenario, target, protocol, number, undecided)
+        rates = _ladder(scenario, target, protocol, number, undecided)
     elif number > scenario.repetitions:
         return []
     else:
@@ -217,30 +195,25 @@ def _of(
 
 
 def _ladder(
-    experiment: Experiment,
-    ladder: Ladder,
-    target: str,
-    protocol: str,
-    number: int,
-    undecided: Collection[Question],
+    ladder: Ladder, target: str, protocol: str, number: int, undecided: Collection[Question]
 ) -> tuple[float, ...]:
     """The rates of the ladder on one start: all of them on the fewest, then the main one as long as it is asked about.
     The others are for the curves of latency over rate, and no reason for another start."""
-    rates, start = ladder.rates.get(protocol, ()), number - first_ladder(experiment) + 1
-    if start < 1 or ladder.repetitions:
-        return rates if 1 <= start <= ladder.repetitions else ()
-    own = [one for one in undecided if one.family is Family.LATENCY]
-    if start <= FEWEST:
+    rates = ladder.rates.get(protocol, ())
+    if ladder.repetitions:
+        return rates if number <= ladder.repetitions else ()
+    if number <= FEWEST:
         return rates
-    return (ladder.main_rates[protocol],) if _due(0, start, own, target, protocol) else ()
+    own = [one for one in undecided if one.family is Family.LATENCY]
+    return (ladder.main_rates[protocol],) if _due(0, number, own, target, protocol) else ()
 
 
-def _due(repetitions: int, start: int, undecided: Sequence[Question], target: str, protocol: str) -> bool:
+def _due(repetitions: int, number: int, undecided: Sequence[Question], target: str, protocol: str) -> bool:
     """Whether a target is measured on this start: on as many as were asked for, else on the fewest, and then as long as
     a question about it is open."""
     if repetitions:
-        return start <= repetitions
-    return start <= FEWEST or any(target in one.compared and one.protocol == protocol for one in undecided)
+        return number <= repetitions
+    return number <= FEWEST or any(target in one.compared and one.protocol == protocol for one in undecided)
 
 
 def _trial(experiment: Experiment, name: str, target: str, protocol: str, number: int, rate: float) -> Trial:

@@ -20,23 +20,18 @@ from loadtest.experiment.load_job import LoadJob
 from loadtest.experiment.observation import Prometheus
 from loadtest.experiment.phases import OpenLoopPhase, Phase, SearchPhase, Traffic, WarmUpPhase
 from loadtest.experiment.plan import Start, Trial
-from loadtest.experiment.questions import Metric
 from loadtest.experiment.records import NoPrometheus, NotPinned, RunNote, TrialRecord, WakesLate, WarmUpRecord
 from loadtest.experiment.run_folder import RunFolder, manifest_name
 from loadtest.experiment.runtimes.load_origin import THIS_MACHINE, LoadOrigin
 from loadtest.experiment.runtimes.targets import Targets
 from loadtest.experiment.slip import SLIP_FLOOR_MS
-from loadtest.experiment.starts import Figures, Subject
+from loadtest.experiment.starts import Figures
 from loadtest.experiment.steps import Progress
 from models import whole_file
 from models.bundle import Bundle
 from models.problem import Problem
 from serving import ports
 from serving.target import Target
-
-# Planned seconds of work that is not load, for the time left; measured on 2 cores.
-START_S = 6.0
-GENERATOR_START_S = 1.5
 
 
 def run(
@@ -126,7 +121,7 @@ class _Measuring:
     def probe(self) -> None:
         """Find each target's throughput, roughly, and choose the rates that follow from it."""
         throughput: dict[str, dict[str, float]] = self.folder.read("probe.json", {})
-        for start in plan.probes(self.experiment) if plan.needs_probe(self.experiment) else ():
+        for start in plan.probes(self.experiment) if self.experiment.unrated else ():
             if start.target in throughput:
                 continue
             self._start(start)
@@ -137,7 +132,10 @@ class _Measuring:
             self.folder.write("probe.json", throughput)
             self.progress.tell(steps.Probed(start.target, found, self.experiment.warm_up.concurrency))
         if throughput:
-            self._resolve(plan.resolve(self.experiment, throughput))
+            self.experiment = plan.resolve(self.experiment, throughput)
+            self.folder.save_experiment(self.experiment)
+            if self.experiment.ladder.rates:
+                self.progress.tell(steps.RatesChosen(self.experiment.ladder.rates))
 
     def measure(self) -> None:
         """Run block after block, every trial that is not there yet, until every question is decided or the budget is
@@ -160,9 +158,6 @@ class _Measuring:
     def _following(self, number: int) -> list[Start]:
         """The starts of a block; none where the run is over."""
         trials, found = self._before(number)
-        if number == plan.first_ladder(self.experiment) and "ladder" in self.experiment.unrated:
-            self._resolve(plan.with_ladder(self.experiment, self._smaller(found)))
-            self.progress.tell(steps.RatesChosen(self.experiment.ladder.rates))
         standings = standing.stand(plan.questions(self.experiment), found, standing.looks(self.experiment))
         return standing.following(self.experiment, number, standings, trials)
 
@@ -172,15 +167,6 @@ class _Measuring:
         trials = [trial for trial in every if trial.repetition < number]
         unsteady = {one.id for one in self.folder.warm_ups() if not one.steady}
         return trials, starts.figures(trials, self.folder.searches(), self.experiment.slo, unsteady)
-
-    def _smaller(self, found: Figures) -> dict[str, float]:
-        """For each protocol the smallest capacity of the targets, as far as is known; requests/s."""
-        smaller = {}
-        for protocol in self.experiment.protocols:
-            subjects = [Subject(Metric.CAPACITY, name, protocol) for name in self.experiment.target_names]
-            known = [math.exp(figure.log_value) for one in subjects for figure in found.get(one, {}).values()]
-            smaller[protocol] = min(known, default=self.experiment.capacity.rates[protocol][0])
-        return smaller
 
     def _look(self, number: int, told: int, *, over: bool = False) -> int:
         """Tell and write down how the questions stand after the blocks before this one; how many are decided.
@@ -193,10 +179,6 @@ class _Measuring:
         if over or decided != told:
             self.progress.tell(steps.Looked(number - 1, decided, len(standings), over))
         return decided
-
-    def _resolve(self, resolved: Experiment) -> None:
-        self.experiment = resolved
-        self.folder.save_experiment(resolved)
 
     def _measure(self, start: Start, trials: Sequence[Trial]) -> None:
         phases: list[Phase] = []
@@ -211,7 +193,7 @@ class _Measuring:
         """Start a target's server anew. Meanwhile nothing is measured: Prometheus is asked about the trials before."""
         self.progress.tell(steps.StartingServer(start.target))
         self.targets.use(start.target, self.progress.now, start.offset)
-        self.progress.advance(START_S)
+        self.progress.advance(phase_plan.START_S)
         known = self.folder.environment()
         self.folder.save_environment(msgspec.structs.replace(known, order=(*known.order, start.target)))
         self._observe()
@@ -263,7 +245,7 @@ class _Measuring:
 
     def _phase_ended(self, target: str, phase: Phase) -> None:
         if isinstance(phase, WarmUpPhase):
-            self.progress.advance(phase.expected_s + GENERATOR_START_S)
+            self.progress.advance(phase.expected_s + phase_plan.GENERATOR_START_S)
             if not _warmed(phase).steady:
                 self.progress.tell(steps.WarmUpNotSteady(target, phase.protocol, phase.max_s))
             return
@@ -305,10 +287,8 @@ class _Measuring:
 
 def start_s(experiment: Experiment, start: Start) -> float:
     """Seconds that one start of a server will probably take, with its warm-ups and trials."""
-    protocols = {trial.protocol for trial in start.trials}
-    warm_ups = [phase_plan.warm_up(experiment, Path(), protocol) for protocol in protocols]
     loads = math.fsum(phase_plan.expected_s(experiment, trial) for trial in start.trials)
-    return START_S + math.fsum(one.expected_s + GENERATOR_START_S for one in warm_ups) + loads
+    return phase_plan.overhead_s(experiment, start) + loads
 
 
 def _warmed(phase: WarmUpPhase) -> WarmUpRecord:

@@ -20,6 +20,8 @@ from loadtest.experiment.starts import Figures
 
 # Scenarios whose trials decide something.
 ASKING = ("ladder", "capacity")
+# In the first so much of the budget blocks are made for latency alone.
+ALONE = 2 / 3
 
 
 @dataclass(frozen=True)
@@ -75,12 +77,12 @@ def following(
     trials  all that were made before it
     """
     undecided = [one.question for one in standings if not one.decision.decided and one.starts < _most(experiment, one)]
-    adaptive = _adaptive(experiment)
-    spent = math.fsum(trial.lead_in_s + trial.duration_s for trial in trials if trial.scenario in adaptive)
+    used = spent(experiment, trials)
     for left_out in (None, Family.LATENCY):
         chosen = plan.block(experiment, number, [one for one in undecided if one.family is not left_out])
-        if number <= FEWEST or spent + cost(experiment, chosen) <= experiment.decision.budget_s:
+        if number <= FEWEST or affordable(experiment, chosen, used):
             return chosen
+    adaptive = _adaptive(experiment)
     left = [
         replace(start, trials=tuple(trial for trial in start.trials if trial.scenario not in adaptive))
         for start in plan.block(experiment, number, [])
@@ -95,34 +97,61 @@ def _most(experiment: Experiment, standing: Standing) -> int:
 
 
 def longest(experiment: Experiment) -> list[list[Start]]:
-    """The blocks of a run in which nothing is decided before the budget is spent. Rates of the ladder that are still to
-    be found are taken to be the shares of where the capacity searches are centred."""
-    if "ladder" in experiment.unrated:
-        experiment = plan.with_ladder(experiment, {name: rates[0] for name, rates in experiment.capacity.rates.items()})
+    """The blocks of a run in which nothing is decided before the budget is spent."""
     undecided = plan.questions(experiment)
     blocks: list[list[Start]] = []
-    spent = 0.0
+    used = 0.0
     while True:
         number = len(blocks) + 1
         block = plan.block(experiment, number, undecided if number <= looks(experiment)[-1] else [])
-        spent += cost(experiment, block)
-        if not block or (number > FEWEST and spent > experiment.decision.budget_s):
+        if not block or not (number <= FEWEST or affordable(experiment, block, used)):
             return blocks
+        used += cost(experiment, block)
         blocks.append(block)
 
 
-def cost(experiment: Experiment, block: Iterable[Start]) -> float:
-    """Seconds of trials that decide something in a block, as planned. Fixed designs are not counted: they have what was
-    asked for."""
+def affordable(experiment: Experiment, block: Sequence[Start], used: float) -> bool:
+    """Whether the budget has room for a block after so many seconds of it are ``used``. Fresh servers cost more than
+    what latency is measured by on them, so blocks for that alone start only in the first `ALONE` of it."""
+    budget_s = experiment.decision.budget_s
+    return used + cost(experiment, block) <= budget_s and not (_alone(experiment, block) and used > ALONE * budget_s)
+
+
+def spent(experiment: Experiment, trials: Iterable[TrialRecord]) -> float:
+    """Seconds of the budget that trials have used, as `cost` counts them."""
     adaptive = _adaptive(experiment)
-    return math.fsum(
-        _seconds(experiment, trial) for start in block for trial in start.trials if trial.scenario in adaptive
-    )
+    made = [trial for trial in trials if trial.scenario in adaptive]
+    searched = {trial.repetition for trial in made if trial.scenario == "capacity"}
+    alone: dict[tuple[int, str], list[Trial]] = {}
+    for one in made:
+        if "capacity" in adaptive and one.repetition not in searched:
+            chosen = Trial(one.target, one.protocol, one.offered_rate, one.repetition, one.seed)
+            alone.setdefault((one.repetition, one.target), []).append(chosen)
+    starts_s = [
+        phase_plan.overhead_s(experiment, Start(target, block, tuple(own))) for (block, target), own in alone.items()
+    ]
+    return math.fsum(one.lead_in_s + one.duration_s for one in made) + math.fsum(starts_s)
+
+
+def cost(experiment: Experiment, block: Sequence[Start]) -> float:
+    """Seconds of the budget that a block uses, as planned: those of its trials that decide something, and where it is
+    made for latency alone its starts and warm-ups, too. Fixed designs are not counted: they have what was asked for."""
+    adaptive = _adaptive(experiment)
+    trials = [trial for start in block for trial in start.trials if trial.scenario in adaptive]
+    starts_s = [phase_plan.overhead_s(experiment, start) for start in block if _alone(experiment, block)]
+    return math.fsum(_seconds(experiment, trial) for trial in trials) + math.fsum(starts_s)
+
+
+def _alone(experiment: Experiment, block: Sequence[Start]) -> bool:
+    """Whether a block is made for latency alone, though capacities are searched for in others."""
+    asked = [trial.scenario for start in block for trial in start.trials]
+    return "capacity" in _adaptive(experiment) and "ladder" in asked and "capacity" not in asked
 
 
 def _adaptive(experiment: Experiment) -> list[str]:
     """The scenarios that are measured until their questions are decided."""
-    return [name for name in ASKING if not experiment.scenario(name).repetitions]
+    chosen = [name for name in ASKING if name in experiment.scenarios]
+    return [name for name in chosen if not experiment.scenario(name).repetitions]
 
 
 def _seconds(experiment: Experiment, trial: Trial) -> float:

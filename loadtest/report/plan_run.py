@@ -68,10 +68,7 @@ def detectable(experiment: Experiment, spread: float) -> float:
 def _with_rates(experiment: Experiment) -> Experiment:
     """The experiment with rates for everything that a probe would find."""
     throughput = {name: dict.fromkeys(experiment.protocols, ANY_CENTRE) for name in experiment.target_names}
-    resolved = plan.resolve(experiment, throughput)
-    if "ladder" in resolved.unrated:
-        resolved = plan.with_ladder(resolved, dict.fromkeys(experiment.protocols, ANY_CENTRE))
-    return resolved
+    return plan.resolve(experiment, throughput)
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
