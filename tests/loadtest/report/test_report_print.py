@@ -180,7 +180,7 @@ def test_the_verdict_and_three_charts_stand_on_the_first_two_pages_and_the_appen
 
 
 def test_it_takes_few_pages_and_leaves_no_large_gap(sheets):
-    assert len(sheets.sheets) <= 12
+    assert len(sheets.sheets) <= 14
     height = sheets.paper[1]
     for number, sheet in enumerate(sheets.sheets[:-1], start=1):
         edges = sorted({round(box.top) for box in sheet.boxes} | {round(height - MARGIN)})
