@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from loadtest.experiment import file, plan, staircase, standing, starts
 from loadtest.experiment.decision import LEVEL, Comparison, Figure
 from loadtest.experiment.file import Experiment
-from loadtest.experiment.plan import Start
+from loadtest.experiment.plan import Start, Trial
 from loadtest.experiment.questions import Metric, Question
 from loadtest.experiment.records import Requests, TrialRecord
 from loadtest.experiment.scenarios import Capacity
@@ -174,18 +174,7 @@ class Runs:
         self._planned = standing.looks(chosen)
         self._questions = plan.questions(chosen)
         self._blocks: dict[Any, list[Start]] = {}
-        self._costs = {
-            name: TrialRecord(
-                target="",
-                protocol="",
-                scenario=name,
-                offered_rate=0.0,
-                duration_s=scenario.duration_s,
-                lead_in_s=scenario.lead_in_s,
-                requests=Requests(scheduled=0, sent=0, completed=0, ok=0, dropped=0),
-            )
-            for name, scenario in (("capacity", chosen.capacity), ("ladder", chosen.ladder))
-        }
+        self._records: dict[tuple[str, str, str, int], TrialRecord] = {}
 
     def outcomes(self, world: World, count: int, draw: np.random.Generator) -> Iterator[list[Outcome]]:
         """How each question of each of so many runs ends."""
@@ -238,8 +227,8 @@ class Runs:
 
     def _following(self, number: int, standings: Sequence[Standing], trials: Sequence[TrialRecord]) -> list[Start]:
         """As `standing.following`, which depends on nothing else, and is asked once."""
-        spent = [sum(one is cost for one in trials) for cost in self._costs.values()]
-        key = (number, *spent, *((one.starts, one.decision.decided) for one in standings))
+        spent = standing.spent(self._experiment, trials)
+        key = (number, spent, *((one.starts, one.decision.decided) for one in standings))
         if key not in self._blocks:
             self._blocks[key] = standing.following(self._experiment, number, standings, trials)
         return self._blocks[key]
@@ -259,13 +248,30 @@ class Runs:
                 subject = Subject(Metric.CAPACITY, trial.target, trial.protocol)
                 figure = Figure(float(measured.capacity[place]), float(measured.sd[place]) ** 2)
                 found.setdefault(subject, {})[block] = figure
-                trials += [self._costs["capacity"]] * int(measured.trials[place])
+                trials += [self._record(trial)] * int(measured.trials[place])
                 continue
             if trial.rate in rates:  # else it is overload, which nothing is compared at
                 subject = Subject(Metric.P99, trial.target, trial.protocol, trial.rate)
                 figure = Figure(float(measured.p99[(*place, rates.index(trial.rate))]), P99_SD**2)
                 found.setdefault(subject, {})[block] = figure
-            trials.append(self._costs["ladder"])
+            trials.append(self._record(trial))
+
+    def _record(self, trial: Trial) -> TrialRecord:
+        """Of a trial what `standing.spent` counts it by."""
+        key = (trial.scenario, trial.target, trial.protocol, trial.repetition)
+        if key not in self._records:
+            scenario = self._experiment.scenario(trial.scenario)
+            self._records[key] = TrialRecord(
+                target=trial.target,
+                protocol=trial.protocol,
+                scenario=trial.scenario,
+                offered_rate=trial.rate,
+                repetition=trial.repetition,
+                duration_s=scenario.duration_s,
+                lead_in_s=scenario.lead_in_s,
+                requests=Requests(scheduled=0, sent=0, completed=0, ok=0, dropped=0),
+            )
+        return self._records[key]
 
     def _outcome(self, world: World, question: Question, found: Figures, decided: tuple[int, float] | None) -> Outcome:
         compared = starts.comparison(question, found)

@@ -81,9 +81,9 @@ class Comparison:
 
     def starts_for(self, effect: float, error: float) -> int:
         """How many starts of each target find a ratio of ``effect`` in `POWER` of all cases at such an error, if starts
-        lie as far apart as here; at most a million."""
+        lie as far apart as here; at least as many as the first look is after, at most a million."""
         size = abs(math.log(effect))
-        fewest, most = FEWEST_STARTS, 1_000_000
+        fewest, most = LOOKS[0], 1_000_000
         while fewest < most:
             middle = (fewest + most) // 2
             degrees = self.degrees * (middle - 1) / (self.starts - 1)

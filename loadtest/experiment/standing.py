@@ -136,16 +136,23 @@ def spent(experiment: Experiment, trials: Iterable[TrialRecord]) -> float:
 def cost(experiment: Experiment, block: Sequence[Start]) -> float:
     """Seconds of the budget that a block uses, as planned: those of its trials that decide something, and where it is
     made for latency alone its starts and warm-ups, too. Fixed designs are not counted: they have what was asked for."""
-    adaptive = _adaptive(experiment)
-    trials = [trial for start in block for trial in start.trials if trial.scenario in adaptive]
-    starts_s = [phase_plan.overhead_s(experiment, start) for start in block if _alone(experiment, block)]
-    return math.fsum(_seconds(experiment, trial) for trial in trials) + math.fsum(starts_s)
+    deciding = _deciding(experiment, block)
+    starts_s = [phase_plan.overhead_s(experiment, start) for start in deciding if _alone(experiment, block)]
+    loads_s = [_seconds(experiment, trial) for start in deciding for trial in start.trials]
+    return math.fsum(loads_s) + math.fsum(starts_s)
 
 
 def _alone(experiment: Experiment, block: Sequence[Start]) -> bool:
     """Whether a block is made for latency alone, though capacities are searched for in others."""
-    asked = [trial.scenario for start in block for trial in start.trials]
-    return "capacity" in _adaptive(experiment) and "ladder" in asked and "capacity" not in asked
+    asked = {trial.scenario for start in _deciding(experiment, block) for trial in start.trials}
+    return "capacity" in _adaptive(experiment) and asked == {"ladder"}
+
+
+def _deciding(experiment: Experiment, block: Iterable[Start]) -> list[Start]:
+    """The starts of a block that are made until something is decided, each with those trials only that decide it."""
+    adaptive = _adaptive(experiment)
+    kept = [replace(start, trials=tuple(one for one in start.trials if one.scenario in adaptive)) for start in block]
+    return [start for start in kept if start.trials]
 
 
 def _adaptive(experiment: Experiment) -> list[str]:

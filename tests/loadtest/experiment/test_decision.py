@@ -106,7 +106,8 @@ def test_the_starts_that_would_find_an_effect_have_the_power_of_a_direct_calcula
         degrees, distance = 2 * (of_each - 1), math.log(effect) / (sd * math.sqrt(2 / of_each))
         return float(stats.nct.sf(stats.t.ppf(1 - error / 2, degrees), degrees, distance))
 
-    # The sum of two quantiles is near to the noncentral t distribution; where few starts do, on its safe side.
+    # The sum of two quantiles is near to the noncentral t distribution, but not at two starts: no run has so few.
+    assert number >= decision.LOOKS[0] == 3
     assert power(number) >= decision.POWER - 0.04
     assert number <= 4 or power(max(2, math.floor(0.75 * number) - 1)) < decision.POWER
     assert made.starts_for(1 / effect, error) == number

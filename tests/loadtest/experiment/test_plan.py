@@ -65,11 +65,12 @@ def test_a_probe_starts_every_target_once_and_only_where_rates_are_to_be_found()
         ("pytorch", 0, ()),
         ("tensorflow", 0, ()),
     ]
-    assert plan.needs_probe(Experiment())
-    assert not plan.needs_probe(Experiment().with_rates(CENTRES, "capacity"))  # the ladder's follow from capacities
-    assert not plan.needs_probe(FIXED)
-    assert plan.needs_probe(Experiment(scenarios=("ladder",)))
-    assert plan.needs_probe(Experiment(scenarios=("capacity", "soak")).with_rates(CENTRES, "capacity"))
+    assert set(Experiment().unrated) == {"capacity", "ladder"}
+    assert set(Experiment().with_rates(CENTRES, "capacity").unrated) == {"ladder"}  # it is shares of what is probed
+    assert not OPEN.unrated
+    assert not FIXED.unrated
+    assert set(Experiment(scenarios=("ladder",)).unrated) == {"ladder"}
+    assert set(Experiment(scenarios=("capacity", "soak")).with_rates(CENTRES, "capacity").unrated) == {"soak"}
 
 
 def test_a_fixed_number_of_starts_measures_every_rate_on_each_of_them():
@@ -147,15 +148,21 @@ def test_all_searches_are_centred_between_what_the_probes_found():
     assert plan.resolve(given, THROUGHPUT).capacity.rates == given.capacity.rates
 
 
-def test_the_ladder_waits_for_the_capacities_and_follows_a_probe_only_where_none_is_searched_for():
-    assert plan.resolve(Experiment(), THROUGHPUT).ladder.rates == {}
+def test_the_ladder_is_shares_of_what_the_slower_target_s_probe_found_whether_capacities_are_searched_for_or_not():
+    for searched in (Experiment(), Experiment().with_rates(CENTRES, "capacity")):
+        resolved = plan.resolve(searched, THROUGHPUT)
+        assert not resolved.unrated
+        assert resolved.ladder.rates == {"grpc": (600.0, 1200.0, 1700.0), "rest": (240.0, 480.0, 680.0)}
+        assert resolved.ladder.overload_rates == {"grpc": 2400.0, "rest": 960.0}
+    given = plan.resolve(Experiment(ladder=Ladder(rates=RATES)), THROUGHPUT).ladder
+    assert (given.rates, given.overload_rates) == (RATES, {})
     alone = Experiment(scenarios=("ladder",), ladder=Ladder(fractions=(0.25, 0.5), overload=1.3))
     resolved = plan.resolve(alone, THROUGHPUT)
     assert resolved.ladder.rates == {"grpc": (500.0, 990.0), "rest": (200.0, 400.0)}
     assert resolved.ladder.overload_rates == {"grpc": 2600.0, "rest": 1000.0}
 
 
-def test_the_ladder_is_shares_of_the_smaller_capacity_rounded_for_people():
+def test_the_ladder_s_rates_are_rounded_for_people_and_the_middle_one_is_the_main():
     found = plan.with_ladder(OPEN, {"grpc": 1987.0, "rest": 800.0}).ladder
     assert found.rates == {"grpc": (600.0, 1200.0, 1700.0), "rest": (240.0, 480.0, 680.0)}
     assert found.main_rates == {"grpc": 1200.0, "rest": 480.0}
@@ -175,7 +182,8 @@ def test_without_overload_none_is_tried():
     quiet = Experiment(ladder=Ladder(overload=0.0)).with_rates(CENTRES, "capacity")
     found = plan.with_ladder(quiet, {"grpc": 1987.0, "rest": 800.0})
     assert found.ladder.overload_rates == {}
-    assert len([t for t in trials_of(blocks(found, 2)) if t.scenario == "ladder"]) == 2 * 2 * 3
+    for block in blocks(found, 3):
+        assert len([t for t in trials_of([block]) if t.scenario == "ladder"]) == 2 * 2 * 3
 
 
 def test_a_very_slow_target_still_gets_a_rate():
@@ -200,17 +208,20 @@ def test_every_two_targets_are_asked_about_over_each_protocol():
 WITH_OVERLOAD = OPEN.with_overload({"grpc": 1200.0, "rest": 480.0})
 
 
-def test_latencies_are_measured_from_the_second_block_on_and_overload_once_for_each_target_after_all_else():
+def test_latencies_are_measured_from_the_first_block_on_and_overload_once_for_each_target_after_all_else():
     planned = blocks(WITH_OVERLOAD, 4)
-    assert {trial.scenario for trial in trials_of(planned[:1])} == {"capacity"}
+    for block in planned[:3]:
+        rates = Counter((t.protocol, t.rate) for t in trials_of([block]) if t.scenario == "ladder")
+        for protocol, asked in OPEN.ladder.rates.items():
+            assert [rates[protocol, rate] for rate in asked] == [2] * len(asked)
     above = [t for t in trials_of(planned) if t.scenario == "ladder" and t.rate in (1200.0, 480.0)]
     assert sorted((t.target, t.protocol, t.rate, t.repetition) for t in above) == [
-        ("pytorch", "grpc", 1200.0, 2),
-        ("pytorch", "rest", 480.0, 2),
-        ("tensorflow", "grpc", 1200.0, 2),
-        ("tensorflow", "rest", 480.0, 2),
+        ("pytorch", "grpc", 1200.0, 1),
+        ("pytorch", "rest", 480.0, 1),
+        ("tensorflow", "grpc", 1200.0, 1),
+        ("tensorflow", "rest", 480.0, 1),
     ]
-    for start in planned[1]:
+    for start in planned[0]:
         for protocol in OPEN.protocols:
             own = [trial for trial in start.trials if trial.protocol == protocol]
             assert own[-1].rate == {"grpc": 1200.0, "rest": 480.0}[protocol]
@@ -225,7 +236,7 @@ def test_a_rate_that_is_overload_and_asked_for_is_measured_once():
     assert (found.ladder.rates["rest"], found.ladder.overload_rates["rest"]) == ((200.0, 480.0), 480.0)
     ids = [trial.id for trial in trials_of(blocks(found, 4))]
     assert len(ids) == len(set(ids))
-    assert ids.count("pytorch-rest-480-r2") == 1
+    assert ids.count("pytorch-rest-480-r1") == 1
 
 
 def test_the_first_starts_measure_everything_whatever_is_decided():
@@ -234,7 +245,7 @@ def test_the_first_starts_measure_everything_whatever_is_decided():
     assert capacities == dict.fromkeys([(name, one) for name in BOTH for one in OPEN.protocols], 3)
     ladder = Counter((t.target, t.rate) for t in trials_of(planned) if t.scenario == "ladder")
     assert ladder == {(name, rate): 3 for name in BOTH for rates in OPEN.ladder.rates.values() for rate in rates}
-    assert planned[4] == []
+    assert planned[3:] == [[], []]
 
 
 def questions(*families: Family, protocol: str | None = None) -> list[Question]:
@@ -259,9 +270,12 @@ def test_later_only_open_capacities_and_main_rates_are_measured():
     assert measured(questions(Family.LATENCY, protocol="grpc")) == {("grpc", "ladder", 600.0)}
     # The other rates are for the curves, and no reason for another start.
     assert measured(rest) == measured([]) == set()
-    # The third start with a ladder still has all of it, whatever is decided.
-    assert measured(capacities, 4) == searches | at_main | others
-    assert measured([], 4) == at_main | others
+    # The third start still has all of it, whatever is decided, and the fourth no more.
+    for decided in (capacities, main, []):
+        assert measured(decided, 3) == searches | at_main | others
+    assert measured([*capacities, *main, *rest], 4) == searches | at_main
+    assert measured(capacities, 4) == searches
+    assert measured([], 4) == set()
 
 
 def test_of_three_targets_only_those_of_an_open_question_go_on():
@@ -275,35 +289,36 @@ def test_of_three_targets_only_those_of_an_open_question_go_on():
 def test_one_target_alone_is_measured_on_the_first_starts():
     alone = replace(WITH_OVERLOAD, targets=WITH_OVERLOAD.targets[:1])
     planned = blocks(alone, 6)
-    assert [len(block) for block in planned] == [1, 1, 1, 1, 0, 0]
+    assert [len(block) for block in planned] == [1, 1, 1, 0, 0, 0]
     trials = trials_of(planned)
     assert Counter(t.scenario for t in trials) == {"capacity": 2 * 3, "ladder": 5 * 3 + 2}
 
 
 ALL = Experiment(scenarios=tuple(SCENARIOS), ladder=Ladder(repetitions=2), capacity=Capacity(repetitions=2))
 PROBED = {"pytorch": {"grpc": 1000.0, "rest": 500.0}, "tensorflow": {"grpc": 2000.0, "rest": 400.0}}
-RESOLVED = plan.with_ladder(plan.resolve(ALL, PROBED), {"grpc": 900.0, "rest": 350.0})
+RESOLVED = plan.resolve(ALL, PROBED)
 
 
 def test_every_scenario_is_planned_as_often_as_it_asks_and_overload_comes_last():
     assert not RESOLVED.unrated
     planned = blocks(RESOLVED, 5, ())
-    grpc = [[t for t in block[0].trials if t.protocol == "grpc"] for block in planned[:3]]
+    grpc = [[t for t in block[0].trials if t.protocol == "grpc"] for block in planned[:2]]
     counts = [{name: sum(trial.scenario == name for trial in own) for name in SCENARIOS} for own in grpc]
-    assert counts[0] == {**dict.fromkeys(SCENARIOS, 1), "ladder": 0}
-    assert counts[1] == {**dict.fromkeys(SCENARIOS, 1), "ladder": 3 + 1, "soak": 0}  # one soak; overload
-    assert counts[2] == {**dict.fromkeys(SCENARIOS, 0), "ladder": 3}
-    assert planned[3:] == [[], []]
-    assert [trial.scenario for trial in grpc[0][-4:]] == ["capacity", "offline", "soak", "spike"]
-    assert [trial.scenario for trial in grpc[1][-4:]] == ["capacity", "offline", "spike", "ladder"]
-    assert {trial.scenario for trial in grpc[1][:-4]} == {"ladder", "server", "single-stream"}
+    assert counts[0] == {**dict.fromkeys(SCENARIOS, 1), "ladder": 3 + 1}  # overload
+    assert counts[1] == {**dict.fromkeys(SCENARIOS, 1), "ladder": 3, "soak": 0}  # one soak
+    assert planned[2:] == [[], [], []]
+    assert [trial.scenario for trial in grpc[0][-5:]] == ["capacity", "offline", "soak", "spike", "ladder"]
+    assert grpc[0][-1].rate == 1200.0
+    assert [trial.scenario for trial in grpc[1][-3:]] == ["capacity", "offline", "spike"]
+    for own in (grpc[0][:-5], grpc[1][:-3]):
+        assert {trial.scenario for trial in own} == {"ladder", "server", "single-stream"}
     ids = [trial.id for trial in trials_of(planned)]
     assert len(ids) == len(set(ids))
 
 
 def test_what_is_mild_comes_in_another_order_on_each_start_and_the_same_for_all_targets():
     orders: dict[int, set[tuple[float, ...]]] = {}
-    for start in [start for block in blocks(OPEN, 3)[1:] for start in block]:
+    for start in [start for block in blocks(OPEN, 3) for start in block]:
         own = tuple(t.rate for t in start.trials if t.protocol == "grpc" and t.scenario == "ladder")
         orders.setdefault(start.repetition, set()).add(own)
     assert all(len(found) == 1 for found in orders.values())

@@ -58,7 +58,7 @@ def threefold(tmp_path_factory) -> Ran:
     return run(tmp_path_factory.mktemp("threefold"), Experiment(), {"pytorch": SLOW, "tensorflow": FAST})
 
 
-def test_a_threefold_difference_is_decided_in_four_blocks(threefold):
+def test_a_threefold_difference_is_decided_in_three_blocks(threefold):
     assert questions(threefold, Family.CAPACITY) == [("grpc", 0.0, 3, True), ("rest", 0.0, 3, True)]
     assert all(one.p_adjusted < 0.05 for one in threefold.decisions.questions if one.decided)
     assert ratio(threefold, "grpc") == pytest.approx(1 / 3, rel=0.15)
@@ -66,11 +66,11 @@ def test_a_threefold_difference_is_decided_in_four_blocks(threefold):
     main = threefold.folder.experiment().ladder.main_rates
     assert questions(threefold, Family.LATENCY) == [(name, main[name], 3, True) for name in ("grpc", "rest")]
     for protocol, rate in main.items():
-        # 20 ms / (1 - 0.6/2) against 10 ms / (1 - 0.2/2)
-        assert ratio(threefold, protocol, Metric.P99, rate) == pytest.approx(18 / 7, rel=0.15)
-    # A start that the capacities need no more has the ladder only, which begins in the second block.
+        # The probe finds 1.2 of the capacity, so 20 ms / (1 - 0.72/2) against 10 ms / (1 - 0.24/2).
+        assert ratio(threefold, protocol, Metric.P99, rate) == pytest.approx(2 * 0.88 / 0.64, rel=0.15)
+    # Both are measured on every start from the first on.
     assert Counter(one.repetition for one in threefold.folder.searches()) == {1: 4, 2: 4, 3: 4}
-    assert {one.repetition for one in threefold.trials if one.scenario == "ladder"} == {2, 3, 4}
+    assert {one.repetition for one in threefold.trials if one.scenario == "ladder"} == {1, 2, 3}
     assert seconds(threefold.trials) < Experiment().decision.budget_s
     assert threefold.decisions.over
 
@@ -79,13 +79,12 @@ def test_every_block_starts_each_server_once_and_a_server_s_environment_is_never
     names = [name for name, _ in threefold.servers.used]
     assert names[:2] == list(BOTH)  # the probes
     blocks = list(zip(names[2::2], names[3::2], strict=True))
-    assert len(blocks) == 4
+    assert len(blocks) == 3
     assert all(sorted(block) == sorted(BOTH) for block in blocks)
     assert blocks[1] == blocks[0][::-1]
-    assert blocks[3] == blocks[2][::-1]
     assert list(threefold.folder.environment().order) == names
     offsets = [offset for _, offset in threefold.servers.used[2:]]
-    assert len(set(offsets)) == len(offsets) == 8
+    assert len(set(offsets)) == len(offsets) == 6
 
 
 def test_both_servers_are_searched_from_one_centre_with_the_same_first_arrivals(threefold):
@@ -109,15 +108,18 @@ def test_both_servers_are_searched_from_one_centre_with_the_same_first_arrivals(
             )
 
 
-def test_latencies_are_compared_at_shares_of_the_smaller_capacity_of_the_first_block(threefold):
+def test_latencies_are_compared_at_shares_of_what_the_slower_target_s_probe_found(threefold):
     ladder = threefold.folder.experiment().ladder
-    found = figures(threefold)
+    probed = threefold.folder.read("probe.json")
     for protocol in ("grpc", "rest"):
-        subject = starts.Subject(Metric.CAPACITY, "pytorch", protocol)
-        smaller = math.exp(found[subject][1].log_value)
-        assert ladder.rates[protocol] == tuple(plan.rounded(share * smaller) for share in (0.3, 0.6, 0.85))
-        assert ladder.overload_rates[protocol] == plan.rounded(1.2 * smaller)
+        slower = probed["pytorch"][protocol]
+        assert slower == pytest.approx(1.2 * SLOW.capacity[protocol])
+        assert slower < probed["tensorflow"][protocol]
+        assert ladder.rates[protocol] == tuple(plan.rounded(share * slower) for share in (0.3, 0.6, 0.85))
+        assert ladder.overload_rates[protocol] == plan.rounded(1.2 * slower)
     assert [one.rates for one in threefold.told.steps if isinstance(one, steps.RatesChosen)] == [ladder.rates]
+    told = [type(one) for one in threefold.told.steps]
+    assert told.index(steps.RatesChosen) < min(told.index(steps.SearchEnded), told.index(steps.TrialEnded))
     # Each once on every start of a ladder, and overload once for each target.
     measured = Counter(
         (one.target, one.protocol, one.offered_rate) for one in threefold.trials if one.scenario == "ladder"
@@ -126,13 +128,15 @@ def test_latencies_are_compared_at_shares_of_the_smaller_capacity_of_the_first_b
         for protocol in ("grpc", "rest"):
             assert [measured[name, protocol, rate] for rate in ladder.rates[protocol]] == [3, 3, 3]
             assert measured[name, protocol, ladder.overload_rates[protocol]] == 1
+    above = [one for one in threefold.trials if one.offered_rate == ladder.overload_rates[one.protocol]]
+    assert {one.repetition for one in above if one.scenario == "ladder"} == {1}
     assert {one.rate for one in threefold.decisions.questions} == {0.0, *ladder.rates["grpc"], *ladder.rates["rest"]}
 
 
 def test_the_terminal_hears_of_every_look_that_decided_something_and_of_the_end(threefold):
     looked = [one for one in threefold.told.steps if isinstance(one, steps.Looked)]
-    assert (looked[0].starts, looked[0].decided, looked[0].asked, looked[0].over) == (3, 2, 8, False)
-    assert (looked[-1].starts, looked[-1].asked, looked[-1].over) == (4, 8, True)
+    assert (looked[0].starts, looked[0].decided, looked[0].asked, looked[0].over) == (3, 7, 8, False)
+    assert (looked[-1].starts, looked[-1].asked, looked[-1].over) == (3, 8, True)
     assert looked[-1].decided == sum(one.decided for one in threefold.decisions.questions)
     assert [one.over for one in looked].count(True) == 1
     ended = [one for one in threefold.told.steps if isinstance(one, steps.SearchEnded | steps.TrialEnded)]
@@ -153,7 +157,7 @@ def test_its_end_follows_from_its_files_alone(threefold):
     assert [(one.starts, one.decision.decided, one.decision.p_adjusted) for one in stand] == [
         (one.starts, one.decided, one.p_adjusted) for one in threefold.decisions.questions
     ]
-    assert standing.following(asked, 5, stand, threefold.trials) == []
+    assert standing.following(asked, 4, stand, threefold.trials) == []
 
 
 BUDGET_S = 100.0
@@ -215,11 +219,12 @@ def test_equal_servers_end_undecided_when_the_budget_is_spent(tmp_path):
     experiment = ran.folder.experiment()
     made = {one.scenario for one in ran.trials if one.repetition == last}
     asked = [one for one in plan.questions(experiment) if one.metric is Metric.CAPACITY or "ladder" in made]
-    before = seconds([one for one in ran.trials if one.repetition < last])
+    before = standing.spent(experiment, [one for one in ran.trials if one.repetition < last])
     assert before + standing.cost(experiment, plan.block(experiment, last, asked)) <= BUDGET_S  # one more fitted
     capacities = [one for one in asked if one.metric is Metric.CAPACITY]
-    assert seconds(ran.trials) + standing.cost(experiment, plan.block(experiment, last + 1, capacities)) > BUDGET_S
-    assert seconds(ran.trials) < 1.1 * BUDGET_S
+    spent = standing.spent(experiment, ran.trials)
+    assert spent + standing.cost(experiment, plan.block(experiment, last + 1, capacities)) > BUDGET_S
+    assert spent < 1.1 * BUDGET_S
     assert ran.decisions.over
     # The last look came before it was planned, and had the last look's share of the error.
     (capacity,) = [one for one in ran.decisions.questions if one.family is Family.CAPACITY]
@@ -232,12 +237,12 @@ def test_a_fixed_number_of_starts_is_what_is_made_and_there_is_one_look(tmp_path
     assert ran.decisions.looks == (5,)
     assert Counter((one.target, one.protocol) for one in ran.folder.searches()) == {(name, "grpc"): 5 for name in BOTH}
     assert {one.starts for one in ran.decisions.questions} == {5}
-    assert {one.repetition for one in ran.trials if one.scenario == "ladder"} == {2, 3, 4, 5, 6}
+    assert {one.repetition for one in ran.trials if one.scenario == "ladder"} == {1, 2, 3, 4, 5}
     assert [one.decided for one in ran.decisions.questions if one.family is Family.CAPACITY] == [True]
     looked = [one for one in ran.told.steps if isinstance(one, steps.Looked)]
     assert looked[0].starts == 5
     probes = 2
-    assert len(ran.servers.used) == probes + 2 * 6
+    assert len(ran.servers.used) == probes + 2 * 5
 
 
 def test_the_ladder_alone_asks_at_the_rates_that_are_given(tmp_path):
@@ -250,6 +255,15 @@ def test_the_ladder_alone_asks_at_the_rates_that_are_given(tmp_path):
     ]
     assert {one.offered_rate for one in ran.trials} == {100.0, 300.0}
     assert min(Counter(one.repetition for one in ran.trials)) == 1
+
+
+def test_a_ladder_whose_rates_are_to_be_found_is_probed_for_though_the_searches_centres_are_given(tmp_path):
+    centred = replace(SMALL, capacity=Capacity(trials=3, rates={"grpc": (900.0,)}))
+    ran = run(tmp_path, centred, CLOSE)
+    assert ran.folder.read("probe.json")["pytorch"]["grpc"] == pytest.approx(960.0)
+    resolved = ran.folder.experiment()
+    assert resolved.capacity.rates == {"grpc": (900.0,)}
+    assert resolved.ladder.rates == {"grpc": (290.0, 580.0, 820.0)}  # shares of 960
 
 
 def test_three_targets_are_compared_two_by_two_and_one_alone_is_measured(tmp_path):
@@ -289,7 +303,7 @@ def test_scenarios_that_decide_nothing_are_run_as_often_as_they_ask_whatever_the
     assert counts == {(name, "single-stream"): 7 for name in BOTH}
     # Three starts are made of what decides, however small its budget is.
     assert {one.repetition for one in ran.trials if one.scenario == "capacity"} == {1, 2, 3}
-    assert {one.repetition for one in ran.trials if one.scenario == "ladder"} == {2, 3}
+    assert {one.repetition for one in ran.trials if one.scenario == "ladder"} == {1, 2, 3}
 
 
 def test_a_winner_s_error_is_that_of_all_looks_and_questions(threefold):

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -98,7 +99,7 @@ def stand(experiment: Experiment, trials: Sequence[TrialRecord], *, over: bool =
 
 @dataclass(frozen=True)
 class Block:
-    """A block as it was chosen: by how the questions stood before it, after `spent` seconds of trials."""
+    """A block as it was chosen: by how the questions stood before it, after `spent` seconds of the budget."""
 
     starts: list[Start]
     before: list[Standing]
@@ -125,10 +126,14 @@ def drive(experiment: Experiment, world: World, most: int = 300) -> tuple[list[B
         chosen = standing.following(experiment, len(blocks) + 1, before, trials)
         if not chosen:
             return blocks, trials
-        blocks.append(Block(chosen, before, sum(one.lead_in_s + one.duration_s for one in trials)))
+        blocks.append(Block(chosen, before, standing.spent(experiment, trials)))
         for start in chosen:
             trials += world.trials(experiment, start)
     raise AssertionError("the run does not end")
+
+
+def scenarios(blocks: Sequence[Sequence[Start]]) -> set[str]:
+    return {one.scenario for block in blocks for start in block for one in start.trials}
 
 
 worlds = st.builds(
@@ -167,9 +172,10 @@ def test_what_is_decided_gets_no_more_trials_and_what_is_open_goes_on_within_the
         open_now = {one.question for one in block.before if not one.decision.decided and one.starts < last}
         if number > FEWEST:
             assert block.spent + standing.cost(experiment, block.starts) <= budget
+            if "capacity" in experiment.scenarios and "capacity" not in scenarios([block.starts]):
+                assert block.spent <= standing.ALONE * budget
         for one in block.before:
             question = one.question
-            start = number if question.metric is Metric.CAPACITY else number - plan.first_ladder(experiment) + 1
             asked = {
                 name
                 for other in open_now
@@ -177,11 +183,9 @@ def test_what_is_decided_gets_no_more_trials_and_what_is_open_goes_on_within_the
                 if (other.metric, other.protocol, other.rate) == (question.metric, question.protocol, question.rate)
             }
             measured = block.measured(question)
-            if start < 1:
-                assert measured == set()
-            elif number <= FEWEST:
+            if number <= FEWEST:
                 assert measured == set(question.compared)
-            elif start > FEWEST:
+            else:
                 assert measured <= asked & set(question.compared)
                 if question.family is Family.CAPACITY and question in open_now:
                     assert measured == set(question.compared)  # the first to get what is left
@@ -222,14 +226,15 @@ def test_what_was_decided_stays_so(experiment, world, over):
     assert decided <= {one.question for one in stand(experiment, trials, over=over) if one.decision.decided}
 
 
-def test_a_twofold_difference_is_decided_on_three_starts_and_the_run_ends_with_the_ladder_s():
+def test_a_twofold_difference_is_decided_on_three_starts_and_the_run_ends_with_them():
     world = World(5, (math.log(2), math.log(2)), 0.03)
     blocks, trials = drive(OPEN, world)
-    assert len(blocks) == 4
+    assert len(blocks) == 3
     capacities = [one for one in stand(OPEN, trials, over=True) if one.question.family is Family.CAPACITY]
     assert [(one.starts, one.decision.decided) for one in capacities] == [(3, True), (3, True)]
     assert all(one.decision.p_adjusted < 0.05 for one in capacities)
-    assert all(block.starts and not block.measured(capacities[0].question) for block in blocks[3:])
+    latencies = [one for one in stand(OPEN, trials, over=True) if one.question.family is Family.LATENCY]
+    assert [(one.starts, one.decision.decided) for one in latencies] == [(3, True), (3, True)]
 
 
 def test_protocols_that_disagree_are_each_decided():
@@ -241,7 +246,7 @@ def test_protocols_that_disagree_are_each_decided():
         assert compared is not None
         assert compared.ratio == pytest.approx(ratio, rel=0.1)
         assert next(one for one in stand(OPEN, trials) if one.question == question).decision.decided
-    assert len(blocks) == 4
+    assert len(blocks) == 3
 
 
 def test_once_one_protocol_is_decided_the_other_alone_goes_on():
@@ -258,7 +263,7 @@ def test_three_targets_and_one():
     assert all(len(block.starts) == 3 for block in blocks[:3])
     alone = replace(OPEN, targets=OPEN.targets[:1])
     blocks, _ = drive(alone, World(7, (0.0, 0.0), 0.1))
-    assert [len(block.starts) for block in blocks] == [1, 1, 1, 1]
+    assert [len(block.starts) for block in blocks] == [1, 1, 1]
     assert stand(alone, []) == []
 
 
@@ -273,7 +278,7 @@ def test_a_fixed_design_has_exactly_its_starts_and_one_look_whatever_it_costs(co
     assert standing.looks(fixed) == (count,)
     for apart in (0.0, 2.0):
         blocks, trials = drive(fixed, World(1, (apart, apart), 0.03))
-        assert [len(block.starts) for block in blocks] == [2] * (count + 1)  # the ladder from the second on
+        assert [len(block.starts) for block in blocks] == [2] * count
         made = Counter(
             (one.target, one.protocol, one.scenario, one.rate) for b in blocks for s in b.starts for one in s.trials
         )
@@ -300,6 +305,7 @@ def test_with_one_part_fixed_the_other_goes_on_until_it_is_decided():
     assert {one.repetition for one in trials if one.scenario == "capacity"} == {1, 2}
     assert max(one.repetition for one in trials if one.scenario == "ladder") > 4
     spent = sum(one.lead_in_s + one.duration_s for one in trials if one.scenario == "ladder")
+    assert standing.spent(mixed, trials) == pytest.approx(spent)  # a fixed part costs nothing, nor do the starts
     step = standing.cost(mixed, blocks[-1].starts)
     last = [one.starts for one in stand(mixed, trials) if one.question.family is Family.LATENCY]
     assert spent + step > mixed.decision.budget_s or set(last) == {standing.looks(mixed)[-1]}
@@ -381,20 +387,125 @@ def test_the_capacity_gets_what_is_left_where_latencies_no_longer_fit():
     searches = standing.cost(OPEN, plan.block(OPEN, 6, capacities))
     assert searches < full
 
-    def scenarios(left: float) -> set[str]:
+    def made(left: float) -> set[str]:
         spent = TrialRecord(
             target="pytorch",
             protocol="grpc",
+            scenario="capacity",
             offered_rate=1.0,
             duration_s=300.0 - left,
             requests=Requests(),
         )
-        chosen = standing.following(OPEN, 6, stood, [spent])
-        return {one.scenario for start in chosen for one in start.trials}
+        return scenarios([standing.following(OPEN, 6, stood, [spent])])
 
-    assert scenarios(full + 0.1) == {"capacity", "ladder"}
-    assert scenarios(full - 0.1) == scenarios(searches + 0.1) == {"capacity"}
-    assert scenarios(searches - 0.1) == set()
+    assert made(full + 0.1) == {"capacity", "ladder"}
+    assert made(full - 0.1) == made(searches + 0.1) == {"capacity"}
+    assert made(searches - 0.1) == set()
+
+
+def alone_block(experiment: Experiment, *protocols: str, number: int = 5) -> list[Start]:
+    """One in which only the latencies over these protocols are open."""
+    latencies = [one for one in plan.questions(experiment) if one.family is Family.LATENCY]
+    return plan.block(experiment, number, [one for one in latencies if one.protocol in protocols])
+
+
+WARM_UP_S = phase_plan.warm_up(OPEN, Path(), "grpc").expected_s + phase_plan.GENERATOR_START_S
+
+
+@pytest.mark.parametrize("protocols", [("grpc",), ("grpc", "rest")], ids=len)
+def test_a_block_for_latency_alone_costs_its_starts_and_warm_ups_too(protocols):
+    trials_s = len(protocols) * (OPEN.ladder.lead_in_s + OPEN.ladder.duration_s)
+    one_start_s = phase_plan.START_S + len(protocols) * WARM_UP_S + trials_s
+    block = alone_block(OPEN, *protocols)
+    assert [len(start.trials) for start in block] == [len(protocols)] * 2
+    assert standing.cost(OPEN, block) == pytest.approx(2 * one_start_s)
+    # Beside a search, where the starts are made anyhow, and where there is none, a trial costs what it takes.
+    capacities = [one for one in plan.questions(OPEN) if one.family is Family.CAPACITY]
+    latencies = [one for one in plan.questions(OPEN) if one.family is Family.LATENCY and one.protocol in protocols]
+    both, searches = (standing.cost(OPEN, plan.block(OPEN, 5, left)) for left in (capacities + latencies, capacities))
+    assert both - searches == pytest.approx(2 * trials_s)
+    for free in (
+        replace(OPEN, scenarios=("ladder",)),
+        replace(OPEN, capacity=replace(OPEN.capacity, repetitions=2)),
+    ):
+        assert standing.cost(free, alone_block(free, *protocols)) == pytest.approx(2 * trials_s)
+
+
+def test_what_decides_nothing_adds_nothing_to_a_block_for_latency_alone():
+    beside = replace(OPEN, scenarios=(*OPEN.scenarios, "single-stream"), single_stream=SingleStream(repetitions=9))
+    block = alone_block(beside, "grpc")
+    assert {one.protocol for start in block for one in start.trials} == {"grpc", "rest"}
+    assert standing.cost(beside, block) == standing.cost(OPEN, alone_block(OPEN, "grpc"))
+    made = [one for start in block for one in World(1, (0.0, 0.0), 0.1).trials(beside, start)]
+    assert standing.spent(beside, made) == pytest.approx(standing.cost(beside, block))
+
+
+def test_a_ladder_of_fixed_length_is_made_whatever_is_spent_and_costs_nothing():
+    fixed = replace(OPEN, ladder=replace(OPEN.ladder, repetitions=9))
+    block = plan.block(fixed, 5, [])
+    assert scenarios([block]) == {"ladder"}
+    assert standing.cost(fixed, block) == 0.0
+    assert standing.affordable(fixed, block, fixed.decision.budget_s)
+    made = [one for start in block for one in World(1, (0.0, 0.0), 0.1).trials(fixed, start)]
+    assert standing.spent(fixed, made) == 0.0
+
+
+@pytest.mark.parametrize("budget", [300.0, 3000.0])
+def test_no_block_is_made_for_latency_alone_after_two_thirds_of_the_budget(budget):
+    one = replace(OPEN, decision=Decision(budget))
+    alone, both = alone_block(one, "grpc", "rest"), plan.block(one, 5, plan.questions(one))
+    assert standing.ALONE == 2 / 3
+    assert standing.affordable(one, alone, 2 / 3 * budget)
+    assert not standing.affordable(one, alone, 2 / 3 * budget + 0.01)
+    # Others as long as they fit.
+    for fitting in (both, alone_block(replace(one, scenarios=("ladder",)), "grpc")):
+        asked = one if fitting is both else replace(one, scenarios=("ladder",))
+        left = budget - standing.cost(asked, fitting)
+        assert left > 2 / 3 * budget
+        assert standing.affordable(asked, fitting, left - 0.01)
+        assert not standing.affordable(asked, fitting, left + 0.01)
+    # One that does not fit is not made earlier, either.
+    tight = replace(one, decision=Decision(standing.cost(one, alone)))
+    assert standing.affordable(tight, alone, 0.0)
+    assert not standing.affordable(tight, alone, 0.01)
+
+
+def test_a_run_whose_capacities_are_decided_ends_at_two_thirds_of_its_budget_with_latencies_open():
+    latencies = [one for one in plan.questions(OPEN) if one.family is Family.LATENCY]
+    stood = [
+        Standing(one, 4, decision.Decision(decided=one not in latencies, p_adjusted=0.5, error=0.05))
+        for one in plan.questions(OPEN)
+    ]
+
+    def made(used: float) -> set[str]:
+        trial = TrialRecord(
+            target="pytorch",
+            protocol="grpc",
+            scenario="capacity",
+            offered_rate=1.0,
+            duration_s=used,
+            requests=Requests(),
+        )
+        return scenarios([standing.following(OPEN, 5, stood, [trial])])
+
+    assert made(199.9) == {"ladder"}
+    assert made(200.1) == set()
+
+
+@pytest.mark.parametrize("protocols", [("grpc",), ("grpc", "rest")], ids=len)
+@pytest.mark.parametrize("one", [OPEN, THREE], ids=["two", "three"])
+def test_a_resumed_run_has_spent_what_its_blocks_for_latency_alone_were_planned_to_cost(one, protocols):
+    world, trials, planned = World(3, (0.0, 0.0), 0.1), list[TrialRecord](), 0.0
+    for number in (1, 2, 3, 4, 5):
+        block = plan.block(one, number, []) if number <= FEWEST else alone_block(one, *protocols, number=number)
+        trials += [made for start in block for made in world.trials(one, start)]
+        planned += standing.cost(one, block)
+        assert standing.spent(one, trials) == pytest.approx(planned)
+    (last,) = {trial.repetition for trial in trials[-len(protocols) :]}
+    alone = [trial for trial in trials if trial.repetition == last]
+    assert standing.spent(one, alone) == pytest.approx(standing.cost(one, alone_block(one, *protocols)))
+    assert standing.spent(one, alone) > sum(trial.lead_in_s + trial.duration_s for trial in alone)
+    assert standing.spent(one, []) == 0.0
 
 
 def test_what_decides_nothing_is_made_whatever_is_spent_and_costs_no_budget():
@@ -408,7 +519,7 @@ def test_what_decides_nothing_is_made_whatever_is_spent_and_costs_no_budget():
     blocks, trials = drive(asked, World(2, (0.0, 0.0), 0.1))
     planned = [{one.scenario for start in block.starts for one in start.trials} for block in blocks]
     assert planned == [
-        {"capacity", "single-stream", "soak"},
+        {"capacity", "ladder", "single-stream", "soak"},
         {"capacity", "ladder", "single-stream"},
         {"capacity", "ladder", "single-stream"},
         *[{"single-stream"}] * 3,
@@ -436,11 +547,9 @@ def test_the_longest_run_is_what_an_undecided_one_makes():
         spent = sum(standing.cost(experiment, block) for block in longest)
         assert len(longest) >= FEWEST
         assert spent <= experiment.decision.budget_s or len(longest) == FEWEST
-    before = replace(OPEN, ladder=Ladder())
-    assert len(standing.longest(before)) == len(standing.longest(OPEN))
     ladder = {
-        one.rate for block in standing.longest(before) for s in block for one in s.trials if one.scenario == "ladder"
+        one.rate for block in standing.longest(OPEN) for s in block for one in s.trials if one.scenario == "ladder"
     }
-    assert ladder == {300.0, 600.0, 850.0, 1200.0}  # shares of the centres
+    assert ladder == {300.0, 600.0, 850.0, 1200.0}
     fixed = replace(OPEN, capacity=Capacity(rates=OPEN.capacity.rates, repetitions=4), scenarios=("capacity",))
     assert [len(block) for block in standing.longest(fixed)] == [2, 2, 2, 2]
