@@ -37,8 +37,8 @@ _SHARED = {
 class Ladder:
     """Latency versus offered rate: the same rates for every target, each measured on every start.
 
-    fractions    shares of the smaller of the targets' capacities, found by the first starts; without a capacity search,
-                 of the slower target's probed throughput. The middle one is the main rate, compared before the others
+    fractions    shares of what the slower target can do, as a probe finds. The middle one is the main rate, compared
+                 before the others
     rates        instead of them, requests/s for each protocol
     rate         your own rate, requests/s, beside them: the main one; 0: none
     overload     a share of the same, tried once for each target, to see what overload does; 0: not
@@ -62,7 +62,7 @@ class Ladder:
     def __post_init__(self) -> None:
         _check_shared("ladder", self, fewest=0)
         _check_rates("ladder", self.fractions, self.rates)
-        between("ladder", self, rate=(0, 1e6, "requests/s"), overload=(0, 10, "a share of the smaller capacity"))
+        between("ladder", self, rate=(0, 1e6, "requests/s"), overload=(0, 10, "a share of what the slower target can do"))
         for protocol, rate in self.overload_rates.items():
             one_of("ladder.overload_rates", protocol, PROTOCOLS)
             if not 0.1 <= rate <= 1e6:
