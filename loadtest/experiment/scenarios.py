@@ -62,7 +62,7 @@ class Ladder:
     def __post_init__(self) -> None:
         _check_shared("ladder", self, fewest=0)
         _check_rates("ladder", self.fractions, self.rates)
-        between("ladder", self, rate=(0, 1e6, "requests/s"), overload=(0, 10, "a share of what the slower target can do"))
+        between("ladder", self, rate=(0, 1e6, "requests/s"), overload=(0, 10, "a share of what a target can do"))
         for protocol, rate in self.overload_rates.items():
             one_of("ladder.overload_rates", protocol, PROTOCOLS)
             if not 0.1 <= rate <= 1e6:

@@ -120,7 +120,7 @@ def affordable(experiment: Experiment, block: Sequence[Start], used: float) -> b
 def spent(experiment: Experiment, trials: Iterable[TrialRecord]) -> float:
     """Seconds of the budget that trials have used, as `cost` counts them."""
     adaptive = _adaptive(experiment)
-    made = [trial for trial in trials if trial.scenario in adaptive]
+    made = [one for one in trials if _decides(experiment, one.scenario, one.protocol, one.offered_rate)]
     searched = {trial.repetition for trial in made if trial.scenario == "capacity"}
     alone: dict[tuple[int, str], list[Trial]] = {}
     for one in made:
@@ -150,9 +150,17 @@ def _alone(experiment: Experiment, block: Sequence[Start]) -> bool:
 
 def _deciding(experiment: Experiment, block: Iterable[Start]) -> list[Start]:
     """The starts of a block that are made until something is decided, each with those trials only that decide it."""
-    adaptive = _adaptive(experiment)
-    kept = [replace(start, trials=tuple(one for one in start.trials if one.scenario in adaptive)) for start in block]
+    kept = []
+    for start in block:
+        trials = (one for one in start.trials if _decides(experiment, one.scenario, one.protocol, one.rate))
+        kept.append(replace(start, trials=tuple(trials)))
     return [start for start in kept if start.trials]
+
+
+def _decides(experiment: Experiment, scenario: str, protocol: str, rate: float) -> bool:
+    """Whether a trial is one of those that are made until something is decided; overload decides nothing."""
+    asked = scenario != "ladder" or rate in experiment.ladder.rates.get(protocol, ())
+    return asked and scenario in _adaptive(experiment)
 
 
 def _adaptive(experiment: Experiment) -> list[str]:

@@ -123,7 +123,7 @@ def test_batching_compares_four_targets_over_one_protocol():
         ),
         (
             "[ladder]\noverload = 11\n",
-            "mine.toml:2: ladder.overload = 11.0: use a share of the smaller capacity from 0",
+            "mine.toml:2: ladder.overload = 11.0: use a share of what a target can do from 0",
         ),
         (
             "[ladder]\noverload_rates = {soap = 5.0}\n",
