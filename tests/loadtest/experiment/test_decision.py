@@ -107,7 +107,7 @@ def test_the_starts_that_would_find_an_effect_have_the_power_of_a_direct_calcula
         return float(stats.nct.sf(stats.t.ppf(1 - error / 2, degrees), degrees, distance))
 
     assert power(number) >= decision.POWER - 1e-3
-    assert number == 2 or power(number - 1) < decision.POWER + 1e-3
+    assert number == decision.LOOKS[0] or power(number - 1) < decision.POWER + 1e-3
     assert made.starts_for(1 / effect, error) == number
 
 
