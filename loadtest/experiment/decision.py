@@ -18,7 +18,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy.special import stdtr, stdtrit
+from scipy.special import nctdtrinc, stdtr, stdtrit
 
 from loadtest.experiment.questions import Family, Question
 
@@ -37,6 +37,7 @@ SPACING = 2
 FEWEST_STARTS = 2
 # The share of the variance within starts below which the variance between starts is not believed.
 FLOOR = 0.1
+LARGEST = 700.0  # the logarithm of a ratio that is still a number
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Comparison:
 
     def detectable(self, error: float) -> float:
         """The ratio, above 1, that a run like this finds in `POWER` of all cases at such an error."""
-        return math.exp(_needed(error, self.degrees) * self.error)
+        return math.exp(min(_needed(error, self.degrees) * self.error, LARGEST))
 
     def starts_for(self, effect: float, error: float) -> int:
         """How many starts of each target find a ratio of ``effect`` in `POWER` of all cases at such an error, if starts
@@ -205,8 +206,10 @@ def _mean(figures: Sequence[Figure]) -> tuple[float, float]:
 
 
 def _needed(error: float, degrees: float) -> float:
-    """How many standard errors a difference must measure to be found in `POWER` of all cases."""
-    return _quantile(1 - error / 2, degrees) + _quantile(POWER, degrees)
+    """How many standard errors a difference must measure to be found in `POWER` of all cases, by the noncentral t
+    distribution; infinitely many where that cannot be computed."""
+    found = float(nctdtrinc(degrees, 1 - POWER, _quantile(1 - error / 2, degrees)))
+    return math.inf if math.isnan(found) else found
 
 
 def _quantile(share: float, degrees: float) -> float:

@@ -69,6 +69,7 @@ def test_it_begins_between_the_targets_and_goes_up_after_a_meet_and_down_after_a
     assert following([Try(first, False)], 1000) < first
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(300, 3000), st.booleans()), min_size=1, max_size=8), st.randoms())
 def test_what_is_believed_does_not_depend_on_the_order_of_the_trials(made, random):
     tries = [Try(rate, met) for rate, met in made]
@@ -77,6 +78,7 @@ def test_what_is_believed_does_not_depend_on_the_order_of_the_trials(made, rando
     assert believe(shuffled, 1000).sd == pytest.approx(believe(tries, 1000).sd, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(300, 3000), st.booleans()), max_size=6), st.floats(300, 3000))
 def test_another_trial_that_meets_never_lowers_the_capacity(made, rate):
     tries = [Try(one, met) for one, met in made]
