@@ -18,7 +18,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy.special import nctdtrinc, stdtr, stdtrit
+from scipy.special import chdtri, nctdtrinc, stdtr, stdtrit
 
 from loadtest.experiment.questions import Family, Question
 
@@ -37,6 +37,7 @@ SPACING = 2
 FEWEST_STARTS = 2
 # The share of the variance within starts below which the variance between starts is not believed.
 FLOOR = 0.1
+FAR = 100.0  # standard errors: so far out the noncentral t distribution takes long, and is not needed
 LARGEST = 700.0  # the logarithm of a ratio that is still a number
 
 
@@ -207,9 +208,11 @@ def _mean(figures: Sequence[Figure]) -> tuple[float, float]:
 
 def _needed(error: float, degrees: float) -> float:
     """How many standard errors a difference must measure to be found in `POWER` of all cases, by the noncentral t
-    distribution; infinitely many where that cannot be computed."""
-    found = float(nctdtrinc(degrees, 1 - POWER, _quantile(1 - error / 2, degrees)))
-    return math.inf if math.isnan(found) else found
+    distribution."""
+    reach = _quantile(1 - error / 2, degrees)
+    if reach < FAR:
+        return float(nctdtrinc(degrees, 1 - POWER, reach))
+    return reach * math.sqrt(float(chdtri(degrees, 1 - POWER)) / degrees)  # only the spread is uncertain
 
 
 def _quantile(share: float, degrees: float) -> float:

@@ -224,6 +224,14 @@ def test_chance_names_a_winner_in_no_more_than_a_twentieth_of_runs(differing):
     assert stats.binomtest(wrong, runs, ERROR, alternative="greater").pvalue > 0.001
 
 
+@pytest.mark.parametrize("error", [0.05, 0.02, 0.005])
+def test_what_can_be_found_by_two_starts_hardly_changes_where_it_is_computed_otherwise(error):
+    made = Comparison(0.0, 0.001, 1.0, 2)
+    near = math.log(made.detectable(error))
+    distance = near / made.error
+    assert stats.nct.sf(stats.t.ppf(1 - error / 2, 1.0), 1.0, distance) == pytest.approx(decision.POWER, abs=0.01)
+
+
 def test_questions_of_three_targets_are_about_each_two_of_them():
     rates, main = {"grpc": (10.0, 20.0, 30.0), "rest": ()}, {"grpc": 20.0}
     found = ask(("a", "b", "c"), ("grpc", "rest"), rates, main, capacity=True)
