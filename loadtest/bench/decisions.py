@@ -2,7 +2,8 @@
 
 Whole runs are simulated (see `synthetic_servers`), of two targets over two protocols, whose starts lie as far apart as
 the row says (the standard deviation of a start's capacity and p99 on a log scale). What a run decides is decided by its
-own code. Beside each figure stands that of the design before this one (`BEFORE`), and what it must be.
+own code. Beside each figure stands that of the design before this one (`BEFORE`), and what it must be. With --real a
+run is made on real servers whose capacities are known, instead (see `known_capacity`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from loadtest.bench import known_capacity
 from loadtest.bench.synthetic_servers import Outcome, Runs, Searches, World, experiment
 from loadtest.experiment.questions import Family, Metric
 from loadtest.experiment.verb import Verb
@@ -237,10 +239,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=13, help="of all that is drawn at random (13)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table as JSON, too")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="and as a table in Markdown")
+    known_capacity.add_arguments(parser)
 
 
 def _run(options: argparse.Namespace) -> int:
     """Exit status: 1 where a figure is not what it must be."""
+    if options.real:
+        return known_capacity.bench(options)
     if not 10 <= options.runs <= 1_000_000:
         raise Problem(f"--runs {options.runs}: use 10 to 1000000")
     console = Console(highlight=False, soft_wrap=True, width=max(165, shutil.get_terminal_size().columns))

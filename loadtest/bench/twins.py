@@ -46,6 +46,21 @@ def handle(data, context):
     return _handle_at_once(data, context)
 """
 
+# So that what the model takes does not add to it.
+_LASTING = """
+
+import time as _time
+_handle_at_once = handle
+
+
+def handle(data, context):
+    until = _time.perf_counter() + {seconds!r}
+    answers = _handle_at_once(data, context)
+    while data is not None and _time.perf_counter() < until:
+        pass
+    return answers
+"""
+
 
 class Twins(LocalTargets):
     """Targets of a run that are one engine; `sides` says which bundle each one serves."""
@@ -81,18 +96,29 @@ def compare(experiment: Experiment, sides: Mapping[str, Bundle], results: Path, 
 
 def with_delay(bundle: Bundle, seconds: float, folder: Path) -> Bundle:
     """A copy of a bundle in `folder` whose TorchServe handler waits so long before it answers a batch."""
+    return _with_handler(bundle, _DELAY.format(seconds=seconds), folder)
+
+
+def lasting(bundle: Bundle, seconds: float, folder: Path) -> Bundle:
+    """A copy of a bundle in `folder` whose TorchServe handler takes so long for a batch, or as long as the model, where
+    that is longer."""
+    return _with_handler(bundle, _LASTING.format(seconds=seconds), folder)
+
+
+def _with_handler(bundle: Bundle, more: str, folder: Path) -> Bundle:
+    """A copy of a bundle whose handler ends with ``more``."""
     copy = folder / bundle.model / str(bundle.version)
     shutil.copytree(bundle.folder, copy)
-    delayed = Bundle(copy, bundle.manifest)
-    with zipfile.ZipFile(bundle.archive) as source, zipfile.ZipFile(delayed.archive, "w") as archive:
+    changed = Bundle(copy, bundle.manifest)
+    with zipfile.ZipFile(bundle.archive) as source, zipfile.ZipFile(changed.archive, "w") as archive:
         for item in source.infolist():
             content = source.read(item)
             if item.filename == "handler.py":
-                content += _DELAY.format(seconds=seconds).encode()
+                content += more.encode()
             archive.writestr(item, content)
     manifest = json.loads((copy / bundles.MANIFEST).read_text())
-    entry = str(delayed.archive.relative_to(copy))
-    manifest["files"][entry] = hashlib.sha256(delayed.archive.read_bytes()).hexdigest()
+    entry = str(changed.archive.relative_to(copy))
+    manifest["files"][entry] = hashlib.sha256(changed.archive.read_bytes()).hexdigest()
     (copy / bundles.MANIFEST).write_text(json.dumps(manifest))
     return bundles.load(copy)
 

@@ -10,10 +10,12 @@ import re
 import numpy as np
 import pytest
 
-from loadtest.bench import decisions
+from loadtest.analysis.records import Outcome, Verdict
+from loadtest.bench import decisions, known_capacity
 from loadtest.bench.decisions import CASES, Row, simulate
 from loadtest.bench.synthetic_servers import Runs, Searches, World, experiment
 from loadtest.experiment.questions import Family, Metric
+from tests.components import require
 
 
 def within_chance(row: Row) -> bool:
@@ -115,3 +117,50 @@ def test_the_table_says_what_must_be_and_what_was_and_its_status_what_is_missed(
 def test_impossible_numbers_of_runs_are_refused(capsys):
     assert decisions.VERB.main(["--runs", "0"]) == 1
     assert "--runs 0: use 10 to 1000000" in capsys.readouterr().err
+
+
+def verdict(ratio: float, ci95: tuple[float, float], winner: str | None) -> Verdict:
+    return Verdict(
+        family=Family.CAPACITY,
+        protocol="grpc",
+        metric=Metric.CAPACITY,
+        compared=(known_capacity.QUICK, known_capacity.SLOW),
+        outcome=Outcome.WINNER if winner else Outcome.NO_DIFFERENCE_SHOWN,
+        winner=winner,
+        ratio=ratio,
+        ci95=ci95,
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "ratio", "is_found"),
+    [
+        (verdict(1.9, (1.8, 2.0), "quick"), 2.0, True),
+        (verdict(1.7, (1.6, 1.83), "quick"), 2.0, True),  # what lies between two batches is the same for both
+        (verdict(1.6, (1.5, 1.7), "quick"), 2.0, False),
+        (verdict(1.9, (0.9, 4.0), None), 2.0, False),
+        (verdict(0.5, (0.4, 2.2), "slow"), 2.0, False),
+        (verdict(1.1, (0.9, 1.3), None), 1.0, True),
+        (verdict(1.1, (1.05, 1.15), "quick"), 1.0, False),
+    ],
+)
+def test_known_capacities_are_found_to_a_tenth_and_equal_ones_name_no_winner(found, ratio, is_found):
+    assert known_capacity.is_found(found, ratio) == is_found
+
+
+def test_impossible_ratios_are_refused(capsys):
+    assert decisions.VERB.main(["--real", "--ratio", "0.5"]) == 1
+    assert "--ratio 0.5: use 1 to 8" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+@pytest.mark.timeout(600)
+def test_a_server_that_takes_three_times_as_long_is_found_by_a_whole_run(bundle, tmp_path):
+    require("prometheus")
+    out = tmp_path / "verdict.json"
+    arguments = ["--real", "--ratio", "3", "--budget", "150", "--bundle", str(bundle.folder), "--json", str(out)]
+    assert decisions.VERB.main(arguments) == 0
+    found = json.loads(out.read_text())
+    assert found["winner"] == "quick"
+    assert found["starts"] >= 3

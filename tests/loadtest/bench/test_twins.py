@@ -77,8 +77,9 @@ def test_a_delay_counts_as_found_within_ten_percent_and_where_the_slower_does_no
     assert ab.judge(summary(p50, winner), 5.0).good == good
 
 
-def test_the_delayed_bundle_is_whole_and_differs_in_the_handler_alone(bundle, tmp_path):
-    delayed = twins.with_delay(bundle, 0.005, tmp_path)
+@pytest.mark.parametrize("changed", [twins.with_delay, twins.lasting])
+def test_the_changed_bundle_is_whole_and_differs_in_the_handler_alone(changed, bundle, tmp_path):
+    delayed = changed(bundle, 0.005, tmp_path)
     assert bundles.load(delayed.folder).digest != bundle.digest
     with zipfile.ZipFile(bundle.archive) as before, zipfile.ZipFile(delayed.archive) as after:
         assert before.namelist() == after.namelist()
