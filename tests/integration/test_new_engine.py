@@ -18,7 +18,7 @@ from serving.engines import registry
 from serving.profile import ServingProfile
 from serving.runtimes.process import launch
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -42,7 +42,7 @@ def test_it_follows_the_closed_loop_and_is_written_down(tmp_path):
         tolerance=0.5,
     )
     with small_server("rest", "delay:0.02") as (where, _):
-        phases = [replace(probe_phase, id="whole", settle_s=6.5, min_requests=10_000), probe_phase]
+        phases = [replace(probe_phase, id="whole", settle_s=3.5, min_requests=10_000), probe_phase]
         with generator(write_plan(tmp_path, where, phases)) as process:
             _, log = process.communicate(timeout=60)
     assert process.returncode == 0, log
