@@ -102,12 +102,6 @@ class ModelTime(msgspec.Struct, frozen=True):
     problem: str | None = None
 
 
-class Decisions(msgspec.Struct, frozen=True):
-    """decisions.json: after how many starts the run looked at its figures. Runs of before have no such file."""
-
-    looks: tuple[int, ...] = ()
-
-
 def experiment(path: Path) -> tuple[ExperimentInfo, str] | None:
     """The resolved experiment and its file's text; None where there is no such file. Raises `Problem`."""
     text = _text(path)

@@ -14,10 +14,10 @@ import numpy as np
 
 from loadtest.analysis import run_files
 from loadtest.analysis.records import ExperimentInfo, WireParity
-from loadtest.analysis.run_files import Decisions, Manifest, ModelTime, SavedTarget, WireResult, WireResults
+from loadtest.analysis.run_files import Manifest, ModelTime, SavedTarget, WireResult, WireResults
 from loadtest.analysis.statistics import Intervals, read_intervals
 from loadtest.experiment import records as saved
-from loadtest.experiment.records import Environment, SearchRecord, ServerFigures, TrialRecord, WarmUpRecord
+from loadtest.experiment.records import Decisions, Environment, SearchRecord, ServerFigures, TrialRecord, WarmUpRecord
 from loadtest.experiment.run_folder import manifest_name
 from models.problem import Problem
 
@@ -184,7 +184,7 @@ def load(folder: Path) -> SavedRun:
         targets=run_files.targets(folder / "targets.json"),
         trials=[_trial(folder, path) for path in sorted((folder / "trials").glob("[!.]*/trial.json"))],
         searches=[saved.read_search(path) for path in sorted((folder / "searches").glob("[!.]*/search.json"))],
-        decisions=run_files.read(folder / "decisions.json", Decisions) or Decisions(),
+        decisions=saved.read_decisions(folder / "decisions.json") or Decisions(looks=()),
         model_times=run_files.read(folder / "model-time.json", dict[str, ModelTime]) or {},
     )
 
