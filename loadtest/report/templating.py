@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from loadtest.report import capacity_words, reasons, warning_words, wording
 
@@ -65,6 +66,8 @@ def when(moment: float | str | None) -> str:
     return moment or wording.NOTHING
 
 
-def tight(text: str) -> str:
-    """Text in which a figure is never parted from its unit at the end of a line."""
-    return re.sub(r"(?<=\d) (?=(?:ms|s|%|GiB|×|10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹])(?:\W|$))|(?<=×) (?=10)", "\u00a0", text)
+def tight(text: str) -> Markup:
+    """Text as HTML in which a line's end never parts a figure from its unit, nor the two ends of an interval."""
+    held = re.sub(r"(?<=\d) (?=(?:ms|s|%|GiB|×|10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹])(?:\W|$))|(?<=×) (?=10)", "\u00a0", text)
+    # Not a word joiner, which would travel into whatever the sentence is pasted into.
+    return Markup(re.sub(r"\d[\d.,]*–\d[\d.,]*", r'<span class="range">\g<0></span>', str(escape(held))))

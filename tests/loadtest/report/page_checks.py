@@ -28,6 +28,10 @@ return [...document.querySelectorAll("[data-measurement]")].map((row) => ({
   valid: row.lastElementChild.textContent.trim(),
 }));
 """
+PARTED = """
+return [...document.querySelectorAll(".range")].filter((item) => item.getClientRects().length > 1)
+  .map((item) => item.textContent);
+"""
 WIDTH = "return document.documentElement.scrollWidth"
 
 
@@ -36,6 +40,7 @@ def assert_sound(browser: chromium.Browser, page: Path) -> list[dict[str, Any]]:
     chromium.forget(browser)
     chromium.view(browser, page, 390, "dark")
     assert browser.execute_script(WIDTH) <= 390
+    assert browser.execute_script(PARTED) == []
     chromium.resize(browser, 1280, "light")
     chromium.until(browser, 'return document.querySelector("main").clientWidth > 900')
     assert browser.execute_script(WIDTH) <= 1280
