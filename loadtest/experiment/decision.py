@@ -30,9 +30,11 @@ LEVEL = 0.95
 # constants below are chosen by `make bench-decisions`.
 SHARES = (0.6, 0.4, 0.0)
 # Looks after so many starts of each target, as far as the budget allows. The last one has most of the error, because a
-# run that comes so far has the small differences, and there is none fewer than `SPACING` starts before it.
+# run that comes so far has the small differences, and there is none fewer than `SPACING` starts before it. The first
+# has most of the rest, because a large difference that it finds spares a run all further starts.
 LOOKS = (3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
-LAST_SHARE = 0.8
+FIRST_SHARE = 0.25
+LAST_SHARE = 0.6
 SPACING = 2
 FEWEST_STARTS = 2
 # The share of the variance within starts below which the variance between starts is not believed.
@@ -139,7 +141,12 @@ def looks(most: int) -> tuple[int, ...]:
 
 def split(count: int) -> tuple[float, ...]:
     """Which share of a question's error each of so many looks has; they add up to 1."""
-    return (1.0,) if count == 1 else (*[(1 - LAST_SHARE) / (count - 1)] * (count - 1), LAST_SHARE)
+    if count == 1:
+        return (1.0,)
+    if count == 2:
+        return (1 - LAST_SHARE, LAST_SHARE)
+    between = count - 2
+    return (FIRST_SHARE, *[(1 - FIRST_SHARE - LAST_SHARE) / between] * between, LAST_SHARE)
 
 
 @dataclass(frozen=True)

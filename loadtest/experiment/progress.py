@@ -8,7 +8,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from loadtest.experiment.steps import LASTING, Step, Words
+from loadtest.experiment.steps import LASTING, Looked, Step, Words
 
 
 class RunProgress:
@@ -57,7 +57,9 @@ class RunProgress:
         self._show()
 
     def tell(self, step: Step) -> None:
-        """A step of the run: a line that stays, or what happens right now."""
+        """A step of the run: a line that stays, or what happens right now. After the last look nothing is planned."""
+        if isinstance(step, Looked) and step.over:
+            self._planned = 0.0
         (self.say if isinstance(step, LASTING) else self.now)(self._words(step))
 
     def now(self, text: str) -> None:

@@ -54,7 +54,7 @@ class Ladder:
     overload: float = 1.2
     overload_rates: Mapping[str, float] = field(default_factory=dict)
     repetitions: int = 0
-    duration_s: float = 2.5
+    duration_s: float = 2.0
     lead_in_s: float = 0.25
     arrival: str = "poisson"
     batch: int = 1
