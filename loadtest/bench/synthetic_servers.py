@@ -3,7 +3,7 @@ run makes of it is the project's own code (`staircase`, `standing`, `decision`).
 
 The servers differ from start to start, and from trial to trial on one start, as seen in real runs here: the capacity
 wanders by some 4 % (heavy-tailed), one trial in ten that should have met the SLO misses it because something stopped
-the machine, and one in twenty above the capacity meets it; p99 of a trial wanders by some 10 %, heavy-tailed. A search
+the machine, and one in twenty above the capacity meets it; p99 of a trial wanders by some 11 %, heavy-tailed. A search
 is centred where a probe of each target said, which is wrong by a quarter, and a little beside that in each block.
 """
 
@@ -31,7 +31,7 @@ from loadtest.experiment.starts import P99_SD, Figures, Subject
 WANDER = 0.045
 FALSE_MISS = 0.1
 FALSE_MEET = 0.05
-P99_WANDER = 0.1
+P99_WANDER = 0.11
 PROBE_SD = 0.25
 
 # In requests/s, fast enough that no trial has to be longer than asked for; what matters is relative to them.

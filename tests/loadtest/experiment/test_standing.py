@@ -315,7 +315,7 @@ def test_with_one_part_fixed_the_other_goes_on_until_it_is_decided():
 
 def test_looks_follow_from_the_budget_and_what_a_start_costs():
     search = phase_plan.expected_s(OPEN, plan.Trial("", "grpc", 1000.0, 1, 0, "capacity"))
-    start = 2 * (search + 2.75)  # both protocols, each with a trial at the main rate
+    start = 2 * (search + 2.25)  # both protocols, each with a trial at the main rate
     for budget in (1.0, 300.0, 900.0, 1800.0):
         one = replace(OPEN, decision=Decision(budget))
         most = max(3, round(budget / (2 * start)))
@@ -356,7 +356,7 @@ APART = (0.2, 0.45, 0.30, 0.35, 0.25)
 
 def test_a_run_that_ends_early_gives_its_last_look_the_last_look_s_share():
     shares = decision.split(len(PLANNED))
-    assert shares == pytest.approx((0.2 / 3, 0.2 / 3, 0.2 / 3, 0.8))
+    assert shares == pytest.approx((0.25, 0.075, 0.075, 0.6))
     found = figures(APART, CAPACITY)
     (before,) = standing.stand([CAPACITY], found, PLANNED)
     (after,) = standing.stand([CAPACITY], found, PLANNED, over=True)

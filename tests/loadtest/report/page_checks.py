@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,11 @@ return [...document.querySelectorAll(".range")].filter((item) => item.getClientR
   .map((item) => item.textContent);
 """
 WIDTH = "return document.documentElement.scrollWidth"
+
+
+def as_read(html: str) -> str:
+    """A page's source with its sentences as they are read: without what keeps figures together at a line's end."""
+    return re.sub(r'<span class="range">(.*?)</span>', r"\1", html).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def assert_sound(browser: chromium.Browser, page: Path) -> list[dict[str, Any]]:

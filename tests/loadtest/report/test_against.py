@@ -17,6 +17,7 @@ from loadtest.report import against, wording
 from models.problem import Problem
 from serving.engines.engine import Knob
 from tests.loadtest.analysis.figures import bounds
+from tests.loadtest.report.page_checks import as_read
 from tests.loadtest.runs import figures as build
 from tests.loadtest.runs.build import EMBEDDED, TF_SERVING, TORCHSERVE, write_run
 
@@ -136,7 +137,7 @@ def test_the_three_files_say_the_same(before, tmp_path):
     html = page.read_text(encoding="utf-8")
     assert values["headlines"] == headlines
     assert values["first_screens"]["pytorch"]["sentence"] == sentence
-    for said in (text, html.replace("\N{NO-BREAK SPACE}", " ")):
+    for said in (text, as_read(html)):
         assert sentence in said
         assert said.index(sentence) < said.index("Latency</b>: " if said != text else "- Latency: ")
         assert "PyTorch: batchSize" in said

@@ -23,6 +23,7 @@ from loadtest.report.charts.decomposition import decomposition, remainder
 from models.problem import Problem
 from serving.engines import registry
 from serving.engines.engine import Topic
+from tests.loadtest.report.page_checks import as_read
 from tests.loadtest.runs.build import CLASSES, EMBEDDED, PROFILE, TORCHSERVE, decompose, write_run, write_trial
 
 RATES = {"grpc": [250.0, 500.0]}
@@ -178,7 +179,7 @@ def test_other_scenarios_are_told_by_the_figure_that_they_are_run_for(tmp_path):
     assert told["soak"].startswith("p50 × 2.00, p99 × 2.00 from the first quarter to the last of 8.00 s")
     text = report.write(folder).read_text(encoding="utf-8")
     assert "closed loop" in text
-    assert told["offline"] in text.replace("\N{NO-BREAK SPACE}", " ")
+    assert told["offline"] in as_read(text)
     assert "| single-stream | closed loop |" in (folder / "report.md").read_text()
 
 
