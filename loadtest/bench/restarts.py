@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -45,7 +46,7 @@ def _run(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="tandem-bench-") as name:
         run = options.run or _measure(options, options.results if options.fresh else Path(name))
         found = spreads(figures(RunFolder(run.resolve())))
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, width=max(110, shutil.get_terminal_size().columns))
     console.print(_table(found))
     if options.json:
         options.json.write_text(json.dumps([asdict(one) for one in found], indent=2) + "\n")
@@ -140,7 +141,7 @@ def _together(subject: Subject, own: Mapping[int, Figure], found: Figures) -> fl
 
 def _table(found: Sequence[Spread]) -> Table:
     table = Table(title="How far starts of the same server lie apart")
-    for heading in ("target", "over", "figure", "starts", "mean", "SD between starts", "of it within", "together"):
+    for heading in ("target", "over", "figure", "starts", "mean", "SD between starts", "of one search", "together"):
         table.add_column(heading, no_wrap=True)
     for one in found:
         table.add_row(
