@@ -17,7 +17,7 @@ from serving.engines.engine import Rendering, Served, Site
 from serving.engines.tensorflow_serving.engine import TensorFlowServing
 
 if TYPE_CHECKING:
-    from serving.engines.tensorflow_serving.server import Program
+    from serving.engines.tensorflow_serving.identity import Program
     from serving.profile import ServingProfile
 
 
@@ -56,7 +56,7 @@ class EmbeddedTensorFlowServing(TensorFlowServing):
         import sys
         from importlib.metadata import version
 
-        from serving.engines.tensorflow_serving.server import Program
+        from serving.engines.tensorflow_serving.identity import Program
 
         return Program(
             (sys.executable, "-m", "serving.engines.embedded_tfserving"), f"tensorflow {version('tensorflow')}"

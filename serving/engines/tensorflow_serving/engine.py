@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from models.bundle import Bundle
-    from serving.engines.tensorflow_serving.server import Program
+    from serving.engines.tensorflow_serving.identity import Program
     from serving.profile import ServingProfile
     from serving.target import Target
 

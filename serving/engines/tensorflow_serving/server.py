@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.problem import Problem
 from serving import ports as tcp
 from serving.engines.engine import Engine, Launch, Ports, Served, Site
+from serving.engines.tensorflow_serving.identity import Program, identify
 from serving.profile import ServingProfile
 
 if TYPE_CHECKING:
@@ -22,28 +20,13 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[3]
 
 
-@dataclass(frozen=True)
-class Program:
-    """What runs: the command to put flags behind, and its version."""
-
-    command: tuple[str, ...]
-    version: str
-
-
 def find(name: str, named: Path | None = None) -> Program:
     """The real server: ``named``, else ``name`` on the PATH. Raises `Problem` where there is none, or one that does not
-    run."""
-    program = str(named) if named else shutil.which(name)
+    run, or that is something else."""
+    program = named or shutil.which(name)
     if program is None:
         raise Problem(f"{name} is not on the PATH: install TensorFlow Serving, or name the program")
-    try:
-        done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=60, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise Problem(f"{program} --version fails ({error}): name a working {name}") from None
-    found = re.search(r"ModelServer:\s*(\S+)", done.stdout)
-    library = re.search(r"Library:\s*(\S+)", done.stdout)
-    version = f"{found[1] if found else 'unknown'}" + (f" (tensorflow {library[1]})" if library else "")
-    return Program((program,), version)
+    return identify(Path(program))
 
 
 def launch(
