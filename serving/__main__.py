@@ -93,6 +93,19 @@ def _ports(options: argparse.Namespace, target: str) -> Ports:
     return Ports(**{name: given[f"{target}-{name}-port".replace("-", "_")] for name in PORTS})
 
 
+def _distinct(given: Mapping[str, Ports]) -> None:
+    """Raise `Problem` where two flags give one port; only a server's metrics may be where its REST API is."""
+    flags: dict[int, str] = {}
+    for target, own in given.items():
+        for name in PORTS:
+            port, flag = getattr(own, name), f"--{target}-{name}-port"
+            if not port or (name == "metrics" and port == own.rest):
+                continue
+            if port in flags:
+                raise problem.Problem(f"{flag} {port}: {flags[port]} is the same port; choose another for one of them")
+            flags[port] = flag
+
+
 def _profile(options: argparse.Namespace) -> ServingProfile:
     return ServingProfile.from_dict({key: getattr(options, key) for key in ServingProfile().to_dict()})
 
@@ -107,12 +120,14 @@ def _serve(options: argparse.Namespace) -> int:
     from serving import serve
 
     targets = options.target or registry.DEFAULT_TARGETS
+    ports = {target: _ports(options, target) for target in targets}
+    _distinct(ports)
     return serve.run(
         _bundles(options),
         _profile(options),
         options.folder,
         targets=targets,
-        ports={target: _ports(options, target) for target in targets},
+        ports=ports,
         cores=options.cores,
         programs=programs.named(options),
     )
@@ -120,6 +135,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _parity(options: argparse.Namespace) -> int:
     from serving import serve, wire_parity
+    from serving.runtimes.process import launch
 
     bundles = _bundles(options)
     if options.targets:
@@ -127,7 +143,10 @@ def _parity(options: argparse.Namespace) -> int:
             bundle = next((one for one in bundles if one.model == target.model), bundles[0])
             _print_parity(target, wire_parity.check(target, bundle.reference))
         return 0
-    for name in options.target or registry.DEFAULT_TARGETS:
+    targets = options.target or registry.DEFAULT_TARGETS
+    named = programs.named(options)
+    launch.require([registry.of_target(name) for name in targets], named)
+    for name in targets:
         with serve.started(
             bundles[0],
             _profile(options),
@@ -135,7 +154,7 @@ def _parity(options: argparse.Namespace) -> int:
             beside=bundles[1:],
             targets=[name],
             cores=options.cores,
-            programs=programs.named(options),
+            programs=named,
         ) as [running]:
             for bundle in bundles:
                 target = running.target.asked_for(bundle)

@@ -32,7 +32,14 @@ def require_free(port: int, purpose: str) -> int:
 
 
 def choose(wanted: Sequence[tuple[int, str]]) -> list[int]:
-    """A port for each (port, its purpose): the one named, or a free one where that is 0. Raises `Problem`."""
+    """A port for each (port, its purpose): the one named, or a free one where that is 0. Raises `Problem` where one is
+    taken, or named twice."""
+    purposes: dict[int, str] = {}
+    for port, purpose in wanted:
+        if port in purposes:
+            raise Problem(f"port {port} is given for {purposes[port]} and for {purpose}: choose two")
+        if port:
+            purposes[port] = purpose
     return [
         require_free(port, purpose) if port else spare
         for (port, purpose), spare in zip(wanted, free(len(wanted)), strict=True)

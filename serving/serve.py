@@ -19,6 +19,7 @@ import numpy as np
 from models import whole_file
 from models.problem import Problem
 from serving import requests
+from serving.engines import registry
 from serving.engines.engine import Ports
 from serving.profile import ServingProfile
 from serving.runtimes.process import launch, prometheus
@@ -82,9 +83,11 @@ def started(
     ``beside``: bundles of other models that each server is to hold; ``ports``: by target, else free ones; ``programs``:
     see `launch.start`.
     """
+    chosen = list(targets)
+    launch.require([registry.of_target(name) for name in chosen], programs)
     with contextlib.ExitStack() as running:
         up = []
-        for name in targets:
+        for name in chosen:
             print(f"starting {name} ...", file=sys.stderr, flush=True)
             target = launch.start(
                 name,

@@ -1,11 +1,13 @@
 """What clients lose when a server gets SIGTERM, and when it is replaced by another (`make bench-drain`).
 
-Both servers as processes, bare and under the entry point of the images, which drains them. Each request waits for its
-batch (--batch-timeout-ms), so that at any moment a few of every kind are under way. Then the replacement, as a rolling
-update of the Deployments does it, in a tenth of the time: the new server becomes an endpoint, the old one leaves the
-list, which clients notice a while later, and is told to end after its preStop pause, or without one. A request counts
-as refused where the server said that it did not take it on, and as lost where it took the connection and gave no
-answer. The exit status is 1 where the replacement with the pause lost or refused any.
+Both servers as processes, bare and under the entry point of the images, which drains them: TensorFlow Serving itself
+where its program is on the PATH or named, else what stands in for it. Each request waits for its batch
+(--batch-timeout-ms), so that at any moment a few of every kind are under way. Then the replacement, as a rolling update
+of the Deployments does it, in a tenth of the time: the new server becomes an endpoint, the old one leaves the list,
+which clients notice a while later, and is told to end after its preStop pause, or without one. Both have the same ports
+then, at addresses of their own; where a server listens on every address of this machine, a forwarder gives it one. A
+request counts as refused where the server said that it did not take it on, and as lost where it took the connection and
+gave no answer. The exit status is 1 where the replacement with the pause lost or refused any.
 """
 
 from __future__ import annotations
@@ -13,13 +15,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -33,10 +37,11 @@ from loadtest.experiment.verb import Verb
 from models.bundle import Bundle
 from models.problem import Problem
 from serving import ports
-from serving.engines import registry
+from serving.engines import programs, registry
 from serving.engines.container import Container, Inside
 from serving.engines.engine import Engine, Ports, Served, Site
 from serving.profile import ServingProfile
+from serving.runtimes.answering import Awaited
 from serving.runtimes.process import launch
 from serving.runtimes.process.server_process import ServerProcess
 from serving.target import Target
@@ -46,6 +51,8 @@ OLD, NEW = "127.0.0.2", "127.0.0.3"
 CONNECTION_AGE_S, PRE_STOP_S, RESOLVE_EVERY_S, REST_AGE_S, LAG_S = 20.0, 60.0, 30.0, 50.0, 5.0
 BEFORE_S, AFTER_S = 2.0, 1.0  # of load on both sides of what is measured
 END_S = 30.0
+PortPair = tuple[int, int]  # REST, gRPC
+HERE = {"PYTHONPATH": str(ROOT)}
 SUPERVISED = (
     "import sys; from pathlib import Path; from serving.runtimes.containers.entrypoint import Supervisor; "
     "sys.exit(Supervisor(sys.argv[1], sys.argv[3:], {}, Path(sys.argv[2])).run())"
@@ -86,6 +93,21 @@ class Options:
 
 
 @dataclass(frozen=True)
+class Subject:
+    """Whose server is measured, with which model; ``program``: its own, where it has one."""
+
+    engine: Engine
+    bundle: Bundle
+    program: Path | None = None
+
+    @property
+    def container(self) -> Container:
+        """How the server is started, as in its image."""
+        assert self.engine.container is not None
+        return self.engine.container
+
+
+@dataclass(frozen=True)
 class Replica:
     """A server under way, as one replica of a Deployment would be."""
 
@@ -118,6 +140,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch-timeout-ms", type=float, default=defaults.batch_timeout_ms, help="a request's time (%(default)s)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows as JSON, too")
+    programs.add_flags(parser)
 
 
 def _run(given: argparse.Namespace) -> int:
@@ -125,41 +148,41 @@ def _run(given: argparse.Namespace) -> int:
         if not least <= getattr(given, name) <= most:
             raise Problem(f"--{name.replace('_', '-')} {getattr(given, name):g}: use {least} to {most}")
     options = Options(given.rate, given.scale, given.batch_timeout_ms)
-    bundle = twins.find_bundle(given.bundle)
-    engines = [_engine(name) for name in given.target or registry.DEFAULT_TARGETS]
-    rows = [row for engine in engines for row in measure(engine, bundle, options, WAYS)]
+    bundle, named = twins.find_bundle(given.bundle), programs.named(given)
+    engines = [registry.of_target(name) for name in given.target or registry.DEFAULT_TARGETS]
+    launch.require(engines, named)
+    chosen = [launch.at_hand(engine, named) for engine in engines]
+    subjects = [Subject(engine, bundle, _program(engine, named)) for engine in chosen]
+    rows = [row for subject in subjects for row in measure(subject, options, WAYS)]
     Console(highlight=False, soft_wrap=True, width=160).print(table(rows, options))
     if given.json:
         given.json.write_text(json.dumps([vars(row) for row in rows], indent=2) + "\n")
     return int(any(row.way == WAYS[-1].name and row.lost + row.refused for row in rows))
 
 
-def _engine(target: str) -> Engine:
-    """A stand-in where there is one: TensorFlow Serving listens on every address, and two of them want the same ports
-    here."""
-    engine = registry.of_target(target)
-    return registry.stand_in(engine) or engine
+def _program(engine: Engine, named: Mapping[str, Path]) -> Path | None:
+    """The engine's own program, as it was named, else as it is on the PATH; None: it has none."""
+    found = named.get(engine.id) or (shutil.which(engine.program) if engine.program else None)
+    return Path(found).absolute() if found else None
 
 
-def measure(engine: Engine, bundle: Bundle, options: Options, ways: Sequence[Way]) -> Iterator[Row]:
+def measure(subject: Subject, options: Options, ways: Sequence[Way]) -> Iterator[Row]:
     """The rows of one server, each way from a fresh start. Raises `Problem` where a server does not start or end."""
     for way in ways:
-        print(f"{engine.title}: {way.name}", file=sys.stderr, flush=True)
+        print(f"{subject.engine.title}: {way.name}", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory(prefix="tandem-bench-") as name, ExitStack() as started:
-            yield from _measure(engine, bundle, options, way, Path(name), started)
+            yield from _measure(subject, options, way, Path(name), started)
 
 
-def _measure(
-    engine: Engine, bundle: Bundle, options: Options, way: Way, folder: Path, started: ExitStack
-) -> Iterator[Row]:
-    shared = tuple(ports.free(2))
+def _measure(subject: Subject, options: Options, way: Way, folder: Path, started: ExitStack) -> Iterator[Row]:
     addresses = (OLD, NEW) if way.replaced else (OLD,)
+    shared, *own = _pairs(ports.free(2 + 2 * len(addresses)))
     servers = {
-        address: started.enter_context(_started(engine, bundle, options, way, folder / address, address, shared))
+        address: started.enter_context(_started(subject, options, way, folder / address, address, shared, own.pop()))
         for address in addresses
     }
     for server in servers.values():
-        server.process.wait_until(lambda target=server.target: launch.answers(target), 120)  # type: ignore[misc]
+        server.process.wait_until(partial(Awaited().answers, server.target), 120)
     old = servers[OLD]
     endpoints = Endpoints([OLD], LAG_S * options.scale)
     load = SwitchingLoad(
@@ -199,6 +222,10 @@ def _measure(
         yield _row(old.target.engine, way, flow, mine, ended - asked)
 
 
+def _pairs(numbers: Sequence[int]) -> list[PortPair]:
+    return list(zip(numbers[::2], numbers[1::2], strict=True))
+
+
 def _row(engine: str, way: Way, flow: Flow, outcomes: Sequence[Outcome], ended_s: float) -> Row:
     lost, refused = sum(one.lost for one in outcomes), sum(one.refused for one in outcomes)
     failures = sorted({one.failure[:200] for one in outcomes if one.failure})
@@ -207,42 +234,39 @@ def _row(engine: str, way: Way, flow: Flow, outcomes: Sequence[Outcome], ended_s
 
 @contextmanager
 def _started(
-    engine: Engine, bundle: Bundle, options: Options, way: Way, folder: Path, address: str, shared: tuple[int, ...]
+    subject: Subject, options: Options, way: Way, folder: Path, address: str, shared: PortPair, own: PortPair
 ) -> Iterator[Replica]:
-    """A server at ``address``, with the ports ``shared`` (REST, gRPC) that its twin at another address has, too."""
-    container = engine.container
-    assert container is not None
-    with tempfile.TemporaryDirectory(prefix="tandem-") as name:  # short: a worker's Unix socket lies below it
-        inside, environment = _prepared(engine, container, bundle, options, folder, Path(name), address, shared)
+    """A server at ``address``, with the ports ``shared`` that its twin at another address has, too; ``own``: where it
+    listens itself, if a forwarder has to take those."""
+    container = subject.container
+    aside = container.everywhere and way.replaced
+    with ExitStack() as running:
+        # Short: a worker's Unix socket lies below it.
+        name = running.enter_context(tempfile.TemporaryDirectory(prefix="tandem-"))
+        listens = own if aside else shared
+        inside, environment = _prepared(subject, options, folder, Path(name), address, listens)
         command = [*container.command(inside)]
         if way.supervised:
             command = [sys.executable, "-c", SUPERVISED, container.image, name, *command]
-        process = ServerProcess(
-            engine.title,
-            command,
-            folder / "server.log",
-            environment={**environment, "PYTHONPATH": str(ROOT)},
-            folder=folder,
+        if aside:
+            pairs = [f"{address}:{shown}={address}:{port}" for shown, port in zip(shared, own, strict=True)]
+            forwarding = [sys.executable, "-m", "loadtest.bench.forwarder", *pairs]
+            forwarder = ServerProcess("forwarder", forwarding, folder / "forwarder.log", environment=HERE, folder=folder)
+            running.callback(forwarder.stop)
+        server = ServerProcess(
+            subject.engine.title, command, folder / "server.log", environment={**environment, **HERE}, folder=folder
         )
-        try:
-            yield Replica(_target(engine, bundle, address, shared), process)
-        finally:
-            process.stop()
+        running.callback(server.stop)
+        yield Replica(_target(subject.engine, subject.bundle, address, shared), server)
 
 
 def _prepared(
-    engine: Engine,
-    container: Container,
-    bundle: Bundle,
-    options: Options,
-    folder: Path,
-    scratch: Path,
-    address: str,
-    shared: tuple[int, ...],
+    subject: Subject, options: Options, folder: Path, scratch: Path, address: str, listens: PortPair
 ) -> tuple[Inside, dict[str, str]]:
     """What a container's entry point would find, with the files written; and the server's environment."""
-    rest, grpc = shared
+    rest, grpc = listens
     management, metrics, grpc_management = ports.free(3)
+    bundle, container = subject.bundle, subject.container
     models = (bundle.folder / container.part).resolve()
     site = Site(
         host=address,
@@ -252,15 +276,14 @@ def _prepared(
         cores=len(os.sched_getaffinity(0)),
         connection_age_s=CONNECTION_AGE_S * options.scale,
     )
-    rendering = engine.render(
-        options.profile, [Served(bundle.model, container.model_version(bundle), str(models))], site
-    )
+    served = [Served(bundle.model, container.model_version(bundle), str(models))]
+    rendering = subject.engine.render(options.profile, served, site)
     rendering.write(folder)
-    inside = Inside(folder, models, scratch, rendering.arguments)
+    inside = Inside(folder, models, scratch, rendering.arguments, subject.program)
     return inside, {**rendering.environment, **container.environment(inside)}
 
 
-def _target(engine: Engine, bundle: Bundle, address: str, shared: tuple[int, ...]) -> Target:
+def _target(engine: Engine, bundle: Bundle, address: str, shared: PortPair) -> Target:
     rest, grpc = shared
     return Target(
         name=engine.default_target,

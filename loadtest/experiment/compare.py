@@ -30,10 +30,12 @@ from models.bundle import Bundle
 from models.problem import Problem
 from serving.cores import split_cores
 from serving.engines import programs as engine_programs
+from serving.engines import registry
 from serving.runtimes.containers import docker_cli
 from serving.runtimes.containers.command_line import build_arguments, build_of
 from serving.runtimes.containers.stack import Choice, Stack
 from serving.runtimes.kubernetes.kubectl import Cluster
+from serving.runtimes.process import launch
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -61,7 +63,10 @@ def compare(
         raise Problem(
             f"runtime = {experiment.runtime!r}: compare starts servers itself; for running ones use make loadtest"
         )
-    if experiment.runtime == "container":  # what cannot be is said before minutes of training
+    # What cannot be is said before minutes of training.
+    if experiment.runtime == "process":
+        launch.require([registry.engine(target.engine) for target in experiment.targets], programs)
+    if experiment.runtime == "container":
         container.engines(experiment, embedded=bool(containers and containers.embedded))
         docker_cli.require_engine()
     if experiment.runtime == "kubernetes":

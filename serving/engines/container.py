@@ -24,12 +24,14 @@ class Inside:
     models         the folder of the models
     scratch        the folder that may be written, with a short path
     arguments      the rendered command line's flags
+    program        the server's own program, where it is not the image's
     """
 
     configuration: Path
     models: Path
     scratch: Path
     arguments: Sequence[str] = ()
+    program: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class Container:
     readiness     when it is healthy
     refuse_s      before it is stopped, new requests are refused for so many seconds (see TANDEM_REFUSING): for a server
                   that does not wait for answers under way
+    everywhere    whether the server listens on every address of its host, whatever `Site.host` says
     version       the engine's, with the runtime's where they differ, given the tag of the base image (empty: none)
     """
 
@@ -100,6 +103,7 @@ class Container:
     environment: Callable[[Inside], Mapping[str, str]] = lambda _: {}
     model_version: Callable[[Bundle], str] = lambda bundle: str(bundle.version)
     refuse_s: float = 0.0
+    everywhere: bool = False
 
     def model_path(self, models: Path, model: str) -> Path:
         """The folder of the files of ``model``, below the folder of the models."""

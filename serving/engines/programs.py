@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
+import shutil
 from pathlib import Path
 
 from models.problem import Problem
@@ -19,15 +19,23 @@ def add_flags(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None
 
 
 def named(options: argparse.Namespace) -> dict[str, Path]:
-    """The programs that were named, by the engine's id; raises `Problem` for one that is none."""
+    """The programs that were named, by the engine's id, each by its absolute path; raises `Problem` for one that is
+    none."""
     found: dict[str, Path] = {}
     for engine in registry.all():
         program = getattr(options, engine.program, None) if engine.program else None
         if program:
-            if not os.access(program, os.X_OK):
-                raise Problem(f"{_flag(engine.program)} {program}: no executable file there")
-            found[engine.id] = program
+            found[engine.id] = _executable(program, _flag(engine.program))
     return found
+
+
+def _executable(given: Path, flag: str) -> Path:
+    """The file that was meant: from the working folder, which servers do not run in, else, a mere name, on the PATH."""
+    here = given.expanduser().absolute()
+    found = shutil.which(str(here)) or shutil.which(str(given))
+    if not found:
+        raise Problem(f"{flag} {given}: no executable file there")
+    return Path(found).absolute()
 
 
 def _flag(program: str) -> str:

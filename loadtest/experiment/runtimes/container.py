@@ -19,11 +19,11 @@ from models.problem import Problem
 from serving.engines import registry
 from serving.engines.engine import Engine, Rendering
 from serving.profile import ServingProfile
+from serving.runtimes.answering import Awaited, answers
 from serving.runtimes.containers import docker_cli, servers
 from serving.runtimes.containers.compose_project import left
 from serving.runtimes.containers.servers import container_of
 from serving.runtimes.containers.stack import Stack, State
-from serving.runtimes.process import launch
 from serving.runtimes.process.server_process import ServerProcess
 from serving.target import Target
 
@@ -125,6 +125,7 @@ class ContainerTargets:
     ) -> Target:
         service = container_of(engine).image
         deadline = time.monotonic() + READY_S
+        awaited = Awaited()
         target: Target | None = None
         while True:
             state = self._stack.inspect(service)
@@ -132,8 +133,11 @@ class ContainerTargets:
                 raise Problem(f"{service} does not stay up", self._stack.last_lines(service))
             # Only a server that answers shows which of its addresses this machine reaches.
             target = self._stack.target(name, engine, profile, rendering)
-            if launch.answers(target):
-                return target
+            try:
+                if awaited.answers(target):
+                    return target
+            except Problem as problem:
+                raise Problem(str(problem), self._stack.last_lines(service)) from None
             if time.monotonic() > deadline:
                 raise Problem(f"{service} does not answer after {READY_S:g} s", self._stack.last_lines(service))
             time.sleep(0.2)
@@ -160,7 +164,7 @@ class _InUse:
         if self._died is None:
             return
         gap_s = time.time() - self._died.at
-        if launch.answers(self.target, timeout_s=0.2):
+        if answers(self.target, timeout_s=0.2):
             self._record(self._died, round(gap_s, 2))
             self._died = None
         elif gap_s > BACK_S:

@@ -17,7 +17,7 @@ PUBLISHED = (
 
 
 def _command(inside: Inside) -> Sequence[str]:
-    return [PROGRAM, *inside.arguments]
+    return [str(inside.program or PROGRAM), *inside.arguments]
 
 
 def _states(answer: Any) -> list[str]:
@@ -41,6 +41,7 @@ CONTAINER = Container(
     command=_command,
     readiness=READINESS,
     version=lambda tag: tag,
+    everywhere=True,
 )
 DEPLOYMENT = Deployment(
     "tensorflow-serving",

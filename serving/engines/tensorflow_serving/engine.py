@@ -45,6 +45,10 @@ class TensorFlowServing:
 
         return calls.call(target, protocol)
 
+    def version(self, program: Path | None = None) -> str:
+        """See `Engine.version`."""
+        return self.runs(program).version
+
     def render(self, profile: ServingProfile, models: Sequence[Served], site: Site) -> Rendering:
         """See `Engine.render`."""
         from serving.engines.tensorflow_serving import rendering

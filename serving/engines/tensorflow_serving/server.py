@@ -41,6 +41,10 @@ def launch(
 ) -> Launch:
     """``program`` as it serves ``bundles`` with what ``engine`` renders; see `Engine.launch`. Its metrics are on the
     REST port."""
+    if ports.rest and ports.metrics not in (0, ports.rest):
+        raise Problem(
+            f"port {ports.metrics} for {engine.title}'s metrics: they are on its REST port, {ports.rest}; leave one out"
+        )
     wanted = [(ports.grpc, f"{engine.title}'s gRPC API"), (ports.rest or ports.metrics, f"{engine.title}'s REST API")]
     grpc, rest = tcp.choose(wanted)
     chosen = Ports(rest=rest, grpc=grpc, metrics=rest)

@@ -44,6 +44,12 @@ class TorchServe:
 
         return calls.call(target, protocol)
 
+    def version(self, program: Path | None = None) -> str:  # noqa: ARG002 - as the protocol has it
+        """See `Engine.version`."""
+        from serving.engines.torchserve import java, server
+
+        return server.versions(java.find())
+
     def render(self, profile: ServingProfile, models: Sequence[Served], site: Site) -> Rendering:
         """See `Engine.render`."""
         from serving.engines.torchserve import rendering

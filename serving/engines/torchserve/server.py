@@ -68,7 +68,7 @@ def launch(
             command=command_line(runtime, folder.resolve(), store, scratch),
             environment={**rendered.environment, **scratch_settings(scratch)},
             ports=site.ports,
-            version=f"{version('torchserve')} (torch {version('torch')}, Java {runtime.version})",
+            version=versions(runtime),
             rendering=rendered,
             ready=lambda log: _loaded(log, described),
             release=release,
@@ -135,6 +135,12 @@ def thread_settings(profile: ServingProfile) -> dict[str, str]:
 def scratch_settings(scratch: Path) -> dict[str, str]:
     """Where TorchServe may write: environment variables for `scratch`."""
     return {"LOG_LOCATION": str(scratch), "METRICS_LOCATION": str(scratch)}
+
+
+def versions(runtime: java.Java) -> str:
+    """TorchServe's version, with those of torch and Java. Raises `Problem` where it is not installed."""
+    _home()
+    return f"{version('torchserve')} (torch {version('torch')}, Java {runtime.version})"
 
 
 def _home() -> Path:

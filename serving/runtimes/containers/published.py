@@ -53,8 +53,15 @@ def known() -> tuple[Published, ...]:
 
 
 def chosen() -> dict[str, int]:
-    """The ports to publish, by variable. Raises `Problem` for a value in the environment that is none."""
-    return {one.variable: _port(one.variable, one.default) for one in known()}
+    """The ports to publish, by variable. Raises `Problem` for a value in the environment that is none, or that another
+    has, too."""
+    found = {one.variable: _port(one.variable, one.default) for one in known()}
+    variables: dict[int, str] = {}
+    for variable, port in found.items():
+        if port in variables:
+            raise Problem(f"{variable}={port}: {variables[port]} is the same port; choose another for one of them")
+        variables[port] = variable
+    return found
 
 
 def require_free(one: Published, port: int) -> None:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from models.problem import Problem
 from serving import ports
-from serving.client import Client, RequestFailed
 from serving.engines import registry
 from serving.engines.engine import Engine, Launch, Ports
 from serving.profile import ServingProfile
+from serving.runtimes.answering import Awaited
 from serving.runtimes.process.server_process import ServerProcess
 from serving.target import Target
 
@@ -69,7 +67,7 @@ def start(
     fixed_ports: Ports = ANY,
     offset: int = 0,
 ) -> RunningTarget:
-    """Start a target called ``name`` and return once every model answers a prediction (see `answers`).
+    """Start a target called ``name`` and return once every model answers a prediction (see `Awaited`).
 
     ``engine``: default: the one whose default target has this name; what stands in for it where it is not at hand (see
     `at_hand`). ``beside``: bundles of other models
@@ -98,10 +96,10 @@ def start(
         raise
     running = RunningTarget(_target(name, engine, bundle, profile, plan, cores), process, plan.release)
     try:
-        process.wait_until(partial(_loaded, plan, process), deadline - time.monotonic())
+        process.wait_until(partial(_asked, process, partial(_loaded, plan, process)), deadline - time.monotonic())
         for one in bundles:
-            ready = partial(answers, running.target.asked_for(one))
-            process.wait_until(ready, deadline - time.monotonic())
+            ready = partial(Awaited().answers, running.target.asked_for(one))
+            process.wait_until(partial(_asked, process, ready), deadline - time.monotonic())
         process.watch_workers()
         running.target.save(folder / "target.json")
     except BaseException:
@@ -116,6 +114,13 @@ def at_hand(engine: Engine, programs: Mapping[str, Path] = MappingProxyType({}))
     if not engine.program or engine.id in programs or shutil.which(engine.program):
         return engine
     return registry.stand_in(engine) or engine
+
+
+def require(engines: Iterable[Engine], programs: Mapping[str, Path] = MappingProxyType({})) -> None:
+    """Raise `Problem` where one of ``engines`` cannot run here, nor one in its place (see `at_hand`): said before
+    anything that takes long, such as training."""
+    for engine in {one.id: one for one in (at_hand(one, programs) for one in engines)}.values():
+        engine.version(programs.get(engine.id))
 
 
 def _target(
@@ -140,20 +145,14 @@ def _target(
 
 
 def _loaded(plan: Launch, process: ServerProcess) -> bool:
-    """Whether the engine says so; its `Problem` comes with the log's place and last lines."""
+    return plan.ready(process.log.read_text(errors="replace"))
+
+
+def _asked(process: ServerProcess, ready: Callable[[], bool]) -> bool:
+    """Whether ``process`` is ready; a `Problem` of ``ready`` comes with the log's place and last lines, unless the
+    server has died, which says more."""
     try:
-        return plan.ready(process.log.read_text(errors="replace"))
+        return ready()
     except Problem as problem:
+        process.check()
         raise Problem(f"{problem} (log: {process.log})", process.last_lines()) from None
-
-
-def answers(target: Target, timeout_s: float = 5.0) -> bool:
-    """Whether the model answers one blank image, in ``timeout_s`` seconds each, over those of REST and gRPC that its
-    engine speaks."""
-    spoken = [protocol for protocol in ("rest", "grpc") if protocol in registry.engine(target.engine).protocols]
-    image = np.zeros((1, *target.input_shape), np.uint8)
-    try:
-        with Client(target, timeout_s=timeout_s) as client:
-            return all(len(client.predict(protocol, image)) == 1 for protocol in spoken)
-    except RequestFailed:
-        return False

@@ -42,6 +42,11 @@ class TinyOnnx:
         path = "/tiny.Model/Predict" if protocol == "grpc" else f"/{target.model}/predict"
         return Call(path, "application/octet-stream", _raw, partial(_probabilities, target.classes))
 
+    def version(self, program: Path | None = None) -> str:
+        import importlib.metadata
+
+        return importlib.metadata.version("onnxruntime")
+
     def render(self, profile: ServingProfile, models: Sequence[Served], site: Site) -> Rendering:
         none = KnobKind.NO_COUNTERPART
         return Rendering(
