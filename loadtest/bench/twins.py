@@ -13,6 +13,7 @@ import shutil
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from loadtest.analysis import summary
 from loadtest.analysis.records import Summary
@@ -65,9 +66,11 @@ def handle(data, context):
 class Twins(LocalTargets):
     """Targets of a run that are one engine; `sides` says which bundle each one serves."""
 
-    def __init__(self, folder: RunFolder, experiment: Experiment, sides: Mapping[str, Bundle]) -> None:
+    def __init__(
+        self, folder: RunFolder, experiment: Experiment, sides: Mapping[str, Bundle], programs: Mapping[str, Path]
+    ) -> None:
         cores = split_cores(sorted(os.sched_getaffinity(0)))
-        super().__init__(folder, list(sides.values())[:1], experiment, cores, programs={})
+        super().__init__(folder, list(sides.values())[:1], experiment, cores, programs)
         self._sides = sides
 
     def observe(self, prometheus: Prometheus | None) -> None:
@@ -84,13 +87,20 @@ def specs(engine: str, names: Sequence[str]) -> tuple[TargetSpec, ...]:
     return tuple(TargetSpec(name, engine) for name in names)
 
 
-def compare(experiment: Experiment, sides: Mapping[str, Bundle], results: Path, progress: Progress) -> Summary:
-    """Run an experiment whose targets are servers of one engine, each with a bundle in `sides`; the summary."""
+def compare(
+    experiment: Experiment,
+    sides: Mapping[str, Bundle],
+    results: Path,
+    progress: Progress,
+    programs: Mapping[str, Path] = MappingProxyType({}),
+) -> Summary:
+    """Run an experiment whose targets are servers of one engine, each with a bundle in `sides`; the summary.
+    `programs`: engines' own, by their ids."""
     first = next(iter(sides.values()))
     folder = RunFolder.open(results, experiment, first.digest, fresh=True)
     without = {"problem": "a bench compares servers alone"}
     folder.write("model-time.json", dict.fromkeys(experiment.target_names, without))
-    run(experiment, [first], Twins(folder, experiment, sides), folder, progress)
+    run(experiment, [first], Twins(folder, experiment, sides, programs), folder, progress)
     return summary.write(folder.path)
 
 

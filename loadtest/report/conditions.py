@@ -85,7 +85,8 @@ def _models(figures: Summary, accuracies: Sequence[float]) -> tuple[str, str]:
 def _servers(figures: Summary) -> str:
     """What answered, with its version; each product once."""
     measured = [target for target in figures.targets if target.measured]
-    return ", ".join(dict.fromkeys(wording.shorten(wording.engine(target)) for target in measured)) or wording.NOTHING
+    names = dict.fromkeys(wording.shorten(wording.engine_in_full(target), 120) for target in measured)
+    return ", ".join(names) or wording.NOTHING
 
 
 def _profile(figures: Summary) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Sequence
 from typing import Protocol
@@ -188,8 +189,19 @@ def product(engine: str | None) -> str:
 
 
 def engine(server: HasEngine) -> str:
-    """Engine and version. A stand-in keeps its own name: it is not what it stands in for."""
+    """Engine and release: "TorchServe 0.12.0". A stand-in keeps its own name: it is not what it stands in for."""
+    return f"{product(server.engine)} {isolated(release(server.engine_version or ''))}".strip()
+
+
+def engine_in_full(server: HasEngine) -> str:
+    """Engine and version, with its build and the versions of what it runs on."""
     return f"{product(server.engine)} {isolated(server.engine_version or '')}".strip()
+
+
+def release(version: str) -> str:
+    """A version without its build (SemVer's "+...") and without what it runs on, in brackets at the end: 2.20.0 of
+    "2.20.0+dev.sha.bc7e9d2 (tensorflow 2.20.0)"."""
+    return re.sub(r"(?<=\w)\+[0-9A-Za-z.-]+", "", re.sub(r" \(.*\)$", "", version))
 
 
 def target(server: Named) -> str:
