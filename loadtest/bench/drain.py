@@ -163,7 +163,7 @@ def _run(given: argparse.Namespace) -> int:
 def _program(engine: Engine, named: Mapping[str, Path]) -> Path | None:
     """The engine's own program, as it was named, else as it is on the PATH; None: it has none."""
     found = named.get(engine.id) or (shutil.which(engine.program) if engine.program else None)
-    return Path(found).absolute() if found else None
+    return programs.absolute(Path(found)) if found else None
 
 
 def measure(subject: Subject, options: Options, ways: Sequence[Way]) -> Iterator[Row]:

@@ -31,11 +31,15 @@ def named(options: argparse.Namespace) -> dict[str, Path]:
 
 def _executable(given: Path, flag: str) -> Path:
     """The file that was meant: from the working folder, which servers do not run in, else, a mere name, on the PATH."""
-    here = given.expanduser().absolute()
-    found = shutil.which(str(here)) or shutil.which(str(given))
+    found = shutil.which(str(given.expanduser().absolute())) or shutil.which(str(given))
     if not found:
         raise Problem(f"{flag} {given}: no executable file there")
-    return Path(found).absolute()
+    return absolute(Path(found))
+
+
+def absolute(program: Path) -> Path:
+    """The same file from any folder; the last part of its path may be a link, whose name decides what it does."""
+    return program.parent.resolve() / program.name
 
 
 def _flag(program: str) -> str:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from serving.runtimes.containers import docker_cli
+from models.problem import Problem
+from serving.runtimes.containers import docker_cli, published
 from tests.components import require_docker_engine
 from tests.docker.files import ROOT
 
@@ -106,6 +107,14 @@ def test_an_image_that_cannot_be_pulled_leads_to_the_embedded_server(artifacts):
     error = the_error(done)
     assert "cannot be pulled" in error
     assert "make up ARGS=--embedded" in error
+
+
+def test_one_port_for_two_services_is_refused(monkeypatch):
+    monkeypatch.setenv("TANDEM_TENSORFLOW_GRPC_PORT", "8501")
+    with pytest.raises(Problem, match="TANDEM_TENSORFLOW_GRPC_PORT=8501: TANDEM_TENSORFLOW_REST_PORT is the same port"):
+        published.chosen()
+    monkeypatch.setenv("TANDEM_TENSORFLOW_REST_PORT", "8500")
+    assert published.chosen()["TANDEM_TENSORFLOW_REST_PORT"] == 8500
 
 
 def test_a_port_in_use(artifacts):

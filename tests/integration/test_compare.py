@@ -249,6 +249,23 @@ def test_bad_input_is_one_line_and_leaves_nothing(arguments, message, tmp_path):
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_program_that_is_no_tensorflow_serving_is_refused_before_training(relative, tmp_path):
+    program = tmp_path / "tensorflow_model_server"
+    program.write_text(f'#!/bin/sh\ncd {ROOT} && exec {sys.executable} -m serving.engines.embedded_tfserving "$@"\n')
+    program.chmod(0o755)
+    named = os.path.relpath(program, ROOT) if relative else str(program)
+    folders = ["--artifacts", str(tmp_path / "artifacts"), "--results", str(tmp_path / "results")]
+    process = start("compare", "--experiment", "smoke", *folders, "--tensorflow-model-server", named)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert output.startswith(
+        f"error: {program} is not TensorFlow Serving: its --version says 'embedded-tfserving: "
+    ), output
+    assert not (tmp_path / "artifacts").exists()
+    assert not (tmp_path / "results").exists()
+
+
 def test_a_bundle_with_a_changed_byte_is_refused(artifacts, bundle, tmp_path):
     import shutil
 

@@ -1,4 +1,7 @@
-"""Stands in for tensorflow_model_server in tests of launching: its flags, and uniform probabilities for every image."""
+"""Stands in for tensorflow_model_server in tests of launching: its flags, and uniform probabilities for every image.
+
+With --only=grpc (or rest) it answers over that protocol alone, as the real one does where its REST port is taken.
+"""
 
 from __future__ import annotations
 
@@ -50,9 +53,12 @@ def main() -> None:
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler("tensorflow.serving.PredictionService", handlers),)
     )
-    server.add_insecure_port(f"127.0.0.1:{flags['port']}")
-    http = HTTPServer(("127.0.0.1", int(flags["rest_api_port"])), Rest)
-    threading.Thread(target=http.serve_forever, daemon=True).start()
+    only = flags.get("only", "")
+    if only != "rest":
+        server.add_insecure_port(f"127.0.0.1:{flags['port']}")
+    if only != "grpc":
+        http = HTTPServer(("127.0.0.1", int(flags["rest_api_port"])), Rest)
+        threading.Thread(target=http.serve_forever, daemon=True).start()
     server.start()
     server.wait_for_termination()
 

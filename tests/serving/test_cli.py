@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from models.problem import Problem
 from serving.__main__ import main
+from serving.engines import programs
 from serving.engines.engine import Ports
 from serving.profile import ServingProfile
 
@@ -79,3 +83,54 @@ def test_a_program_that_is_none_is_one_line(bundle, tmp_path, capsys):
     missing = tmp_path / "tensorflow_model_server"
     assert main(["serve", "--bundle", str(bundle.folder), "--tensorflow-model-server", str(missing)]) == 1
     assert capsys.readouterr().err == f"error: --tensorflow-model-server {missing}: no executable file there\n"
+
+
+def test_a_program_is_named_from_the_working_folder_or_by_its_name_on_the_path(tmp_path, monkeypatch):
+    """What `serve` hands on is right wherever the server then runs."""
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    program = folder / "tensorflow_model_server"
+    program.touch(mode=0o755)
+
+    def named(given: str) -> dict[str, Path]:
+        parser = argparse.ArgumentParser()
+        programs.add_flags(parser)
+        return programs.named(parser.parse_args(["--tensorflow-model-server", given]))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(folder))
+    for given in ("a folder/tensorflow_model_server", "./a folder/tensorflow_model_server", str(program)):
+        assert named(given) == {"tensorflow-serving": program}
+    assert named("~/tensorflow_model_server") == {"tensorflow-serving": program}
+    with pytest.raises(Problem, match="--tensorflow-model-server a folder: no executable file there"):
+        named("a folder")
+    with pytest.raises(Problem, match="no executable file there"):
+        named("tensorflow_model_server")
+    monkeypatch.setenv("PATH", str(folder))
+    assert named("tensorflow_model_server") == {"tensorflow-serving": program}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            ["--tensorflow-grpc-port=8500", "--tensorflow-rest-port=8500"],
+            "--tensorflow-rest-port 8500: --tensorflow-grpc-port is the same port; choose another for one of them",
+        ),
+        (
+            ["--pytorch-rest-port=8501", "--tensorflow-metrics-port=8501"],
+            "--tensorflow-metrics-port 8501: --pytorch-rest-port is the same port; choose another for one of them",
+        ),
+    ],
+)
+def test_equal_ports_are_refused_at_once_by_name(given, message, capsys):
+    assert main(["serve", "--bundle", "/nowhere", *given]) == 1
+    assert capsys.readouterr().err == f"error: {message}\n"
+
+
+def test_metrics_may_be_where_the_rest_api_is(bundle, monkeypatch):
+    asked: dict[str, object] = {}
+    monkeypatch.setattr("serving.serve.run", lambda *_, **options: asked.update(options) or 0)
+    same = ["--tensorflow-rest-port=8501", "--tensorflow-metrics-port=8501"]
+    assert main(["serve", "--bundle", str(bundle.folder), "--target", "tensorflow", *same]) == 0
+    assert asked["ports"] == {"tensorflow": Ports(rest=8501, grpc=0, metrics=8501)}

@@ -36,7 +36,7 @@ def identify(program: Path) -> Program:
 
     Raises `Problem` where it does not run, or does not say that it is TensorFlow Serving.
     """
-    path = str(program.absolute())
+    path = str(program.parent.resolve() / program.name)
     said = _version(path)
     found = MODEL_SERVER.search(said)
     if not found:

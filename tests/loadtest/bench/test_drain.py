@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
+from pathlib import Path
 
 import grpc
 import pytest
@@ -17,6 +19,7 @@ pytestmark = pytest.mark.slow
 
 def test_a_replacement_as_the_deployment_does_it_loses_nothing(bundle, tmp_path, monkeypatch, capsys):
     """The embedded server, in a fortieth of the time; for TorchServe there is the bench itself."""
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")  # without a real server
     monkeypatch.setattr(drain, "WAYS", drain.WAYS[-1:])
     monkeypatch.setattr(drain, "BEFORE_S", 0.5)
     monkeypatch.setenv("TANDEM_DRAIN_S", "0.5")
@@ -30,6 +33,45 @@ def test_a_replacement_as_the_deployment_does_it_loses_nothing(bundle, tmp_path,
         assert row["sent"] > 40
         assert row["ended_s"] > 0.5
     assert "replaced, entry point, preStop" in capsys.readouterr().out
+
+
+@pytest.fixture
+def program(tmp_path) -> Path:
+    """A server that listens on every address and dies of SIGTERM at once, as TensorFlow Serving does, and says that it
+    is it: the embedded server with what it would do otherwise taken away."""
+    path = tmp_path / "tensorflow_model_server"
+    path.write_text(
+        f"""#!/bin/sh
+if [ "$1" = --version ]; then echo "TensorFlow ModelServer: 2.20.0+dev.sha.bc7e9d2"; exit; fi
+{sys.executable} -m serving.engines.embedded_tfserving "$@" &
+trap "kill -9 $!" TERM
+wait
+"""
+    )
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.exhaustive
+def test_the_real_server_is_measured_where_it_is_named_though_it_listens_everywhere(
+    bundle, program, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(drain, "WAYS", (drain.WAYS[0], drain.WAYS[2], drain.WAYS[-1]))
+    monkeypatch.setattr(drain, "BEFORE_S", 0.5)
+    monkeypatch.setenv("TANDEM_DRAIN_S", "0.5")
+    file = tmp_path / "rows.json"
+    options = ["--target", "tensorflow", "--rate", "20", "--scale", "0.025", "--json", str(file)]
+    named = ["--tensorflow-model-server", str(program)]
+    assert drain.VERB.main(["--bundle", str(bundle.folder), *options, *named]) == 0
+    rows = json.loads(file.read_text())
+    assert {row["engine"] for row in rows} == {"tensorflow-serving"}
+    by_way = {way.name: [row for row in rows if row["way"] == way.name] for way in drain.WAYS}
+    alone, bare, paused = (by_way[way.name] for way in drain.WAYS)
+    assert sum(row["lost"] + row["refused"] for row in alone) > 0  # it answers nothing that is under way
+    assert sum(row["lost"] + row["refused"] for row in bare) > 0
+    assert [(row["lost"], row["refused"], row["failures"]) for row in paused] == [(0, 0, [])] * len(FLOWS)
+    assert all(row["ended_s"] < 0.5 for row in (*alone, *bare))
+    assert "TensorFlow Serving: replaced, bare, no pause" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

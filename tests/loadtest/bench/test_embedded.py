@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -24,31 +25,49 @@ def test_every_load_has_a_row_with_its_targets_and_what_it_stands_beside(monkeyp
         assert row["failed"] == 0
         assert row["targets"] == load.targets
         assert row["real"] is None
-        assert (row["ratio"] is None) == (not load.recorded)
+        assert set(row["ratios"]) == set(load.recorded)
         assert len(row["rounds"]["embedded-tfserving"]) == 1
     out = capsys.readouterr().out
     assert "recorded (another machine)" in out
     assert all(out.count(load.name) >= 2 for load in embedded.LOADS)  # its line and its row
 
 
-def test_a_row_compares_with_the_real_server_of_the_same_run():
+def test_every_ratio_says_how_many_times_as_good_it_is_and_is_of_the_same_run():
     load = embedded.LOADS[0]
-    ours = [embedded.Measured(rate, 5.0, 10.0, 0, 0.9) for rate in (4000, 1000, 3800)]
+    ours = [embedded.Measured(rate, 5.0, p99, 0, 0.9) for rate, p99 in ((4000, 8.0), (1000, 20.0), (3800, 10.0))]
     theirs = [embedded.Measured(rate, 4.0, 8.0, 0, 0.9) for rate in (5000, 7600, 9000)]
     row = embedded._row(load, {"embedded-tfserving": ours, "tensorflow-serving": theirs})
-    assert (row.rate, row.beside, row.ratio, row.met) == (3800, 7600, 0.5, True)
-    late = [embedded.Measured(4000, 5.0, 21.0, 0, 0.9)]
-    assert not embedded._row(load, {"embedded-tfserving": late}).met
-    failing = [embedded.Measured(4000, 5.0, 10.0, 1, 0.9)]
-    assert not embedded._row(load, {"embedded-tfserving": failing}).met
+    assert (row.rate, row.p99_ms, row.met) == (3800, 10.0, True)
+    assert row.beside == {"rate": 7600, "p50_ms": 4.0, "p99_ms": 8.0}
+    assert row.ratios == {"rate": 0.5, "p50_ms": 0.8, "p99_ms": 0.8}  # a higher latency is worse, as a lower rate is
+    turned = embedded._row(load, {"embedded-tfserving": theirs, "tensorflow-serving": ours})
+    assert turned.ratios == {"rate": 2.0, "p50_ms": 1.25, "p99_ms": 1.25}
+    alone = embedded._row(load, {"embedded-tfserving": ours})
+    assert alone.ratios == {"rate": round(3800 / 6206, 3), "p50_ms": 1.0, "p99_ms": 0.79}  # of what was recorded
+
+
+def test_a_target_is_missed_by_a_late_answer_and_by_a_failed_one_of_any_round():
+    load = embedded.LOADS[0]
+    good = embedded.Measured(4000, 5.0, 10.0, 0, 0.9)
+    assert embedded._row(load, {"embedded-tfserving": [good]}).met
+    assert not embedded._row(load, {"embedded-tfserving": [replace(good, p99_ms=21.0)]}).met
+    failing = embedded._row(load, {"embedded-tfserving": [good, replace(good, failed=1), good]})
+    assert (failing.failed, failing.met) == (1, False)
+
+
+def test_without_batching_and_over_rest_there_are_one_client_and_many():
+    loads = {(load.protocol, load.concurrency, load.batching) for load in embedded.LOADS}
+    assert loads == {(one, *how) for one in ("grpc", "rest") for how in ((32, True), (32, False), (1, False))}
 
 
 @pytest.mark.exhaustive
-def test_the_soak_shows_memory_and_growth(tmp_path, capsys):
+def test_the_soak_shows_memory_and_growth(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")  # without a real server
     file = tmp_path / "soak.json"
     assert embedded.VERB.main(["--soak", "0.05", "--json", str(file)]) == 0
     rows = json.loads(file.read_text())
     assert [row["when"] for row in rows] == ["start", "warm-up", "minute 1"]
+    assert {row["server"] for row in rows} == {"embedded-tfserving"}
     assert all(row["rss_mib"] > 50 for row in rows)
     assert rows[-1]["requests"] > 0
     assert rows[-1]["failed"] == {}

@@ -465,3 +465,22 @@ def test_open_outcomes_all_have_a_line(folder):
         assert line.winner is None
         assert (line.answer == "no verdict") == (outcome in WITHOUT_RATIO)
         assert line.says
+
+
+def test_a_long_version_cuts_nothing(folder, capsys):
+    """That of the real server, as its own program says it."""
+    torch = msgspec.structs.replace(TORCHSERVE, engine_version="0.12.0 (torch 2.13.0+cpu, Java 17)")
+    built = msgspec.structs.replace(TF_SERVING, engine_version="2.20.0+dev.sha.bc7e9d2 (tensorflow 2.20.0)")
+    figures = summary(GRPC_WON, REST_OPEN, targets=(torch, built))
+    (folder / "summary.json").write_bytes(msgspec.json.encode(figures))
+    page = report.write(folder)
+    terminal.show(figures, page)
+    assert first_screen.build(figures).sentence == first_screen.build(summary(GRPC_WON, REST_OPEN)).sentence
+    verdict = page.read_text(encoding="utf-8").partition("<main")[2].partition("</section>")[0]
+    shown = " ".join(html.unescape(re.sub(r"<[^>]+>", "", verdict)).split())
+    assert "TorchServe 0.12.0 and TensorFlow Serving 2.20.0" in shown  # the badge
+    in_full = "TorchServe 0.12.0 (torch 2.13.0+cpu, Java 17), TensorFlow Serving 2.20.0+dev.sha.bc7e9d2 (tensorflow 2.20.0)"
+    assert in_full in shown  # the conditions
+    for text in (shown, capsys.readouterr().out, (folder / "report.md").read_text()):
+        assert "TensorFlow Serving 2.20.0" in text.replace("\\", "")
+        assert "…" not in text

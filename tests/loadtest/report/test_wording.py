@@ -106,6 +106,23 @@ def test_an_embedded_engine_is_never_called_tensorflow_serving():
     assert wording.target(real) == "TensorFlow (TensorFlow Serving 2.21)"
 
 
+@pytest.mark.parametrize(
+    ("version", "release"),
+    [
+        ("2.20.0+dev.sha.bc7e9d2 (tensorflow 2.20.0)", "2.20.0"),
+        ("2.20.0-rc1+dev.sha.bc7e9d2", "2.20.0-rc1"),
+        ("0.12.0 (torch 2.13.0+cpu, Java 17)", "0.12.0"),
+        ("tensorflow 2.21.0", "tensorflow 2.21.0"),
+        ("", ""),
+    ],
+)
+def test_a_release_is_a_version_without_its_build_and_what_it_runs_on(version, release):
+    assert wording.release(version) == release
+    one = TargetInfo(name="tensorflow", engine="tensorflow-serving", engine_version=version)
+    assert wording.engine(one) == f"TensorFlow Serving {release}".strip()
+    assert wording.engine_in_full(one) == f"TensorFlow Serving {version}".strip()
+
+
 def test_an_engine_that_nobody_knows_is_called_by_its_id():
     assert wording.target(TargetInfo(name="batched", engine="new", engine_version="1")) == "batched (new 1)"
     assert wording.target(TargetInfo(name="batched")) == "batched (engine unknown)"

@@ -11,6 +11,7 @@ from models.problem import Problem
 from serving.engines import embedded_tfserving, tensorflow_serving
 from serving.engines.engine import Engine, Knob, KnobKind, Ports, Rendering, Served, Site
 from serving.engines.tensorflow_serving import server
+from serving.engines.tensorflow_serving.identity import Program
 from serving.profile import ServingProfile
 from serving.runtimes.process import launch
 from tests.serving.golden import assert_golden
@@ -113,7 +114,7 @@ def test_the_real_server_on_the_path_is_preferred(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     assert launch.at_hand(tensorflow_serving.ENGINE) is tensorflow_serving.ENGINE
     found = server.find(tensorflow_serving.ENGINE.program)
-    assert found == server.Program((str(program),), "2.20.0+dev.sha.bc7e9d2 (tensorflow 2.20.0)")
+    assert found == Program((str(program),), "2.20.0+dev.sha.bc7e9d2 (tensorflow 2.20.0)")
 
 
 def test_without_it_the_embedded_server_stands_in(tmp_path, monkeypatch):

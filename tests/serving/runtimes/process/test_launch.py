@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +20,7 @@ from serving import ports
 from serving.engines import registry
 from serving.engines.engine import Knob, KnobKind, Ports
 from serving.profile import ServingProfile
+from serving.runtimes import answering
 from serving.runtimes.process import launch
 from serving.target import Caveat, Target
 from tests.serving import fake_model_server
@@ -129,6 +132,52 @@ def test_not_ready_in_time_stops_it(bundle, program, tmp_path):
         )
     left = [one for one in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(one.info["cmdline"] or [])]
     assert left == []
+
+
+@pytest.mark.parametrize(("only", "works", "silent"), [("grpc", "gRPC", "REST"), ("rest", "REST", "gRPC")])
+def test_a_server_that_answers_over_one_protocol_only_is_told_so_in_seconds(
+    bundle, program, tmp_path, monkeypatch, only, works, silent
+):
+    monkeypatch.setattr(answering, "PARTLY_S", 0.5)
+    program.write_text(program.read_text().replace('"$@"', f'--only={only} "$@"'))
+    began = time.monotonic()
+    with pytest.raises(Problem) as caught:
+        launch.start("tensorflow", bundle, ServingProfile(), tmp_path / "run", programs={"tensorflow-serving": program})
+    assert time.monotonic() - began < 60
+    assert re.fullmatch(
+        rf"TensorFlow Serving answers over {works}, but after 0.5 s more still not over {silent} at 127.0.0.1:\d+ "
+        r"\(.+\): does it listen there\? \(log: .*server\.log\)",
+        str(caught.value),
+    )
+    assert any(line.startswith("flags:") for line in caught.value.details)
+    left = [one for one in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(one.info["cmdline"] or [])]
+    assert left == []
+
+
+def test_one_port_for_two_apis_is_refused_at_once(bundle, program, tmp_path):
+    (port,) = ports.free(1)
+    for given, said in (
+        (Ports(rest=port, grpc=port, metrics=0), f"{port} is given for TensorFlow Serving's gRPC API and for TensorFlow"),
+        (Ports(rest=0, grpc=port, metrics=port), f"{port} is given for TensorFlow Serving's gRPC API and for TensorFlow"),
+        (Ports(rest=port, grpc=0, metrics=port + 1), f"{port + 1} for TensorFlow Serving's metrics: they are on its REST"),
+    ):
+        arguments = ("tensorflow", bundle, ServingProfile(), tmp_path / "run")
+        with pytest.raises(Problem, match=said):
+            launch.start(*arguments, programs={"tensorflow-serving": program}, fixed_ports=given)
+    assert not (tmp_path / "run" / "server.log").exists()
+
+
+def test_what_cannot_run_is_said_before_anything_is_started(program, monkeypatch):
+    engines = [registry.of_target(name) for name in registry.DEFAULT_TARGETS]
+    launch.require(engines, {"tensorflow-serving": program})
+    program.write_text("#!/bin/sh\necho another server 1.0\n")
+    with pytest.raises(Problem, match="is not TensorFlow Serving: its --version says 'another server 1.0'"):
+        launch.require(engines, {"tensorflow-serving": program})
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+    with pytest.raises(Problem, match="is not TensorFlow Serving"):
+        launch.require(engines)
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    launch.require(engines)  # the embedded server stands in
 
 
 def test_a_target_survives_its_file(tmp_path):
