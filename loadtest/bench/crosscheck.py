@@ -7,8 +7,9 @@ for a request. k6 stands beside them: its p99 is above h2load's, of the same ser
 
 The server is TensorFlow Serving, where its program is on the PATH or named, else the embedded server, on a core of its
 own; the tools share another, all with the generator's priority and that core kept awake, where this user may: an awake
-core was seen to take a twentieth of the server's speed (probably hyper-threads of one core). The model computes for some
-milliseconds, beside which the tools' own microseconds are few, and the rate leaves its core little time to fall asleep.
+core was seen to take a twentieth of the server's speed (probably hyper-threads of one core). The model computes for
+some milliseconds, beside which the tools' own microseconds are few, and the rate leaves its core little time to fall
+asleep.
 """
 
 from __future__ import annotations

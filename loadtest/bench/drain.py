@@ -250,8 +250,8 @@ def _started(
             command = [sys.executable, "-c", SUPERVISED, container.image, name, *command]
         if aside:
             pairs = [f"{address}:{shown}={address}:{port}" for shown, port in zip(shared, own, strict=True)]
-            forwarding = [sys.executable, "-m", "loadtest.bench.forwarder", *pairs]
-            forwarder = ServerProcess("forwarder", forwarding, folder / "forwarder.log", environment=HERE, folder=folder)
+            how = [sys.executable, "-m", "loadtest.bench.forwarder", *pairs]
+            forwarder = ServerProcess("forwarder", how, folder / "forwarder.log", environment=HERE, folder=folder)
             running.callback(forwarder.stop)
         server = ServerProcess(
             subject.engine.title, command, folder / "server.log", environment={**environment, **HERE}, folder=folder

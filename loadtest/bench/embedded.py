@@ -2,10 +2,10 @@
 
 The load generator runs on another core. Where a real tensorflow_model_server is there (--tensorflow-model-server, or
 on the PATH), each load runs against both servers in turn, and the ratios are of the same run; elsewhere its recorded
-figures stand there, of another machine. Every ratio says how many times as good the embedded server is, by a higher rate
-or a lower latency: 1 is as good as the real one, less is worse. Every load runs once a round; a row's figures are the
-medians of the rounds. The last column shows how busy the server's core was: well below 100 % with many clients means that
-something else was the bottleneck.
+figures stand there, of another machine. Every ratio says how many times as good the embedded server is, by a higher
+rate or a lower latency: 1 is as good as the real one, less is worse. Every load runs once a round; a row's figures are
+the medians of the rounds. The last column shows how busy the server's core was: well below 100 % with many clients
+means that something else was the bottleneck.
 """
 
 from __future__ import annotations

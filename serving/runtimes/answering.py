@@ -47,8 +47,8 @@ class Awaited:
         ((protocol, why),) = failed.items()
         address = target.grpc if protocol == "grpc" else target.rest
         raise Problem(
-            f"{registry.engine(target.engine).title} answers over {works}, but after {PARTLY_S:g} s more still not over "
-            f"{PROTOCOLS[protocol]} at {address} ({why[:200]}): does it listen there?"
+            f"{registry.engine(target.engine).title} answers over {works}, but after {PARTLY_S:g} s more still not "
+            f"over {PROTOCOLS[protocol]} at {address} ({why[:200]}): does it listen there?"
         )
 
 

@@ -1,5 +1,5 @@
-"""What is taken for TensorFlow Serving, and what is not: small programs that say what a real one was recorded to say, or
-something else."""
+"""What is taken for TensorFlow Serving, and what is not: small programs that say what a real one was recorded to say,
+or something else."""
 
 from __future__ import annotations
 

@@ -156,10 +156,11 @@ def test_a_server_that_answers_over_one_protocol_only_is_told_so_in_seconds(
 
 def test_one_port_for_two_apis_is_refused_at_once(bundle, program, tmp_path):
     (port,) = ports.free(1)
+    two = f"port {port} is given for TensorFlow Serving's gRPC API and for TensorFlow Serving's REST API: choose two"
     for given, said in (
-        (Ports(rest=port, grpc=port, metrics=0), f"{port} is given for TensorFlow Serving's gRPC API and for TensorFlow"),
-        (Ports(rest=0, grpc=port, metrics=port), f"{port} is given for TensorFlow Serving's gRPC API and for TensorFlow"),
-        (Ports(rest=port, grpc=0, metrics=port + 1), f"{port + 1} for TensorFlow Serving's metrics: they are on its REST"),
+        (Ports(rest=port, grpc=port, metrics=0), two),
+        (Ports(rest=0, grpc=port, metrics=port), two),
+        (Ports(rest=port, grpc=0, metrics=port + 1), f"metrics: they are on its REST port, {port}; leave one out"),
     ):
         arguments = ("tensorflow", bundle, ServingProfile(), tmp_path / "run")
         with pytest.raises(Problem, match=said):
