@@ -239,7 +239,7 @@ class Engine(Protocol):
         """How ``target`` is called over ``protocol``, which is one of `protocols`."""
 
     def version(self, program: Path | None = None) -> str:
-        """The version of the server that `launch` would start here, as `Launch` has it; ``program``: see `launch`. Asked
+        """The version of the server that `launch` would start here, as in `Launch`; ``program``: see `launch`. Asked
         before anything that takes long. Raises `Problem` where the engine cannot run here."""
 
     def render(self, profile: ServingProfile, models: Sequence[Served], site: Site) -> Rendering:
