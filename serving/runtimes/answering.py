@@ -48,7 +48,7 @@ class Awaited:
         address = target.grpc if protocol == "grpc" else target.rest
         raise Problem(
             f"{registry.engine(target.engine).title} answers over {works}, but after {PARTLY_S:g} s more still not "
-            f"over {PROTOCOLS[protocol]} at {address} ({why[:200]}): does it listen there?"
+            f"over {PROTOCOLS[protocol]} at {address} ({' '.join(why.split())[:200]}): does it listen there?"
         )
 
 
