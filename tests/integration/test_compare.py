@@ -259,9 +259,9 @@ def test_a_program_that_is_no_tensorflow_serving_is_refused_before_training(rela
     process = start("compare", "--experiment", "smoke", *folders, "--tensorflow-model-server", named)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert output.startswith(
-        f"error: {program} is not TensorFlow Serving: its --version says 'embedded-tfserving: "
-    ), output
+    assert output.startswith(f"error: {program} is not TensorFlow Serving: its --version says 'embedded-tfserving: "), (
+        output
+    )
     assert not (tmp_path / "artifacts").exists()
     assert not (tmp_path / "results").exists()
 

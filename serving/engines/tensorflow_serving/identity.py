@@ -52,10 +52,10 @@ def _version(path: str) -> str:
     """What the program prints when asked for its version, standard output first. Raises `Problem`."""
     try:
         status, said = _printed([path, "--version"])
-    except OSError as error:
-        why = error.strerror or str(error)
     except TimeoutError:
         why = f"no end after {TIMEOUT_S:g} s"
+    except OSError as error:
+        why = error.strerror or str(error)
     else:
         if not status:
             return said

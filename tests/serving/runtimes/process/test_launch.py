@@ -172,7 +172,7 @@ def test_what_cannot_run_is_said_before_anything_is_started(program, monkeypatch
     engines = [registry.of_target(name) for name in registry.DEFAULT_TARGETS]
     launch.require(engines, {"tensorflow-serving": program})
     program.write_text("#!/bin/sh\necho another server 1.0\n")
-    with pytest.raises(Problem, match="is not TensorFlow Serving: its --version says 'another server 1.0'"):
+    with pytest.raises(Problem, match=r"is not TensorFlow Serving: its --version says 'another server 1\.0'"):
         launch.require(engines, {"tensorflow-serving": program})
     monkeypatch.setenv("PATH", str(program.parent), prepend=":")
     with pytest.raises(Problem, match="is not TensorFlow Serving"):
