@@ -89,7 +89,8 @@ def started(
     process = ServerProcess(engine.title, command, folder / f"{engine.id}-{grpc}.log", cores=cores, folder=ROOT)
     try:
         server = BenchServer(engine.id, runs.version, process, (address[0], address[1]))
-        process.wait_until(partial(Awaited().answers, server.target), START_S)
+        # Its answers hold the class beside the probabilities.
+        process.wait_until(partial(Awaited(any_answer=True).answers, server.target), START_S)
         yield server
     finally:
         process.stop()
