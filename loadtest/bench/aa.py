@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -64,7 +65,7 @@ def _run(options: argparse.Namespace) -> int:
     names = [f"server-{number + 1}" for number in range(options.targets)]
     targets = twins.specs(engine.id, names)
     per_run = PER_PAIR * math.comb(options.targets, 2)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, width=max(100, shutil.get_terminal_size().columns))
     rows: list[tuple[int, Verdict]] = []
     with tempfile.TemporaryDirectory(prefix="tandem-bench-") as name:
         results = options.results or Path(name)
