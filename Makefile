@@ -11,6 +11,7 @@ RUN        ?= results/latest
 AGAINST    ?=
 TOLERANCE  ?= 1.05
 P99_TOLERANCE ?=
+TFSERVING  ?=
 ARGS       ?=
 OVERLAY    ?= local
 COMPONENTS ?=
@@ -18,6 +19,8 @@ REGISTRY   ?=
 MODEL_VERSION ?=
 BACK       ?=
 
+# Read where servers are started, from any target.
+export TFSERVING
 PY        := .venv/bin/python
 INSTALLED := .venv/.installed-runtime
 DEV       := .venv/.installed-dev
@@ -27,12 +30,12 @@ EFFECT    ?=
 deployment := --overlay '$(OVERLAY)' --components '$(COMPONENTS)' --registry '$(REGISTRY)' $(if $(MODEL),--model $(MODEL)) $(if $(MODEL_VERSION),--model-version $(MODEL_VERSION))
 what := $(if $(MODEL),--model $(MODEL)) $(if $(DATASET),--dataset $(DATASET))
 
-.PHONY: help compare train export serve loadtest loadtest-worker report gate plan-run images push up down deploy deploy-plan rollout undeploy manifests schema test lint format bench-loadgen bench-aa bench-ab bench-restarts bench-crosscheck bench-embedded bench-drain bench-decisions dashboards dashboards-check watch clean distclean lock ci-tools packages locust collect screenshot
+.PHONY: help compare train export serve loadtest loadtest-worker report gate plan-run tensorflow-serving images pin-images push up down deploy deploy-plan rollout undeploy manifests schema test lint format bench-loadgen bench-aa bench-ab bench-restarts bench-crosscheck bench-embedded bench-drain bench-decisions dashboards dashboards-check watch clean distclean lock ci-tools packages locust collect screenshot
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  variables: EXPERIMENT=default|thorough|smoke|batching|FILE.toml  DATASET=fashion-mnist|cifar10|digits  MODEL=convnet|lenet  RUNTIME=process|container|kubernetes  RUN=FOLDER  AGAINST=FOLDER  ARGS='--help'"
+	@echo "  variables: EXPERIMENT=default|thorough|smoke|batching|FILE.toml  DATASET=fashion-mnist|cifar10|digits  MODEL=convnet|lenet  RUNTIME=process|container|kubernetes  TFSERVING=embedded|PROGRAM  RUN=FOLDER  AGAINST=FOLDER  ARGS='--help'"
 
 compare: $(INSTALLED) packages ## train, export, prove, serve, load, report: the whole comparison
 	@$(PY) -m loadtest compare --experiment $(EXPERIMENT) $(what) $(if $(RUNTIME),--set runtime=$(RUNTIME)) $(if $(RATE),--set ladder.rate=$(RATE)) $(ARGS)
@@ -46,11 +49,18 @@ export: $(INSTALLED) packages ## train if needed, export to both worlds, prove p
 serve: $(INSTALLED) ## both servers up until Ctrl-C
 	@$(PY) -m serving serve $(ARGS)
 
+tensorflow-serving: $(INSTALLED) ## fetch the official tensorflow_model_server, once (some 200 MB), as make compare does
+	@$(PY) -m serving obtain $@ $(ARGS)
+
 images: $(INSTALLED) ## build the container images of the newest bundle and print their sizes
 	@$(PY) -m serving images $(if $(MODEL),--model $(MODEL)) $(if $(REGISTRY),--registry '$(REGISTRY)') $(if $(filter push,$(MAKECMDGOALS)),--push) $(ARGS)
 
 push: images ## `make images push REGISTRY=host/team`: build them, push them, print each one's digest and size
 	@:
+
+pin-images: $(INSTALLED) ## ask the registries for today's digests of all base images, and find tags that do not exist
+	@$(PY) -m serving pin-images $(ARGS)
+	@$(PY) -m serving.runtimes.kubernetes manifests
 
 up: $(INSTALLED) ## the whole stack on Docker Compose: servers, Prometheus, Alertmanager, Grafana
 	@$(PY) -m serving up $(if $(MODEL),--model $(MODEL)) $(ARGS)

@@ -1,4 +1,5 @@
-"""``python -m serving serve|parity|images|up|down``, or an engine of our own; heavy imports lie inside the verbs."""
+"""``python -m serving serve|parity|obtain|images|pin-images|up|down``, or an engine of our own; heavy imports lie
+inside the verbs."""
 
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from serving.wire_parity import Agreement
 
 PORTS = ("grpc", "rest", "metrics")
+PATIENCE_S = 30.0  # with a registry, of one who asked for nothing else
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,6 +54,11 @@ def _parser() -> argparse.ArgumentParser:
     parity.add_argument("--targets", type=Path, help="targets.json of running servers; default: start them")
     parity.add_argument("--folder", type=Path, default=Path("results/parity"), help="configs and logs (%(default)s)")
     parity.set_defaults(run=_parity)
+
+    obtain = verbs.add_parser("obtain", help="fetch an engine's own program, once, so that runs have it")
+    obtainable = [engine.id for engine in registry.all() if engine.download]
+    obtain.add_argument("engine", choices=obtainable, help=f"one of {', '.join(obtainable)}")
+    obtain.set_defaults(run=_obtain)
 
     container_verbs.add_verbs(verbs)
     for engine in registry.all():
@@ -159,6 +166,20 @@ def _parity(options: argparse.Namespace) -> int:
             for bundle in bundles:
                 target = running.target.asked_for(bundle)
                 _print_parity(target, wire_parity.check(target, bundle.reference))
+    return 0
+
+
+def _obtain(options: argparse.Namespace) -> int:
+    from serving.runtimes.process import obtain, obtain_words
+
+    engine = registry.engine(options.engine)
+    try:
+        print(obtain.obtain(engine, patience_s=PATIENCE_S))
+    except obtain.NotObtained as reason:
+        raise problem.Problem(
+            f"{engine.title} cannot be had: {obtain_words.why(reason.why, reason.detail)}; "
+            f"{obtain_words.remedy(reason.why, engine)}"
+        ) from None
     return 0
 
 

@@ -29,6 +29,41 @@ class Caveat(enum.Enum):
     DOCKER_PROXY = "docker-proxy"
 
 
+class WhyStandIn(enum.Enum):
+    """Why an engine's own program does not run, and what stands in for the engine does.
+
+    ASKED           it was asked for
+    MACHINE         the program is for another kind of machine
+    C_LIBRARY       the machine has too old a C library for it, or another than glibc
+    NO_ANSWER       the registry that has it cannot be reached, or sends too slowly
+    REFUSED         the registry lets nobody in that it does not know
+    NOT_FOUND       the registry does not have the image
+    BUSY            the registry was asked too often
+    FAILS           the registry fails
+    DAMAGED         what came is not what its digest says
+    NOT_UNDERSTOOD  what the registry says is not of the protocol
+    NOT_IN_IMAGE    the image does not hold the program
+    NO_SPACE        the disk is full
+    NOT_WRITABLE    the cache cannot be written
+    DOES_NOT_START  the program does not start here, or is another one
+    """
+
+    ASKED = "asked"
+    MACHINE = "machine"
+    C_LIBRARY = "c-library"
+    NO_ANSWER = "no-answer"
+    REFUSED = "refused"
+    NOT_FOUND = "not-found"
+    BUSY = "busy"
+    FAILS = "fails"
+    DAMAGED = "damaged"
+    NOT_UNDERSTOOD = "not-understood"
+    NOT_IN_IMAGE = "not-in-image"
+    NO_SPACE = "no-space"
+    NOT_WRITABLE = "not-writable"
+    DOES_NOT_START = "does-not-start"
+
+
 @dataclass(frozen=True)
 class Target:
     """Everything that a client, the load generator and the report need to know of one running server, asked for one

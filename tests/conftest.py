@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,10 @@ from tests.components import require
 ROOT = Path(__file__).resolve().parent.parent
 # A shell starts what it runs in the background deaf to Ctrl-C, and so would be all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# No test fetches TensorFlow Serving from the internet, or runs one that this machine has, unless it says so.
+os.environ["TFSERVING"] = os.environ.get("TFSERVING") or "embedded"  # make exports an empty one
+os.environ.setdefault("REGISTRY_MIRROR", "http://127.0.0.1:9")
+os.environ["NO_PROXY"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1", "localhost"]))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

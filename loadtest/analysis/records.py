@@ -28,7 +28,7 @@ from loadtest.experiment.records import (
 from loadtest.experiment.scenarios import section
 from loadtest.experiment.settings import Slo
 from serving.engines.engine import Knob
-from serving.target import Caveat
+from serving.target import Caveat, WhyStandIn
 
 FORMAT = 3  # 2 had brackets for capacities, and goodput verdicts; 1, which had no number, held sentences
 
@@ -677,12 +677,18 @@ class NotMeasured(Told, frozen=True):
 
 
 class StandIn(Told, frozen=True):
-    """A target was measured on a stand-in inside this project: its speed says little about the production server."""
+    """A target was measured on a stand-in inside this project: its speed says little about the production server.
+
+    reason  why the production server did not run; None: the stand-in is what was asked for, or it is not known
+    detail  what the system or a registry said of that
+    """
 
     target: str
     engine: str
     engine_version: str | None
     stands_in_for: str
+    reason: WhyStandIn | None = None
+    detail: str = ""
 
 
 class TrialsMissing(Told, frozen=True):

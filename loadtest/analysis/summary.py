@@ -26,6 +26,7 @@ from loadtest.analysis.records import (
 from loadtest.analysis.run_files import SavedTarget
 from loadtest.analysis.saved_run import SavedRun
 from loadtest.experiment import decision, starts
+from loadtest.experiment.records import StoodIn
 from loadtest.experiment.settings import Slo
 from loadtest.experiment.starts import Figures
 from models import whole_file
@@ -168,12 +169,24 @@ def _earlier(run: SavedRun, saved: SavedTarget) -> tuple[Knob, ...]:
 
 
 def _warnings(run: SavedRun, targets: Sequence[TargetInfo], parity: Parity) -> list[SummaryWarning]:
-    found: list[SummaryWarning] = [*run.environment.warnings]
+    noted = run.environment.warnings
+    found: list[SummaryWarning] = [note for note in noted if not isinstance(note, StoodIn)]
+    stood_in = {(note.engine, note.stand_in): note for note in noted if isinstance(note, StoodIn)}
     for target in targets:
         if not target.measured:
             found.append(NotMeasured(target.name))
         elif target.engine and target.stands_in_for:
-            found.append(StandIn(target.name, target.engine, target.engine_version, target.stands_in_for))
+            note = stood_in.get((target.stands_in_for, target.engine))
+            found.append(
+                StandIn(
+                    target.name,
+                    target.engine,
+                    target.engine_version,
+                    target.stands_in_for,
+                    reason=note.reason if note else None,
+                    detail=note.detail if note else "",
+                )
+            )
     found += _missing(run)
     if _measured_once(run):
         found.append(MeasuredOnce())

@@ -50,6 +50,7 @@ from loadtest.generator.punctuality import kept_awake
 from models.problem import Problem
 from serving.engines import programs
 from serving.requests import encode, rest_path
+from serving.runtimes.process import own_program
 
 AGREE = 0.05
 TOOLS = ("h2load", "k6", "wrk")
@@ -142,7 +143,8 @@ def _main(options: argparse.Namespace) -> int:
         batching = folder / "batching.txt"
         batching.write_text(_BATCHING)
         flags = ("--enable_batching", f"--batching_parameters_file={batching}")
-        with started(engine, folder / MODEL, folder, server_cores, *flags, program=named.get(engine.id)) as server:
+        program = own_program.find(engine, named)
+        with started(engine, folder / MODEL, folder, server_cores, *flags, program=program) as server:
             console.print(f"  the server: {engine.title} {server.target.engine_version}", markup=False)
             rows = _measure(server, folder, options, tool_cores, console)
     _show(rows, console)

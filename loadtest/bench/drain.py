@@ -1,7 +1,7 @@
 """What clients lose when a server gets SIGTERM, and when it is replaced by another (`make bench-drain`).
 
 Both servers as processes, bare and under the entry point of the images, which drains them: TensorFlow Serving itself
-where its program is on the PATH or named, else what stands in for it. Each request waits for its batch
+where its program is named, on the PATH or fetched, else what stands in for it. Each request waits for its batch
 (--batch-timeout-ms), so that at any moment a few of every kind are under way. Then the replacement, as a rolling update
 of the Deployments does it, in a tenth of the time: the new server becomes an endpoint, the old one leaves the list,
 which clients notice a while later, and is told to end after its preStop pause, or without one. Both have the same ports
@@ -15,12 +15,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -42,7 +41,7 @@ from serving.engines.container import Container, Inside
 from serving.engines.engine import Engine, Ports, Served, Site
 from serving.profile import ServingProfile
 from serving.runtimes.answering import Awaited
-from serving.runtimes.process import launch
+from serving.runtimes.process import launch, own_program
 from serving.runtimes.process.server_process import ServerProcess
 from serving.target import Target
 
@@ -152,18 +151,12 @@ def _run(given: argparse.Namespace) -> int:
     engines = [registry.of_target(name) for name in given.target or registry.DEFAULT_TARGETS]
     launch.require(engines, named)
     chosen = [launch.at_hand(engine, named) for engine in engines]
-    subjects = [Subject(engine, bundle, _program(engine, named)) for engine in chosen]
+    subjects = [Subject(engine, bundle, own_program.find(engine, named)) for engine in chosen]
     rows = [row for subject in subjects for row in measure(subject, options, WAYS)]
     Console(highlight=False, soft_wrap=True, width=160).print(table(rows, options))
     if given.json:
         given.json.write_text(json.dumps([vars(row) for row in rows], indent=2) + "\n")
     return int(any(row.way == WAYS[-1].name and row.lost + row.refused for row in rows))
-
-
-def _program(engine: Engine, named: Mapping[str, Path]) -> Path | None:
-    """The engine's own program, as it was named, else as it is on the PATH; None: it has none."""
-    found = named.get(engine.id) or (shutil.which(engine.program) if engine.program else None)
-    return programs.absolute(Path(found)) if found else None
 
 
 def measure(subject: Subject, options: Options, ways: Sequence[Way]) -> Iterator[Row]:

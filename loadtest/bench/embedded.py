@@ -1,7 +1,7 @@
 """The embedded TensorFlow server on a core of its own, under closed loops (`make bench-embedded`).
 
-The load generator runs on another core. Where a real tensorflow_model_server is there (--tensorflow-model-server, or
-on the PATH), each load runs against both servers in turn, and the ratios are of the same run; elsewhere its recorded
+The load generator runs on another core. Where a real tensorflow_model_server is there (named, on the PATH, or fetched),
+each load runs against both servers in turn, and the ratios are of the same run; elsewhere its recorded
 figures stand there, of another machine. Every ratio says how many times as good the embedded server is, by a higher
 rate or a lower latency: 1 is as good as the real one, less is worse. Every load runs once a round; a row's figures are
 the medians of the rounds. The last column shows how busy the server's core was: well below 100 % with many clients
@@ -42,6 +42,7 @@ from loadtest.experiment.phases import Plan
 from loadtest.experiment.verb import Verb
 from models.problem import Problem
 from serving.engines import programs
+from serving.runtimes.process import own_program
 
 WARM_UP_S = 1.5  # not shorter: a neighbour may take the core away for so long, and no answer at all is a failure
 
@@ -147,7 +148,7 @@ def _run(options: argparse.Namespace) -> int:
         if options.soak:
             polling = (*flags, "--file_system_poll_wait_seconds=1")
             for engine in engines:
-                program = named.get(engine.id)
+                program = own_program.find(engine, named)
                 with started(engine, base_path, folder, server_cores, *polling, program=program) as server:
                     minutes = soak.run(server, base_path, reference, folder, options.soak, client_cores, console)
                 rows += [asdict(row) for row in minutes]
@@ -157,7 +158,7 @@ def _run(options: argparse.Namespace) -> int:
                     started(
                         *(engine, base_path, folder, server_cores),
                         *(flags if batched else ()),
-                        program=named.get(engine.id),
+                        program=own_program.find(engine, named),
                     )
                 )
                 for engine in engines

@@ -6,7 +6,7 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,6 +16,7 @@ from loadtest.experiment import file as experiments
 from loadtest.experiment.file import Experiment
 from loadtest.experiment.measure import measure
 from loadtest.experiment.progress import RunProgress
+from loadtest.experiment.records import StoodIn
 from loadtest.experiment.run import run
 from loadtest.experiment.run_folder import RunFolder
 from loadtest.experiment.runtimes import container, kubernetes
@@ -23,7 +24,7 @@ from loadtest.experiment.runtimes.container import ContainerTargets
 from loadtest.experiment.runtimes.kubernetes import InCluster, KubernetesTargets
 from loadtest.experiment.runtimes.process import LocalTargets
 from loadtest.experiment.runtimes.targets import Targets
-from loadtest.experiment.steps import Words
+from loadtest.experiment.steps import Noted, Words
 from loadtest.experiment.verb import Verb
 from models import bundle as bundle_archive
 from models.bundle import Bundle
@@ -31,11 +32,12 @@ from models.problem import Problem
 from serving.cores import split_cores
 from serving.engines import programs as engine_programs
 from serving.engines import registry
+from serving.engines.engine import Engine
 from serving.runtimes.containers import docker_cli
 from serving.runtimes.containers.command_line import build_arguments, build_of
 from serving.runtimes.containers.stack import Choice, Stack
 from serving.runtimes.kubernetes.kubectl import Cluster
-from serving.runtimes.process import launch
+from serving.runtimes.process import launch, obtain
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -63,9 +65,14 @@ def compare(
         raise Problem(
             f"runtime = {experiment.runtime!r}: compare starts servers itself; for running ones use make loadtest"
         )
+    stood_in: Sequence[StoodIn] = ()
     # What cannot be is said before minutes of training.
     if experiment.runtime == "process":
-        launch.require([registry.engine(target.engine) for target in experiment.targets], programs)
+        engines = [registry.engine(target.engine) for target in experiment.targets]
+        stood_in = _stood_in(engines, programs)
+        for note in stood_in:
+            print(words(Noted(note)), flush=True)
+        launch.require(engines, programs)
     if experiment.runtime == "container":
         container.engines(experiment, embedded=bool(containers and containers.embedded))
         docker_cli.require_engine()
@@ -79,9 +86,17 @@ def compare(
             stack = Stack(bundle, containers or Choice(), artifacts)
             return ContainerTargets(folder, bundle, experiment, stack)
         cores = split_cores(sorted(os.sched_getaffinity(0)))
-        return LocalTargets(folder, bundles, experiment, cores, programs)
+        return LocalTargets(folder, bundles, experiment, cores, programs, stood_in)
 
     return measure(experiment, bundles, results, fresh, servers, words)
+
+
+def _stood_in(engines: Sequence[Engine], programs: Mapping[str, Path]) -> list[StoodIn]:
+    """Have the engines' own programs at hand, fetched where need be; returns what stands in for those that are not."""
+    return [
+        StoodIn(engine=one.engine.id, stand_in=one.stand_in.id, reason=one.why, detail=one.detail)
+        for one in obtain.provide(engines, programs)
+    ]
 
 
 def _in_cluster(

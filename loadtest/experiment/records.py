@@ -18,6 +18,7 @@ from loadtest.experiment.arrival_shape import Shape
 from loadtest.experiment.questions import Family, Metric
 from loadtest.experiment.staircase import Try
 from models.problem import Problem
+from serving.target import WhyStandIn
 
 Errors = dict[str, int]
 """How often each kind of error was seen."""
@@ -405,13 +406,23 @@ class ServerRestarted(Record, frozen=True, kw_only=True, tag="server-restarted")
     exit_status: int
 
 
+class StoodIn(Record, frozen=True, kw_only=True, tag="stood-in"):
+    """The own program of `engine` was not at hand, and `stand_in` ran in its place; `detail`: what the system or a
+    registry said of that."""
+
+    engine: str
+    stand_in: str
+    reason: WhyStandIn
+    detail: str = ""
+
+
 class Remark(Record, frozen=True, kw_only=True, tag="remark"):
     """A sentence of a run of the previous format."""
 
     text: str
 
 
-RunNote = Resumed | WakesLate | NoPrometheus | NotPinned | DifferentNodes | ServerRestarted | Remark
+RunNote = Resumed | WakesLate | NoPrometheus | NotPinned | DifferentNodes | ServerRestarted | StoodIn | Remark
 """What a reader of a run's results should know of it. In environment.json, `warnings`."""
 
 

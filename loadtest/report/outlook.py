@@ -30,9 +30,10 @@ def _engines(figures: Summary) -> list[str]:
     for target in figures.targets:
         real = registry.find(target.stands_in_for) if target.measured and target.stands_in_for else None
         if real:
+            fetched = f", or fetched by make {real.id}" if real.download else ""
             found.append(
                 f"The production server: {wording.shorten(wording.target(target))} is a stand-in. With {real.program} "
-                "on the PATH, or in containers, a run measures the real one."
+                f"on the PATH{fetched}, or in containers, a run measures the real one."
             )
     return found
 

@@ -30,13 +30,16 @@ from loadtest.experiment.records import (
     Remark,
     Resumed,
     ServerRestarted,
+    StoodIn,
     WakesLate,
 )
 from loadtest.report import wording
+from serving.engines import registry
+from serving.runtimes.process import obtain_words
 from serving.target import Caveat
 
 
-def warning(item: SummaryWarning) -> str:
+def warning(item: SummaryWarning) -> str:  # noqa: PLR0912 - one sentence for each kind of warning
     """What a reader of a run must know."""
     match item:
         case Remark():
@@ -60,13 +63,16 @@ def warning(item: SummaryWarning) -> str:
                 f"{item.engine} died at {died:%H:%M:%S} (exit status {item.exit_status}) and answered again after "
                 f"{item.gap_s} s"
             )
+        case StoodIn():
+            told = _stood_in(item)
         case NotMeasured():
             told = f"{wording.target_name(item.target)} has no measurement in this run"
         case StandIn():
             server = f"{wording.product(item.engine)} {wording.isolated(item.engine_version or '')}".strip()
             told = (
                 f"{wording.target_name(item.target)} ({server}) is a stand-in inside this project, not "
-                f"{wording.product(item.stands_in_for)}: its speed says little about the production server"
+                f"{wording.product(item.stands_in_for)}{_because(item)}: its speed says little about the production "
+                "server"
             )
         case TrialsMissing() | NotFinished():
             told = _incomplete(item)
@@ -75,6 +81,20 @@ def warning(item: SummaryWarning) -> str:
         case ParityNotProven():
             told = f"model parity is not proven: {doubt(item.why)}"
     return told
+
+
+def _stood_in(item: StoodIn) -> str:
+    """Before a run: what stands in for what, why, and what the user can do."""
+    product, stand_in = wording.product(item.engine), wording.product(item.stand_in)
+    engine = registry.find(item.engine)
+    remedy = f"; {obtain_words.remedy(item.reason, engine)}" if engine else ""
+    why = obtain_words.why(item.reason, wording.isolated(item.detail))
+    return f"{stand_in} stands in for {product}, since {why}{remedy}"
+
+
+def _because(item: StandIn) -> str:
+    """Why the production server was not measured, in brackets."""
+    return f" ({obtain_words.why(item.reason, wording.isolated(item.detail))})" if item.reason else ""
 
 
 def _incomplete(item: TrialsMissing | NotFinished) -> str:

@@ -150,6 +150,23 @@ class Call:
     decode: Callable[[bytes], np.ndarray]
 
 
+@dataclass(frozen=True)
+class Download:
+    """Where an engine's own program can be had from, where nobody has installed it: a file of a published image, which
+    runs outside it, too.
+
+    image     the image's name in docker/base-images.env
+    file      the program's absolute path in it
+    machine   the kind of machine that it runs on, as `platform.machine` says
+    variable  the environment variable that chooses: a program's path, or "embedded" for what stands in for the engine
+    """
+
+    image: str
+    file: str
+    machine: str
+    variable: str
+
+
 def nothing() -> None:
     """What `Launch.release` does where there is nothing to give back."""
 
@@ -217,6 +234,8 @@ class Engine(Protocol):
     program: str
     """The name of the server's own program, looked up on the PATH unless the user names one; empty: it comes with
     Tandem's packages, and always runs."""
+    download: Download | None
+    """Where `program` can be had from; None: from nowhere that Tandem knows."""
     module: str
     """The module whose ``main`` is the server itself, where it is one of our own; else empty."""
     packages: tuple[str, ...]

@@ -14,7 +14,7 @@ def add_flags(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None
     """Such as --tensorflow-model-server PROGRAM."""
     for engine in registry.all():
         if engine.program:
-            known = f"{engine.title}'s program; default: the one on the PATH, else what stands in for it"
+            known = f"{engine.title}'s program; default: that on the PATH, or fetched, else what stands in for it"
             parser.add_argument(_flag(engine.program), dest=engine.program, type=Path, metavar="PROGRAM", help=known)
 
 
@@ -25,12 +25,13 @@ def named(options: argparse.Namespace) -> dict[str, Path]:
     for engine in registry.all():
         program = getattr(options, engine.program, None) if engine.program else None
         if program:
-            found[engine.id] = _executable(program, _flag(engine.program))
+            found[engine.id] = executable(program, _flag(engine.program))
     return found
 
 
-def _executable(given: Path, flag: str) -> Path:
-    """The file that was meant: from the working folder, which servers do not run in, else, a mere name, on the PATH."""
+def executable(given: Path, flag: str) -> Path:
+    """The file that was meant: from the working folder, which servers do not run in, else, a mere name, on the PATH.
+    Raises `Problem`, which says that ``flag`` (or a variable) names it."""
     found = shutil.which(str(given.expanduser().absolute())) or shutil.which(str(given))
     if not found:
         raise Problem(f"{flag} {given}: no executable file there")

@@ -9,16 +9,11 @@ import re
 import shutil
 import subprocess
 import tarfile
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from models.problem import Problem
 from serving import __main__ as serving_command_line
@@ -26,38 +21,15 @@ from serving import ports
 from serving.runtimes.containers import docker_cli, images, registry
 from serving.runtimes.kubernetes import __main__ as command_line
 from serving.runtimes.kubernetes import deploy, rollout
-from tests.components import require, require_docker_engine
+from tests.components import require_docker_engine
 from tests.docker import stand_in
+from tests.docker.registry_process import HTPASSWD, PASSWORD, USER, registry_running
 from tests.k8s import api_server
 
 # Minutes, because the images are built here where no test has built them before.
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(600)]
 
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
-USER, PASSWORD = "team", "secret"
-HTPASSWD = "team:$2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW"  # of that password
-
-
-@contextmanager
-def registry_running(folder: Path, **more: Any) -> Iterator[str]:
-    """A registry on a free loopback port, for the length of a ``with`` block; yields its "host:port"."""
-    require("docker-registry")
-    host = f"{ports.LOOPBACK}:{ports.free(1)[0]}"
-    storage = {"filesystem": {"rootdirectory": str(folder / "storage")}}
-    config = {"version": 0.1, "log": {"level": "warn"}, "storage": storage, "http": {"addr": host}, **more}
-    (folder / "registry.yml").write_text(yaml.safe_dump(config))
-    with (folder / "registry.log").open("wb") as log:
-        process = subprocess.Popen(["docker-registry", "serve", folder / "registry.yml"], stdout=log, stderr=log)
-    try:
-        deadline = time.monotonic() + 30
-        while not ports.answers(*host.split(":")):  # type: ignore[arg-type]
-            assert process.poll() is None, (folder / "registry.log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        yield host
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 @pytest.fixture(scope="module")

@@ -41,6 +41,7 @@ def _combinations() -> Iterator[Combination]:
             runtimes, scalings, ((), ("ingress",)), ((), ("prometheus-operator",))
         ):
             yield Combination(overlay, (*runtime, *scaling, *ingress, *operator))
+        yield Combination(overlay, ("pinned-images",))
 
 
 COMBINATIONS = tuple(_combinations())

@@ -23,7 +23,8 @@ from serving import ports
 from serving.client import Client
 from serving.engines.torchserve import rendering
 from serving.profile import ServingProfile
-from serving.runtimes.kubernetes import operator_rules, server_config
+from serving.runtimes.containers import base_images
+from serving.runtimes.kubernetes import operator_rules, pinned_images, server_config
 from serving.runtimes.kubernetes.servers import by_target, deployment_of, deployments
 from serving.runtimes.process import launch
 from serving.runtimes.process.server_process import ServerProcess
@@ -52,7 +53,7 @@ def render(**changes) -> dict[str, dict[str, str]]:
         }
 
 
-@pytest.mark.parametrize("rendered", [server_config.checked_in, operator_rules.checked_in])
+@pytest.mark.parametrize("rendered", [server_config.checked_in, operator_rules.checked_in, pinned_images.checked_in])
 def test_what_is_checked_in_is_what_is_rendered(rendered):
     for path, content in rendered().items():
         assert path.read_bytes() == content, "run make manifests"
@@ -236,6 +237,25 @@ def test_the_real_program_starts_as_the_pod_starts_it(name, program, tmp_path):
         process.wait_until(ready, timeout_s=60)
     finally:
         process.stop()
+
+
+def test_images_of_others_can_be_pinned_as_compose_pins_them():
+    known = base_images.variables()
+    pinned = {
+        image.rpartition(":")[0]: known[key.replace("_IMAGE", "_DIGEST")]
+        for key, image in known.items()
+        if key.endswith("_IMAGE")
+    }
+    used = {
+        container["image"].removeprefix("docker.io/")
+        for spec in pod_specs(everything()[Combination("gpu", ("pinned-images",))]).values()
+        for container in spec["containers"]
+        if not container["image"].startswith("tandem/")
+    }
+    assert len(used) == 4
+    for image in used:
+        name, at, digest = image.partition("@")
+        assert pinned[name.partition(":")[0]] == at + digest != ""
 
 
 def test_images_of_others_are_those_that_compose_runs():

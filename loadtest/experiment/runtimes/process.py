@@ -7,10 +7,13 @@ from pathlib import Path
 
 from loadtest.experiment.file import Experiment
 from loadtest.experiment.observation import Prometheus
+from loadtest.experiment.records import StoodIn
 from loadtest.experiment.run_folder import RunFolder
 from loadtest.experiment.runtimes.parity_gate import ParityGate
 from models.bundle import Bundle
+from models.problem import Problem
 from serving.engines import registry
+from serving.engines.engine import Engine
 from serving.runtimes.process import launch
 from serving.target import Target
 
@@ -25,10 +28,12 @@ class LocalTargets:
         experiment: Experiment,
         cores: tuple[tuple[int, ...], tuple[int, ...]],
         programs: Mapping[str, Path],
+        stood_in: Sequence[StoodIn] = (),
     ) -> None:
         self.server_cores, self.generator_cores = cores
         self._folder, self._bundles, self._experiment = folder, bundles, experiment
         self._programs = programs
+        self._stood_in = stood_in
         self._parity_gate = ParityGate(folder, bundles, experiment.protocols)
         self._prometheus: Prometheus | None = None
         self._running: launch.RunningTarget | None = None
@@ -45,13 +50,30 @@ class LocalTargets:
             self._folder.new_folder("servers", name),
             beside=self._bundles[1:],
             cores=self.server_cores,
-            engine=registry.engine(self._experiment.target(name).engine),
+            engine=self._engine(name),
             programs=self._programs,
             offset=offset,
         )
+        for note in self._stood_in:
+            if note.stand_in == self._running.target.engine:
+                self._folder.note(note)
         if self._prometheus:
             self._prometheus.watch_server(self._running.target, self._running.process.pid)
         self._parity_gate.prove(self._running.target, now)
+
+    def _engine(self, name: str) -> Engine:
+        """The engine of a target; of a run that goes on, the one that it began with: figures of two are never mixed.
+
+        Raises `Problem` where that one is not at hand any more.
+        """
+        asked = registry.engine(self._experiment.target(name).engine)
+        saved = (Target.load(path) for path in self._folder.path.glob("servers/*/target.json"))
+        begun = next((target.engine for target in saved if target.name == name), None)
+        if begun is None:
+            return asked
+        if begun == asked.id and launch.at_hand(asked, self._programs) is not asked:
+            raise Problem(f"{name}: the run began with {asked.title}, which is not at hand now; --fresh begins anew")
+        return registry.engine(begun)
 
     def target(self, name: str) -> Target:  # noqa: ARG002 - as the protocol has it
         assert self._running is not None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from serving.engines.container import Container, Deployment
 from serving.engines.embedded_tfserving.container import CONTAINER, DEPLOYMENT
 from serving.engines.embedded_tfserving.identity import NAME
-from serving.engines.engine import Rendering, Served, Site
+from serving.engines.engine import Download, Rendering, Served, Site
 from serving.engines.tensorflow_serving.engine import TensorFlowServing
 
 if TYPE_CHECKING:
@@ -29,10 +29,11 @@ class EmbeddedTensorFlowServing(TensorFlowServing):
     stands_in_for = TensorFlowServing.id
     warning = (
         f"{NAME} is this project's own server around TensorFlow: it speaks TensorFlow Serving's API, but its speed is "
-        f"not TensorFlow Serving's. With {TensorFlowServing.program} on the PATH, a run measures the production server."
+        f"not TensorFlow Serving's. make {TensorFlowServing.id} fetches the production server for the runs that follow."
     )
     default_target = NAME
     program = ""
+    download: Download | None = None
     module = "serving.engines.embedded_tfserving.main"
     container: Container | None = CONTAINER
     deployment: Deployment | None = DEPLOYMENT

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from serving.engines.container import Container, Deployment, Inside, PublishedPort, Readiness
-from serving.engines.engine import Ports
+from serving.engines.engine import Download, Ports
 
 PROGRAM = "/usr/bin/tensorflow_model_server"
 PORTS = Ports(rest=8501, grpc=8500, metrics=8501)
@@ -48,3 +48,4 @@ DEPLOYMENT = Deployment(
     predict="/v1/models/{model}/versions/{version}:predict",
     health="/v1/models/{model}/versions/{version}",
 )
+DOWNLOAD = Download(image=CONTAINER.base, file=PROGRAM, machine="x86_64", variable="TFSERVING")

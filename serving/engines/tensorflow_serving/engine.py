@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serving.engines.container import Container, Deployment
-from serving.engines.engine import Call, Fact, Launch, Ports, Rendering, Served, Site
-from serving.engines.tensorflow_serving.container import CONTAINER, DEPLOYMENT
+from serving.engines.engine import Call, Download, Fact, Launch, Ports, Rendering, Served, Site
+from serving.engines.tensorflow_serving.container import CONTAINER, DEPLOYMENT, DOWNLOAD
 from serving.engines.tensorflow_serving.facts import FACTS
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class TensorFlowServing:
     warning = ""
     default_target = "tensorflow"
     program = "tensorflow_model_server"
+    download: Download | None = DOWNLOAD
     module = ""
     packages: tuple[str, ...] = ("tensorflow", "tensorflow-serving-api")
     protocols: tuple[str, ...] = ("grpc", "rest", "rest-binary")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serving.engines.container import Container, Deployment
-from serving.engines.engine import Call, Fact, Launch, Ports, Rendering, Served, Site
+from serving.engines.engine import Call, Download, Fact, Launch, Ports, Rendering, Served, Site
 from serving.engines.torchserve.container import CONTAINER, DEPLOYMENT
 from serving.engines.torchserve.facts import FACTS
 
@@ -29,6 +29,7 @@ class TorchServe:
     warning = "TorchServe is archived upstream: 0.12.0 (September 2024) is its last release and gets no fixes."
     default_target = "pytorch"
     program = ""
+    download: Download | None = None
     module = ""
     packages: tuple[str, ...] = ("torch", "torchserve")
     protocols: tuple[str, ...] = ("grpc", "rest", "rest-binary")

@@ -1,4 +1,4 @@
-"""The one file that pins other people's images, and refreshing it."""
+"""The one file that pins other people's images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 from models.problem import Problem
-from serving.runtimes.containers.docker_cli import docker
 
 FILE = Path(__file__).resolve().parents[3] / "docker" / "base-images.env"
 
@@ -27,20 +26,3 @@ def variables(*, digests: bool = True, file: Path = FILE) -> dict[str, str]:
 def reference(name: str, values: dict[str, str]) -> str:
     """What a ``FROM`` or Compose's ``image`` names: tag and digest."""
     return values[f"{name}_IMAGE"] + values[f"{name}_DIGEST"]
-
-
-def refresh(file: Path = FILE) -> list[str]:
-    """Pull every tag and write the digest that it has today; returns the lines that changed. Raises `Problem`."""
-    text = file.read_text()
-    changed = []
-    for name, image in re.findall(r"^([A-Z_]+)_IMAGE=(.*)$", text, re.MULTILINE):
-        docker("pull", "--quiet", image, doing=f"docker pull {image}")
-        found = docker("image", "inspect", "--format", '{{join .RepoDigests "\\n"}}', image).stdout.split()
-        if not found:
-            raise Problem(f"{image}: has no digest from a registry; was it made on this machine?")
-        line = f"{name}_DIGEST=@{found[0].partition('@')[2]}"
-        if line not in text.splitlines():
-            text = re.sub(rf"^{name}_DIGEST=.*$", line, text, flags=re.MULTILINE)
-            changed.append(line)
-    file.write_text(text)
-    return changed

@@ -1,4 +1,4 @@
-"""The verbs images (which pushes them, too), up and down of ``python -m serving``."""
+"""The verbs images (which pushes them, too), pin-images, up and down of ``python -m serving``."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     build = verbs.add_parser("images", help="build the container images of a bundle and print their sizes")
     _bundle_arguments(build)
     build_arguments(build)
-    build.add_argument("--refresh", action="store_true", help="pull every base image and pin its digest of today")
     build.add_argument("--push", action="store_true", help="push them to --registry, and print each one's digest")
     build.set_defaults(run=_images)
+
+    pin = verbs.add_parser("pin-images", help="ask the registries for every base image's digest, and write them down")
+    pin.set_defaults(run=_pin)
 
     up = verbs.add_parser("up", help="the whole stack on Docker Compose, healthy when this returns")
     _bundle_arguments(up)
@@ -58,10 +60,6 @@ def build_of(options: argparse.Namespace) -> Build:
 
 
 def _images(options: argparse.Namespace) -> int:
-    if options.refresh:
-        changed = base_images.refresh()
-        print("\n".join(changed) if changed else f"{base_images.FILE}: every digest is today's")
-        return 0
     if options.push and not options.registry:
         raise Problem("push to which registry? make images push REGISTRY=registry.example.com/team")
     build = build_of(options)
@@ -74,6 +72,20 @@ def _images(options: argparse.Namespace) -> int:
         return 0
     for name in names:
         print(f"pushed {registry.push(name)}", flush=True)
+    return 0
+
+
+def _pin(_: argparse.Namespace) -> int:
+    from serving.runtimes.containers import pins  # requests comes with it: not for --help
+
+    missing = []
+    for found in pins.pin(base_images.FILE):
+        if not found.digest:
+            missing.append(found.image)
+        state = "there is no such tag" if not found.digest else "as before" if found.digest == found.before else "new"
+        print(f"{found.image:<52} {found.digest or '-':<71} {state}", flush=True)
+    if missing:
+        raise Problem(f"{', '.join(missing)}: no such tag, or none for linux/amd64; correct {base_images.FILE}")
     return 0
 
 

@@ -12,7 +12,7 @@ from models import bundle as bundles
 from models.bundle import Bundle
 from models.problem import Problem, run
 from serving.profile import ServingProfile
-from serving.runtimes.kubernetes import deploy, images, operator_rules, plan, preflight, server_config
+from serving.runtimes.kubernetes import deploy, images, operator_rules, pinned_images, plan, preflight, server_config
 from serving.runtimes.kubernetes.kubectl import NAMESPACE, Cluster
 from serving.runtimes.kubernetes.progress import Steps
 from serving.runtimes.kubernetes.settings import K8S, Record, Settings
@@ -200,7 +200,8 @@ def _undeploy(options: argparse.Namespace) -> int:
 
 
 def _manifests(_: argparse.Namespace) -> int:
-    for path, content in {**server_config.checked_in(), **operator_rules.checked_in()}.items():
+    rendered = {**server_config.checked_in(), **operator_rules.checked_in(), **pinned_images.checked_in()}
+    for path, content in rendered.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         print(path.relative_to(K8S.parent))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -16,6 +15,7 @@ from serving.engines import registry
 from serving.engines.engine import Engine, Launch, Ports
 from serving.profile import ServingProfile
 from serving.runtimes.answering import Awaited
+from serving.runtimes.process import own_program
 from serving.runtimes.process.server_process import ServerProcess
 from serving.target import Target
 
@@ -80,8 +80,8 @@ def start(
     folder.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + startup_timeout_s
     engine = at_hand(engine or registry.of_target(name), programs)
-    bundles = [bundle, *beside]
-    plan = engine.launch(bundles, profile, folder, ports=fixed_ports, cores=cores, program=programs.get(engine.id))
+    bundles, program = [bundle, *beside], own_program.find(engine, programs)
+    plan = engine.launch(bundles, profile, folder, ports=fixed_ports, cores=cores, program=program)
     try:
         process = ServerProcess(
             engine.title,
@@ -109,9 +109,9 @@ def start(
 
 
 def at_hand(engine: Engine, programs: Mapping[str, Path] = MappingProxyType({})) -> Engine:
-    """``engine`` itself where it can run here: its program is named in ``programs``, or on the PATH, or it needs none;
-    else the engine that stands in for it, if there is one."""
-    if not engine.program or engine.id in programs or shutil.which(engine.program):
+    """``engine`` itself where it can run here: its program is there (see `own_program.find`), or it needs none; else
+    the engine that stands in for it, if there is one."""
+    if not engine.program or own_program.find(engine, programs):
         return engine
     return registry.stand_in(engine) or engine
 
@@ -120,7 +120,7 @@ def require(engines: Iterable[Engine], programs: Mapping[str, Path] = MappingPro
     """Raise `Problem` where one of ``engines`` cannot run here, nor one in its place (see `at_hand`): said before
     anything that takes long, such as training."""
     for engine in {one.id: one for one in (at_hand(one, programs) for one in engines)}.values():
-        engine.version(programs.get(engine.id))
+        engine.version(own_program.find(engine, programs))
 
 
 def _target(

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from serving.engines.engine import Call, Fact, Knob, KnobKind, Launch, Ports, Rendering, Served, Site, Topic
+from serving.engines.engine import Call, Download, Fact, Knob, KnobKind, Launch, Ports, Rendering, Served, Site, Topic
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +27,7 @@ class TinyOnnx:
     warning = ""
     default_target = "onnx"
     program = ""
+    download: Download | None = None
     module = ""
     packages: tuple[str, ...] = ("onnxruntime",)
     protocols: tuple[str, ...] = ("grpc", "rest")

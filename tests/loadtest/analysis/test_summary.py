@@ -47,8 +47,9 @@ from loadtest.analysis.records import (
     WrongAnswers,
 )
 from loadtest.experiment.questions import Family, Metric
-from loadtest.experiment.records import ConnectionsLost, Remark, Requests, ServerDied
+from loadtest.experiment.records import ConnectionsLost, NotPinned, Remark, Requests, ServerDied
 from models.problem import Problem
+from serving.target import WhyStandIn
 from tests.loadtest.analysis.figures import bounds
 from tests.loadtest.runs.build import EMBEDDED, SAME, TF_SERVING, TORCHSERVE, SimulatedServer, write_run, write_trial
 
@@ -541,6 +542,17 @@ def test_a_stand_in_is_named_as_one(tmp_path):
     figures = build(tmp_path, servers, rates={"grpc": [200.0]}, duration_s=2)
     assert figures.target("tensorflow").stands_in_for == "tensorflow-serving"
     assert figures.warnings == (StandIn("tensorflow", "embedded-tfserving", "2.21.0", "tensorflow-serving"),)
+
+
+def test_why_a_stand_in_ran_is_part_of_its_warning(tmp_path):
+    noted = {"engine": "tensorflow-serving", "stand_in": "embedded-tfserving", "reason": "busy", "detail": "429"}
+    warnings = [{"type": "stood-in", **noted}, {"type": "not-pinned"}]
+    servers = {"pytorch": TORCHSERVE, "tensorflow": EMBEDDED}
+    figures = build(tmp_path, servers, rates={"grpc": [200.0]}, duration_s=2, environment={"warnings": warnings})
+    assert figures.warnings[:2] == (
+        NotPinned(),
+        StandIn("tensorflow", "embedded-tfserving", "2.21.0", "tensorflow-serving", WhyStandIn.BUSY, "429"),
+    )
 
 
 def test_three_targets_are_compared_each_with_each_and_ranked(tmp_path):

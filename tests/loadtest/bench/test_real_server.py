@@ -22,6 +22,7 @@ def test_a_bench_refuses_a_program_that_is_not_it_before_it_begins(bench, where,
     if where == "named":
         options += ["--tensorflow-model-server", "./tensorflow_model_server"]
     else:
+        monkeypatch.delenv("TFSERVING")
         monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     assert BENCHES[bench].VERB.main(options) == 1
     said = f"error: {program} is not TensorFlow Serving: its --version says 'embedded-tfserving: 0.1.0'"

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from loadtest.experiment.file import Experiment
+from loadtest.experiment.records import StoodIn
 from loadtest.experiment.run_folder import RunFolder
 from loadtest.experiment.runtimes.parity_gate import ParityGate
 from loadtest.experiment.runtimes.process import LocalTargets
@@ -18,7 +19,7 @@ from loadtest.experiment.target_specs import TargetSpec
 from models.bundle import Bundle
 from models.problem import Problem
 from serving.runtimes.process import launch
-from serving.target import Target
+from serving.target import Target, WhyStandIn
 from tests.serving.targets import target
 
 SINGLE = TargetSpec("single", "torchserve", {"max_batch_size": 1})
@@ -91,3 +92,41 @@ def test_a_server_that_cannot_be_started_leaves_none_in_use(started, servers, mo
         servers.use("tensorflow", lambda _: None)
     assert started.events == [("start", "0"), ("stop", "0")]
     servers.check()
+
+
+NO_NETWORK = StoodIn(
+    engine="tensorflow-serving", stand_in="embedded-tfserving", reason=WhyStandIn.NO_ANSWER, detail="timed out"
+)
+
+
+def began_with(servers: LocalTargets, name: str, engine: str) -> None:
+    """A start of an interrupted run, which saved what had run."""
+    folder = servers._folder.new_folder("servers", name)
+    folder.mkdir(parents=True)
+    replace(target("pytorch"), name=name, engine=engine).save(folder / "target.json")
+
+
+def test_why_a_stand_in_runs_is_noted_once_it_does(started, servers):
+    servers._stood_in = [NO_NETWORK]
+    servers.use("pytorch", lambda _: None)
+    assert servers._folder.environment().warnings == ()
+    began_with(servers, "tensorflow", "embedded-tfserving")
+    for _ in range(2):
+        servers.use("tensorflow", lambda _: None)
+    assert servers._folder.environment().warnings == (NO_NETWORK,)
+
+
+def test_a_run_that_goes_on_keeps_to_the_engine_that_it_began_with(started, servers, monkeypatch):
+    """Without a network it began with the stand-in; the real one has been fetched since."""
+    monkeypatch.setattr(launch, "at_hand", lambda engine, _: engine)
+    began_with(servers, "tensorflow", "embedded-tfserving")
+    began_with(servers, "tensorflow-2", "tensorflow-serving")
+    servers.use("tensorflow", lambda _: None)
+    assert started.starts[-1]["engine"].id == "embedded-tfserving"
+
+
+def test_a_run_whose_engine_has_gone_does_not_go_on_with_another(started, servers, monkeypatch):
+    monkeypatch.setenv("TFSERVING", "embedded")
+    began_with(servers, "tensorflow", "tensorflow-serving")
+    with pytest.raises(Problem, match="tensorflow: the run began with TensorFlow Serving, which is not at hand now"):
+        servers.use("tensorflow", lambda _: None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import typing
 from typing import Any
 
@@ -13,7 +14,9 @@ from loadtest.analysis.records import Outcome, Untold, WhyOpen
 from loadtest.experiment.boundary import Binding, Shape
 from loadtest.experiment.settings import Slo
 from loadtest.report import capacity_words, names, reasons, verdict_words, warning_words
-from serving.target import Caveat
+from serving.engines import registry
+from serving.runtimes.process import obtain_words
+from serving.target import Caveat, WhyStandIn
 from tests.loadtest.report.summaries import TF_SERVING, TORCHSERVE, WITHOUT_RATIO, found, latency
 
 VALUES = {int: 4321, float: 765.4, str: "Zebra"}
@@ -31,6 +34,8 @@ def made(kind: type[msgspec.Struct]) -> Any:
             values[field.name] = (765.4, 765.4)
         elif field.name == "why":
             values[field.name] = records.NotCompared(target="Zebra", protocol="grpc")
+        elif isinstance(field.type, enum.EnumMeta):
+            values[field.name] = next(iter(field.type))
         elif known:
             values[field.name] = VALUES[known[0]]
     return kind(**values)
@@ -62,6 +67,11 @@ def test_every_value_of_an_enumeration_is_told():
     assert len(set(ends.values())) == len(WhyOpen)
     assert [why for why in WhyOpen if "765/s" not in ends[why]] == [WhyOpen.NOTHING_VALID]
     assert all(warning_words.caveat(item) for item in Caveat)
+    engine = registry.engine("tensorflow-serving")
+    absent = {reason: obtain_words.why(reason, "Zebra") for reason in WhyStandIn}
+    assert len(set(absent.values())) == len(WhyStandIn)
+    assert all("Zebra" in text for text in absent.values())
+    assert all("TFSERVING" in obtain_words.remedy(reason, engine) for reason in WhyStandIn)
     item = records.Decomposition(
         target="a",
         protocol="grpc",

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.analysis.records import TargetInfo
-from loadtest.report import wording
+from loadtest.analysis.records import StandIn, TargetInfo
+from loadtest.experiment.records import StoodIn
+from loadtest.report import warning_words, wording
+from serving.target import WhyStandIn
 
 
 @pytest.mark.parametrize(
@@ -132,3 +134,20 @@ def test_names_stand_in_a_row():
     assert wording.listed(["a"]) == "a"
     assert wording.listed(["a", "b"]) == "a and b"
     assert wording.listed(["a", "b", "c"], "or") == "a, b or c"
+
+
+def test_why_a_stand_in_ran_stands_in_its_warning_and_in_the_line_before_the_run():
+    refused = "registry-1.docker.io: Connection refused"
+    ran = StandIn("tensorflow", "embedded-tfserving", "2.21", "tensorflow-serving", WhyStandIn.NO_ANSWER, refused)
+    assert warning_words.warning(ran) == (
+        "TensorFlow (embedded-tfserving 2.21) is a stand-in inside this project, not TensorFlow Serving (the registry "
+        f"does not answer: {refused}): its speed says little about the production server"
+    )
+    runs = StoodIn(
+        engine="tensorflow-serving", stand_in="embedded-tfserving", reason=WhyStandIn.NO_ANSWER, detail=refused
+    )
+    assert warning_words.warning(runs) == (
+        f"embedded-tfserving stands in for TensorFlow Serving, since the registry does not answer: {refused}; make "
+        "tensorflow-serving fetches the real one (by REGISTRY_MIRROR=HOST or HTTPS_PROXY, where those are needed), "
+        "TFSERVING=PATH names one"
+    )

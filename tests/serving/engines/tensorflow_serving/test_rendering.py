@@ -111,6 +111,7 @@ def fake_server(tmp_path, script):
 def test_the_real_server_on_the_path_is_preferred(tmp_path, monkeypatch):
     said = r"printf 'TensorFlow ModelServer: 2.20.0+dev.sha.bc7e9d2\nTensorFlow Library: 2.20.0\n'"
     program = fake_server(tmp_path, said)
+    monkeypatch.delenv("TFSERVING")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     assert launch.at_hand(tensorflow_serving.ENGINE) is tensorflow_serving.ENGINE
     found = server.find(tensorflow_serving.ENGINE.program)
@@ -118,6 +119,8 @@ def test_the_real_server_on_the_path_is_preferred(tmp_path, monkeypatch):
 
 
 def test_without_it_the_embedded_server_stands_in(tmp_path, monkeypatch):
+    monkeypatch.delenv("TFSERVING")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     assert launch.at_hand(tensorflow_serving.ENGINE) is embedded_tfserving.ENGINE
     named = {tensorflow_serving.ENGINE.id: tmp_path / "elsewhere"}

@@ -174,10 +174,12 @@ def test_what_cannot_run_is_said_before_anything_is_started(program, monkeypatch
     program.write_text("#!/bin/sh\necho another server 1.0\n")
     with pytest.raises(Problem, match=r"is not TensorFlow Serving: its --version says 'another server 1\.0'"):
         launch.require(engines, {"tensorflow-serving": program})
+    monkeypatch.delenv("TFSERVING")
     monkeypatch.setenv("PATH", str(program.parent), prepend=":")
     with pytest.raises(Problem, match="is not TensorFlow Serving"):
         launch.require(engines)
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(program.parent))
     launch.require(engines)  # the embedded server stands in
 
 
