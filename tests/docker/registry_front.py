@@ -86,12 +86,18 @@ class Front:
         return Rule("")
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """Nothing: clients that give up, or are killed, are what these tests are about."""
+
+
 @contextmanager
 def front(registry: str) -> Iterator[Front]:
     """A front before the registry at "host:port", on a free loopback port, for the length of a ``with`` block."""
     found = Front(registry)
-    server = ThreadingHTTPServer((ports.LOOPBACK, 0), _handler(found))
-    server.daemon_threads = True
+    server = _Server((ports.LOOPBACK, 0), _handler(found))
     found.host = f"{ports.LOOPBACK}:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
