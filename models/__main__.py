@@ -33,6 +33,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--data-folder", type=Path, help="read the data set from here instead of downloading it")
         command.add_argument("--seed", type=int, default=0, help="seed of weights and batches (%(default)s)")
         command.add_argument("--epochs", type=int, help="passes over the training split (default: the data set's)")
+        if verb == "export":
+            also = "also compile the torch.export program for this CPU with AOTInductor (needs a C++ compiler)"
+            command.add_argument("--aot", action="store_true", help=also)
     text = "check every hash of a bundle and run its parity gate again"
     command = verbs.add_parser("verify", help=text, description=f"{text[0].upper()}{text[1:]}.")
     _add_place(command)
@@ -73,7 +76,10 @@ def main() -> int:
     epochs = training.EPOCHS[options.dataset] if options.epochs is None else options.epochs
     settings = training.Settings(seed=options.seed, epochs=epochs)
     arguments = (options.model, options.dataset, settings, options.artifacts, options.data_folder, progress)
-    print(pipeline.train(*arguments) if options.verb == "train" else pipeline.export(*arguments).folder)
+    if options.verb == "train":
+        print(pipeline.train(*arguments))
+    else:
+        print(pipeline.export(*arguments, compiled=options.aot).folder)
     return 0
 
 

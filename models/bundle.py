@@ -1,4 +1,4 @@
-"""The bundle: one model's four artifacts and the manifest that vouches for them. Imports no deep-learning library."""
+"""The bundle: one model's artifacts and the manifest that vouches for them. Imports no deep-learning library."""
 
 from __future__ import annotations
 
@@ -68,6 +68,22 @@ class Bundle:
         return self.folder / "torchscript" / "model.pt"
 
     @property
+    def program(self) -> Path:
+        """The torch.export program; bundles of an earlier Tandem have none."""
+        return self.folder / "torch_export" / "model.pt2"
+
+    @property
+    def compiled_program(self) -> Path:
+        """The AOTInductor package, machine code for one kind of CPU; there where the export was asked for it."""
+        return self.folder / "aot_inductor" / "model.pt2"
+
+    @property
+    def compiled_for(self) -> str | None:
+        """The kind of CPU that the AOTInductor package is for; None in a bundle without one."""
+        cpu: str | None = self.manifest.get("aot_inductor", {}).get("cpu")
+        return cpu
+
+    @property
     def archive(self) -> Path:
         """The TorchServe archive."""
         return self.folder / "torchserve" / f"{self.model}.mar"
@@ -117,23 +133,27 @@ def find(
     training: Mapping[str, Any] | None = None,
     libraries: Mapping[str, str] | None = None,
     sources: str | None = None,
+    compiled_for: str | None = None,
 ) -> Bundle | None:
     """The newest bundle of ``model`` trained on ``dataset``, or None.
 
-    training   settings that must agree, such as ``{"seed": 0}``; others do not matter
-    libraries  the libraries' versions that must agree
-    sources    digest of the code that exports and serves it
+    training      settings that must agree, such as ``{"seed": 0}``; others do not matter
+    libraries     the libraries' versions that must agree
+    sources       digest of the code that exports and serves it
+    compiled_for  the kind of CPU that it must hold an AOTInductor package for
     Raises `Problem` where the bundle found is damaged.
     """
     for version in reversed(versions(artifacts, model)):
-        manifest = _read(artifacts / model / str(version)).manifest
+        bundle = _read(artifacts / model / str(version))
+        manifest = bundle.manifest
         if (
             manifest["dataset"]["name"] == dataset
             and _agrees(manifest["training"], training)
             and _agrees(manifest["libraries"], libraries)
             and sources in (None, manifest["sources"])
+            and compiled_for in (None, bundle.compiled_for)
         ):
-            return load(artifacts / model / str(version))
+            return load(bundle.folder)
     return None
 
 
@@ -190,7 +210,7 @@ def _read(folder: Path) -> Bundle:
         if manifest["format"] != FORMAT:
             raise Problem(f"{path}: format {manifest['format']}, this program reads {FORMAT}; export again")
         bundle = Bundle(folder, manifest)
-        _ = (bundle.model, bundle.version, bundle.input_shape, bundle.classes, bundle.class_names)
+        _ = (bundle.model, bundle.version, bundle.input_shape, bundle.classes, bundle.class_names, bundle.compiled_for)
         _ = (
             manifest["files"].items(),
             manifest["training"].items(),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 
-from models import onnx_export, torchscript
+from models import onnx_export, torch_export, torchscript
 from models.architectures import ImageClassifier
 from models.bundle import Bundle
 
@@ -23,9 +23,11 @@ def first_difference(
     A layer's output differs where no equally shaped layer output of eager PyTorch is within the tolerance (relative
     to the largest value, for values above 1). Exporters may fuse or rename layers, so any of them counts.
     """
+    if export not in INTERMEDIATES:
+        return "and a compiled package shows no layer outputs"
     images = np.stack([image, image])  # torch.export reserves batches of 1 for graphs without a free batch size
     reference, names = _reference(classifier, images)
-    candidates = {"torchscript": _torchscript, "onnx": _onnx, "savedmodel": _savedmodel}[export](bundle, images)
+    candidates = INTERMEDIATES[export](bundle, images)
     for name, output in candidates.items():
         peers = [array for array in reference.values() if array.shape == output.shape]
         if name in reference and reference[name].shape == output.shape:
@@ -50,6 +52,16 @@ def _distance(first: np.ndarray, second: np.ndarray) -> float:
 def _reference(classifier: ImageClassifier, images: np.ndarray) -> tuple[Layers, dict[str, str]]:
     """Every layer output of eager PyTorch by its ONNX name, and the name with the module that it belongs to."""
     graph = onnx_export.graph(classifier)
+    outputs = _recorded(graph, images)
+    names = {node.name: _described(node) for node in graph.graph.nodes}
+    last = next(reversed(outputs))
+    outputs[onnx_export.OUTPUT] = outputs[last]
+    names[onnx_export.OUTPUT] = f"{onnx_export.OUTPUT} ({last})"
+    return outputs, names
+
+
+def _recorded(graph: torch.fx.GraphModule, images: np.ndarray) -> Layers:
+    """The tensors that the nodes of a graph give, by the nodes' names."""
     outputs: Layers = {}
 
     class Recorder(torch.fx.Interpreter):
@@ -60,11 +72,7 @@ def _reference(classifier: ImageClassifier, images: np.ndarray) -> tuple[Layers,
             return result
 
     Recorder(graph).run(torch.from_numpy(images))
-    names = {node.name: _described(node) for node in graph.graph.nodes}
-    last = next(reversed(outputs))
-    outputs[onnx_export.OUTPUT] = outputs[last]
-    names[onnx_export.OUTPUT] = f"{onnx_export.OUTPUT} ({last})"
-    return outputs, names
+    return outputs
 
 
 def _described(node: torch.fx.Node) -> str:
@@ -82,6 +90,11 @@ def _onnx(bundle: Bundle, images: np.ndarray) -> Layers:
     model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names if name not in present)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return dict(zip(names, session.run(names, {onnx_export.INPUT: images}), strict=True))
+
+
+@torch.inference_mode()
+def _torch_export(bundle: Bundle, images: np.ndarray) -> Layers:
+    return _recorded(torch_export.load(bundle.program), images)
 
 
 def _savedmodel(bundle: Bundle, images: np.ndarray) -> Layers:
@@ -115,3 +128,11 @@ def _tensor_outputs(graph: Any) -> Iterator[tuple[str, Any]]:
             if value.type().isSubtypeOf(torch._C.TensorType.get()):
                 scope = node.scopeName().split("/")[-1].removeprefix("__module.")
                 yield f"{index} {node.kind()}" + (f" (module {scope})" if scope else ""), value
+
+
+INTERMEDIATES: dict[str, Callable[[Bundle, np.ndarray], Layers]] = {
+    "torchscript": _torchscript,
+    "torch_export": _torch_export,
+    "onnx": _onnx,
+    "savedmodel": _savedmodel,
+}

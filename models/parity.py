@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from models import layers, torchscript
+from models import aot_inductor, layers, torch_export, torchscript
 from models.architectures import ImageClassifier
 from models.bundle import Bundle
 from models.problem import Problem
@@ -63,14 +63,10 @@ def check(
     the export, the first sample and the first layer output that differ.
     """
     exports: dict[str, dict[str, float]] = {"pytorch": {"accuracy": _accuracy(reference, labels)}}
-    runners: dict[str, Callable[[Bundle], Predict]] = {
-        "torchscript": _torchscript,
-        "onnx": _onnx,
-        "savedmodel": _savedmodel,
-    }
-    with progress.bar("parity", total=len(runners) * len(images), unit="images") as bar:
-        for name, runner in runners.items():
-            predict = runner(bundle)
+    names = _exports(bundle)
+    with progress.bar("parity", total=len(names) * len(images), unit="images") as bar:
+        for name in names:
+            predict = RUNNERS[name](bundle)
             parts = []
             for start in range(0, len(images), BATCH_SIZE):
                 parts.append(predict(images[start : start + BATCH_SIZE]))
@@ -85,6 +81,12 @@ def check(
                 "top1_agreement": result.top1_agreement,
             }
     return {"samples": len(images), "tolerance": TOLERANCE, "exports": exports}
+
+
+def _exports(bundle: Bundle) -> list[str]:
+    """What there is to compare: an older bundle has no torch.export program, and few have an AOTInductor package."""
+    optional = {"torch_export": bundle.program, "aot_inductor": bundle.compiled_program}
+    return [name for name in RUNNERS if name not in optional or optional[name].is_file()]
 
 
 def _difference(
@@ -104,15 +106,25 @@ def _accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float((probabilities.argmax(axis=1) == labels).mean())
 
 
-def _torchscript(bundle: Bundle) -> Predict:
-    module = torchscript.load(bundle.torchscript)
-
+def _on_tensors(module: Callable[[torch.Tensor], torch.Tensor]) -> Predict:
     def predict(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             probabilities: np.ndarray = module(torch.from_numpy(images)).numpy()
         return probabilities
 
     return predict
+
+
+def _torchscript(bundle: Bundle) -> Predict:
+    return _on_tensors(torchscript.load(bundle.torchscript))
+
+
+def _torch_export(bundle: Bundle) -> Predict:
+    return _on_tensors(torch_export.load(bundle.program))
+
+
+def _aot_inductor(bundle: Bundle) -> Predict:
+    return _on_tensors(aot_inductor.load(bundle.compiled_program, made_for=bundle.compiled_for))
 
 
 def _onnx(bundle: Bundle) -> Predict:
@@ -126,3 +138,13 @@ def _savedmodel(bundle: Bundle) -> Predict:
     from models import savedmodel
 
     return savedmodel.load(bundle.savedmodel / str(bundle.version))
+
+
+# TensorFlow comes last: it takes seconds to import.
+RUNNERS: dict[str, Callable[[Bundle], Predict]] = {
+    "torchscript": _torchscript,
+    "torch_export": _torch_export,
+    "aot_inductor": _aot_inductor,
+    "onnx": _onnx,
+    "savedmodel": _savedmodel,
+}

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from models import bundle as bundles
-from models import datasets, onnx_export, parity, torchscript, torchserve_archive, training
+from models import aot_inductor, datasets, onnx_export, parity, torch_export, torchscript, torchserve_archive, training
 from models.bundle import Bundle
 from models.datasets import Dataset
 from models.problem import Problem
@@ -41,12 +41,21 @@ def train(
 
 
 def export(
-    model: str, dataset: str, settings: Settings, artifacts: Path, data_folder: Path | None, progress: Progress
+    model: str,
+    dataset: str,
+    settings: Settings,
+    artifacts: Path,
+    data_folder: Path | None,
+    progress: Progress,
+    *,
+    compiled: bool = False,
 ) -> Bundle:
     """Train if needed, export to both worlds, prove parity and write the bundle; returns it.
 
     A bundle of the same model, data set, settings, library versions and exporting code is returned as it is.
-    Raises `Problem` for bad input, a damaged bundle, an operator that cannot be imported, or a failed parity gate.
+    ``compiled``: it must hold an AOTInductor package for this machine's kind of CPU.
+    Raises `Problem` for bad input, a damaged bundle, an operator that cannot be imported, a compiler that is missing or
+    fails, or a failed parity gate.
     """
     handler = torchserve_archive.handler_path()
     found = bundles.find(
@@ -56,11 +65,14 @@ def export(
         training=settings.to_dict(),
         libraries=libraries(),
         sources=sources(handler),
+        compiled_for=aot_inductor.cpu() if compiled else None,
     )
     if found is not None:
         progress.say("export", f"reused {found.folder}")
         return found
 
+    if compiled:  # what cannot be is said before minutes of training
+        aot_inductor.require_compiler()
     path = checkpoint_path(artifacts, model, dataset, settings)
     trained = _reusable(path, model, dataset, settings)
     data = datasets.load(dataset, data_folder)
@@ -68,7 +80,7 @@ def export(
         trained = _train(model, data, settings, path, progress)
     manifest = _manifest(model, data, trained, sources(handler))
     with bundles.writing(artifacts, manifest) as bundle:
-        _write(bundle, trained, data, handler, progress)
+        _write(bundle, trained, data, handler, compiled, progress)
     return bundles.load(artifacts / model / str(bundle.version))
 
 
@@ -142,8 +154,10 @@ def _manifest(model: str, data: Dataset, trained: Trained, digest: str) -> dict[
     }
 
 
-def _write(bundle: Bundle, trained: Trained, data: Dataset, handler: Path, progress: Progress) -> None:
-    """Fill the bundle's folder and add ``parity`` to its manifest."""
+def _write(
+    bundle: Bundle, trained: Trained, data: Dataset, handler: Path, compiled: bool, progress: Progress
+) -> None:
+    """Fill the bundle's folder and add ``parity`` to its manifest, and ``aot_inductor`` where that is asked for."""
     started = time.monotonic()
     classifier = trained.classifier
     training.save(trained, bundle.checkpoint)
@@ -157,6 +171,10 @@ def _write(bundle: Bundle, trained: Trained, data: Dataset, handler: Path, progr
         handler=handler,
     )
     progress.say("export", "TorchScript and TorchServe archive")
+    torch_export.export(classifier, bundle.program)
+    progress.say("export", "torch.export program")
+    if compiled:
+        _compile(bundle, progress)
     onnx_export.export(classifier, bundle.onnx)
     progress.say("export", "ONNX")
     from models import savedmodel  # takes seconds to import TensorFlow: only once it is needed
@@ -169,6 +187,16 @@ def _write(bundle: Bundle, trained: Trained, data: Dataset, handler: Path, progr
     bundle.manifest["parity"] = parity.check(bundle, classifier, images, labels, reference, progress)
     np.savez_compressed(bundle.reference, images=images, labels=labels, probabilities=reference)
     progress.say("parity", describe(bundle.manifest["parity"]))
+
+
+def _compile(bundle: Bundle, progress: Progress) -> None:
+    started = time.monotonic()
+    cpu, compiler = aot_inductor.cpu(), aot_inductor.compiler()
+    progress.say("export", f"AOTInductor package: compiling with {compiler}")
+    aot_inductor.export(bundle.program, bundle.compiled_program)
+    seconds = round(time.monotonic() - started, 1)
+    bundle.manifest["aot_inductor"] = {"cpu": cpu, "compiler": compiler, "seconds": seconds}
+    progress.say("export", f"AOTInductor package for {cpu} ({seconds:.0f} s)")
 
 
 def describe(figures: dict[str, Any]) -> str:

@@ -21,6 +21,7 @@ COMPONENTS = {
     "pdftotext": ("pdftotext", "apt-get install poppler-utils"),
     "wrk": ("wrk", "apt-get install wrk"),
     "curl": ("curl", "apt-get install curl"),
+    "g++": ("g++", "apt-get install g++"),
     "docker-registry": ("docker-registry", "apt-get install docker-registry"),
     "docker-compose": ("docker-compose", "apt-get install docker-compose"),
 }

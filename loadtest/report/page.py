@@ -21,7 +21,13 @@ from loadtest.report.origins import Origins
 
 HERE = Path(__file__).parent
 PLOTLY = HERE / "vendor" / "plotly-basic.min.js"
-EXPORTS = {"torchscript": "TorchScript", "onnx": "ONNX", "savedmodel": "SavedModel"}
+EXPORTS = {
+    "torchscript": "TorchScript",
+    "torch_export": "torch.export program",
+    "aot_inductor": "AOTInductor package",
+    "onnx": "ONNX",
+    "savedmodel": "SavedModel",
+}
 REFERENCE = "PyTorch (eager)"
 
 

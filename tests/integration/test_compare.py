@@ -111,7 +111,7 @@ def test_the_summary_has_both_targets_on_both_protocols_with_intervals(resumed_r
 
 def test_both_are_proven_to_be_the_same_model(resumed_run):
     parity = json.loads((resumed_run[0] / "summary.json").read_text())["parity"]
-    for export in ("torchscript", "onnx", "savedmodel"):
+    for export in ("torchscript", "torch_export", "onnx", "savedmodel"):
         assert parity["exports"][export]["max_abs_diff"] <= 1e-4
     for stack in ("pytorch", "tensorflow"):
         for protocol in ("grpc", "rest"):

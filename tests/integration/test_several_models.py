@@ -137,7 +137,7 @@ def test_each_model_is_named_and_proven(run):
     assert figures["parity"]["proven"], figures["parity"]["why_not_proven"]
     for model in ("convnet", "lenet"):
         evidence = figures["parity"]["by_model"][model]
-        assert set(evidence["exports"]) == {"pytorch", "torchscript", "onnx", "savedmodel"}
+        assert set(evidence["exports"]) == {"pytorch", "torchscript", "torch_export", "onnx", "savedmodel"}
         for stack in ("pytorch", "tensorflow"):
             for protocol in ("grpc", "rest"):
                 assert evidence["wire"][stack][protocol]["max_abs_diff"] <= 1e-4

@@ -64,6 +64,9 @@ def test_versions_count_up_and_find_takes_the_newest_that_matches(tmp_path):
     assert version(training={"seed": 9}) is None
     assert version(libraries={"torch": "3"}) is None
     assert version(sources="xyz") is None
+    _write(tmp_path, aot_inductor={"cpu": "x86_64 AVX2", "compiler": "g++ 12", "seconds": 20.5})
+    assert version(compiled_for="x86_64 AVX2") == version() == 5
+    assert version(compiled_for="x86_64 AVX512") is None
     assert bundles.find(tmp_path, "other", "digits") is None
     assert bundles.find(tmp_path / "absent", "net", "digits") is None
 
@@ -153,9 +156,9 @@ def test_real_bundle_keeps_the_contract(bundle):
     assert manifest["output"] == {"name": "probabilities", "dtype": "float32", "shape": [None, 10]}
     assert manifest["training"]["test_accuracy"] > 0.95
     exports = manifest["parity"]["exports"]
-    assert set(exports) == {"pytorch", "torchscript", "onnx", "savedmodel"}
+    assert set(exports) == {"pytorch", "torchscript", "torch_export", "onnx", "savedmodel"}
     assert manifest["parity"]["samples"] == 360
-    for name in ("torchscript", "onnx", "savedmodel"):
+    for name in ("torchscript", "torch_export", "onnx", "savedmodel"):
         assert exports[name]["max_abs_diff"] <= manifest["parity"]["tolerance"] == 1e-4
         assert exports[name]["top1_agreement"] == 1.0
         assert exports[name]["accuracy"] == exports["pytorch"]["accuracy"] == manifest["training"]["test_accuracy"]
@@ -165,7 +168,7 @@ def test_real_bundle_keeps_the_contract(bundle):
         assert reference["labels"].dtype == np.int64
         assert reference["probabilities"].dtype == np.float32
         assert (reference["probabilities"].argmax(1) == reference["labels"]).mean() == exports["pytorch"]["accuracy"]
-    for path in (bundle.checkpoint, bundle.torchscript, bundle.archive, bundle.onnx):
+    for path in (bundle.checkpoint, bundle.torchscript, bundle.program, bundle.archive, bundle.onnx):
         assert path.is_file()
         assert path.stat().st_mode & 0o004, f"{path}: a server under another user could not read it"
     assert [path.name for path in bundle.savedmodel.iterdir()] == ["1"]

@@ -17,7 +17,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from torch import nn
 
 from models import bundle as bundles
-from models import onnx_export, parity, pipeline, savedmodel, torchscript, torchserve_archive, training
+from models import onnx_export, parity, pipeline, savedmodel, torch_export, torchscript, torchserve_archive, training
 from models.bundle import Bundle
 from models.problem import Problem
 from models.progress import Progress
@@ -29,11 +29,12 @@ IMAGES = np.random.default_rng(5).integers(0, 256, (70, 32, 32, 3), dtype=np.uin
 
 @pytest.fixture(scope="module")
 def deep(tmp_path_factory):
-    """The deeper network's classifier and the three exports that run without a server, in a bundle's folder."""
+    """The deeper network's classifier and the exports that run without a server, in a bundle's folder."""
     classifier = untrained()
     folder = tmp_path_factory.mktemp("deep")
     bundle = Bundle(folder, {"model": "resnet-tiny", "version": 7})
     torchscript.export(classifier, bundle.torchscript)
+    torch_export.export(classifier, bundle.program)
     onnx_export.export(classifier, bundle.onnx)
     savedmodel.export(bundle.onnx, bundle.savedmodel / "7")
     return classifier, bundle
@@ -54,7 +55,7 @@ def test_deeper_network_passes_the_gate(deep):
     classifier, bundle = deep
     figures = _check(bundle, classifier)
     assert figures["samples"] == 70
-    for export in ("torchscript", "onnx", "savedmodel"):
+    for export in ("torchscript", "torch_export", "onnx", "savedmodel"):
         assert figures["exports"][export]["max_abs_diff"] <= 1e-5
         assert figures["exports"][export]["top1_agreement"] == 1.0
     spread = training.predict(classifier, IMAGES).max(axis=1)
@@ -65,8 +66,8 @@ def test_deeper_network_passes_the_gate(deep):
 def test_every_export_takes_any_batch_size(deep, size):
     classifier, bundle = deep
     expected = training.predict(classifier, IMAGES[:size])
-    for predict in (parity._torchscript(bundle), parity._onnx(bundle), parity._savedmodel(bundle)):
-        np.testing.assert_allclose(predict(IMAGES[:size]), expected, atol=1e-5)
+    for export in ("torchscript", "torch_export", "onnx", "savedmodel"):
+        np.testing.assert_allclose(parity.RUNNERS[export](bundle)(IMAGES[:size]), expected, atol=1e-5)
 
 
 def _operations_that_run(bundle: Bundle) -> list[str]:
@@ -156,6 +157,31 @@ def test_onnx_interface(bundle):
     assert image_input.shape[0] == output.shape[0]
 
 
+def test_program_takes_and_gives_what_torchscript_does(bundle):
+    program = torch.export.load(bundle.program)
+    assert list(program.graph_signature.user_inputs) == ["images"]
+    assert not any(weight.requires_grad for weight in program.parameters())
+    module, images = torch_export.load(bundle.program), torch.from_numpy(IMAGES)
+    with torch.inference_mode():
+        answer = module(images)
+        assert (answer.dtype, tuple(answer.shape)) == (torch.float32, (70, 10))
+        torch.testing.assert_close(answer, torchscript.load(bundle.torchscript)(images), atol=1e-6, rtol=0)
+        for wrong in (images[:, :16], images[0], images.float()):
+            with pytest.raises((RuntimeError, AssertionError)):
+                module(wrong)
+
+
+def test_a_bundle_of_before_the_program_still_passes_the_gate(bundle, tmp_path):
+    folder = tmp_path / "1"
+    shutil.copytree(bundle.folder, folder)
+    shutil.rmtree(folder / "torch_export")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["files"]["torch_export/model.pt2"], manifest["parity"]["exports"]["torch_export"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    figures = pipeline.verify(bundles.load(folder), Progress())
+    assert set(figures["exports"]) == {"pytorch", "torchscript", "onnx", "savedmodel"}
+
+
 def test_archive_holds_what_torchserve_and_the_handler_need(bundle):
     with zipfile.ZipFile(bundle.archive) as archive:
         assert sorted(archive.namelist()) == [
@@ -202,12 +228,13 @@ def perturbed(request, bundle, tmp_path_factory):
         layer.weight.view(-1)[int(layer.weight.grad.abs().argmax())] += 0.5
     wrong = Bundle(tmp_path_factory.mktemp("perturbed"), bundle.manifest)
     torchscript.export(classifier, wrong.torchscript)
+    torch_export.export(classifier, wrong.program)
     onnx_export.export(classifier, wrong.onnx)
     savedmodel.export(wrong.onnx, wrong.savedmodel / "1")
     return name, kind, wrong
 
 
-@pytest.mark.parametrize("export", ["torchscript", "onnx", "savedmodel"])
+@pytest.mark.parametrize("export", ["torchscript", "torch_export", "onnx", "savedmodel"])
 def test_one_perturbed_weight_is_caught_and_its_layer_named(bundle, perturbed, export, tmp_path):
     name, kind, wrong = perturbed
     folder = tmp_path / "bundle"
@@ -224,8 +251,7 @@ def test_one_perturbed_weight_is_caught_and_its_layer_named(bundle, perturbed, e
     assert f"layer {name} (module network." in message if export != "torchscript" else kind in message
     assert "is the first output to differ" in message
     sample = int(message.split("sample ")[1].split(" ", maxsplit=1)[0])
-    predict = {"torchscript": parity._torchscript, "onnx": parity._onnx, "savedmodel": parity._savedmodel}[export]
-    difference = np.abs(predict(Bundle(folder, bundle.manifest))(images) - expected).max(axis=1)
+    difference = np.abs(parity.RUNNERS[export](Bundle(folder, bundle.manifest))(images) - expected).max(axis=1)
     assert difference[sample] > parity.TOLERANCE
     assert (difference[:sample] <= parity.TOLERANCE).all()
 
