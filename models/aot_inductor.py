@@ -64,9 +64,10 @@ def load(package: Path, made_for: str | None) -> Callable[[torch.Tensor], torch.
     """
     if made_for != cpu():
         raise Problem(f"{package}: compiled for {made_for}, and this is {cpu()}; export with --aot on this machine")
-    from torch._inductor import aoti_load_package
+    from torch._inductor import aoti_load_package, config
 
-    model: Callable[[torch.Tensor], torch.Tensor] = aoti_load_package(str(package))
+    with config.patch({"cpp.vec_isa_ok": True}):  # else it compiles programs to find out what `cpu` has told already
+        model: Callable[[torch.Tensor], torch.Tensor] = aoti_load_package(str(package))
     return model
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from models import bundle as bundles
 from models import aot_inductor, datasets, onnx_export, parity, torch_export, torchscript, torchserve_archive, training
+from models import bundle as bundles
 from models.bundle import Bundle
 from models.datasets import Dataset
 from models.problem import Problem
@@ -154,9 +154,7 @@ def _manifest(model: str, data: Dataset, trained: Trained, digest: str) -> dict[
     }
 
 
-def _write(
-    bundle: Bundle, trained: Trained, data: Dataset, handler: Path, compiled: bool, progress: Progress
-) -> None:
+def _write(bundle: Bundle, trained: Trained, data: Dataset, handler: Path, compiled: bool, progress: Progress) -> None:
     """Fill the bundle's folder and add ``parity`` to its manifest, and ``aot_inductor`` where that is asked for."""
     started = time.monotonic()
     classifier = trained.classifier

@@ -48,7 +48,9 @@ def test_no_compiler_is_one_line_before_anything_is_trained(tmp_path, monkeypatc
 
 def test_a_compiler_that_fails_is_quoted(bundle, tmp_path, monkeypatch):
     compiler = tmp_path / "broken-c++"
-    compiler.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "broken 1.0" && exit\necho "no space left" >&2\nexit 1\n')
+    compiler.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && echo "broken 1.0" && exit\necho "no space left" >&2\nexit 1\n'
+    )
     compiler.chmod(0o755)
     monkeypatch.setenv("CXX", str(compiler))
     package = tmp_path / "package" / "model.pt2"

@@ -30,6 +30,6 @@ def test_the_shapes_in_the_page_are_the_bundle_s(bundle):
 def test_its_programs_are_python():
     blocks = re.findall(r"(?:^    .*\n|^\n)+", PAGE, re.MULTILINE)
     programs = [textwrap.dedent(block) for block in blocks if block.lstrip("\n").startswith("    import ")]
-    assert len(programs) == 3
+    assert len(programs) == 4
     for program in programs:
         ast.parse(program)
