@@ -72,6 +72,7 @@ def test_no_deep_learning_in_the_load_test(package):
         "loadtest.bench.embedded",
         "serving.runtimes.process.launch",
         "serving.wire_parity",
+        "serving.engines.embedded_tfserving.json_process",
     ],
 )
 def test_importing_loads_neither_torch_nor_tensorflow(module):

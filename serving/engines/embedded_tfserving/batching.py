@@ -9,6 +9,7 @@ joined once, and one thread serves many requests. Requests of different inner sh
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import time
 from collections import deque
@@ -22,11 +23,15 @@ import tensorflow as tf
 
 from serving.engines.embedded_tfserving.config import BatchingParameters
 from serving.engines.embedded_tfserving.direct import Direct, Done
+from serving.engines.embedded_tfserving.identity import NAME
 from serving.engines.embedded_tfserving.metrics import Metrics
-from serving.engines.embedded_tfserving.servable import Call, Servable, Signature
+from serving.engines.embedded_tfserving.servable import Call, Servable
+from serving.engines.embedded_tfserving.signature import Signature
 from serving.engines.embedded_tfserving.status import ServingError, invalid
 from serving.engines.embedded_tfserving.workers import Workers
 from serving.wire.grpc_status import Code
+
+log = logging.getLogger(NAME)
 
 # Calls that may block at once, beyond those that fill the scheduler's queue with whole batches. When all are taken,
 # requests wait here and join into fuller calls.
@@ -198,6 +203,7 @@ class Batcher:
         self.workers = workers
         self.metrics = metrics
         self.direct = Direct(servable, workers)
+        self.unbatched = set(servable.uncallable)  # names of signatures
         self.queues: dict[tuple[str, tuple[tuple[int, ...], ...]], Queue] = {}
         for signature in servable.signatures.values():
             shapes = [info.shape for info in signature.inputs]
@@ -218,7 +224,8 @@ class Batcher:
             raise invalid("Batching Run() input tensors must have equal 0th-dimension size")
         queue = self._queue(signature, tuple(array.shape[1:] for array in arrays)) if rows else None
         if queue is None:
-            # An empty batch would wait for company for ever; and a client must not make queues without bound.
+            # An empty batch would wait for company for ever; and a client must not make queues without bound, nor any
+            # for what only the graph can refuse.
             self.direct.submit(signature, arrays, done)
         else:
             queue.submit(arrays, done)
@@ -226,7 +233,14 @@ class Batcher:
     def _queue(self, signature: Signature, shapes: tuple[tuple[int, ...], ...]) -> Queue | None:
         key = (signature.name, shapes)
         queue = self.queues.get(key)
-        if queue is None and len(self.queues) < MAX_SHAPES:
-            queue = Queue(self.servable, signature, self.parameters, self.workers, self.metrics)
-            self.queues[key] = queue
+        if queue is None and signature.name not in self.unbatched and len(self.queues) < MAX_SHAPES:
+            foreseen = zip(signature.inputs, shapes, strict=True)
+            if all(info.fits((1, *shape)) for info, shape in foreseen):
+                try:
+                    queue = Queue(self.servable, signature, self.parameters, self.workers, self.metrics)
+                except (ServingError, TypeError, ValueError) as error:
+                    log.warning("%s of %s is served without batching: %s", signature.name, self.servable.name, error)
+                    self.unbatched.add(signature.name)
+                else:
+                    self.queues[key] = queue
         return queue

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from serving.engines.embedded_tfserving.flags import CPUS
-from serving.engines.embedded_tfserving.servable import Servable, Signature
+from serving.engines.embedded_tfserving.servable import Servable
+from serving.engines.embedded_tfserving.signature import Signature
 from serving.engines.embedded_tfserving.status import ServingError
 from serving.engines.embedded_tfserving.workers import Workers
 from serving.wire.grpc_status import Code

@@ -23,7 +23,7 @@ from serving.engines.embedded_tfserving.manager import Version
 from serving.engines.embedded_tfserving.model_information import model_metadata, model_status
 from serving.engines.embedded_tfserving.predict import Predictor
 from serving.engines.embedded_tfserving.predict_request import arguments
-from serving.engines.embedded_tfserving.servable import Signature
+from serving.engines.embedded_tfserving.signature import Signature
 from serving.engines.embedded_tfserving.status import ServingError, invalid
 from serving.wire.grpc_status import Code
 

@@ -1,15 +1,16 @@
-"""A REST request's JSON: parsed as strictly as an answer needs it, and values printed for messages.
+"""A REST request's JSON: parsed as TensorFlow Serving parses it, and values printed for messages.
 
-orjson reads ordinary documents. Python's own parser takes those that orjson refuses and TensorFlow Serving accepts:
-with NaN and Infinity, which its own answers hold too, and with a top-level key twice, of which the first counts.
-Whatever else is no JSON is refused, text that follows the document included.
+orjson reads ordinary documents. The standard library's scanner, which is C as well, takes those that orjson refuses
+and TensorFlow Serving accepts (NaN and Infinity, which its own answers hold too, control characters in strings,
+whatever follows the document) or reads otherwise (of a key that is there twice the first counts).
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -19,32 +20,71 @@ from serving.engines.embedded_tfserving.status import invalid
 MOST_SHOWN = 200
 LONGEST_INTEGER = 19  # digits and sign of what surely fits 64 bits; longer ones are read as orjson reads them
 
+BLANKS = re.compile(r"[ \t\r\n]*")
+# RapidJSON's words for numbers that are none, where Python knows others; `CONSTANT` finds strings first, to skip them.
+UNKNOWN_CONSTANT = re.compile("-NaN|Inf(?!inity)")
+CONSTANT = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|-?(?:NaN|Inf(?:inity)?)', re.DOTALL)
+# Only a number with so many digits in a row, or such an exponent, may be beyond 64 bits.
+UNUSUAL_NUMBER = re.compile(r"[0-9]{19}|[eE]\+?[0-9]{3}")
+ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
-def parse(body: bytes, keys: Iterable[bytes]) -> Any:
-    """The document's value; `keys` are the known keys of its top level, in quotes. Raises `ServingError`."""
-    if all(body.count(key) <= 1 for key in keys):
-        try:
-            return orjson.loads(body)
-        except orjson.JSONDecodeError:
-            pass
+
+def parse(body: bytes) -> Any:
+    """The document's value; raises `ServingError`."""
+    try:
+        document = orjson.loads(body)
+        # orjson keeps the last of equal keys. With as many members as colons, no key was there twice.
+        if body.count(b":") == _members(document):
+            return document
+    except orjson.JSONDecodeError:
+        pass
+    except RecursionError:
+        raise _too_deep() from None
     return _parse_leniently(body)
 
 
+def _members(value: Any) -> int:
+    """How many members a value's objects have; fewer where a list holds objects behind something else."""
+    if type(value) is dict:
+        return len(value) + sum(map(_members, value.values()))
+    inner = value
+    while type(inner) is list and inner:
+        inner = inner[0]
+    return sum(map(_members, value)) if type(inner) is dict else 0
+
+
 def _parse_leniently(body: bytes) -> Any:
-    if not body.strip():
-        raise invalid("The request has no body: it must be a JSON object")
     try:
-        document = json.loads(
-            body.decode(), object_pairs_hook=_first_of_equal_keys, parse_int=_integer, parse_float=_finite
-        )
-        json.dumps(document, ensure_ascii=False).encode()  # half a surrogate pair is no text
+        text = body.decode("utf-8-sig")
+        if UNKNOWN_CONSTANT.search(text):
+            text = CONSTANT.sub(_as_python_writes_it, text)
+        start = BLANKS.match(text).end()  # type: ignore[union-attr] # it matches anything
+        if start == len(text):
+            raise invalid("JSON Parse error: The document is empty")
+        decoder = CAREFUL if UNUSUAL_NUMBER.search(text) else PLAIN
+        document, _ = decoder.raw_decode(text, start)
+        if ESCAPED_SURROGATE.search(text):
+            json.dumps(document, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (UnicodeDecodeError, UnicodeEncodeError) as error:
         raise invalid(f"The request's body is not valid JSON: its text is not valid Unicode ({error.reason})") from None
     except ValueError as error:
         raise invalid(f"The request's body is not valid JSON: {error}") from None
     except RecursionError:
-        raise invalid("The request's body is nested too deeply") from None
+        raise _too_deep() from None
     return document
+
+
+def _too_deep() -> Exception:
+    return invalid("The request's body is nested too deeply")
+
+
+def _as_python_writes_it(found: re.Match[str]) -> str:
+    text = found[0]
+    if text[0] == '"':
+        return text
+    if text.endswith("NaN"):
+        return "NaN"
+    return "-Infinity" if text[0] == "-" else "Infinity"
 
 
 def _first_of_equal_keys(pairs: list[tuple[str, Any]]) -> dict[str, object]:
@@ -65,12 +105,47 @@ def _finite(text: str) -> float:
     return number
 
 
+PLAIN = json.JSONDecoder(object_pairs_hook=_first_of_equal_keys, strict=False)
+CAREFUL = json.JSONDecoder(
+    object_pairs_hook=_first_of_equal_keys, parse_int=_integer, parse_float=_finite, strict=False
+)
+
+
 def shown(value: Any) -> str:
-    """A value as JSON, for a message: its beginning where it is long."""
-    try:
-        return shortened(json.dumps(value, ensure_ascii=False))
-    except RecursionError:
-        return "(nested too deeply)"
+    """A value as JSON for a message, printed as RapidJSON prints it: its beginning where it is long."""
+    parts: list[str] = []
+    size = 0
+    for part in _printed(value, 1):
+        parts.append(part)
+        size += len(part)
+        if size > MOST_SHOWN:
+            break
+    return shortened("".join(parts))
+
+
+def _printed(value: Any, level: int) -> Iterator[str]:
+    """The pieces of a value's text; `level`: the objects and lists around its members. Nothing is read ahead."""
+    if type(value) is dict:
+        before = "{\n"
+        for name, member in value.items():
+            yield f"{before}{' ' * 4 * level}{_scalar(name)}: "
+            yield from _printed(member, level + 1)
+            before = ",\n"
+        yield f"\n{' ' * 4 * (level - 1)}}}" if value else "{}"
+    elif type(value) is list:
+        before = "["
+        for item in value:
+            yield before
+            yield from _printed(item, level + 1)
+            before = ", "
+        yield "]" if value else "[]"
+    else:
+        yield _scalar(value)
+
+
+def _scalar(value: Any) -> str:
+    short = value[: MOST_SHOWN + 1] if type(value) is str else value
+    return json.dumps(short, ensure_ascii=False)
 
 
 def shortened(text: str) -> str:

@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 import orjson
 
-from serving.engines.embedded_tfserving.servable import Signature
+from serving.engines.embedded_tfserving.signature import Signature
 
 UINT8 = 4
 DIGITS = b"0123456789"

@@ -8,8 +8,7 @@ order: tensorflow_serving/util/json_tensor.cc).
 from __future__ import annotations
 
 import base64
-import binascii
-import json
+import math
 from collections.abc import Callable
 from itertools import chain
 from typing import Any
@@ -18,18 +17,16 @@ import numpy as np
 import orjson
 
 from serving.engines.embedded_tfserving import json_document, tensors
-from serving.engines.embedded_tfserving.json_document import shown, type_name
+from serving.engines.embedded_tfserving.json_document import shortened, shown, type_name
 from serving.engines.embedded_tfserving.json_images import images
-from serving.engines.embedded_tfserving.servable import Signature, TensorInfo
+from serving.engines.embedded_tfserving.signature import Signature, TensorInfo
 from serving.engines.embedded_tfserving.status import ServingError, invalid
 
 INTEGER_BITS = {3: 32, 4: 32, 5: 32, 6: 32, 9: 64}  # signed; narrower types are read as int32 and wrap
 UNSIGNED_BITS = {22: 32, 23: 64}
 FLOATS = (1, 2)
 BOOL = 10
-# numpy's arrays have up to 64 dimensions, and rows add one to an element's.
-MAX_RANK = 63
-TOP_KEYS = (b'"instances"', b'"inputs"', b'"signature_name"')
+MAX_RANK = 64  # numpy's arrays have no more
 
 FindSignature = Callable[[str], Signature]
 
@@ -42,6 +39,18 @@ def read(body: bytes, find: FindSignature) -> tuple[Signature, list[np.ndarray],
     fast = images(body, find)
     if fast is not None:
         return fast[0], [fast[1]], True
+    return read_any(body, find)
+
+
+def read_any(body: bytes, find: FindSignature) -> tuple[Signature, list[np.ndarray], bool]:
+    """As `read`, without a look for the ordinary case first."""
+    try:
+        return _read(body, find)
+    except RecursionError:
+        raise invalid("The request's body is nested too deeply") from None
+
+
+def _read(body: bytes, find: FindSignature) -> tuple[Signature, list[np.ndarray], bool]:
     document, name = _parse_request(body)
     signature = find(name)
     if "instances" in document and "inputs" in document:
@@ -62,7 +71,7 @@ def read(body: bytes, find: FindSignature) -> tuple[Signature, list[np.ndarray],
 
 def _parse_request(body: bytes) -> tuple[dict[str, object], str]:
     """A request's JSON object and the signature that it names, if any; raises `ServingError`."""
-    document = json_document.parse(body, TOP_KEYS)
+    document = json_document.parse(body)
     if not isinstance(document, dict):
         raise _format_error(document, "Is not object")
     name = document.get("signature_name", "")
@@ -110,7 +119,7 @@ def _rows_one_by_one(instances: list[Any], signature: Signature, named: bool) ->
         for alias, item in items:
             try:
                 if alias not in by_alias:
-                    raise invalid(f"JSON object: does not have named input: {alias}")
+                    raise invalid(f"JSON object: does not have named input: {shortened(alias)}")
                 shape, flat = _flat(item, by_alias[alias])
                 first = shapes.setdefault(alias, shape)
                 if len(flat) != _size(first):
@@ -118,7 +127,7 @@ def _rows_one_by_one(instances: list[Any], signature: Signature, named: bool) ->
                 if shape != first:
                     raise invalid(f"Expecting shape {_brackets(first)} but got: {_brackets(shape)}")
             except ServingError as error:
-                key = f" key: {alias}" if named else ""
+                key = f" key: {shortened(alias)}" if named else ""
                 raise invalid(f"{where}{key} of 'instances' list. Error: {error}") from None
             values[alias] += flat
         if named and instance.keys() != by_alias.keys():
@@ -197,8 +206,6 @@ def _flat(value: Any, info: TensorInfo) -> tuple[tuple[int, ...], list[Any]]:
         if not first:
             break
         first = first[0]
-    if len(shape) > MAX_RANK:
-        raise invalid(f"input {info.alias} has {len(shape)} dimensions or more, of at most {MAX_RANK}")
     flat: list[Any] = []
     _fill(value, 0, tuple(shape), info.dtype, flat)
     return tuple(shape), flat
@@ -219,8 +226,20 @@ def _fill(value: Any, level: int, shape: tuple[int, ...], dtype: int, flat: list
         raise invalid(
             f"Encountered list at unexpected size: {len(value)} at level: {level} expected size: {shape[level]}"
         )
+    if level == len(shape) - 1 and _all_fit(value, dtype):
+        flat += value
+        return
     for item in value:
         _fill(item, level + 1, shape, dtype, flat)
+
+
+def _all_fit(values: list[Any], dtype: int) -> bool:
+    """Whether leaves can be taken as they are, without a look at each."""
+    kinds = set(map(type, values))
+    if dtype in INTEGER_BITS and kinds == {int}:
+        limit = 2 ** (INTEGER_BITS[dtype] - 1)
+        return bool(-limit <= min(values) and max(values) < limit)
+    return dtype in FLOATS and kinds <= {int, float}
 
 
 def _leaf(value: Any, dtype: int) -> Any:
@@ -251,15 +270,29 @@ def _decode_base64(value: Any) -> bytes:
     """The bytes of `{"b64": "..."}`; raises `ServingError`."""
     if not _is_base64(value):
         raise invalid(f"JSON Value: {shown(value)} not formatted correctly for base64 data")
-    digits = value["b64"].rstrip("=")
+    text = value["b64"]
     try:
-        return base64.b64decode(digits + "=" * (-len(digits) % 4), validate=True)
-    except (binascii.Error, ValueError):
+        return _unpacked(text)
+    except ValueError:
+        pass
+    try:  # blanks are skipped, wherever they are
+        return _unpacked("".join(text.split()))
+    except ValueError:
         raise invalid("Unable to base64 decode") from None
 
 
+def _unpacked(text: str) -> bytes:
+    """The bytes of base64 with or without its padding; raises `ValueError`."""
+    digits = text.rstrip("=")
+    return base64.b64decode(digits + "=" * (-len(digits) % 4), validate=True)
+
+
 def _array(flat: list[Any], shape: tuple[int, ...], info: TensorInfo) -> np.ndarray:
+    if len(shape) > MAX_RANK or info.dtype not in tensors.TYPES:
+        raise invalid(f"tensor parsing error: {info.alias}")
     dtype = tensors.TYPES[info.dtype][0]
+    if dtype.kind == "O" and len(shape) > tensors.MAX_STRING_RANK:
+        raise invalid(f"tensor parsing error: {info.alias}")
     if dtype.kind == "O":
         return np.array([*flat, b""], object)[: len(flat)].reshape(shape)
     if info.dtype in INTEGER_BITS:
@@ -282,7 +315,6 @@ def _brackets(shape: tuple[int, ...]) -> str:
 def write(signature: Signature, outputs: list[np.ndarray], row_format: bool) -> bytes:
     """A predict answer; a single output drops its name. Raises `ServingError`."""
     columns = {info.alias: _jsonable(info, array) for info, array in zip(signature.outputs, outputs, strict=True)}
-    finite = all(array.dtype.kind != "f" or bool(np.isfinite(array).all()) for array in outputs)
     if not row_format:
         content: Any = {"outputs": columns if len(columns) > 1 else next(iter(columns.values()))}
     elif len(columns) == 1:
@@ -296,23 +328,40 @@ def write(signature: Signature, outputs: list[np.ndarray], row_format: bool) -> 
                 raise invalid(f"Tensor name: {info.alias} has no shape information ")
             if len(array) != rows:
                 raise invalid(f"Tensor name: {info.alias} has inconsistent batch size: {len(array)} expecting: {rows}")
+            if isinstance(columns[info.alias], orjson.Fragment):
+                columns[info.alias] = [_jsonable(info, row) for row in array]
         content = {"predictions": [{alias: column[row] for alias, column in columns.items()} for row in range(rows)]}
-    return _dumps(content, finite)
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _dumps(content: Any, finite: bool) -> bytes:
-    if finite:
-        return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
-    return json.dumps(content, default=lambda item: item.tolist()).encode()
+def _finite(array: np.ndarray) -> bool:
+    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
 
 
 def _jsonable(info: TensorInfo, array: np.ndarray) -> Any:
-    """Strings become base64 where the output's name ends in `_bytes`; numbers stay an array."""
-    if info.dtype != tensors.STRING:
-        return np.ascontiguousarray(array) if array.ndim else array.item()
-    if info.alias.endswith("_bytes"):
-        return _map(array.tolist(), lambda value: {"b64": base64.b64encode(value).decode()})
-    return _map(array.tolist(), lambda value: value.decode("utf-8", "replace"))
+    """What orjson writes as TensorFlow Serving does: strings become base64 where the output's name ends in `_bytes`;
+    numbers stay an array, with NaN and Infinity among them a piece of JSON."""
+    if info.dtype == tensors.STRING:
+        if info.alias.endswith("_bytes"):
+            return _map(array.tolist(), lambda value: {"b64": base64.b64encode(value).decode()})
+        return _map(array.tolist(), lambda value: value.decode("utf-8", "replace"))
+    if not array.size:
+        return array.tolist()  # orjson takes no array without values
+    if not _finite(array):
+        return orjson.Fragment(_with_constants(array))
+    return np.ascontiguousarray(array) if array.ndim else array[()]
+
+
+def _with_constants(array: np.ndarray) -> bytes:
+    """The JSON of numbers some of which JSON does not know: where orjson writes null, what it stands for."""
+    flat = np.atleast_1d(array)
+    between = orjson.dumps(np.ascontiguousarray(flat), option=orjson.OPT_SERIALIZE_NUMPY).split(b"null")
+    constants = [
+        b"NaN" if math.isnan(value) else b"Infinity" if value > 0 else b"-Infinity"
+        for value in flat[~np.isfinite(flat)].tolist()
+    ]
+    text = b"".join([part for pair in zip(between, [*constants, b""], strict=True) for part in pair])
+    return text if array.ndim else text[1:-1]
 
 
 def _map(value: Any, change: Callable[[bytes], Any]) -> Any:

@@ -83,6 +83,7 @@ async def _serve(flags: Flags, configuration: Configuration, tensorflow_version:
     # These import TensorFlow.
     from serving.engines.embedded_tfserving.grpc_front_end import GrpcFrontEnd
     from serving.engines.embedded_tfserving.grpc_service import GrpcService
+    from serving.engines.embedded_tfserving.json_process import JsonProcess
     from serving.engines.embedded_tfserving.manager import Manager
     from serving.engines.embedded_tfserving.metrics import Metrics
     from serving.engines.embedded_tfserving.predict import Predictor
@@ -111,9 +112,8 @@ async def _serve(flags: Flags, configuration: Configuration, tensorflow_version:
     service = GrpcService(predictor, as_content=flags.enable_serialization_as_tensor_content)
     # The real server keeps one of its threads for itself: with 8 threads the eighth call is refused.
     grpc = GrpcFrontEnd(service.methods(), flags.grpc_max_threads - 1, *command_line.connection_age_s(flags))
-    rest = RestFrontEnd(
-        RestApi(predictor, metrics, configuration.metrics_path, flags).handle, flags.rest_api_timeout_in_ms
-    )
+    api = RestApi(predictor, metrics, configuration.metrics_path, flags, JsonProcess(loop))
+    rest = RestFrontEnd(api.handle, flags.rest_api_timeout_in_ms)
     address = flags.bind_address
     listeners = [await _listen(grpc.protocol, address, flags.port, "port")]
     log.info("Running gRPC %s at %s:%d", NAME, address, flags.port)

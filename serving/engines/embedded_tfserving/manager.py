@@ -116,6 +116,7 @@ class Manager:
         self.tasks: set[asyncio.Task[None]] = set()  # versions that are being loaded or unloaded
         self.one_at_a_time = asyncio.Lock()  # loading: it takes every core and much memory
         self.reloading = asyncio.Lock()
+        self.attempted = asyncio.Event()  # set as an attempt to load a version ends, and as no more follow
 
     async def start(self, configs: Sequence[Any]) -> None:
         """Load every model of the configuration; waits for a model's folder as long as there is none.
@@ -227,6 +228,7 @@ class Manager:
                     log.error("loading %s version %d failed: %s", version.model, version.number, error)
                     self.metrics.load_attempts.of(str(version.path), "fail").add()
                     version.error = error
+                    self.attempted.set()
                     continue
             version.servable, version.runner = loaded
             version.state, version.error = State.AVAILABLE, None
@@ -238,6 +240,7 @@ class Manager:
             break
         else:
             version.state = State.END
+        self.attempted.set()
         # What this one replaces goes now, not a poll later.
         self._task(self._look_again())
 
@@ -275,17 +278,23 @@ class Manager:
         log.info("unloaded %s version %d", version.model, version.number)
 
     async def _settled(self, names: Any) -> None:
-        """Wait until the models' versions are loaded; raises `ServingError` naming those that did not become so."""
+        """Wait until the models' versions are loaded; raises `ServingError` naming those of a model that has none.
+
+        A version that is tried once more is not waited for where the model has another: that one is served meanwhile.
+        """
         models = [self.models[name] for name in names]
         while any(
-            version.state in (State.START, State.LOADING) for model in models for version in model.versions.values()
+            version.state in (State.START, State.LOADING) and not (version.error and model.latest())
+            for model in models
+            for version in model.versions.values()
         ):
-            await asyncio.wait(set(self.tasks), return_when=asyncio.FIRST_COMPLETED)
+            self.attempted.clear()
+            await self.attempted.wait()
         failures = [
             f"{{{{name: {model.name} version: {version.number}}} due to error: {version.error}}}, "
             for model in models
             for version in model.versions.values()
-            if version.error
+            if version.error and not model.latest()
         ]
         if failures:
             message = f"{len(failures)} servable(s) did not become available: {{{''.join(failures)}}}"

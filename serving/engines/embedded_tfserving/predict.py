@@ -9,7 +9,7 @@ import numpy as np
 
 from serving.engines.embedded_tfserving.manager import Manager, Version
 from serving.engines.embedded_tfserving.metrics import UNKNOWN_MODEL, Histogram, Metrics
-from serving.engines.embedded_tfserving.servable import Signature
+from serving.engines.embedded_tfserving.signature import Signature
 from serving.engines.embedded_tfserving.status import ServingError
 from serving.wire.grpc_status import Code
 
@@ -38,7 +38,9 @@ class Predictor:
             runtime.observe((time.perf_counter() - started) * 1e6)
             finish(outputs, error)
 
-        assert version.runner is not None  # it was found available in this turn of the event loop
+        assert version.servable is not None  # it was found available in this turn of the event loop, or is held
+        assert version.runner is not None
+        version.servable.check_ranks(signature, arrays)
         version.begin()
         try:
             version.runner.submit(signature, arrays, done)

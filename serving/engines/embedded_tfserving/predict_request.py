@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from serving.engines.embedded_tfserving import tensors
-from serving.engines.embedded_tfserving.servable import DEFAULT_SIGNATURE, Servable, Signature
+from serving.engines.embedded_tfserving.servable import Servable
+from serving.engines.embedded_tfserving.signature import DEFAULT_SIGNATURE, Signature
 from serving.engines.embedded_tfserving.status import ServingError
 from serving.wire.grpc_status import Code
 
@@ -23,5 +24,5 @@ def arguments(servable: Servable, request: Any) -> tuple[Signature, list[np.ndar
     protos = [inputs[info.alias] for info in signature.inputs]
     arrays = [tensors.decode(proto, info.alias) for proto, info in zip(protos, signature.inputs, strict=True)]
     for position, info in enumerate(signature.inputs):
-        info.check(position, arrays[position], protos[position].dtype)
+        info.check_type(position, protos[position].dtype)
     return signature, arrays

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import re
 import time
 from collections import deque
 from collections.abc import Callable
@@ -12,15 +14,18 @@ from email.utils import formatdate
 
 import httptools
 
-from serving.engines.embedded_tfserving.compression import inflate
 from serving.engines.embedded_tfserving.identity import NAME
-from serving.engines.embedded_tfserving.status import ServingError
+from serving.engines.embedded_tfserving.status import HTTP_STATUS, ServingError
 
 log = logging.getLogger(NAME)
 
 MAX_BODY = 2**29
 MAX_HEADERS = 2**20
 MAX_PIPELINED = 64
+LINGER_S = 1.0  # what a refused client still sends is read for so long: a reset could take the answer from it
+METHODS = ("GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH")  # libevent knows more and takes no other
+METHOD = re.compile(rb"[A-Za-z]+ ")
+VERSIONS = ("1.0", "1.1")
 
 REASONS = {
     200: "OK",
@@ -28,7 +33,7 @@ REASONS = {
     404: "Not Found",
     409: "Conflict",
     412: "Precondition Failed",
-    413: "Payload Too Large",
+    413: "Request Entity Too Large",
     499: "Client Closed Request",
     500: "Internal Server Error",
     501: "Not Implemented",
@@ -44,6 +49,7 @@ class Request:
 
     method: str = ""
     path: str = ""
+    version: str = "1.1"
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     keep_alive: bool = True
@@ -59,6 +65,20 @@ class Response:
     content_type: str = "application/json"
     headers: tuple[tuple[str, str], ...] = ()
     close: bool = False
+
+
+def error_page(status: int) -> Response:
+    """libevent's own answer, which ends the connection."""
+    reason = REASONS[status]
+    page = f"<HTML><HEAD>\n<TITLE>{status} {reason}</TITLE>\n</HEAD><BODY>\n<H1>{reason}</H1>\n</BODY></HTML>\n"
+    return Response(status, page.encode(), "text/html", close=True)
+
+
+def refusal(error: ServingError) -> Response:
+    """An error as the REST API answers it."""
+    text = json.dumps(error.message, ensure_ascii=False)
+    body = f'{{\n    "error": {text}\n}}'.encode("utf-8", "replace")
+    return Response(HTTP_STATUS[error.code], body)
 
 
 Answer = Callable[[Response], None]
@@ -116,6 +136,7 @@ class RestConnection(asyncio.Protocol):
         self.current: Request | None = None  # the request being answered
         self.starting = False  # `_next` is at work further up the stack
         self.refusal = 0  # the status for bytes that make no sense, due after the answers to what came before them
+        self.begun = self.completed = 0  # requests
 
     # asyncio.Protocol
 
@@ -150,10 +171,20 @@ class RestConnection(asyncio.Protocol):
         """Parse what has arrived."""
         if self.refusal:
             return
+        rest = memoryview(data)
+        fresh = self.completed if self.begun == self.completed else -1
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._refuse(400)
+            while rest:
+                try:
+                    self.parser.feed_data(rest)
+                    break
+                except httptools.HttpParserUpgrade as upgrade:
+                    rest = rest[upgrade.args[0] :]
+                    self.parser = httptools.HttpRequestParser(self)
+                    if self.request.method != "CONNECT":  # which has been refused
+                        self.parser.feed_data(_head_without_upgrade(self.request))
+        except httptools.HttpParserInvalidMethodError:
+            self._refuse(501 if fresh == self.completed and METHOD.match(data) else 400)
         except httptools.HttpParserError as error:
             log.debug("HTTP connection ended: %s", error)
             self._refuse(413 if self.body_size > MAX_BODY else 400)
@@ -162,6 +193,7 @@ class RestConnection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
+        self.begun += 1
         self.request = Request()
         self.parts.clear()
         self.header_bytes = self.body_size = 0
@@ -190,8 +222,12 @@ class RestConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The request is whole."""
+        self.completed += 1
         request = self.request
         request.method = self.parser.get_method().decode("latin-1")
+        request.version = self.parser.get_http_version()
+        if request.method != "CONNECT" and self.parser.should_upgrade():
+            return  # `data_received` has it parsed once more, with its body
         request.keep_alive = self.parser.should_keep_alive()
         request.body = self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
         self.parts.clear()
@@ -211,7 +247,7 @@ class RestConnection(asyncio.Protocol):
             self._start(self.waiting.popleft())
         self.starting = False
         if self.refusal and self.current is None:
-            self._send(Request(keep_alive=False), Response(self.refusal, content_type=""))
+            self._send_last(error_page(self.refusal))
 
     def _start(self, request: Request) -> None:
         self.current = request
@@ -226,32 +262,46 @@ class RestConnection(asyncio.Protocol):
                 self._next()
 
         try:
-            if request.headers.get("content-encoding", "").lower() == "gzip":
-                request.body = inflate(request.body, MAX_BODY)
-            self.front_end.handle(request, answer)
-        except ServingError as error:
-            answer(Response(400, error.message.encode(), "text/plain"))
+            if request.version not in VERSIONS:
+                request.version = "1.1"
+                answer(error_page(400))
+            elif request.method not in METHODS:
+                answer(error_page(501))
+            else:
+                self.front_end.handle(request, answer)
         except Exception:  # a fault of ours must not take the connection down
             log.exception("a request failed")
             answer(Response(500))
 
+    def _send_last(self, response: Response) -> None:
+        """Answer what made no sense; nothing more is taken."""
+        if not self.transport.is_closing():
+            self.transport.write(self._head(Request(keep_alive=False), response) + response.body)
+            self.transport.write_eof()
+            asyncio.get_running_loop().call_later(LINGER_S, self.transport.close)
+
     def _send(self, request: Request, response: Response) -> None:
         self.current = None
-        close = response.close or not request.keep_alive
-        lines = [f"HTTP/1.1 {response.status} {REASONS.get(response.status, 'Unknown')}"]
+        if not self.transport.is_closing():
+            head = self._head(request, response)
+            self.transport.write(head if request.method == "HEAD" else head + response.body)
+            if response.close or not request.keep_alive:
+                self.transport.close()
+
+    def _head(self, request: Request, response: Response) -> bytes:
+        """The answer's first lines, in the request's version of HTTP."""
+        lines = [f"HTTP/{request.version} {response.status} {REASONS.get(response.status, 'Unknown')}"]
         if response.content_type:
             lines.append(f"Content-Type: {response.content_type}")
         lines += [f"{name}: {value}" for name, value in response.headers]
         lines.append(f"Date: {self.front_end.date()}")
         if request.method != "HEAD":
             lines.append(f"Content-Length: {len(response.body)}")
-        if close:
+        if response.close or not request.keep_alive:
             lines.append("Connection: close")
-        head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-        if not self.transport.is_closing():
-            self.transport.write(head if request.method == "HEAD" else head + response.body)
-            if close:
-                self.transport.close()
+        elif request.version == "1.0":
+            lines.append("Connection: keep-alive")
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
     def _refuse(self, status: int) -> None:
         """The byte stream makes no sense any more; what came before it is still answered."""
@@ -280,3 +330,9 @@ class RestConnection(asyncio.Protocol):
             self.transport.close()
         elif self.current is not None:
             self.current.keep_alive = bool(self.waiting) and self.current.keep_alive
+
+
+def _head_without_upgrade(request: Request) -> bytes:
+    """The head of a request whose client would rather speak another protocol, which we do not: without saying so."""
+    lines = [f"{name}: {value}" for name, value in request.headers.items() if name != "upgrade"]
+    return "\r\n".join([f"{request.method} {request.path} HTTP/{request.version}", *lines, "", ""]).encode("latin-1")

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,96 +21,23 @@ from tensorflow.core.protobuf import config_pb2
 from serving.engines.embedded_tfserving import tensors
 from serving.engines.embedded_tfserving.flags import CPUS, Flags
 from serving.engines.embedded_tfserving.identity import NAME
+from serving.engines.embedded_tfserving.signature import DEFAULT_SIGNATURE, Signature
 from serving.engines.embedded_tfserving.status import ServingError, invalid
 from serving.wire.grpc_status import Code
 
 log = logging.getLogger(NAME)
 
-DEFAULT_SIGNATURE = "serving_default"
 PREDICT_METHODS = ("tensorflow/serving/predict", "tensorflow/serving/classify", "tensorflow/serving/regress")
+# What a warm-up call says where the version's state has not been loaded: no variables, no tables, no files.
+NOT_LOADED = (Code.FAILED_PRECONDITION, Code.NOT_FOUND, Code.DATA_LOSS)
+# oneDNN's convolutions and poolings end the process (a failed CHECK) on an input of another number of dimensions.
+CONVOLUTIONS = re.compile("Conv|Pool|BatchNorm")
 
 Call = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 
 
-@dataclass(frozen=True)
-class TensorInfo:
-    """One input or output of a signature. `shape` is None when the rank is unknown; an unknown size is -1."""
-
-    alias: str
-    name: str
-    dtype: int
-    shape: tuple[int, ...] | None
-
-    @classmethod
-    def of(cls, alias: str, info: Any) -> TensorInfo:
-        """From the SavedModel's own message."""
-        known = not info.tensor_shape.unknown_rank
-        return cls(alias, info.name, info.dtype, tuple(dim.size for dim in info.tensor_shape.dim) if known else None)
-
-    def check(self, position: int, array: np.ndarray, dtype: int) -> None:
-        """Raises `ServingError` unless an array of DataType `dtype` fits this input."""
-        if dtype != self.dtype:
-            wanted, given = tensors.type_name(self.dtype), tensors.type_name(dtype)
-            raise invalid(f"Expects arg[{position}] to be {wanted} but {given} is provided")
-        if self.shape is None or array.shape == self.shape:
-            return
-        if array.ndim == len(self.shape):
-            for size, wanted_size in zip(array.shape, self.shape, strict=True):
-                if size != wanted_size and wanted_size >= 0:
-                    break
-            else:
-                return
-        raise invalid(f"input {self.alias} has shape {_shape(array.shape)}; the signature wants {_shape(self.shape)}")
-
-
-def _shape(shape: Sequence[int]) -> str:
+def _brackets(shape: Sequence[int]) -> str:
     return "[" + ",".join(map(str, shape)) + "]"
-
-
-class Signature:
-    """One named way to call the model; inputs and outputs in the order of their aliases."""
-
-    def __init__(self, name: str, definition: Any) -> None:
-        self.name = name
-        self.inputs = [TensorInfo.of(alias, info) for alias, info in sorted(definition.inputs.items())]
-        self.outputs = [TensorInfo.of(alias, info) for alias, info in sorted(definition.outputs.items())]
-        self.input_names = {info.alias for info in self.inputs}
-
-    def check_names(self, sent: Collection[str]) -> None:
-        """Raises `ServingError` unless exactly this signature's inputs were sent."""
-        if len(sent) != len(self.inputs) or not self.input_names.issuperset(sent):
-            self._mismatch(sorted(sent))
-
-    def _mismatch(self, sent: list[str]) -> None:
-        wanted = sorted(self.input_names)
-        if len(sent) != len(wanted):
-            extra = sorted(set(sent) - self.input_names)
-            missing = sorted(self.input_names - set(sent))
-            raise invalid(
-                f"input size does not match signature: {len(sent)}!={len(wanted)} len({{{','.join(sent)}}}) != "
-                f"len({{{','.join(wanted)}}}). Sent extra: {{{','.join(extra)}}}. "
-                f"Missing but required: {{{','.join(missing)}}}."
-            )
-        first = next(info for info in self.inputs if info.alias not in sent)
-        raise invalid(
-            f"Signature input alias: {first.alias}(feed name: {first.name}) not found in request and no default "
-            f"value provided. Inputs expected to be in the request {{{','.join(sent)}}}, or default input alias set: "
-        )
-
-    def filter(self, aliases: Sequence[str]) -> list[int]:
-        """Positions of the outputs that a client asked for; raises `ServingError`."""
-        names = [info.alias for info in self.outputs]
-        positions: list[int] = []
-        for alias in aliases:
-            if alias not in names:
-                raise invalid(
-                    f"output tensor alias not found in signature: {alias} "
-                    f"Outputs expected to be in the set {{{','.join(names)}}}."
-                )
-            if names.index(alias) in positions:
-                raise invalid(f"duplicate output tensor alias: {alias}")
-            positions.append(names.index(alias))
-        return sorted(positions)
 
 
 class Servable:
@@ -156,11 +83,12 @@ class Servable:
             for key, definition in self.signature_defs.items()
             if definition.method_name in PREDICT_METHODS
         }
+        self.operations = _operations(self.graph)
+        self.fixed_ranks = any(map(CONVOLUTIONS.search, self.operations))
         self.calls: dict[str, Call] = {}
+        self.uncallable: set[str] = set()  # names of signatures, each of which refuses every call
         for signature in self.signatures.values():
-            self.calls[signature.name] = self.callable(
-                [info.name for info in signature.inputs], [info.name for info in signature.outputs]
-            )
+            self.calls[signature.name] = self._prepared(signature)
             self.warm_up(signature, self.calls[signature.name])
 
     def signature(self, name: str) -> Signature | None:
@@ -169,22 +97,55 @@ class Servable:
 
     def has_op(self, kinds: Collection[str]) -> bool:
         """Whether the graph, or a function that it calls, has an operation of one of these types."""
-        definition = self.graph.as_graph_def()
-        functions = (function.node_def for function in definition.library.function)
-        return any(node.op in kinds for nodes in (definition.node, *functions) for node in nodes)
+        return not self.operations.isdisjoint(kinds)
+
+    def check_ranks(self, signature: Signature, arrays: Sequence[np.ndarray]) -> None:
+        """Raises `ServingError` for an input of another number of dimensions than the signature's where that could end
+        the process. Otherwise the runtime is asked, whatever the shape."""
+        if self.fixed_ranks:
+            for info, array in zip(signature.inputs, arrays, strict=True):
+                if info.shape is not None and array.ndim != len(info.shape):
+                    raise invalid(
+                        f"input {info.alias} has shape {_brackets(array.shape)}; "
+                        f"the signature wants {_brackets(info.shape)}"
+                    )
+
+    def _prepared(self, signature: Signature) -> Call:
+        """A call of a signature. One that cannot be called (with a sparse input, say) refuses, and harms no other."""
+        try:
+            return self.callable([info.name for info in signature.inputs], [info.name for info in signature.outputs])
+        except ServingError as error:
+            code, message = error.code, error.message
+        log.warning(
+            "signature %s of %s version %d cannot be called: %s", signature.name, self.name, self.version, message
+        )
+        self.uncallable.add(signature.name)
+
+        def refuse(_: Sequence[np.ndarray]) -> list[np.ndarray]:
+            raise ServingError(code, message)
+
+        return refuse
 
     def callable(self, inputs: Sequence[str], outputs: Sequence[str]) -> Call:
-        """A prepared call of the graph, from arrays for `inputs` to arrays of `outputs` (tensor names)."""
+        """A prepared call of the graph, from arrays for `inputs` to arrays of `outputs` (tensor names).
+
+        Raises `ServingError` where the graph cannot be called so.
+        """
         options = config_pb2.CallableOptions(feed=inputs, fetch=outputs)
         if self.one_inter_op_thread:
             options.run_options.inter_op_thread_pool = -1  # the caller's own thread: one hand-over less
-        run = self.session._make_callable_from_options(options)
+        try:
+            run = self.session._make_callable_from_options(options)
+        except tf.errors.OpError as error:
+            raise serving_error(error) from None
 
         def call(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
             try:
                 return list(run(*arrays))
             except tf.errors.OpError as error:
                 raise serving_error(error) from None
+            except (TypeError, ValueError) as error:  # an output that no array can hold
+                raise ServingError(Code.INTERNAL, str(error)) from None
 
         return call
 
@@ -209,7 +170,8 @@ class Servable:
     def warm_up(self, signature: Signature, call: Call, *more: np.ndarray) -> None:
         """One call with a row of zeros (and the arrays `more`), so that no client pays for the runtime's lazy work.
 
-        Raises `ServingError` when the load is broken; a model may rightly refuse zeros.
+        Raises `ServingError` when the load is broken; a model may rightly refuse zeros, and one broken signature does
+        not make the others so.
         """
         arrays = []
         for info in signature.inputs:
@@ -221,9 +183,16 @@ class Servable:
         try:
             call([*arrays, *more])
         except ServingError as error:
-            if error.code not in (Code.INVALID_ARGUMENT, Code.OUT_OF_RANGE):
+            if error.code in NOT_LOADED:
                 raise
             log.info("the warm-up call of %s %d, %s, was refused: %s", self.name, self.version, signature.name, error)
+
+
+def _operations(graph: tf.Graph) -> frozenset[str]:
+    """The types of the operations of a graph and of the functions in it."""
+    definition = graph.as_graph_def()
+    functions = (function.node_def for function in definition.library.function)
+    return frozenset(node.op for nodes in (definition.node, *functions) for node in nodes)
 
 
 def _zero(dtype: np.dtype[Any]) -> Any:

@@ -30,19 +30,34 @@ TYPES: dict[int, tuple[np.dtype[Any], str, str]] = {
     23: (np.dtype(np.uint64), "uint64", "uint64_val"),
 }
 STRING = 7
+# Types that the runtime reads and no array here holds, with its names for them. Not DT_RESOURCE (20): a tensor of that
+# type ends the real server.
+NOT_HELD = {
+    8: "complex64",
+    11: "qint8",
+    12: "quint8",
+    13: "qint32",
+    14: "bfloat16",
+    15: "qint16",
+    16: "quint16",
+    18: "complex128",
+    21: "variant",
+}
 # The runtime's bound on dimensions (TensorShape::MaxDimensions); numpy's is 64.
 MAX_RANK = 254
+# numpy's iterator, by which TensorFlow takes strings, has half of that; beyond it the process ends (seen in 2.21).
+MAX_STRING_RANK = 32
 # One value may stand for a whole tensor; this bounds what a short message can make us allocate.
 MAX_FILLED_BYTES = 2**26
 
 
 def type_name(number: int) -> str:
     """The runtime's name of a DataType, as its messages write it."""
-    return TYPES[number][1] if number in TYPES else f"type {number}"
+    return TYPES[number][1] if number in TYPES else NOT_HELD.get(number, f"type {number}")
 
 
 def decode(proto: Any, alias: str) -> np.ndarray:
-    """A TensorProto's values; strings become an array of `bytes` objects.
+    """A TensorProto's values; strings become an array of `bytes` objects, types that are not held one without values.
 
     The rules are the runtime's (tensorflow/core/framework/tensor.cc, FromProto): `tensor_content` must have exactly
     the tensor's size; of repeated values the last one fills the rest, and none at all mean zeros.
@@ -56,12 +71,17 @@ def decode(proto: Any, alias: str) -> np.ndarray:
     count = 1
     for size in shape:
         count *= size
-    if known is None or proto.tensor_shape.unknown_rank or min(shape, default=0) < 0:
+    if min(shape, default=0) < 0 or (known is None and proto.dtype not in NOT_HELD):
         raise _malformed(alias)
+    if known is None:  # its values do not matter: no input is of that type
+        return np.empty(0, np.uint8)
     dtype, _, field = known
     try:
-        if content and dtype.kind != "O":
-            return np.frombuffer(content, dtype).reshape(shape)
+        if dtype.kind == "O" and len(shape) > MAX_STRING_RANK:
+            raise _malformed(alias)
+        if content:
+            values = np.frombuffer(content, dtype) if dtype.kind != "O" else _strings(content, count)
+            return values.reshape(shape)
         values = getattr(proto, field)[:count]
         if len(values) < count and count * dtype.itemsize > MAX_FILLED_BYTES:
             raise _malformed(alias)
@@ -73,6 +93,32 @@ def decode(proto: Any, alias: str) -> np.ndarray:
         return _filled(np.array(values, wide).astype(dtype), count, dtype, 0).reshape(shape)
     except (OverflowError, ValueError):  # content of another size, a number too large, more dimensions than numpy has
         raise _malformed(alias) from None
+
+
+def _strings(content: bytes, count: int) -> np.ndarray:
+    """Strings in `tensor_content`: the size of each as a varint, then all their bytes, and nothing else
+    (tensorflow/core/platform/tensor_coding.cc, DecodeStringList). Raises `ValueError`."""
+    if count > len(content):  # every size takes a byte
+        raise ValueError("fewer bytes than strings")
+    sizes, at = [], 0
+    for _ in range(count):
+        size = shift = 0
+        while True:
+            if at == len(content) or shift > 28:
+                raise ValueError("a size is cut off, or has more than 32 bits")
+            byte = content[at]
+            size |= (byte & 127) << shift
+            at, shift = at + 1, shift + 7
+            if byte < 128:
+                break
+        sizes.append(size)
+    if at + sum(sizes) != len(content):
+        raise ValueError("the sizes are not those of the bytes")
+    strings = np.empty(count, object)
+    for number, size in enumerate(sizes):
+        strings[number] = content[at : at + size]
+        at += size
+    return strings
 
 
 def _malformed(alias: str) -> ServingError:

@@ -98,7 +98,7 @@ def test_a_graph_with_a_loop_never_holds_up_the_server(slow, monkeypatch):
 
 def test_an_error_is_told_as_from_a_worker(cnn, monkeypatch):
     Threads(cnn, monkeypatch, 0.0)
-    wrong = np.zeros((1, 16, 16, 3), np.uint8)  # the front ends refuse it; the graph's matrix product does, too
+    wrong = np.zeros((1, 16, 16, 3), np.uint8)  # the graph's reshape refuses it
     ask_twice = ask(cnn, 1, [[IMAGES[:1]], [wrong], [wrong]])
     assert [error.code for error in ask_twice[1:]] == [Code.INVALID_ARGUMENT] * 2
     assert all(isinstance(error, ServingError) for error in ask_twice[1:])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import time
 from typing import Any
 
 import grpc
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import settings as how_often
 from hypothesis import strategies as st
 
-from serving.engines.embedded_tfserving.grpc_front_end import Call, GrpcFrontEnd, timeout_s
+from serving.engines.embedded_tfserving.grpc_front_end import Call, GrpcFrontEnd, timeout_s, trailers
 from serving.engines.embedded_tfserving.http2 import Http2Connection
 from serving.engines.embedded_tfserving.status import ServingError
 from serving.wire import http2_frames as http2
@@ -75,8 +76,10 @@ def request(stream: int, path: str, message: bytes, encoder: hpack.Encoder, **ex
     return frame(http2.HEADERS, END_HEADERS, stream, block) + frame(http2.DATA, END_STREAM, stream, body)
 
 
-def exchange(*chunks: bytes, serve: GrpcFrontEnd | None = None) -> list[list[tuple[int, int, int, bytes]]]:
-    """Feed chunks to a new connection after the preface; the frames written after each."""
+def exchange(
+    *chunks: bytes, serve: GrpcFrontEnd | None = None, patience_s: float = 0
+) -> list[list[tuple[int, int, int, bytes]]]:
+    """Feed chunks to a new connection after the preface; the frames written after each, for the last within a time."""
 
     async def go() -> list[list[tuple[int, int, int, bytes]]]:
         connection = (serve or server()).protocol()
@@ -88,6 +91,10 @@ def exchange(*chunks: bytes, serve: GrpcFrontEnd | None = None) -> list[list[tup
             connection.data_received(chunk)
             await asyncio.sleep(0)
             answers.append(transport.frames())
+        deadline = time.monotonic() + patience_s
+        while not answers[-1] and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+            answers[-1] = transport.frames()
         connection.connection_lost(None)
         return answers[1:]
 
@@ -169,8 +176,27 @@ def test_more_calls_than_threads_are_refused():
 
 def test_compressed_bombs_are_refused():
     bomb = gzip.compress(bytes(300_000_000), 1)
-    (frames,) = exchange(request(1, ECHO, bomb[:1_000_000], hpack.Encoder(), grpc_encoding="gzip")[: 2**21])
-    assert any(kind in (http2.HEADERS, http2.GOAWAY) for kind, _, _, _ in frames)
+    lies = bomb[:1_000_000] + (2**27).to_bytes(4, "little")  # cut off, and smaller than it says
+    for message, refusal in ((bomb[:900_000] + bomb[-4:], b"larger than max"), (lies, b"decompression: ")):
+        (frames,) = exchange(request(1, ECHO, message, hpack.Encoder(), grpc_encoding="gzip"), patience_s=30)
+        assert any(kind == http2.HEADERS and refusal in payload for kind, _, _, payload in frames)
+
+
+@pytest.mark.parametrize("size", [100, 5_000_000])
+def test_a_compressed_message_is_whole_or_refused(size):
+    packed = gzip.compress(bytes(size))
+    for message in (packed[:-1], packed[: len(packed) // 2], packed + b"x", packed + packed, b""):
+        (frames,) = exchange(request(1, ECHO, message, hpack.Encoder(), grpc_encoding="gzip"), patience_s=30)
+        assert [kind for kind, _, _, _ in frames] == [http2.HEADERS]
+        assert b"decompression: " in frames[0][3] or b"larger than max" in frames[0][3]
+    (frames,) = exchange(request(1, ECHO, packed, hpack.Encoder(), grpc_encoding="gzip"), patience_s=30)
+    assert frames[0][0] == http2.HEADERS
+
+
+def test_a_long_error_is_cut_where_the_real_server_cuts_it():
+    long = trailers(Code.NOT_FOUND, "n" * 1025)
+    assert long.endswith(b"n" * 1024 + b"...TRUNCATED")
+    assert trailers(Code.NOT_FOUND, "n" * 1024).endswith(b"n" * 1024)
 
 
 def test_a_draining_connection_refuses_new_streams():

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from serving.engines.embedded_tfserving import json_document, json_tensors
 from serving.engines.embedded_tfserving.json_images import images
-from serving.engines.embedded_tfserving.servable import TensorInfo
+from serving.engines.embedded_tfserving.signature import TensorInfo
 from serving.engines.embedded_tfserving.status import ServingError
 from serving.wire.grpc_status import Code
 
@@ -33,11 +33,7 @@ JSON = st.recursive(
 )
 
 
-KEYS = (b'"instances"',)
-
-
-def parse(body: bytes) -> Any:
-    return json_document.parse(body, KEYS)
+parse = json_document.parse
 
 
 @given(JSON, st.booleans())
@@ -57,10 +53,44 @@ def test_no_document_breaks_the_reader(document):
         assert error.message
 
 
-@pytest.mark.parametrize(("text", "value"), [("NaN", math.nan), ("-Infinity", -math.inf), ("Infinity", math.inf)])
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("NaN", math.nan),
+        ("-NaN", math.nan),
+        ("Infinity", math.inf),
+        ("-Infinity", -math.inf),
+        ("Inf", math.inf),
+        ("-Inf", -math.inf),
+    ],
+)
 def test_numbers_beyond_json_are_read(text, value):
     parsed = parse(text.encode())
     assert parsed == value or (math.isnan(parsed) and math.isnan(value))
+    document = parse(f'{{"a": ["{text}", "\\"{text}", {text}]}}'.encode())
+    assert document["a"][:2] == [text, f'"{text}']
+    assert str(document["a"][2]) == str(value)
+
+
+@given(JSON, st.text(alphabet='{}[]",:x0 ', max_size=20))
+def test_what_follows_the_document_is_ignored(value, more):
+    text = json.dumps({"instances": value})
+    assert parse(f"\ufeff \n{text}{more}".encode()) == json.loads(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"a": {"x": 1, "x": 2}, "a": 3}', {"a": {"x": 1}}),
+        ('{"a": [[{"x": 1}, {"x": 1, "x": 2}]]}', {"a": [[{"x": 1}, {"x": 1}]]}),
+        ('{"a": [1, {"x": 1, "x": 2}]}', {"a": [1, {"x": 1}]}),
+        (r'{"x": 1, "\u0078": 2}', {"x": 1}),
+        ('{"a": "one:two", "b": 1}', {"a": "one:two", "b": 1}),
+        ('{"a": "\x00\t"}', {"a": "\x00\t"}),
+    ],
+)
+def test_the_first_of_equal_keys_counts_and_control_characters_are_text(text, value):
+    assert parse(text.encode()) == value
 
 
 @pytest.mark.parametrize(
@@ -82,10 +112,9 @@ def test_both_parsers_read_integers_beyond_64_bits_as_floats(number, value):
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"", "The request has no body: it must be a JSON object"),
-        (b" \n", "The request has no body: it must be a JSON object"),
+        (b"", "JSON Parse error: The document is empty"),
+        (b" \n", "JSON Parse error: The document is empty"),
         (b'{"instances":[1,]}', "The request's body is not valid JSON: Expecting value: line 1 column 17 (char 16)"),
-        (b'{"instances":[1]}x', "The request's body is not valid JSON: Extra data: line 1 column 18 (char 17)"),
         (b"[1e999]", "The request's body is not valid JSON: the number 1e999 does not fit 64 bits"),
         (b"[" + b"9" * 5000 + b"]", f"The request's body is not valid JSON: the number {'9' * 200}... does not fit"),
         (b'["\xff"]', "The request's body is not valid JSON: its text is not valid Unicode (invalid start byte)"),
@@ -106,7 +135,21 @@ def test_a_long_value_is_shown_by_its_beginning():
     deep: list[Any] = []
     for _ in range(5000):
         deep = [deep]
-    assert json_document.shown(deep) == "(nested too deeply)"
+    assert json_document.shown(deep) == "[" * 200 + "..."
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({}, "{}"),
+        ([], "[]"),
+        ({"a": []}, '{\n    "a": []\n}'),
+        ([{"x": 1.0}, None], '[{\n        "x": 1.0\n    }, null]'),
+        ({"a": {"b": "é\n"}, "c": [[1, 2]]}, '{\n    "a": {\n        "b": "é\\n"\n    },\n    "c": [[1, 2]]\n}'),
+    ],
+)
+def test_a_value_is_shown_as_the_real_server_shows_it(value, text):
+    assert json_document.shown(value) == text
 
 
 @pytest.mark.parametrize("depth", [64, 65, 199, 300, 900, 1100])
@@ -180,3 +223,29 @@ def test_bytes_come_back_as_base64():
     outputs = [np.array([b"\xff\x00", b"hi"], object)]
     body = json_tensors.write(SimpleNamespace(outputs=[info]), outputs, row_format=False)  # type: ignore[arg-type]
     assert json.loads(body) == {"outputs": [{"b64": "/wA="}, {"b64": "aGk="}]}
+
+
+def test_what_is_not_finite_keeps_its_place_among_named_rows():
+    infos = [TensorInfo("a", "a:0", 1, (-1,)), TensorInfo("b", "b:0", 1, (-1, 2))]
+    outputs = [np.array([0.1, np.nan], np.float32), np.array([[1, np.inf], [2, 3]], np.float32)]
+    body = json_tensors.write(SimpleNamespace(outputs=infos), outputs, row_format=True)  # type: ignore[arg-type]
+    assert body == b'{"predictions":[{"a":0.1,"b":[1.0,Infinity]},{"a":NaN,"b":[2.0,3.0]}]}'
+    scalar = json_tensors.write(SimpleNamespace(outputs=infos[:1]), [np.array(-np.inf, np.float32)], row_format=False)  # type: ignore[arg-type]
+    assert scalar == b'{"outputs":-Infinity}'
+    empty = json_tensors.write(SimpleNamespace(outputs=infos[:1]), [np.zeros((2, 0), np.float32)], row_format=True)  # type: ignore[arg-type]
+    assert empty == b'{"predictions":[[],[]]}'
+
+
+def test_base64_may_hold_blanks():
+    body = b'{"instances":[{"b64":"aG\\n k="}]}'
+    assert json_tensors.read(body, lambda _: signature((-1,), 7))[1][0].tolist() == [b"hi"]
+
+
+def test_text_of_more_dimensions_than_the_runtime_takes_is_refused():
+    for depth, fits in ((32, True), (33, False)):
+        body = b'{"inputs":' + b"[" * depth + b'"a"' + b"]" * depth + b"}"
+        if fits:
+            assert json_tensors.read(body, lambda _: signature((-1,), 7))[1][0].ndim == depth
+        else:
+            with pytest.raises(ServingError, match="tensor parsing error: images"):
+                json_tensors.read(body, lambda _: signature((-1,), 7))

@@ -8,7 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from serving.engines.embedded_tfserving import config
 from serving.engines.embedded_tfserving.batching import Batcher
@@ -28,7 +30,7 @@ def version(models_folder: Path, tmp_path: Path) -> Path:
 
 def load(version: Path, **values: Any) -> tuple[Version, Metrics]:
     """What the manager makes of the version; raises `ServingError` as the server says it at its start."""
-    flags = Flags(model_name="cnn", model_base_path=str(version.parent), max_num_load_retries=0, **values)
+    flags = Flags(**{"model_name": "cnn", "model_base_path": str(version.parent), "max_num_load_retries": 0, **values})
     metrics = Metrics("test")
 
     async def start() -> Version:
@@ -92,3 +94,85 @@ def test_labels_at_the_start_need_the_flag(version: Path, tmp_path: Path):
         load(version, model_config_file=str(file))
     loaded, _ = load(version, model_config_file=str(file), allow_version_labels_for_unavailable_models=True)
     assert loaded.number == 1
+
+
+def break_model(version: Path) -> None:
+    (version / "saved_model.pb").write_bytes(b"no model")
+
+
+def two_models(version: Path, tmp_path: Path) -> Path:
+    """A configuration of the CNN and of a copy that is broken."""
+    broken = shutil.copytree(version, tmp_path / "broken" / "1")
+    break_model(broken)
+    file = tmp_path / "two.txt"
+    models = (
+        f'config {{ name: "cnn" base_path: "{version.parent}" }} config {{ name: "m" base_path: "{broken.parent}" }}'
+    )
+    file.write_text(f"model_config_list {{ {models} }}")
+    return file
+
+
+def test_at_the_start_a_model_that_cannot_be_loaded_ends_the_server(version: Path, tmp_path: Path):
+    """As startup.jsonl has it: one_good_one_broken."""
+    with pytest.raises(
+        ServingError, match=r"^UNKNOWN: 1 servable\(s\) did not become available: {{{name: m version: 1}"
+    ):
+        load(version, model_config_file=str(two_models(version, tmp_path)))
+
+
+def test_a_reload_with_a_model_that_cannot_be_loaded_leaves_the_others(version: Path, tmp_path: Path):
+    flags = Flags(model_config_file=str(two_models(version, tmp_path)), max_num_load_retries=0)
+    configs = config.model_configs(flags)
+
+    async def go() -> Manager:
+        manager = Manager(flags, None, Workers(asyncio.get_running_loop(), 1, 1), Metrics("test"))
+        await manager.start(configs[:1])
+        with pytest.raises(ServingError, match=r"\{\{\{name: m version: 1\}"):
+            await manager.reload(configs)
+        return manager
+
+    manager = asyncio.run(go())
+    assert manager.find("cnn").state == State.AVAILABLE
+    assert manager.status("m")[0].state == State.END
+
+
+@pytest.mark.parametrize("retries", [0, 5])
+def test_a_model_is_served_while_one_of_its_versions_cannot_be_loaded(version: Path, tmp_path: Path, retries: int):
+    break_model(shutil.copytree(version, version.parent / "2"))
+    file = tmp_path / "models.txt"
+    file.write_text(
+        f'model_config_list {{ config {{ name: "cnn" base_path: "{version.parent}" '
+        "model_version_policy { all {} } } }"
+    )
+    loaded, _ = load(version, model_config_file=str(file), max_num_load_retries=retries)
+    assert (loaded.number, loaded.state) == (1, State.AVAILABLE)
+
+
+@pytest.mark.parametrize("batching", [False, True])
+def test_a_signature_that_cannot_be_called_harms_no_other(tmp_path: Path, batching: bool):
+    saved_model = tf.compat.v1.saved_model
+    info = saved_model.utils.build_tensor_info
+    predict = "tensorflow/serving/predict"
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        x = tf.compat.v1.placeholder(tf.float32, [None], "x")
+        sparse = tf.compat.v1.sparse_placeholder(tf.float32, name="sparse")
+        total = tf.sparse.reduce_sum(sparse)
+        variant = tf.raw_ops.EmptyTensorList(element_shape=[2], max_num_elements=3, element_dtype=tf.float32)
+        signatures = {
+            "serving_default": saved_model.build_signature_def({"x": info(x)}, {"y": info(x * 2)}, predict),
+            "sparse": saved_model.build_signature_def({"s": info(sparse)}, {"y": info(total)}, predict),
+            "variant": saved_model.build_signature_def({"x": info(x)}, {"y": info(variant)}, predict),
+        }
+        builder = saved_model.Builder(str(tmp_path / "odd" / "1"))
+        builder.add_meta_graph_and_variables(session, ["serve"], signatures)
+        builder.save()
+    loaded, _ = load(tmp_path / "odd" / "1", enable_batching=batching)
+    assert loaded.servable is not None
+    assert loaded.servable.uncallable == {"sparse"}
+    ones = [np.ones(2, np.float32)]
+    for name, signature in loaded.servable.signatures.items():
+        if name == "serving_default":
+            assert loaded.servable.run(signature, ones)[0].tolist() == [2, 2]
+        else:
+            with pytest.raises(ServingError):
+                loaded.servable.run(signature, ones)

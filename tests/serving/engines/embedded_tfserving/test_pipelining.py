@@ -51,3 +51,18 @@ def test_thousands_of_requests_behind_one_that_computes_are_all_answered(batchin
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_client_that_has_said_all_it_wants_still_gets_its_answers(batching_server: Embedded, count: int):
     assert statuses(batching_server, predict() * count, half_close=True) == [b"200"] * count
+
+
+UPGRADE = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__")
+
+
+def test_a_client_that_would_rather_speak_http_2_is_answered_in_http_1(batching_server: Embedded):
+    """As the HTTP client of Java's library asks with every first request, bodies included."""
+    status = b"GET /v1/models/cnn HTTP/1.1\r\nHost: x\r\n" + "\r\n".join(UPGRADE).encode() + b"\r\n\r\n"
+    assert statuses(batching_server, predict(*UPGRADE) + status * 3000 + predict()) == [b"200"] * 3002
+
+
+@pytest.mark.parametrize("method", [b"CONNECT", b"TRACE", b"BREW", b"get", b"PROPFIND"])
+def test_other_methods_are_not_implemented(batching_server: Embedded, method: bytes):
+    target = b"x:1" if method == b"CONNECT" else b"/v1/models/cnn"
+    assert statuses(batching_server, method + b" " + target + b" HTTP/1.1\r\nHost: x\r\n\r\nmore") == [b"501"]

@@ -21,6 +21,7 @@ from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
+    inference_pb2,
     model_management_pb2,
     predict_pb2,
     regression_pb2,
@@ -40,6 +41,10 @@ MESSAGES = {
         classification_pb2.ClassificationResponse,
     ),
     "tensorflow.serving.RegressionRequest": (regression_pb2.RegressionRequest, regression_pb2.RegressionResponse),
+    "tensorflow.serving.MultiInferenceRequest": (
+        inference_pb2.MultiInferenceRequest,
+        inference_pb2.MultiInferenceResponse,
+    ),
     "tensorflow.serving.GetModelMetadataRequest": (
         get_model_metadata_pb2.GetModelMetadataRequest,
         get_model_metadata_pb2.GetModelMetadataResponse,
@@ -54,20 +59,13 @@ MESSAGES = {
     ),
 }
 
-SHAPE = "the input's shape is compared with the signature before the graph runs"
+RANK = "another number of dimensions than the signature's is refused where a convolution could end the process"
 REST_DEPARTURES = {
-    "predict_missing_batch_dim": SHAPE,
-    "predict_wrong_shape_row": SHAPE,
-    "predict_wrong_shape_4d": SHAPE + " (the real server answers 200 without predictions)",
-    "misc_scalar_instances": SHAPE,
-    "misc_col_scalar": SHAPE,
-    "misc_wrong_inner": SHAPE,
-    "scalar_row": SHAPE + ": rows of a signature without a batch dimension have one",
+    "predict_missing_batch_dim": RANK,
+    "predict_wrong_shape_row": RANK,
 }
 GRPC_DEPARTURES = {
-    "predict_wrong_rank": SHAPE,
-    "predict_wrong_dims_16": SHAPE,
-    "predict_wrong_channels": SHAPE,
+    "predict_wrong_rank": RANK,
     "predict_init_op_signature": "signatures that are no prediction method are not callable",
     "raw_health_check": "grpc.health.v1 is served",
     "raw_profiler_monitor": "there is no profiler service: the code agrees, the message is empty",
@@ -76,17 +74,34 @@ GRPC_DEPARTURES = {
 
 # Calls that are not supported, and what they are answered with: the recorded status, in our words.
 UNSUPPORTED = "embedded-tfserving does not support {}: of the inference calls it answers Predict only"
-REST_UNSUPPORTED = {"classify_on_predict_only": (400, UNSUPPORTED.format("classify"))}
-GRPC_UNSUPPORTED = {
-    "classify_predict_only": ("INVALID_ARGUMENT", UNSUPPORTED.format("Classify")),
-    "regress_predict_only": ("INVALID_ARGUMENT", UNSUPPORTED.format("Regress")),
+CLASSIFY, REGRESS = UNSUPPORTED.format("classify"), UNSUPPORTED.format("regress")
+REST_UNSUPPORTED = {
+    "classify_on_predict_only": (400, CLASSIFY),
+    "c_misc_examples": (400, CLASSIFY),
+    "c_no_examples": (400, CLASSIFY),
+    "c_examples_scalar": (400, REGRESS),
+    "c_context": (400, REGRESS),
+    "c_unknown_signature": (400, REGRESS),
 }
+GRPC_UNSUPPORTED = {
+    name: ("INVALID_ARGUMENT", UNSUPPORTED.format(call))
+    for call, names in {
+        "Classify": ("classify_predict_only", "g_classify_misc", "g_classify_no_examples"),
+        "Regress": ("regress_predict_only", "g_regress_no_name"),
+        "MultiInference": (
+            "g_multi_predict_model",
+            "g_multi_same_signature",
+            "g_multi_no_method",
+            "g_multi_no_examples",
+        ),
+    }.items()
+    for name in names
+}
+# The real server reads such a request further, and finds another fault in it.
+OTHER_CODE = {"g_multi_no_method"}
 NOT_JSON = "The request's body is not valid JSON: "
-NO_BODY = "The request has no body: it must be a JSON object"
-# Where the words of the real server are those of its JSON parser and printer.
+# Where the words of the real server are those of its JSON parser.
 JSON_IN_OUR_WORDS = {
-    "misc_empty_body": (400, NO_BODY),
-    "misc_no_body_no_length": (400, NO_BODY),
     "misc_invalid_json": (400, NOT_JSON + "Expecting value: line 1 column 19 (char 18)"),
     "misc_invalid_json2": (
         400,
@@ -95,24 +110,41 @@ JSON_IN_OUR_WORDS = {
     "misc_trailing_comma": (400, NOT_JSON + "Expecting value: line 1 column 21 (char 20)"),
     "misc_overflow_double": (400, NOT_JSON + "the number 1e400 does not fit 64 bits"),
     "misc_invalid_utf8": (400, NOT_JSON + "its text is not valid Unicode (invalid start byte)"),
-    "misc_empty_instances": (400, """JSON Value: {"instances": []} No values in 'instances' array"""),
-    "misc_instances_not_list": (400, """JSON Value: {"instances": 5} Expecting 'instances' to be an list/array"""),
-    "misc_instances_null": (400, """JSON Value: {"instances": null} Expecting 'instances' to be an list/array"""),
-    "misc_instances_string": (400, """JSON Value: {"instances": "abc"} Expecting 'instances' to be an list/array"""),
-    "two_missing_row": (
-        400,
-        """Failed to process element: 0 of 'instances' list. JSON object: {"a": 1} keys must be equal to: a,b""",
-    ),
-}
-# What the real server reads as JSON (answering 200) and this one does not.
-NOT_JSON_HERE = {
-    "misc_trailing_garbage": (400, NOT_JSON + "Extra data: line 1 column 23 (char 22)"),
-    "misc_inf_short": (400, NOT_JSON + "Expecting value: line 1 column 16 (char 15)"),
+    "j_hex_number": (400, NOT_JSON + "Expecting ',' delimiter: line 1 column 17 (char 16)"),
+    "j_dot_number": (400, NOT_JSON + "Expecting value: line 1 column 16 (char 15)"),
+    "j_leading_zero": (400, NOT_JSON + "Expecting ',' delimiter: line 1 column 17 (char 16)"),
+    "j_nan_lower": (400, NOT_JSON + "Expecting value: line 1 column 16 (char 15)"),
+    "j_utf16": (400, NOT_JSON + "its text is not valid Unicode (invalid start byte)"),
+    "j_nul_inside": (400, NOT_JSON + "Expecting value: line 1 column 18 (char 17)"),
+    "j_nbsp": (400, NOT_JSON + "Expecting value: line 1 column 14 (char 13)"),
+    "j_unterminated_list": (400, NOT_JSON + "Expecting ',' delimiter: line 1 column 20 (char 19)"),
+    "j_bad_escape": (400, NOT_JSON + "Invalid \\escape: line 1 column 41 (char 40)"),
+    "b_lone_surrogate": (400, NOT_JSON + "its text is not valid Unicode (surrogates not allowed)"),
+    "e_gzip_upper": (400, NOT_JSON + "its text is not valid Unicode (invalid start byte)"),
+    "e_deflate": (400, NOT_JSON + "its text is not valid Unicode (invalid start byte)"),
+    "e_gzip_twice": (400, NOT_JSON + "its text is not valid Unicode (invalid start byte)"),
 }
 
 
 def load(name: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (RECORDINGS / name).read_text().splitlines()]
+    return [json.loads(line) for line in (RECORDINGS / name).read_text().split("\n") if line]
+
+
+def stateless(*names: str) -> list[dict[str, Any]]:
+    """The recordings that may be replayed in any order against a server that others use."""
+    return [recorded for name in names for recorded in load(name) if not recorded["name"].startswith("rl_")]
+
+
+def reloading() -> list[dict[str, Any]]:
+    """The second set's calls that change what is served, in their order."""
+    by_name = {
+        recorded["name"]: recorded
+        for recorded in load("probes-2-grpc.jsonl") + load("probes-2-rest.jsonl")
+        if recorded["name"].startswith("rl_")
+    }
+    order = list(by_name)
+    order.insert(order.index("rl_two_names_one_path") + 1, order.pop(order.index("rl_then_rest_misc2")))
+    return [by_name[name] for name in order]
 
 
 def same(left: Any, right: Any) -> bool:
@@ -150,6 +182,8 @@ def _rest_answer(server: Embedded, recorded: dict[str, Any]) -> tuple[int, bytes
         connection.putrequest(recorded["method"], recorded["path"], skip_accept_encoding=True)
         for name, value in recorded["request_headers"].items():
             connection.putheader(name, value)
+        if body and not recorded["request_headers"].keys() & {"Content-Length", "Transfer-Encoding"}:
+            connection.putheader("Content-Length", str(len(body)))
         connection.endheaders()
         if recorded["request_headers"].get("Transfer-Encoding") == "chunked":
             connection.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
@@ -191,8 +225,10 @@ def _grpc_answer(server: Embedded, recorded: dict[str, Any]) -> tuple[str, str, 
         message = bytes.fromhex(recorded["request_hex"])
     call = server.channel.unary_unary(recorded["method"])
     timeout = 0.001 if recorded["name"] == "predict_deadline_1ms" else 30
+    compression = grpc.Compression.Gzip if recorded["name"] == "g_gzip" else None
+    metadata = (("x-a-bin", b"\x00\xff"), ("x-b", "b")) if recorded["name"] == "g_metadata_bin" else None
     try:
-        return "OK", "", call(message, timeout=timeout)
+        return "OK", "", call(message, timeout=timeout, compression=compression, metadata=metadata)
     except grpc.RpcError as error:
         assert isinstance(error, grpc.Call)
         return error.code().name, error.details() or "", b""
@@ -225,7 +261,6 @@ def _grpc_refusal(server: Embedded, recorded: dict[str, Any]) -> tuple[str, str]
         *REST_DEPARTURES,
         *REST_UNSUPPORTED,
         *JSON_IN_OUR_WORDS,
-        *NOT_JSON_HERE,
         *GRPC_DEPARTURES,
         *GRPC_UNSUPPORTED,
     ],
@@ -235,31 +270,31 @@ def test_every_departure_is_in_the_compatibility_table(name):
 
 
 @pytest.mark.parametrize(
-    ("file", "fault_of", "refusal_of", "unsupported", "refused", "departures"),
+    ("files", "fault_of", "refusal_of", "unsupported", "refused", "departures"),
     [
         (
-            "rest.jsonl",
+            ("rest.jsonl", "probes-2-rest.jsonl"),
             _rest_fault,
             _rest_refusal,
             REST_UNSUPPORTED,
-            JSON_IN_OUR_WORDS | NOT_JSON_HERE,
+            JSON_IN_OUR_WORDS,
             REST_DEPARTURES,
         ),
-        ("grpc.jsonl", _grpc_fault, _grpc_refusal, GRPC_UNSUPPORTED, {}, GRPC_DEPARTURES),
+        (("grpc.jsonl", "probes-2-grpc.jsonl"), _grpc_fault, _grpc_refusal, GRPC_UNSUPPORTED, {}, GRPC_DEPARTURES),
     ],
     ids=["rest", "grpc"],
 )
 def test_the_server_answers_as_recorded(
-    recorded_server, capsys, file, fault_of, refusal_of, unsupported, refused, departures
+    recorded_server, capsys, files, fault_of, refusal_of, unsupported, refused, departures
 ):
-    recordings = {recorded["name"]: recorded for recorded in load(file)}
-    assert len(recordings) == len(load(file))
+    recordings = {recorded["name"]: recorded for recorded in stateless(*files)}
+    assert len(recordings) == len(stateless(*files))
     faults = {name: fault for name, recorded in recordings.items() if (fault := fault_of(recorded_server, recorded))}
     ours = {**unsupported, **refused}
     with capsys.disabled():
         counts = f"{len(unsupported)} are of calls that are not supported, {len(refused)} of JSON refused in our words"
         agree, depart = len(recordings) - len(faults), len(faults.keys() - ours.keys())
-        print(f"\n{file}: {agree} of {len(recordings)} recordings agree, {counts}, {depart} depart")
+        print(f"\n{' and '.join(files)}: {agree} of {len(recordings)} agree, {counts}, {depart} depart")
     explained = {*ours, *departures}
     assert faults.keys() == explained, "\n".join(
         f"{name}: {faults.get(name, 'no departure any more')}" for name in faults.keys() ^ explained
@@ -268,11 +303,10 @@ def test_the_server_answers_as_recorded(
 
 
 def test_what_is_not_supported_or_refused_has_the_recorded_status_but_where_it_is_said():
-    rest = {recorded["name"]: recorded["status"] for recorded in load("rest.jsonl")}
-    codes = {recorded["name"]: recorded["code"] for recorded in load("grpc.jsonl")}
+    rest = {recorded["name"]: recorded["status"] for recorded in stateless("rest.jsonl", "probes-2-rest.jsonl")}
+    codes = {recorded["name"]: recorded["code"] for recorded in stateless("grpc.jsonl", "probes-2-grpc.jsonl")}
     assert all(rest[name] == status for name, (status, _) in (REST_UNSUPPORTED | JSON_IN_OUR_WORDS).items())
-    assert all(rest[name] == 200 for name in NOT_JSON_HERE)
-    assert all(codes[name] == code for name, (code, _) in GRPC_UNSUPPORTED.items())
+    assert {name for name, (code, _) in GRPC_UNSUPPORTED.items() if codes[name] != code} == OTHER_CODE
 
 
 CNN = 'config {{ name: "cnn" base_path: "/srv/models/cnn" model_platform: "tensorflow" {} }}'
@@ -316,4 +350,21 @@ def test_reload_requests_are_answered_as_recorded(models_folder, tmp_path, capsy
                 faults[recorded["name"]] = fault
     with capsys.disabled():
         print(f"\nreload.jsonl: {len(recordings) - len(faults)} of {len(recordings)} recordings agree")
+    assert not faults
+
+
+def test_reload_requests_of_the_second_set_are_answered_as_recorded(models_folder, tmp_path, capsys):
+    file = tmp_path / "models.txt"
+    file.write_text(MODELS.format(folder=models_folder))
+    flags = [f"--model_config_file={file}", "--allow_version_labels_for_unavailable_models=true"]
+    recordings, faults = reloading(), {}
+    with running(tmp_path, *flags, environment={"TF_ENABLE_ONEDNN_OPTS": "0"}) as server:
+        for recorded in recordings:
+            if "request_textproto" in recorded:
+                recorded["request_textproto"] = recorded["request_textproto"].replace("/srv/models", str(models_folder))
+            if fault := (_rest_fault if "path" in recorded else _grpc_fault)(server, recorded):
+                faults[recorded["name"]] = fault
+    with capsys.disabled():
+        print(f"\nprobes-2, reloading: {len(recordings) - len(faults)} of {len(recordings)} recordings agree")
+    assert len(recordings) == 8
     assert not faults

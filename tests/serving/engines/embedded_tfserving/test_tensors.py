@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -65,3 +67,56 @@ def test_few_bytes_do_not_become_very_many():
     proto.tensor_shape.dim[0].size = 10_000
     with pytest.raises(ServingError, match="tensor parsing error: x"):
         tensors.decode(proto, "x")
+
+
+def string_tensor(content: bytes, *sizes: int) -> Any:
+    proto = tf.make_tensor_proto([b""])
+    proto.Clear()
+    proto.dtype = tensors.STRING
+    for size in sizes:
+        proto.tensor_shape.dim.add(size=size)
+    proto.tensor_content = content
+    return proto
+
+
+@given(st.lists(st.binary(max_size=300), min_size=1, max_size=6))
+def test_strings_in_tensor_content_are_read(strings):
+    content = b"".join([tensors.varint(len(one)) for one in strings]) + b"".join(strings)
+    decoded = tensors.decode(string_tensor(content, len(strings)), "s")
+    assert decoded.tolist() == strings
+    for wrong in (content + b"x", content[:-1]):
+        if wrong:  # without content there are no strings, which are empty ones
+            with pytest.raises(ServingError, match="tensor parsing error: s"):
+                tensors.decode(string_tensor(wrong, len(strings)), "s")
+
+
+@pytest.mark.parametrize(
+    ("content", "sizes"),
+    [(b"\x03abc", (2**40,)), (b"\x03abc", (2,)), (b"\xff\xff\xff\xff\xff\x01", (1,)), (b"\x80", (1,)), (b"\x00", (0,))],
+)
+def test_sizes_that_lie_are_refused(content, sizes):
+    with pytest.raises(ServingError, match="tensor parsing error: s"):
+        tensors.decode(string_tensor(content, *sizes), "s")
+
+
+@pytest.mark.parametrize("field", ["tensor_content", "string_val"])
+def test_strings_have_as_many_dimensions_as_the_runtime_takes_from_numpy(field):
+    """One more would end the process."""
+    for rank in (32, 33):
+        proto = string_tensor(b"", *[1] * rank)
+        setattr(proto, field, b"\x01a") if field == "tensor_content" else proto.string_val.append(b"a")
+        if rank == 32:
+            assert tensors.decode(proto, "s").ravel().tolist() == [b"a"]
+        else:
+            with pytest.raises(ServingError, match="tensor parsing error: s"):
+                tensors.decode(proto, "s")
+
+
+def test_types_that_no_input_has_are_named():
+    proto = tf.make_tensor_proto(1.0)
+    proto.dtype = 21
+    assert (tensors.decode(proto, "x").size, tensors.type_name(proto.dtype)) == (0, "variant")
+    for number in (20, 101):  # a resource, a reference
+        proto.dtype = number
+        with pytest.raises(ServingError, match="tensor parsing error: x"):
+            tensors.decode(proto, "x")
