@@ -16,7 +16,7 @@ import pytest
 
 from loadtest.analysis import summary as summaries
 from tests.components import require
-from tests.loadtest.report.page_checks import assert_shows, assert_sound
+from tests.loadtest.report.page_checks import as_read, assert_shows, assert_sound
 
 pytestmark = pytest.mark.slow
 
@@ -178,7 +178,7 @@ def test_the_terminal_and_the_files_carry_the_reports_verdict(resumed_run):
     assert rows
     for said in (verdict["sentence"], *rows, verdict["host"]["says"]):
         assert said in shown
-        assert said in page.replace("\N{NO-BREAK SPACE}", " ")
+        assert said in as_read(page)
     assert (run / "report.md").read_text().splitlines()[0].startswith("# ")
 
 

@@ -252,7 +252,7 @@ def test_report_json_says_what_the_page_says(run, figures):
     html = report.write(run.folder).read_text(encoding="utf-8")
     values = json.loads((run.folder / "report.json").read_text())
     assert msgspec.convert(values["summary"], Summary) == figures
-    assert values["verdict"]["sentence"] in html.replace("\N{NO-BREAK SPACE}", " ")
+    assert values["verdict"]["sentence"] in as_read(html)
     assert {chart["id"] for chart in values["charts"]} >= {"ratios", "latency-grpc", "decomposition-grpc"}
     assert len(values["samples"]) == 10
     assert "base64" not in json.dumps(values)
