@@ -200,6 +200,10 @@ def _measure(subject: Subject, options: Options, way: Way, folder: Path, started
             endpoints.replace([NEW])
         if way.pre_stop:
             time.sleep(PRE_STOP_S * options.scale)
+        if not way.replaced:  # between two batches there is nothing to lose
+            while not load.under_way():
+                old.process.check()
+                time.sleep(0.001)
         asked = time.monotonic()
         os.kill(old.process.pid, signal.SIGTERM)
         while old.process.status is None:

@@ -73,6 +73,7 @@ class SwitchingLoad:
         self, target: Target, endpoints: Endpoints, *, rate: float, rest_age_s: float, resolve_every_s: float
     ) -> None:
         self.outcomes: list[Outcome] = []
+        self._sent: list[float] = []
         self._target, self._endpoints, self._rest_age_s = target, endpoints, rest_age_s
         self._gap_s = 1 / rate
         self._names = NameServer(endpoints)
@@ -105,6 +106,10 @@ class SwitchingLoad:
         """The requests answered so far."""
         return sum(not one.failure for one in list(self.outcomes))
 
+    def under_way(self) -> int:
+        """The requests that were sent and have no answer yet."""
+        return len(self._sent) - len(self.outcomes)
+
     def _run(self) -> None:
         due = time.monotonic()
         while not self._stopping.wait(max(0.0, due - time.monotonic())):
@@ -114,6 +119,7 @@ class SwitchingLoad:
 
     def _send(self, flow: Flow, due: float) -> None:
         sent, failure = time.monotonic(), ""
+        self._sent.append(sent)
         try:
             (self._grpc if flow.protocol == "grpc" else self._rest)(flow.kept)
         except RequestFailed as error:

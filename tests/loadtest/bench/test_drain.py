@@ -60,7 +60,8 @@ def test_the_real_server_is_measured_where_it_is_named_though_it_listens_everywh
     monkeypatch.setattr(drain, "BEFORE_S", 0.5)
     monkeypatch.setenv("TANDEM_DRAIN_S", "0.5")
     file = tmp_path / "rows.json"
-    options = ["--target", "tensorflow", "--rate", "20", "--scale", "0.025", "--json", str(file)]
+    options = ["--target", "tensorflow", "--rate", "40", "--batch-timeout-ms", "400"]
+    options += ["--scale", "0.025", "--json", str(file)]
     named = ["--tensorflow-model-server", str(program)]
     assert drain.VERB.main(["--bundle", str(bundle.folder), *options, *named]) == 0
     rows = json.loads(file.read_text())
