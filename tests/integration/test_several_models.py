@@ -29,7 +29,7 @@ from serving.profile import ServingProfile
 from serving.runtimes.process import launch
 from tests.loadtest.report.page_checks import assert_sound
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENT = """
