@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from models import problem
 from serving.engines import programs, registry
 from serving.engines.engine import Ports
-from serving.profile import DEVICES, ServingProfile
+from serving.profile import DEVICES, ServingProfile, parser_of
 from serving.runtimes.containers import command_line as container_verbs
 from serving.target import Target
 
@@ -88,7 +88,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
     for key, default in ServingProfile().to_dict().items():
         parser.add_argument(
             f"--{key.replace('_', '-')}",
-            type=type(default),
+            type=parser_of(key),
             default=default,
             choices=DEVICES if key == "device" else None,
             help="%(default)s",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from models.problem import Problem
 
 DEVICES = ("cpu", "gpu")
+OneDnn = bool | Literal["default"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class ServingProfile:
     threads           threads of one computation (intra-op)
     queue_capacity    requests that may wait before the server refuses more
     device            "cpu" or "gpu"
+    onednn            whether the CPU's kernels are oneDNN's; "default": as the framework itself decides
 
     Raises `Problem` for a value that no server could honour.
     """
@@ -31,6 +33,7 @@ class ServingProfile:
     threads: int = 1
     queue_capacity: int = 1024
     device: str = "cpu"
+    onednn: OneDnn = "default"
 
     def __post_init__(self) -> None:
         for key in ("max_batch_size", "instances", "threads", "queue_capacity"):
@@ -46,6 +49,8 @@ class ServingProfile:
             )
         if self.device not in DEVICES:
             raise Problem(f"profile.device = {self.device!r}: use one of {', '.join(DEVICES)}")
+        if not isinstance(self.onednn, bool) and self.onednn != "default":
+            raise Problem(f"profile.onednn = {self.onednn!r}: use true, false or 'default'")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ServingProfile:
@@ -56,6 +61,17 @@ class ServingProfile:
                 raise Problem(f"profile.{key}: unknown key; use one of {', '.join(known)}")
         return cls(**values)
 
-    def to_dict(self) -> dict[str, int | float | str]:
+    def to_dict(self) -> dict[str, bool | int | float | str]:
         """The profile as plain values, for JSON."""
         return asdict(self)
+
+
+def parser_of(key: str) -> Callable[[str], bool | int | float | str]:
+    """What makes a value of the profile's ``key`` of a command line's text; it raises ValueError where it is none."""
+    return onednn if key == "onednn" else type(ServingProfile().to_dict().get(key, 0))
+
+
+def onednn(text: str) -> bool | str:
+    """The value of `ServingProfile.onednn` that a command line gives; what is none stays text, for the profile to
+    refuse."""
+    return {"true": True, "false": False}.get(text, text)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from models.problem import Problem
-from serving.engines.engine import Knob
+from serving.engines.engine import Knob, Switch
 
 if TYPE_CHECKING:
     from models.bundle import Bundle
@@ -81,6 +81,7 @@ class Target:
     metrics         URL of the Prometheus page, or None
     cores           CPUs the server is pinned to; empty: not pinned
     knobs           what it was given, the profile's first
+    switches        of its numerical libraries, as they were in force when it was started
     max_batch_size  images that it takes in one request
     caveats         what is not as it seems
     """
@@ -98,6 +99,7 @@ class Target:
     metrics: str | None = None
     cores: tuple[int, ...] = ()
     knobs: tuple[Knob, ...] = ()
+    switches: tuple[Switch, ...] = ()
     max_batch_size: int = 32
     caveats: tuple[Caveat, ...] = ()
 

@@ -27,7 +27,7 @@ from loadtest.experiment.records import (
 )
 from loadtest.experiment.scenarios import section
 from loadtest.experiment.settings import Slo
-from serving.engines.engine import Knob
+from serving.engines.engine import Knob, Switch
 from serving.target import Caveat, WhyStandIn
 
 FORMAT = 3  # 2 had brackets for capacities, and goodput verdicts; 1, which had no number, held sentences
@@ -147,6 +147,7 @@ class TargetInfo(Record, frozen=True, kw_only=True):
                     the one that was asked for
     models          where the server holds several
     knobs           what the server was really given
+    switches        of its numerical libraries, as they were in force when it was last started; empty: not recorded
     caveats         what else is not as it seems
     measured        whether the run holds a trial of it
     """
@@ -161,6 +162,7 @@ class TargetInfo(Record, frozen=True, kw_only=True):
     models: tuple[ModelShare, ...] = ()
     cores: tuple[int, ...] = ()
     knobs: tuple[Knob, ...] = ()
+    switches: tuple[Switch, ...] = ()
     caveats: tuple[Caveat, ...] = ()
     measured: bool = False
 

@@ -15,7 +15,7 @@ from loadtest.analysis.records import ExperimentInfo, WireParity
 from loadtest.experiment import records as saved
 from loadtest.experiment.records import Environment
 from models.problem import Problem
-from serving.engines.engine import Knob
+from serving.engines.engine import Knob, Switch
 from serving.target import Caveat
 
 _Kind = TypeVar("_Kind")
@@ -91,6 +91,7 @@ class SavedTarget(msgspec.Struct, frozen=True):
     version: int | str | None = None
     cores: tuple[int, ...] = ()
     knobs: tuple[Knob, ...] = ()
+    switches: tuple[Switch, ...] = ()
     caveats: tuple[Caveat, ...] = ()
     settings: dict[str, Any] = {}
 

@@ -155,6 +155,7 @@ def describe(run: SavedRun, name: str) -> TargetInfo:
         models=tuple(ModelShare(name=model, version=versions[model], share=share) for model, share in run.mix.items()),
         cores=saved.cores,
         knobs=saved.knobs or _earlier(run, saved),
+        switches=saved.switches,
         caveats=saved.caveats,
         measured=record is not None,
     )

@@ -186,7 +186,8 @@ def _facts(run: SavedRun) -> Iterable[tuple[_Key, Any]]:
         name = str(target.name)
         facts = (("engine", target.engine), ("engine_version", target.engine_version), ("runtime", target.runtime))
         knobs = [(knob.native_key or knob.name, knob.value) for knob in target.knobs]
-        for key, value in (*facts, *(knobs or target.settings.items())):
+        switches = [(f"in force: {one.name}", one.value) for one in target.switches]
+        for key, value in (*facts, *(knobs or target.settings.items()), *switches):
             yield (Subject.TARGET, name, key), value
     for model, manifest in (run.manifests or {"": run.manifest}).items():
         for name, digest in (manifest.files if manifest else {}).items():

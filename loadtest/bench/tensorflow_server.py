@@ -18,7 +18,10 @@ from loadtest.experiment.phases import WarmUpPhase
 from models.problem import Problem
 from serving import ports
 from serving.engines import embedded_tfserving, registry
+from serving.engines.engine import ONEDNN
+from serving.engines.tensorflow_serving import onednn as switch
 from serving.engines.tensorflow_serving.engine import TensorFlowServing
+from serving.profile import OneDnn, ServingProfile
 from serving.runtimes.answering import Awaited
 from serving.runtimes.process import launch
 from serving.runtimes.process.server_process import ServerProcess
@@ -34,10 +37,11 @@ _TIMED_WINDOWS = 4
 
 
 class BenchServer:
-    """A running server: where it listens, and the process."""
+    """A running server: where it listens, the process, and whether it says that it computes with oneDNN."""
 
     def __init__(self, engine: str, version: str, process: ServerProcess, address: tuple[int, int]) -> None:
         self.process = process
+        self.onednn: bool | None = None
         self._usage = psutil.Process(process.pid)
         grpc, rest = (f"{ports.LOOPBACK}:{port}" for port in address)
         self.target = Target(
@@ -80,17 +84,29 @@ def started(
     cores: Sequence[int],
     *flags: str,
     program: Path | None = None,
+    onednn: OneDnn = "default",
 ) -> Iterator[BenchServer]:
     """A server on `cores` that answers predictions when this is entered; stopped in the end. Raises `Problem`."""
+    profile = ServingProfile(onednn=onednn)
     address = grpc, rest = ports.free(2)
     runs = engine.runs(program)
     command = [*runs.command, f"--port={grpc}", f"--rest_api_port={rest}", f"--model_name={MODEL}"]
     command += [f"--model_base_path={base_path}", "--grpc_max_threads=128", "--rest_api_num_threads=64", *flags]
-    process = ServerProcess(engine.title, command, folder / f"{engine.id}-{grpc}.log", cores=cores, folder=ROOT)
+    process = ServerProcess(
+        engine.title,
+        command,
+        folder / f"{engine.id}-{grpc}.log",
+        environment=switch.variables(profile),
+        without=switch.unset(profile),
+        cores=cores,
+        folder=ROOT,
+    )
     try:
         server = BenchServer(engine.id, runs.version, process, (address[0], address[1]))
         # Its answers hold the class beside the probabilities.
         process.wait_until(partial(Awaited(any_answer=True).answers, server.target), START_S)
+        said = {one.name: one.value for one in engine.in_force(process.log.read_text(errors="replace"))}.get(ONEDNN)
+        server.onednn = said if isinstance(said, bool) else None
         yield server
     finally:
         process.stop()

@@ -6,14 +6,19 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from loadtest.experiment.limits import nearest
 from models.problem import Problem
 
-_WORDS = {int: "a whole number", float: "a number without a unit (the key's suffix names it)", str: "text"}
+_WORDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number without a unit (the key's suffix names it)",
+    str: "text",
+}
 
 
 def arguments(kind: type, values: Mapping[str, Any], section: str = "") -> dict[str, Any]:
@@ -49,4 +54,14 @@ def _converted(dotted: str, value: Any, wanted: Any) -> Any:
         return msgspec.convert(value, wanted)
     except msgspec.ValidationError as error:
         items = f" of {_WORDS[get_args(kind)[0]]} each" if isinstance(value, list) and get_args(kind) else ""
-        raise Problem(f"{dotted} = {value!r}: use {_WORDS.get(kind, f'a list{items}')}") from error
+        raise Problem(f"{dotted} = {value!r}: use {_words(kind) or f'a list{items}'}") from error
+
+
+def _words(kind: Any) -> str:
+    """What a value may be; empty where that is a list."""
+    origin = get_origin(kind)
+    if origin is Union:
+        return " or ".join(map(_words, get_args(kind)))
+    if origin is Literal:
+        return " or ".join(map(repr, get_args(kind)))
+    return _WORDS.get(kind, "")

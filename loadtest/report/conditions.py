@@ -8,6 +8,7 @@ from loadtest.analysis.records import LadderInfo, Summary
 from loadtest.analysis.saved_run import SavedRun
 from loadtest.experiment.records import Environment
 from loadtest.report import wording
+from serving.engines.engine import ONEDNN
 
 
 def conditions(figures: Summary, accuracies: Sequence[float] = ()) -> list[tuple[str, str]]:
@@ -24,6 +25,8 @@ def conditions(figures: Summary, accuracies: Sequence[float] = ()) -> list[tuple
         found.append(("SLO", _slo(figures)))
     if experiment.profile:
         found.append(("Profile", _profile(figures)))
+    if said := _onednn(figures):
+        found.append(("oneDNN", said))
     if shown := machine(environment):
         found.append(("Machine", shown))
     if shown := pinning(environment):
@@ -92,19 +95,34 @@ def _servers(figures: Summary) -> str:
 def _profile(figures: Summary) -> str:
     profile = figures.experiment.profile
     timeout, instances, threads = (profile.get(name) for name in ("batch_timeout_ms", "instances", "threads"))
+    asked = profile.get("onednn")
+    onednn = (", with oneDNN" if asked else ", without oneDNN") if isinstance(asked, bool) else ""
     shared = (
         f"batches up to {profile.get('max_batch_size')} within "
         f"{wording.setting(timeout if isinstance(timeout, int | float) else None, 'ms')}, "
         f"{wording.plural(instances if isinstance(instances, int) else None, 'instance')} of "
-        f"{wording.plural(threads if isinstance(threads, int) else None, 'thread')}, {profile.get('device')}"
+        f"{wording.plural(threads if isinstance(threads, int) else None, 'thread')}, {profile.get('device')}{onednn}"
     )
     own = [
         f"; {wording.shorten(wording.target_name(name), 30)}: "
-        + ", ".join(f"{key} = {value}" for key, value in overrides.items())
+        + ", ".join(f"{key} = {wording.plain(value)}" for key, value in overrides.items())
         for name, overrides in figures.experiment.overrides.items()
         if overrides
     ]
     return f"{shared}{''.join(own)}"
+
+
+def _onednn(figures: Summary) -> str:
+    """Whether the servers computed with oneDNN, as they said themselves; empty where none did."""
+    said = {
+        target.name: wording.switch(switch.value)
+        for target in figures.targets
+        for switch in target.switches
+        if switch.name == ONEDNN
+    }
+    if len(said) == len(figures.targets) and len(set(said.values())) == 1:
+        return next(iter(said.values()))
+    return ", ".join(f"{wording.shorten(wording.target_name(name), 30)} {how}" for name, how in said.items())
 
 
 def _slo(figures: Summary) -> str:

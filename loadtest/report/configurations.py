@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from loadtest.report import wording
-from serving.engines.engine import Knob, KnobKind
+from serving.engines.engine import Knob, KnobKind, Switch
 
 
 class Compared(enum.Enum):
@@ -45,10 +45,30 @@ def rows(profile: Mapping[str, object], given: Sequence[Sequence[Knob]]) -> list
     known = bool(given) and all(any(knob.name in profile for knob in knobs) for knobs in given)
     for name in dict.fromkeys([*profile, *(knob.name for knobs in given for knob in knobs)]):
         own = [next((knob for knob in knobs if knob.name == name), None) for knobs in given]
-        value = f"{profile[name]}" if name in profile else wording.NOTHING
+        value = wording.plain(profile[name]) if name in profile else wording.NOTHING
         found.append(
             Row(name, value, [_shown(knob) for knob in own], _compare(own) if known else Compared.NOT_RECORDED)
         )
+    return found
+
+
+def in_force(switches: Sequence[Sequence[Switch]]) -> list[Row]:
+    """The switches of all targets' numerical libraries, as they were when a server was last started; ``switches``: of
+    each target."""
+    found = []
+    for name in dict.fromkeys(switch.name for own in switches for switch in own):
+        own = [next((switch for switch in one if switch.name == name), None) for one in switches]
+        values = {switch.value for switch in own if switch is not None}
+        if len(switches) < 2:
+            compared = Compared.ONE_TARGET
+        elif None in own:
+            compared = Compared.NO_COUNTERPART
+        elif None in values:
+            compared = Compared.NOT_RECORDED
+        else:
+            compared = Compared.SAME if len(values) == 1 else Compared.DIFFERS
+        shown = [None if switch is None else wording.switch(switch.value) for switch in own]
+        found.append(Row(f"in force: {name}", wording.NOTHING, shown, compared))
     return found
 
 
@@ -56,7 +76,7 @@ def _shown(knob: Knob | None) -> str | None:
     if knob is None or knob.kind is KnobKind.NO_COUNTERPART:
         return None
     unit = f" {knob.unit}" if knob.unit else ""
-    return f"{knob.native_key} = {knob.value}{unit}"
+    return f"{knob.native_key} not set" if knob.value is None else f"{knob.native_key} = {knob.value}{unit}"
 
 
 def _compare(knobs: Sequence[Knob | None]) -> Compared:

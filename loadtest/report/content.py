@@ -83,6 +83,7 @@ class Content:
     plan: Plan
     checklist: list[Point]
     knobs: list[Row]
+    in_force: list[Row]
     configurations: list[Configuration]
     samples: list[Sample]
     disagreements: list[Disagreement]
@@ -124,6 +125,7 @@ def gather(run: SavedRun, figures: Summary) -> Content:
         plan=plan,
         checklist=checklist.points(figures, plan),
         knobs=knobs,
+        in_force=configurations.in_force([target.switches for target in figures.targets]),
         configurations=_configurations(run, figures.targets, knobs),
         samples=samples.load(run),
         disagreements=samples.disagreements(figures.parity),
@@ -171,6 +173,7 @@ def values(content: Content) -> dict[str, Any]:
             "cost_and_sizing": content.plan,
             "checklist": content.checklist,
             "settings": content.knobs,
+            "in_force": content.in_force,
             "samples": [replace(sample, image="") for sample in content.samples],
             "disagreements": content.disagreements,
             "charts": [_series(chart) for chart in content.charts.all()],

@@ -145,6 +145,18 @@ def interval(bounds: Sequence[float | None] | None, plain_rate: bool = False) ->
     return f"{low}–{high}"
 
 
+def plain(value: object) -> str:
+    """A setting as a TOML file has it, text without its quotes."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def switch(value: bool | str | None) -> str:
+    """What a server said of a switch, or what a variable was."""
+    if value is None:
+        return "not said"
+    return value if isinstance(value, str) else "on" if value else "off"
+
+
 def listed(names: Sequence[str], word: str = "and") -> str:
     """Names in a row: "A", "A and B", "A, B and C"."""
     *first, last = names

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 ARGUMENTS = "flags.txt"
+ONEDNN = "oneDNN"
 
 
 class KnobKind(enum.Enum):
@@ -48,7 +49,8 @@ class Knob:
     name        the profile's key ("max_batch_size"), or for what the profile leaves to the engine a name that engines
                 share ("front end, gRPC")
     native_key  the engine's own key or flag; empty where there is none
-    value       as given to the server, in `unit`; None where there is no counterpart
+    value       as given to the server, in `unit`; None where there is no counterpart, or where the server was given
+                nothing and its own default holds
     unit        of `value`, for reading: "requests", "µs"; empty where it has none
     note        what a reader must know of it, one sentence or two, or empty
     asked       the profile's value that it was rendered from; None where the profile leaves it to the engine
@@ -63,7 +65,19 @@ class Knob:
     unit: str = ""
     kind: KnobKind = KnobKind.SAME
     note: str = ""
-    asked: float | int | str | None = None
+    asked: bool | float | int | str | None = None
+
+
+@dataclass(frozen=True)
+class Switch:
+    """A switch of a server's numerical libraries, as it was in force.
+
+    name   what engines call alike ("oneDNN"), or that of an environment variable which such a library reads
+    value  as the server itself said, or what the variable was; None: the server does not say
+    """
+
+    name: str
+    value: bool | str | None
 
 
 @dataclass(frozen=True)
@@ -74,12 +88,14 @@ class Rendering:
     arguments    the command line's flags, after the program
     environment  variables that the server needs, name to value
     knobs        what was set, in the profile's order; every key of the profile is there, with a counterpart or without
+    unset        variables that the server must not inherit, as its own default is to hold
     """
 
     files: Mapping[str, str]
     arguments: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     knobs: tuple[Knob, ...] = ()
+    unset: tuple[str, ...] = ()
 
     def write(self, folder: Path) -> None:
         """Write the files into ``folder``, and the arguments into its `ARGUMENTS`, one a line, where there are any."""
@@ -281,5 +297,11 @@ class Engine(Protocol):
         server's own program, else it is looked up. Raises `Problem` where the engine cannot run here.
         """
 
-    def model_time(self, bundle: Bundle, threads: int) -> Callable[[np.ndarray], object]:
-        """The model alone, as the server's worker would call it: the floor that serving adds to."""
+    def in_force(self, log: str) -> tuple[Switch, ...]:
+        """What a server that is ready says in its ``log`` of its numerical libraries' switches; empty: nothing."""
+
+    def model_time(self, bundle: Bundle, profile: ServingProfile) -> Callable[[np.ndarray], object]:
+        """The model alone, as the server's worker would call it under ``profile``: the floor that serving adds to.
+
+        In a process of its own, before it has loaded the framework: that reads its switches once.
+        """

@@ -1,7 +1,7 @@
 """How long the model takes without any server around it: `python -m serving.engines.model_time BUNDLE ENGINE …`.
 
 Prints one JSON object: images in a batch → mean milliseconds of one call, on the cores that it is started on and with
-the threads of the profile. What a server adds to that is serving.
+the threads and the oneDNN of the profile. What a server adds to that is serving.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 
 from models.bundle import load
 from serving.engines import registry
+from serving.profile import ServingProfile, parser_of
 
 WARM_UP_CALLS = 5
 LEAST_CALLS = 10
@@ -45,16 +46,18 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("engine", choices=registry.ids())
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--onednn", type=parser_of("onednn"), default="default", help="true, false or %(default)s")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
     parser.add_argument("--seconds", type=float, default=0.15, help="of each batch size")
     parser.add_argument("--cores", type=int, nargs="*", default=[], help="CPUs to stay on")
     options = parser.parse_args(arguments)
     if options.cores:
         os.sched_setaffinity(0, options.cores)
+    profile = ServingProfile(threads=options.threads, onednn=options.onednn)
     bundle = load(options.bundle)
     with np.load(bundle.reference) as values:
         images = values["images"][:64]
-    call = registry.engine(options.engine).model_time(bundle, options.threads)
+    call = registry.engine(options.engine).model_time(bundle, profile)
     print(json.dumps(measure(call, images, options.batches, options.seconds)))
     return 0
 

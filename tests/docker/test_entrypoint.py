@@ -23,6 +23,7 @@ from serving.engines.container import Container, Inside
 from serving.profile import ServingProfile
 from serving.runtimes.containers import configuration, entrypoint, health, layout, servers
 from tests.docker.files import ROOT
+from tests.serving.golden import assert_golden
 
 
 @pytest.fixture
@@ -117,10 +118,11 @@ def test_a_server_that_dies_takes_the_container_with_it_and_its_status(tmp_path)
 
 @pytest.mark.parametrize("engine", servers.engines(), ids=lambda engine: engine.id)
 def test_the_configuration_of_a_container_is_complete(engine, bundle, tmp_path):
-    profile = ServingProfile(threads=3)
+    profile = ServingProfile(threads=3, onednn=False)
     rendering = configuration.render(engine, profile, model=bundle.model, version="1.0", cores=2)
     configuration.write(rendering, tmp_path)
-    assert entrypoint.rendered_environment(tmp_path)["OMP_NUM_THREADS"] == "3"
+    assert entrypoint.rendered_environment(tmp_path) == rendering.environment
+    assert_golden(f"{engine.id}-environment.txt", (tmp_path / "environment.txt").read_text())
     command = engine.container.command(entrypoint.find(tmp_path))
     if engine.id == "torchserve":
         assert str(tmp_path / "config.properties") in command

@@ -109,6 +109,9 @@ def test_what_runs_is_said(running, bundle):
     assert (target.engine, target.runtime, target.model) == ("torchserve", "process", bundle.model)
     assert target.engine_version.startswith("0.12.0 (torch ")
     assert {knob.name: (knob.native_key, knob.value) for knob in target.knobs}["max_batch_size"] == ("batchSize", 32)
+    in_force = {one.name: one.value for one in target.switches}
+    assert (in_force["oneDNN"], in_force["OMP_NUM_THREADS"]) == (True, "1")
+    assert in_force["quantized engine"] in ("x86", "fbgemm", "onednn", "qnnpack")
     folder = running.process.log.parent
     assert Target.load(folder / "target.json") == target
     assert {"config.properties", "metrics.yaml", "log4j2.xml", "server.log"} <= {path.name for path in folder.iterdir()}

@@ -82,6 +82,8 @@ def cut_after_the_first_trial(folder: Path) -> threading.Thread:
 
 
 def test_compare_in_the_cluster(cluster, api, bundle, tmp_path):
+    api.logs["tensorflow-serving"] = "embedded-tfserving: oneDNN custom operations are off\n"
+    api.logs["torchserve"] = 'MODEL_LOG - tandem switches {"oneDNN": true}\n'
     thread = cut_after_the_first_trial(tmp_path)
     run = compare.compare("smoke", FAST, artifacts=bundle.folder.parents[1], results=tmp_path / "results")
     thread.join()
@@ -93,6 +95,11 @@ def test_compare_in_the_cluster(cluster, api, bundle, tmp_path):
         ("tensorflow", "grpc"),
     }
     assert all(one["requests"] for one in summary["measurements"])
+    switches = {
+        target["name"]: {one["name"]: one["value"] for one in target["switches"]} for target in summary["targets"]
+    }
+    assert switches["pytorch"] == {"oneDNN": True, "OMP_NUM_THREADS": "1"}
+    assert switches["tensorflow"] == {"oneDNN": False, "OMP_NUM_THREADS": "1"}
     assert summary["environment"]["cluster"] == "test"
     assert summary["environment"]["nodes"]["pytorch"]["node"] == "node-1"
     assert not (tmp_path / "deployment-locust-master.cut").exists()  # the connection was lost, and came back

@@ -45,6 +45,9 @@ def predict(encoded: bytes, _: grpc.ServicerContext) -> bytes:
 def main() -> None:
     flags = dict(argument.removeprefix("--").split("=", 1) for argument in sys.argv[1:] if "=" in argument)
     print("flags:", json.dumps(flags), flush=True)
+    if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "1":
+        print("2026-11-23 06:54:08.051833: I tensorflow/core/util/port.cc:153] oneDNN custom operations are on. You")
+    print("2026-11-23 06:54:08.293722: I src/tensorflow_serving/model_servers/server.cc:124] Using", flush=True)
     print("threads:", os.environ["OMP_NUM_THREADS"], flush=True)
     if "dies" in flags["model_name"]:
         sys.exit("Failed to start server. Error: no versions of servable")

@@ -47,6 +47,11 @@ def test_an_impossible_profile_is_one_line(bundle, capsys):
     assert "profile.max_batch_size = 0" in capsys.readouterr().err
 
 
+def test_onednn_is_true_false_or_the_default(bundle, capsys):
+    assert main(["serve", "--bundle", str(bundle.folder), "--onednn", "on"]) == 1
+    assert "profile.onednn = 'on': use true, false or 'default'" in capsys.readouterr().err
+
+
 def test_parity_against_targets_that_are_not_there(bundle, tmp_path, capsys):
     assert main(["parity", "--bundle", str(bundle.folder), "--targets", str(tmp_path / "targets.json")]) == 1
     assert "no list of targets" in capsys.readouterr().err
@@ -65,10 +70,11 @@ def test_each_engine_has_its_flags_and_the_old_name_of_target_still_works(bundle
     monkeypatch.setattr("serving.serve.run", run)
     ports = ["--pytorch-grpc-port", "7000", "--pytorch-metrics-port", "7002", "--embedded-tfserving-rest-port", "8501"]
     chosen = ["--target", "pytorch", "--stack", "embedded-tfserving", "--tensorflow-model-server", str(program)]
-    assert main(["serve", "--bundle", str(bundle.folder), "--threads", "3", "--cores", "0", *ports, *chosen]) == 0
+    tuning = ["--threads", "3", "--onednn", "false", "--cores", "0"]
+    assert main(["serve", "--bundle", str(bundle.folder), *tuning, *ports, *chosen]) == 0
     assert asked == {
         "models": ["convnet"],
-        "profile": ServingProfile(threads=3),
+        "profile": ServingProfile(threads=3, onednn=False),
         "targets": ["pytorch", "embedded-tfserving"],
         "ports": {
             "pytorch": Ports(rest=0, grpc=7000, metrics=7002),

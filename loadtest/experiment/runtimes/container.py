@@ -79,6 +79,7 @@ class ContainerTargets:
         now(f"{name}: starting its container")
         self._stack.start_alone(engine)
         target = self._wait_until_it_answers(name, engine, profile, rendering)
+        target = self._stack.with_switches(target, engine, rendering)
         target.save(folder / "target.json")
         state = self._stack.inspect(service) or {}
         self._in_use = _InUse(target, service, state.get("Id", ""), folder, self._folder)

@@ -116,7 +116,7 @@ class KubernetesTargets:
         self._wait_until_gone()
         self._scale(deployment_of(engine).name, 1)
         rollout.wait(self._cluster, rollout.deployments(self._replicas), timeout_s=READY_S, say=now)
-        target = endpoints.inside(self._cluster, self._settings, name, engine)
+        target = self._with_switches(endpoints.inside(self._cluster, self._settings, name, engine), engine)
         folder = self._folder.new_folder("servers", name)
         folder.mkdir(parents=True)
         target.save(folder / "target.json")
@@ -209,6 +209,13 @@ class KubernetesTargets:
                 statuses = pod["status"].get("containerStatuses", [])
                 return pod, sum(status.get("restartCount", 0) for status in statuses)
         raise Problem(f"{name} has no pod any more: kubectl --namespace={NAMESPACE} get pods,events")
+
+    def _with_switches(self, target: Target, engine: Engine) -> Target:
+        """The target with what its server's log says of itself, where that may be read."""
+        pod, _ = self._pod(target)
+        done = self._cluster.try_run("logs", pod["metadata"]["name"], f"--namespace={NAMESPACE}")
+        said = engine.in_force("" if done.returncode else done.stdout)
+        return replace(target, switches=(*said, *target.switches))
 
     def _record_node(self, target: Target) -> None:
         """Node and GPU model into environment.json; different node types spoil the comparison, which is noted."""

@@ -39,10 +39,9 @@ class EmbeddedTensorFlowServing(TensorFlowServing):
     deployment: Deployment | None = DEPLOYMENT
 
     def render(self, profile: ServingProfile, models: Sequence[Served], site: Site) -> Rendering:
-        """TensorFlow Serving's, and the address that it binds to; its models do not share batch threads, and it
-        computes with oneDNN."""
+        """TensorFlow Serving's, and the address that it binds to; its models do not share batch threads."""
         rendering = super().render(profile, models, site)
-        notes = {"device": "The embedded server computes with oneDNN (TF_ENABLE_ONEDNN_OPTS=1) unless told otherwise."}
+        notes = {}
         if len(models) > 1:
             notes["instances"] = (
                 f"Each of the embedded server's {len(models)} models has batch threads of its own; TF Serving's share "

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serving.engines.container import Container, Deployment
-from serving.engines.engine import Call, Download, Fact, Launch, Ports, Rendering, Served, Site
+from serving.engines.engine import Call, Download, Fact, Launch, Ports, Rendering, Served, Site, Switch
 from serving.engines.tensorflow_serving.container import CONTAINER, DEPLOYMENT, DOWNLOAD
 from serving.engines.tensorflow_serving.facts import FACTS
 
@@ -77,14 +77,25 @@ class TensorFlowServing:
 
         return server.find(self.program, named)
 
-    def model_time(self, bundle: Bundle, threads: int) -> Callable[[np.ndarray], object]:
+    def in_force(self, log: str) -> tuple[Switch, ...]:
+        """See `Engine.in_force`."""
+        from serving.engines.tensorflow_serving import onednn
+
+        return onednn.in_force(log)
+
+    def model_time(self, bundle: Bundle, profile: ServingProfile) -> Callable[[np.ndarray], object]:
         """The SavedModel's serving signature."""
         import os
 
+        from serving.engines.tensorflow_serving import onednn
+
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        for name in onednn.unset(profile):
+            os.environ.pop(name, None)
+        os.environ.update(onednn.variables(profile))
         import tensorflow as tf
 
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_intra_op_parallelism_threads(profile.threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
         model = tf.saved_model.load(str(bundle.savedmodel / str(bundle.version)))
         signature = model.signatures["serving_default"]

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 
 from serving.engines.engine import Knob, KnobKind, Rendering, Served, Site
+from serving.engines.tensorflow_serving import onednn
 from serving.profile import ServingProfile
 
 METRICS_PATH = "/monitoring/prometheus/metrics"
@@ -63,7 +64,8 @@ max_enqueued_batches {{ value: {queue} }}
     return Rendering(
         files=files,
         arguments=tuple(f"--{key}={value}" for key, value in flags.items()),
-        environment={"OMP_NUM_THREADS": str(profile.threads)},
+        environment={"OMP_NUM_THREADS": str(profile.threads), **onednn.variables(profile)},
+        unset=onednn.unset(profile),
         knobs=(
             Knob("max_batch_size", "max_batch_size", size, "images", same, "", size),
             Knob("batch_timeout_ms", "batch_timeout_micros", micros, "µs", same, "", profile.batch_timeout_ms),
@@ -86,6 +88,7 @@ max_enqueued_batches {{ value: {queue} }}
                 asked=profile.queue_capacity,
             ),
             Knob("device", "", None, kind=KnobKind.NO_COUNTERPART, asked=profile.device),
+            onednn.knob(profile),
             Knob(
                 name="front end, gRPC",
                 native_key="grpc_max_threads",

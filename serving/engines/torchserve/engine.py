@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serving.engines.container import Container, Deployment
-from serving.engines.engine import Call, Download, Fact, Launch, Ports, Rendering, Served, Site
+from serving.engines.engine import Call, Download, Fact, Launch, Ports, Rendering, Served, Site, Switch
 from serving.engines.torchserve.container import CONTAINER, DEPLOYMENT
 from serving.engines.torchserve.facts import FACTS
 
@@ -72,11 +72,19 @@ class TorchServe:
 
         return server.launch(bundles, profile, folder, ports=ports, cores=cores)
 
-    def model_time(self, bundle: Bundle, threads: int) -> Callable[[np.ndarray], object]:
+    def in_force(self, log: str) -> tuple[Switch, ...]:
+        """See `Engine.in_force`."""
+        from serving.engines.torchserve import switches
+
+        return switches.in_force(log)
+
+    def model_time(self, bundle: Bundle, profile: ServingProfile) -> Callable[[np.ndarray], object]:
         """The TorchScript file as TorchServe's worker runs it."""
         import torch
 
-        torch.set_num_threads(threads)
+        if profile.onednn != "default":
+            torch.backends.mkldnn.enabled = profile.onednn
+        torch.set_num_threads(profile.threads)
         torch.set_num_interop_threads(1)
         model = torch.jit.load(str(bundle.torchscript)).eval()
 

@@ -13,9 +13,11 @@ Metrics   One observation a request: ``tandem_handler_seconds{protocol}`` (the h
           ``tandem_bad_requests_total{protocol}``, ``tandem_busy_seconds_total`` and, by worker,
           ``tandem_worker_starts_total`` and ``tandem_worker_heartbeats_total`` (one a second).
 Settings  ``handler.input_shape`` ([H, W, C]) in the archive's model-config.yaml; environment variable
-          ``TANDEM_TORCH_THREADS`` (threads of one computation), else ``handler.threads``, else 1. While the file that
+          ``TANDEM_TORCH_THREADS`` (threads of one computation), else ``handler.threads``, else 1; ``0`` or ``1`` in
+          ``TANDEM_TORCH_ONEDNN``: without oneDNN or with it, else as PyTorch decides. While the file that
           ``TANDEM_REFUSING`` names is there, REST requests get a 503: TorchServe closes their connections when it
           stops, answered or not, whereas it waits for gRPC's.
+Output    One line when the model is loaded: ``tandem switches`` and, as JSON, those of PyTorch that are in force.
 """
 
 from __future__ import annotations
@@ -186,6 +188,8 @@ class ImageClassifier:
         self.shape: tuple[int, ...] = tuple(settings.get("input_shape", DEFAULT_SHAPE))
         self.image_bytes = math.prod(self.shape)
         torch.set_num_threads(int(os.environ.get("TANDEM_TORCH_THREADS") or settings.get("threads", 1)))
+        if onednn := os.environ.get("TANDEM_TORCH_ONEDNN"):
+            torch.backends.mkldnn.enabled = onednn == "1"
 
         properties = context.system_properties
         gpu = properties.get("gpu_id")
@@ -200,6 +204,7 @@ class ImageClassifier:
         self.refusing = os.environ.get("TANDEM_REFUSING")
         threading.Thread(target=self._flush, name="tandem-metrics", daemon=True).start()
         _quiet_worker()
+        print("tandem switches", json.dumps(_switches()), flush=True)
         # What is loaded stays: a collection that looks at all of torch stops every request for 50 ms and more.
         gc.collect()
         gc.freeze()
@@ -287,6 +292,14 @@ def _quiet_worker() -> None:
     metrics = logging.getLogger("ts.metrics.caching_metric")
     metrics.setLevel(logging.INFO)
     metrics.addFilter(lambda record: "PredictionTime" not in str(record.msg))
+
+
+def _switches() -> dict[str, bool | str]:
+    """What PyTorch computes with, by the names that Tandem shows."""
+    return {
+        "oneDNN": torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled,
+        "quantized engine": torch.backends.quantized.engine,
+    }
 
 
 def _worker(arguments: Sequence[str]) -> str:

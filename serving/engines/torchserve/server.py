@@ -127,11 +127,6 @@ def command_line(runtime: java.Java, configuration: Path, model_store: Path, scr
     ]
 
 
-def thread_settings(profile: ServingProfile) -> dict[str, str]:
-    """The profile's part that TorchServe's workers take from environment variables."""
-    return {"TANDEM_TORCH_THREADS": str(profile.threads), "OMP_NUM_THREADS": str(profile.threads)}
-
-
 def scratch_settings(scratch: Path) -> dict[str, str]:
     """Where TorchServe may write: environment variables for `scratch`."""
     return {"LOG_LOCATION": str(scratch), "METRICS_LOCATION": str(scratch)}

@@ -8,13 +8,14 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.problem import Problem
 from serving import ports
 from serving.cores import split_cores
+from serving.engines import variables
 from serving.engines.engine import Engine, Rendering
 from serving.profile import ServingProfile
 from serving.runtimes.containers import base_images, compose_project, docker_cli, images, published, servers
@@ -96,10 +97,10 @@ class Stack:
             pulling='give the engine access to the registry, or leave it out: ARGS="--without grafana"',
         )
         self.wait_until_healthy(services)
-        targets = [
-            self.target(name, engine, self.default_profile, renderings[name]).to_dict()
-            for name, engine in chosen.items()
-        ]
+        targets = []
+        for name, engine in chosen.items():
+            target = self.target(name, engine, self.default_profile, renderings[name])
+            targets.append(self.with_switches(target, engine, renderings[name]).to_dict())
         (self.folder / "targets.json").write_text(json.dumps(targets, indent=2) + "\n")
 
     @property
@@ -173,6 +174,15 @@ class Stack:
             max_batch_size=profile.max_batch_size,
             caveats=caveats,
         )
+
+    def with_switches(self, target: Target, engine: Engine, rendering: Rendering) -> Target:
+        """A `target` that is ready, with the switches in force: what its server's log says, and the variables that its
+        container has and ``rendering`` adds."""
+        service = container_of(engine).image
+        pairs = (self.inspect(service) or {}).get("Config", {}).get("Env") or []
+        environment = {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
+        said = engine.in_force(self.logs(service))
+        return replace(target, switches=(*said, *variables.in_force({**environment, **rendering.environment})))
 
     def address(self, service: str) -> str | None:
         """The IP address of a service's running container."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from models import bundle as bundles
 from models.bundle import Bundle
 from models.problem import Problem, run
-from serving.profile import ServingProfile
+from serving.profile import ServingProfile, parser_of
 from serving.runtimes.kubernetes import deploy, images, operator_rules, pinned_images, plan, preflight, server_config
 from serving.runtimes.kubernetes.kubectl import NAMESPACE, Cluster
 from serving.runtimes.kubernetes.progress import Steps
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         verb.add_argument("--node-type", default="", help="instance type (node label) that both servers must run on")
         verb.add_argument("--embedded", action="store_true", help="the embedded server instead of TensorFlow Serving")
         verb.add_argument(
-            "--set", action="append", default=[], metavar="KEY=NUMBER", help="a key of the serving profile"
+            "--set", action="append", default=[], metavar="KEY=VALUE", help="a key of the serving profile"
         )
         _images_argument(verb)
         _cluster_arguments(verb)
@@ -82,9 +82,9 @@ def _settings(options: argparse.Namespace, bundle: Bundle) -> Settings:
     for argument in options.set:
         key, _, text = argument.partition("=")
         try:
-            values[key] = type(values.get(key, 0))(text)
+            values[key] = parser_of(key)(text)
         except ValueError:
-            raise Problem(f"--set {argument}: use KEY=NUMBER, such as max_batch_size=64") from None
+            raise Problem(f"--set {argument}: use KEY=VALUE, such as max_batch_size=64") from None
     return Settings(
         overlay=options.overlay,
         components=tuple(options.components.replace(",", " ").split()),

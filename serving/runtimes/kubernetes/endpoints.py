@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from models.problem import Problem
-from serving.engines import registry
+from serving.engines import registry, variables
 from serving.engines.engine import Engine
 from serving.runtimes.containers.servers import container_of
 from serving.runtimes.kubernetes import plan, server_config
@@ -43,6 +43,7 @@ def inside(cluster: Cluster, settings: Settings, name: str, engine: Engine) -> T
         rest=f"{host}:{ports.rest}",
         metrics=f"http://{host}:{ports.metrics}{engine.metrics_path}",
         knobs=rendering.knobs,
+        switches=variables.in_force(rendering.environment),
         max_batch_size=profile.max_batch_size,
     )
 

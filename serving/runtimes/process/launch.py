@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from models.problem import Problem
 from serving import ports
-from serving.engines import registry
-from serving.engines.engine import Engine, Launch, Ports
+from serving.engines import registry, variables
+from serving.engines.engine import Engine, Launch, Ports, Switch
 from serving.profile import ServingProfile
 from serving.runtimes.answering import Awaited
 from serving.runtimes.process import own_program
@@ -88,6 +89,7 @@ def start(
             plan.command,
             folder / "server.log",
             environment={**plan.environment, OFFSET: "x" * offset},
+            without=plan.rendering.unset,
             cores=cores,
             folder=folder,
         )
@@ -101,6 +103,7 @@ def start(
             ready = partial(Awaited().answers, running.target.asked_for(one))
             process.wait_until(partial(_asked, process, ready), deadline - time.monotonic())
         process.watch_workers()
+        running.target = replace(running.target, switches=_in_force(engine, process))
         running.target.save(folder / "target.json")
     except BaseException:
         running.stop()
@@ -156,3 +159,9 @@ def _asked(process: ServerProcess, ready: Callable[[], bool]) -> bool:
     except Problem as problem:
         process.check()
         raise Problem(f"{problem} (log: {process.log})", process.last_lines()) from None
+
+
+def _in_force(engine: Engine, process: ServerProcess) -> tuple[Switch, ...]:
+    """The switches of a server that is ready: what it says, and the variables that it was started with."""
+    said = engine.in_force(process.log.read_text(errors="replace"))
+    return (*said, *variables.in_force(process.environment))

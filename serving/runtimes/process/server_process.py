@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -34,7 +34,8 @@ GRACE_S = 10.0
 class ServerProcess:
     """A child in its own process group, with stdout and stderr in one log file.
 
-    It dies with the thread that started it (PR_SET_PDEATHSIG), so start servers from a thread that lives as long.
+    It dies with the thread that started it (PR_SET_PDEATHSIG), so start servers from a thread that lives as long. Its
+    `environment` is this process's but for the variables named in ``without``, and what it is given besides.
     Raises `Problem` where a core does not exist or the program cannot be started.
     """
 
@@ -45,10 +46,13 @@ class ServerProcess:
         log: Path,
         *,
         environment: Mapping[str, str] | None = None,
+        without: Collection[str] = (),
         cores: Sequence[int] = (),
         folder: Path | None = None,
     ) -> None:
         self.name, self.log = name, log
+        inherited = {key: value for key, value in os.environ.items() if key not in without}
+        self.environment = {**inherited, **(environment or {})}
         available = os.sched_getaffinity(0)
         if not set(cores) <= available:
             raise Problem(f"{name}: cores {sorted(cores)} are not all among this process's {sorted(available)}")
@@ -60,7 +64,7 @@ class ServerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **(environment or {})},
+                env=self.environment,
                 cwd=folder,
                 start_new_session=True,
             )

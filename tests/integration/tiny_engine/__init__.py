@@ -9,7 +9,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from serving.engines.engine import Call, Download, Fact, Knob, KnobKind, Launch, Ports, Rendering, Served, Site, Topic
+from serving.engines.engine import (
+    Call,
+    Download,
+    Fact,
+    Knob,
+    KnobKind,
+    Launch,
+    Ports,
+    Rendering,
+    Served,
+    Site,
+    Switch,
+    Topic,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,11 +104,14 @@ class TinyOnnx:
             ready=lambda log: "serving" in log,
         )
 
-    def model_time(self, bundle: Bundle, threads: int) -> Callable[[np.ndarray], object]:
+    def in_force(self, log: str) -> tuple[Switch, ...]:
+        return ()
+
+    def model_time(self, bundle: Bundle, profile: ServingProfile) -> Callable[[np.ndarray], object]:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = profile.threads
         session = onnxruntime.InferenceSession(str(bundle.onnx), options)
         return lambda rows: session.run(None, {"images": rows})
 

@@ -14,13 +14,14 @@ from loadtest.experiment.records import Environment, Lateness, NoPrometheus, Rem
 from loadtest.experiment.settings import Slo
 from loadtest.experiment.target_specs import TargetSpec
 from models.problem import Problem
-from serving.engines.engine import Knob, KnobKind
+from serving.engines.engine import Knob, KnobKind, Switch
 from serving.target import Caveat, Target
 
 KNOBS = (
     Knob("max_batch_size", "batchSize", 32, "requests", KnobKind.OTHER_UNIT),
     Knob("instances", "", None, kind=KnobKind.NO_COUNTERPART, note="One process computes all batches."),
 )
+SWITCHES = (Switch("oneDNN", False), Switch("quantized engine", "x86"), Switch("TF_ENABLE_ONEDNN_OPTS", None))
 
 
 def test_a_target_comes_back_with_its_knobs_and_caveats(tmp_path):
@@ -38,12 +39,13 @@ def test_a_target_comes_back_with_its_knobs_and_caveats(tmp_path):
         metrics=None,
         cores=(0, 1),
         knobs=KNOBS,
+        switches=SWITCHES,
         caveats=(Caveat.DOCKER_PROXY,),
     )
     (tmp_path / "targets.json").write_text(json.dumps([target.to_dict()]))
     (found,) = run_files.targets(tmp_path / "targets.json")
     assert (found.name, found.engine, found.version, found.cores) == ("plain", "torchserve", 3, (0, 1))
-    assert (found.knobs, found.caveats) == (KNOBS, (Caveat.DOCKER_PROXY,))
+    assert (found.knobs, found.switches, found.caveats) == (KNOBS, SWITCHES, (Caveat.DOCKER_PROXY,))
 
 
 def test_an_experiment_comes_back_with_what_differs_for_one_target(tmp_path):

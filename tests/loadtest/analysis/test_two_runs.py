@@ -69,6 +69,7 @@ def test_what_else_differs_is_listed_by_its_subject_and_its_key(before, tmp_path
     (run / "environment.json").write_text(json.dumps({**environment, "cpu_count": 8, "started_at": 1.0}))
     targets = json.loads((run / "targets.json").read_text())
     targets[0]["engine_version"] = "0.13.0"
+    targets[1]["switches"] = [{"name": "oneDNN", "value": False}]
     (run / "targets.json").write_text(json.dumps(targets))
     manifest = json.loads((run / "bundle-manifest.json").read_text())
     (run / "bundle-manifest.json").write_text(json.dumps({**manifest, "files": {"onnx/model.onnx": "ab" * 32}}))
@@ -78,6 +79,7 @@ def test_what_else_differs_is_listed_by_its_subject_and_its_key(before, tmp_path
         Difference(subject=Subject.EXPERIMENT, key="seed", baseline=1, this=9),
         Difference(subject=Subject.ENVIRONMENT, key="cpu_count", baseline=2, this=8),
         Difference(subject=Subject.TARGET, of="pytorch", key="engine_version", baseline="0.12.0", this="0.13.0"),
+        Difference(subject=Subject.TARGET, of="tensorflow", key="in force: oneDNN", baseline=None, this=False),
         Difference(subject=Subject.MODEL, key="onnx/model.onnx", baseline=None, this="abababababab"),
     }
     assert found.warnings == (SlosDiffer(), ModelsDiffer())

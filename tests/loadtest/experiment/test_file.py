@@ -86,6 +86,8 @@ def test_batching_compares_four_targets_over_one_protocol():
         ("[slo]\np99_ms = 0\n", "mine.toml:2: slo.p99_ms = 0.0: use milliseconds from 0.1 to 60000"),
         ("[profile]\nmax_batch_size = 0\n", "mine.toml:2: profile.max_batch_size = 0: use a whole number of 1 or more"),
         ("[profile]\nthreads = 2\ndevice = 'tpu'\n", "mine.toml:3: profile.device = 'tpu': use one of cpu, gpu"),
+        ("[profile]\nonednn = 'on'\n", "mine.toml:2: profile.onednn = 'on': use true or false or 'default'"),
+        ("[profile]\nonednn = 1\n", "mine.toml:2: profile.onednn = 1: use true or false or 'default'"),
         ("targets = ['pytorch', 'mxnet']\n", "mine.toml:1: targets = 'mxnet': use pytorch, tensorflow"),
         ("targets = ['pytorch', 'pytorch']\n", "mine.toml:1: targets = ['pytorch', 'pytorch']: name each once"),
         ("targets = []\n", "mine.toml:1: targets = []: name each once"),
@@ -342,6 +344,7 @@ specs = st.builds(
             "max_batch_size": st.integers(1, 64),
             "batch_timeout_ms": st.floats(0, 100),
             "device": st.sampled_from(["cpu", "gpu"]),
+            "onednn": st.sampled_from(["default", True, False]),
         },
     ),
 )
@@ -358,7 +361,12 @@ experiments = st.builds(
     ),
     protocols=st.just(PROTOCOLS[:2]),
     seed=st.integers(0, 2**40),
-    profile=st.builds(ServingProfile, max_batch_size=st.integers(1, 64), batch_timeout_ms=st.floats(0, 100)),
+    profile=st.builds(
+        ServingProfile,
+        max_batch_size=st.integers(1, 64),
+        batch_timeout_ms=st.floats(0, 100),
+        onednn=st.sampled_from(["default", True, False]),
+    ),
     slo=st.builds(Slo, p99_ms=st.floats(0.1, 1000)),
     ladder=st.builds(
         Ladder,

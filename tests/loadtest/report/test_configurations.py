@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from loadtest.report import configurations
 from loadtest.report.configurations import Compared, Row
 from serving.engines import registry
-from serving.engines.engine import Knob, KnobKind, Ports, Served, Site
+from serving.engines.engine import Knob, KnobKind, Ports, Served, Site, Switch
 from serving.profile import ServingProfile
 
 PROFILE = ServingProfile(max_batch_size=64, batch_timeout_ms=2.5, instances=2, threads=2, queue_capacity=500)
@@ -51,6 +51,35 @@ def test_a_knob_without_a_counterpart_is_no_setting():
     none = Knob("threads", "", None, kind=KnobKind.NO_COUNTERPART, asked=2)
     (row,) = configurations.rows({"threads": 2}, [(known,), (none,)])
     assert (row.given, row.compared) == (["threads = 2", None], Compared.NO_COUNTERPART)
+
+
+def test_a_setting_that_is_left_to_the_engine_is_not_set():
+    given, _ = rendered(PROFILE)
+    row = rows(PROFILE, given)["onednn"]
+    assert row == Row(
+        "onednn", "default", ["TANDEM_TORCH_ONEDNN not set", "TF_ENABLE_ONEDNN_OPTS not set"], Compared.SAME
+    )
+    off = replace(PROFILE, onednn=False)
+    row = rows(off, rendered(off)[0])["onednn"]
+    assert row == Row("onednn", "false", ["TANDEM_TORCH_ONEDNN = 0", "TF_ENABLE_ONEDNN_OPTS = 0"], Compared.SAME)
+    mixed = rows(PROFILE, [given[0], rendered(off)[0][1]])["onednn"]
+    assert mixed.compared is Compared.DIFFERS
+
+
+def test_what_was_in_force_stands_beside_each_other():
+    threads, engine = Switch("OMP_NUM_THREADS", "1"), Switch("quantized engine", "x86")
+    torch = (Switch("oneDNN", True), engine, threads)
+    assert configurations.in_force([torch, (Switch("oneDNN", False), threads)]) == [
+        Row("in force: oneDNN", "–", ["on", "off"], Compared.DIFFERS),
+        Row("in force: quantized engine", "–", ["x86", None], Compared.NO_COUNTERPART),
+        Row("in force: OMP_NUM_THREADS", "–", ["1", "1"], Compared.SAME),
+    ]
+    silent = (Switch("oneDNN", None),)
+    assert configurations.in_force([torch[:1], silent]) == [
+        Row("in force: oneDNN", "–", ["on", "not said"], Compared.NOT_RECORDED)
+    ]
+    assert [row.compared for row in configurations.in_force([torch[:1]])] == [Compared.ONE_TARGET]
+    assert configurations.in_force([(), ()]) == []
 
 
 def test_targets_of_one_engine_with_profiles_of_their_own_differ_where_these_do():

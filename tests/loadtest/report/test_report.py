@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from loadtest.report.charts.figure import plain
 from loadtest.report.charts.latency import latency_by_rate
 from models.problem import Problem
 from serving.engines import registry
+from serving.engines.engine import Switch
 from tests.loadtest.analysis.figures import bounds
 from tests.loadtest.runs.build import EMBEDDED, TF_SERVING, TORCHSERVE, write_run
 
@@ -242,3 +244,18 @@ def test_a_damaged_summary_is_named(tmp_path):
     (run / "summary.json").write_text("{")
     with pytest.raises(Problem, match=r"summary\.json: not a summary .*make report"):
         report.write(run)
+
+
+@pytest.mark.parametrize(
+    ("said", "condition"),
+    [((True, True), "oneDNN on "), ((True, False), "oneDNN PyTorch on, TensorFlow off "), ((True, None), "not said")],
+)
+def test_what_the_servers_said_of_onednn_stands_in_the_conditions_and_beside_the_settings(tmp_path, said, condition):
+    torch, tensorflow = ((Switch("oneDNN", value), Switch("OMP_NUM_THREADS", "1")) for value in said)
+    servers = {"pytorch": replace(TORCHSERVE, switches=torch), "tensorflow": replace(TF_SERVING, switches=tensorflow)}
+    run = write_run(tmp_path / "run", servers, rates={"grpc": [250.0]}, duration_s=2)
+    text = written(run).text
+    assert condition in text.partition("It holds under these conditions")[2]
+    settings = text.partition("One profile, two servers")[2]
+    assert all(row in settings for row in ("in force: oneDNN", "in force: OMP_NUM_THREADS – 1 1 same"))
+    assert summary.read(run).target("tensorflow").switches == tensorflow

@@ -20,7 +20,7 @@ from hdrh.log import HistogramLogWriter
 from loadtest.analysis.records import Decomposition, Parts, Summary, Untold
 from loadtest.experiment import decision, records, staircase
 from serving.engines import registry
-from serving.engines.engine import Knob, Ports, Served, Site
+from serving.engines.engine import Knob, Ports, Served, Site, Switch
 from serving.profile import ServingProfile
 
 START = 1_760_000_000.0
@@ -36,6 +36,7 @@ PROFILE = {
     "threads": 1,
     "queue_capacity": 1024,
     "device": "cpu",
+    "onednn": "default",
 }
 
 
@@ -52,6 +53,7 @@ class SimulatedServer:
     error_share: float = 0.0
     apart: float = 0.0
     knobs: tuple[Knob, ...] = ()
+    switches: tuple[Switch, ...] = ()
     profile: Mapping[str, Any] = field(default_factory=dict)
 
     def latencies(self, rate: float, second: int, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -399,6 +401,7 @@ def _target(stack: str, server: SimulatedServer, model: str) -> dict[str, Any]:
         "metrics": "http://127.0.0.1:8082/metrics",
         "cores": [0],
         "knobs": msgspec.to_builtins(server.knobs),
+        "switches": msgspec.to_builtins(server.switches),
     }
 
 
@@ -458,7 +461,7 @@ def _manifest(model: str, dataset: str, classes: Sequence[str]) -> dict[str, Any
 
 def _configure(folder: Path, server: SimulatedServer) -> None:
     folder.mkdir(parents=True)
-    lines = "".join(f"{knob.native_key}={knob.value}\n" for knob in server.knobs if knob.native_key)
+    lines = "".join(f"{knob.native_key}={knob.value}\n" for knob in server.knobs if knob.value is not None)
     (folder / "config.properties").write_text(f"# rendered from the profile\n{lines}")
     (folder / "server.log").write_text("started\n")
 

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from models.bundle import Bundle
 from serving.engines import registry
-from serving.engines.engine import Engine, Knob, Ports
+from serving.engines.engine import Engine, Knob, Ports, Rendering
 from serving.profile import ServingProfile
 from serving.runtimes.containers import images
 from serving.runtimes.kubernetes import server_config
 
 CORES = (0, 1, 2, 3, 4, 5)
+Given = tuple[tuple[Knob, ...], Mapping[str, str]]  # knobs, and variables
 PROFILES = {
     "default": ServingProfile(),
     "nothing that an engine can take as it is": ServingProfile(
         max_batch_size=48, batch_timeout_ms=0.4, instances=3, threads=2, queue_capacity=1000
     ),
     "gpu": ServingProfile(device="gpu"),
+    "without oneDNN": ServingProfile(onednn=False),
 }
 
 
@@ -31,26 +34,31 @@ def program(folder: Path) -> Path:
     return path
 
 
-def as_a_process(engine: Engine, bundle: Bundle, profile: ServingProfile, folder: Path) -> tuple[Knob, ...]:
+def given(rendering: Rendering) -> Given:
+    return rendering.knobs, rendering.environment
+
+
+def as_a_process(engine: Engine, bundle: Bundle, profile: ServingProfile, folder: Path) -> Given:
     ports = Ports(rest=0, grpc=0, metrics=0)
     own = program(folder) if engine.program else None
     launch = engine.launch([bundle], profile, folder, ports=ports, cores=CORES, program=own)
     launch.release()
-    return launch.rendering.knobs
+    assert launch.environment.items() >= launch.rendering.environment.items()
+    return given(launch.rendering)
 
 
-def in_a_container(engine: Engine, bundle: Bundle, profile: ServingProfile, folder: Path) -> tuple[Knob, ...]:
-    return images.render(bundle, engine, profile, folder, cores=len(CORES)).knobs
+def in_a_container(engine: Engine, bundle: Bundle, profile: ServingProfile, folder: Path) -> Given:
+    return given(images.render(bundle, engine, profile, folder, cores=len(CORES)))
 
 
-def in_a_pod(engine: Engine, bundle: Bundle, profile: ServingProfile) -> tuple[Knob, ...]:
-    return server_config.render(engine, profile, model=bundle.model, version=bundle.version, cores=len(CORES)).knobs
+def in_a_pod(engine: Engine, bundle: Bundle, profile: ServingProfile) -> Given:
+    return given(server_config.render(engine, profile, model=bundle.model, version=bundle.version, cores=len(CORES)))
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
 @pytest.mark.parametrize("engine", registry.all(), ids=lambda engine: engine.id)
-def test_every_runtime_gives_a_server_the_same_knobs(engine, profile, bundle, tmp_path):
+def test_every_runtime_gives_a_server_the_same_knobs_and_variables(engine, profile, bundle, tmp_path):
     process = as_a_process(engine, bundle, profile, tmp_path)
-    assert {knob.name for knob in process} >= set(profile.to_dict())
+    assert {knob.name for knob in process[0]} >= set(profile.to_dict())
     assert in_a_container(engine, bundle, profile, tmp_path) == process
     assert in_a_pod(engine, bundle, profile) == process

@@ -71,10 +71,13 @@ def test_the_queue_is_counted_in_batches():
 
 @pytest.mark.parametrize("engine", ALL)
 def test_every_knob_is_what_the_files_and_flags_say(engine):
-    profile = ServingProfile(max_batch_size=8, batch_timeout_ms=2.5, instances=3, threads=2, queue_capacity=77)
+    profile = ServingProfile(
+        max_batch_size=8, batch_timeout_ms=2.5, instances=3, threads=2, queue_capacity=77, onednn=False
+    )
     rendering = render(profile, engine=engine)
     given = dict(argument.removeprefix("--").split("=", 1) for argument in rendering.arguments)
     given |= dict(re.findall(r"(\w+) { value: (\d+) }", rendering.files["batching.txt"]))
+    given |= rendering.environment
     counterparts = [knob for knob in rendering.knobs if knob.kind is not KnobKind.NO_COUNTERPART]
     assert {knob.native_key: given[knob.native_key] for knob in counterparts} == {
         knob.native_key: str(knob.value) for knob in counterparts

@@ -14,7 +14,8 @@ from ts.context import Context, RequestProcessor
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 
 from serving.engines.embedded_tfserving.metrics import LATENCY_BOUNDS
-from serving.engines.torchserve import handler, rendering
+from serving.engines.engine import Switch
+from serving.engines.torchserve import handler, rendering, switches
 
 IMAGES = np.random.default_rng(3).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
 
@@ -176,6 +177,36 @@ def test_threads_come_from_the_environment_else_from_the_model_config(context, m
     monkeypatch.setenv("TANDEM_TORCH_THREADS", "1")
     handler.ImageClassifier(context)
     assert torch.get_num_threads() == 1
+
+
+@pytest.fixture
+def onednn():
+    before = torch.backends.mkldnn.enabled
+    yield
+    torch.backends.mkldnn.enabled = before
+
+
+def operators(model: torch.nn.Module) -> set[str]:
+    """What PyTorch calls for one batch."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile, torch.inference_mode():
+        model(torch.zeros(16, 3, 32, 32))
+    return {event.key for event in profile.key_averages()}
+
+
+@pytest.mark.usefixtures("threads", "onednn")
+@pytest.mark.parametrize(("given", "on"), [(None, True), ("1", True), ("0", False)])
+def test_onednn_is_on_unless_the_environment_says_otherwise_and_what_holds_is_printed(
+    context, monkeypatch, capsys, given, on
+):
+    if given is None:
+        monkeypatch.delenv("TANDEM_TORCH_ONEDNN", raising=False)
+    else:
+        monkeypatch.setenv("TANDEM_TORCH_ONEDNN", given)
+    handler.ImageClassifier(context)
+    said = switches.in_force(capsys.readouterr().out)
+    assert said == (Switch("oneDNN", on), Switch("quantized engine", torch.backends.quantized.engine))
+    convolution = torch.jit.freeze(torch.jit.script(torch.nn.Conv2d(3, 8, 3).eval()))
+    assert ("aten::mkldnn_convolution" in operators(convolution)) == on
 
 
 def emitted(caplog) -> dict[str, float]:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from models.problem import Problem
-from serving.engines.engine import Knob, KnobKind, Ports, Rendering, Served, Site
+from serving.engines.engine import Knob, KnobKind, Ports, Rendering, Served, Site, Switch
 from serving.engines.torchserve import ENGINE, rendering
 from serving.profile import ServingProfile
 from tests.serving.golden import assert_golden
@@ -67,7 +67,9 @@ def test_a_delay_that_torchserve_cannot_wait_is_rounded_and_said(timeout, delay)
 
 
 def test_every_knob_is_what_the_files_say():
-    profile = ServingProfile(max_batch_size=8, batch_timeout_ms=5, instances=3, threads=2, queue_capacity=77)
+    profile = ServingProfile(
+        max_batch_size=8, batch_timeout_ms=5, instances=3, threads=2, queue_capacity=77, onednn=True
+    )
     rendering = render(profile)
     values = properties(rendering)
     model = json.loads(values["models"])["convnet"]["1"]
@@ -78,6 +80,23 @@ def test_every_knob_is_what_the_files_say():
     assert list(knobs(rendering)) == [*profile.to_dict(), "front end, gRPC", "front end, REST"]
     assert [knob.asked for knob in rendering.knobs] == [*profile.to_dict().values(), None, None]
     assert knobs(rendering)["max_batch_size"].kind is KnobKind.OTHER_UNIT
+
+
+@pytest.mark.parametrize(("asked", "given"), [("default", None), (True, 1), (False, 0)])
+def test_onednn_is_asked_for_where_the_profile_does(asked, given):
+    rendering = render(ServingProfile(onednn=asked))
+    knob = knobs(rendering)["onednn"]
+    assert (knob.native_key, knob.value, knob.asked) == ("TANDEM_TORCH_ONEDNN", given, asked)
+    assert rendering.environment.get(knob.native_key) == (None if given is None else str(given))
+    assert rendering.unset == ((knob.native_key,) if given is None else ())
+
+
+def test_what_the_newest_worker_says_is_in_force():
+    line = "2026-11-30T02:56:09,123 [INFO ] W-9000-convnet_1-stdout MODEL_LOG - tandem switches %s\n"
+    log = line % '{"oneDNN": false, "quantized engine": "x86"}' + line % '{"oneDNN": true, "quantized engine": "x86"}'
+    assert ENGINE.in_force(log) == (Switch("oneDNN", True), Switch("quantized engine", "x86"))
+    assert ENGINE.in_force("of an archive that says nothing\n") == ()
+    assert ENGINE.in_force(line % '{"oneDNN"}') == ()
 
 
 def test_the_connection_s_age_is_for_those_that_ask():

@@ -18,7 +18,7 @@ import pytest
 from models.problem import Problem
 from serving import ports
 from serving.engines import registry
-from serving.engines.engine import Knob, KnobKind, Ports
+from serving.engines.engine import Knob, KnobKind, Ports, Switch
 from serving.profile import ServingProfile
 from serving.runtimes import answering
 from serving.runtimes.process import launch
@@ -200,9 +200,27 @@ def test_a_target_survives_its_file(tmp_path):
             Knob("threads", "intra", 2, "threads", KnobKind.SAME, "a note", 2),
             Knob("device", "", None, kind=KnobKind.NO_COUNTERPART, asked="cpu"),
         ),
+        switches=(Switch("oneDNN", True), Switch("OMP_NUM_THREADS", "1"), Switch("quantized engine", None)),
         max_batch_size=7,
         caveats=(Caveat.DOCKER_PROXY,),
     )
     target.save(tmp_path / "target.json")
     assert Target.load(tmp_path / "target.json") == target
     assert Target.load(tmp_path / "target.json") != replace(target, cores=())
+
+
+@pytest.mark.parametrize(("asked", "on"), [("default", False), (True, True), (False, False)])
+def test_onednn_is_as_the_profile_asks_whatever_this_shell_says_and_is_read_back(
+    bundle, program, tmp_path, monkeypatch, asked, on
+):
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")
+    monkeypatch.setenv("KMP_BLOCKTIME", "0")
+    programs = {"tensorflow-serving": program}
+    profile = ServingProfile(onednn=asked)
+    with launch.start("tensorflow", bundle, profile, tmp_path / "run", programs=programs) as running:
+        given = psutil.Process(running.process.pid).environ().get("TF_ENABLE_ONEDNN_OPTS")
+        assert given == (None if asked == "default" else str(int(asked)))
+        found = {one.name: one.value for one in running.target.switches}
+    assert found.items() >= {"oneDNN": on, "KMP_BLOCKTIME": "0", "OMP_NUM_THREADS": "1"}.items()
+    assert found.get("TF_ENABLE_ONEDNN_OPTS") == given
+    assert Target.load(tmp_path / "run" / "target.json").switches == running.target.switches
