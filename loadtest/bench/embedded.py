@@ -3,9 +3,10 @@
 The load generator runs on another core. Where a real tensorflow_model_server is there (named, on the PATH, or fetched),
 each load runs against both servers in turn, and the ratios are of the same run; elsewhere its recorded
 figures stand there, of another machine. Every ratio says how many times as good the embedded server is, by a higher
-rate or a lower latency: 1 is as good as the real one, less is worse. Every load runs once a round; a row's figures are
-the medians of the rounds. The last column shows how busy the server's core was: well below 100 % with many clients
-means that something else was the bottleneck.
+rate or a lower latency: 1 is as good as the real one, less is worse. Both are asked for the same of oneDNN, on which
+their speed hangs, and each says what it has; where they have the same, a row says whether the embedded server holds
+what it should. Every load runs once a round; a row's figures are the medians of the rounds. The last column shows how
+busy the server's core was: well below 100 % with many clients means that something else was the bottleneck.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import os
 import shutil
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from rich.console import Console
 from rich.table import Table
@@ -42,6 +44,7 @@ from loadtest.experiment.phases import Plan
 from loadtest.experiment.verb import Verb
 from models.problem import Problem
 from serving.engines import programs
+from serving.profile import OneDnn, ServingProfile, parser_of
 from serving.runtimes.process import own_program
 
 WARM_UP_S = 1.5  # not shorter: a neighbour may take the core away for so long, and no answer at all is a failure
@@ -74,6 +77,8 @@ LOADS = (
 )
 FIGURES = {"rate": "rate", "p50_ms": "p50", "p99_ms": "p99"}
 """What the two servers are compared by, key to the table's heading."""
+HOLDS = {"rate": 0.8, "p99_ms": round(1 / 1.3, 3)}
+"""Against the real server, with oneDNN alike: at least so many times as good."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,8 @@ class Row:
 
     real      the real server's figures of the same run; None where it is not at hand, then ``recorded`` stands there
     ratios    of `FIGURES`, those that the other server has, too: how many times as good the embedded one is
+    onednn    what the servers were asked for; ``in_force``: what the embedded one says of it
+    holds     what `HOLDS` says; None where there is no real server, or one whose oneDNN is not the same
     """
 
     load: str
@@ -110,6 +117,9 @@ class Row:
     recorded: dict[str, float]
     ratios: dict[str, float]
     rounds: dict[str, list[Measured]]
+    onednn: OneDnn
+    in_force: bool | None
+    holds: bool | None
 
     @property
     def beside(self) -> dict[str, float]:
@@ -121,6 +131,14 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="measured seconds of each load in a round (4)")
     parser.add_argument("--rounds", type=int, default=3, help="how often each load runs (3)")
     programs.add_flags(parser)
+    parser.add_argument(
+        "--onednn",
+        nargs="+",
+        type=parser_of("onednn"),
+        default=[True, False],
+        metavar="SETTING",
+        help="true, false or default, each of which every load runs with (true false)",
+    )
     parser.add_argument("--soak", type=float, metavar="MINUTES", help="instead: load while versions change, and memory")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table as JSON, too")
 
@@ -130,7 +148,8 @@ def _run(options: argparse.Namespace) -> int:
         value = getattr(options, key)
         if value is not None and not least <= value <= most:
             raise Problem(f"--{key} {value:g}: use {least:g} to {most:g}")
-    console = Console(highlight=False, soft_wrap=True, width=max(200, shutil.get_terminal_size().columns))
+    asked = [ServingProfile(onednn=one).onednn for one in dict.fromkeys(options.onednn)]
+    console = Console(highlight=False, soft_wrap=True, width=max(230, shutil.get_terminal_size().columns))
     cores = sorted(os.sched_getaffinity(0))
     server_cores, client_cores = (cores[:1], cores[1:2]) if len(cores) > 1 else ([], [])
     named = programs.named(options)
@@ -154,13 +173,15 @@ def _run(options: argparse.Namespace) -> int:
                 rows += [asdict(row) for row in minutes]
         else:
             servers = {
-                (engine.id, batched): stack.enter_context(
+                (engine.id, batched, onednn): stack.enter_context(
                     started(
                         *(engine, base_path, folder, server_cores),
                         *(flags if batched else ()),
                         program=own_program.find(engine, named),
+                        onednn=onednn,
                     )
                 )
+                for onednn in asked
                 for engine in engines
                 for batched in (False, True)
             }
@@ -171,7 +192,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _bench(
-    servers: dict[tuple[str, bool], BenchServer],
+    servers: dict[tuple[str, bool, OneDnn], BenchServer],
     reference: Path,
     folder: Path,
     options: argparse.Namespace,
@@ -179,17 +200,30 @@ def _bench(
     console: Console,
 ) -> list[Row]:
     """Every load in every round against every engine; the table's rows."""
-    rounds: dict[tuple[str, str], list[Measured]] = {}
+    rounds: dict[tuple[str, OneDnn, str], list[Measured]] = {}
     for number in range(options.rounds):
         for load in LOADS:
-            for (engine, batching), server in servers.items():
+            for (engine, batching, onednn), server in servers.items():
                 if batching == load.batching:
-                    place = folder / f"{engine}-{len(rounds.get((load.name, engine), []))}-{LOADS.index(load)}"
-                    measured = _measure(server, load, options.seconds, reference, place, cores)
-                    rounds.setdefault((load.name, engine), []).append(measured)
-                    console.print(f"  round {number + 1}: {load.name:<31} {engine:<19} {_line(measured)}")
-    rows = [_row(load, {name: rounds[load.name, name] for name, _ in servers}) for load in LOADS]
+                    known = rounds.setdefault((load.name, onednn, engine), [])
+                    place = folder / f"{engine}-{onednn}-{len(known)}-{LOADS.index(load)}"
+                    known.append(_measure(server, load, options.seconds, reference, place, cores))
+                    name = f"{load.name:<31} {engine:<19} oneDNN {_setting(onednn, server.onednn):<12}"
+                    console.print(f"  round {number + 1}: {name} {_line(known[-1])}")
+    engines = list(dict.fromkeys(engine for engine, _, _ in servers))
+    settings = list(dict.fromkeys(onednn for _, _, onednn in servers))
+    rows = [
+        _row(
+            load,
+            {engine: rounds[load.name, onednn, engine] for engine in engines},
+            onednn,
+            {engine: servers[engine, load.batching, onednn].onednn for engine in engines},
+        )
+        for load in LOADS
+        for onednn in settings
+    ]
     _show(rows, console)
+    _show_settings(rows, console)
     return rows
 
 
@@ -208,12 +242,24 @@ def _measure(
     return Measured(found.throughput, latency.p50 or 0.0, latency.p99 or 0.0, failed, round(share, 3))
 
 
-def _row(load: Load, rounds: dict[str, list[Measured]]) -> Row:
-    """A load's row: the figures of each engine, the targets met or not, the real server beside the embedded one."""
+def _row(
+    load: Load,
+    rounds: dict[str, list[Measured]],
+    onednn: OneDnn = "default",
+    said: Mapping[str, bool | None] = MappingProxyType({}),
+) -> Row:
+    """A load's row: the figures of each engine, the targets met or not, the real server beside the embedded one;
+    ``said``: what each engine's server says of its oneDNN."""
     figures = {name: _medians(measured) for name, measured in rounds.items()}
     ours = figures.pop(EMBEDDED.id)
     real = next(iter(figures.values()), None)
     beside = asdict(real) if real else load.recorded
+    ratios = {
+        one: round(better(one, getattr(ours, one), beside[one]), 3)
+        for one in FIGURES
+        if beside.get(one) and getattr(ours, one)
+    }
+    alike = bool(said) and None not in said.values() and len(set(said.values())) == 1
     return Row(
         load=load.name,
         protocol=load.protocol,
@@ -224,12 +270,11 @@ def _row(load: Load, rounds: dict[str, list[Measured]]) -> Row:
         met=not ours.failed and all(_met(name, getattr(ours, name), value) for name, value in load.targets.items()),
         real=real,
         recorded=load.recorded,
-        ratios={
-            one: round(better(one, getattr(ours, one), beside[one]), 3)
-            for one in FIGURES
-            if beside.get(one) and getattr(ours, one)
-        },
+        ratios=ratios,
         rounds=rounds,
+        onednn=onednn,
+        in_force=said.get(EMBEDDED.id),
+        holds=all(ratios.get(one, 0.0) >= least for one, least in HOLDS.items()) if real and alike else None,
     )
 
 
@@ -261,21 +306,51 @@ def _show(rows: Sequence[Row], console: Console) -> None:
         title="The embedded server on one core, the load generator on another; ×: how many times as good it is"
     )
     ratios = [f"× {heading}" for heading in FIGURES.values()]
-    headings = ("load", *FIGURES.values(), "failed", "target", "met", beside, *ratios, "server's core")
+    held = "holds, oneDNN alike"
+    headings = ("load", "oneDNN", *FIGURES.values(), "failed", "target", "met", beside, *ratios, held, "server's core")
     for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("load", "target") else "right", no_wrap=True)
+        table.add_column(heading, justify="left" if heading in ("load", "oneDNN", "target") else "right", no_wrap=True)
     for row in rows:
         table.add_row(
             row.load,
+            _setting(row.onednn, row.in_force),
             *(_figure(one, getattr(row, one)) for one in FIGURES),
             str(row.failed),
             ", ".join(_target(name, value) for name, value in row.targets.items()) or "-",
             ("yes" if row.met else "no") if row.targets else "-",
             ", ".join(_beside(one, value) for one, value in row.beside.items()) or "-",
             *(f"{row.ratios[one]:.2f}" if one in row.ratios else "-" for one in FIGURES),
+            "-" if row.holds is None else "yes" if row.holds else "no",
             f"{row.server_cpu:.0%}",
         )
     console.print(table)
+
+
+def _show_settings(rows: Sequence[Row], console: Console) -> None:
+    """The embedded server under each setting of oneDNN beside itself without, or, where that did not run, the first."""
+    asked = list(dict.fromkeys(row.onednn for row in rows))
+    base = False if False in asked else asked[0]
+    others = [one for one in asked if one != base]
+    if not others:
+        return
+    found = {(row.load, row.onednn): row for row in rows}
+    table = Table(title=f"The embedded server, × how many times as good as with oneDNN {_setting(base)}")
+    table.add_column("load", no_wrap=True)
+    for one in others:
+        for heading in FIGURES.values():
+            table.add_column(f"{_setting(one)}: × {heading}", justify="right", no_wrap=True)
+    for load in dict.fromkeys(row.load for row in rows):
+        there = found[load, base]
+        pairs = [(one, getattr(found[load, other], one), getattr(there, one)) for other in others for one in FIGURES]
+        table.add_row(load, *(f"{better(*pair):.2f}" if all(pair) else "-" for pair in pairs))
+    console.print(table)
+
+
+def _setting(asked: OneDnn, said: bool | None = None) -> str:
+    """What was asked for, and what a server says that it has, where that is not the same: "on", "default (on)"."""
+    words = {True: "on", False: "off", None: ""}
+    wanted, has = asked if isinstance(asked, str) else words[asked], words[said]
+    return f"{wanted} ({has})" if has not in ("", wanted) else wanted
 
 
 def _target(figure: str, value: float) -> str:

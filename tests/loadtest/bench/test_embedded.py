@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from loadtest.bench import embedded
+from serving.profile import OneDnn
 
 pytestmark = pytest.mark.slow
 
@@ -16,7 +20,7 @@ def test_every_load_has_a_row_with_its_targets_and_what_it_stands_beside(monkeyp
     monkeypatch.setenv("PATH", "/usr/bin:/bin")  # without a real server
     monkeypatch.setattr(embedded, "WARM_UP_S", 0.5)
     file = tmp_path / "bench.json"
-    assert embedded.VERB.main(["--seconds", "0.8", "--rounds", "1", "--json", str(file)]) == 0
+    assert embedded.VERB.main(["--seconds", "0.8", "--rounds", "1", "--onednn", "default", "--json", str(file)]) == 0
     rows = json.loads(file.read_text())
     assert [row["load"] for row in rows] == [load.name for load in embedded.LOADS]
     for row, load in zip(rows, embedded.LOADS, strict=True):
@@ -26,6 +30,7 @@ def test_every_load_has_a_row_with_its_targets_and_what_it_stands_beside(monkeyp
         assert row["targets"] == load.targets
         assert row["real"] is None
         assert set(row["ratios"]) == set(load.recorded)
+        assert (row["onednn"], type(row["in_force"]), row["holds"]) == ("default", bool, None)
         assert len(row["rounds"]["embedded-tfserving"]) == 1
     out = capsys.readouterr().out
     assert "recorded (another machine)" in out
@@ -74,6 +79,35 @@ def test_the_soak_shows_memory_and_growth(monkeypatch, tmp_path, capsys):
     assert "growth since the warm-up" in capsys.readouterr().out
 
 
+def test_it_holds_against_a_real_server_with_the_same_onednn_alone():
+    ours = [embedded.Measured(4000, 5.0, 10.0, 0, 0.9)]
+
+    def holds(rate: float, p99_ms: float, real: bool | None, embedded_s: bool | None = True) -> bool | None:
+        rounds = {"embedded-tfserving": ours, "tensorflow-serving": [embedded.Measured(rate, 5.0, p99_ms, 0, 0.9)]}
+        said = {"embedded-tfserving": embedded_s, "tensorflow-serving": real}
+        return embedded._row(embedded.LOADS[0], rounds, True, said).holds
+
+    assert holds(5000, 7.8, real=True) is True
+    assert holds(5100, 7.8, real=True) is False  # fewer than 0.8 of its requests
+    assert holds(5000, 7.6, real=True) is False  # a p99 of more than 1.3 of its own
+    assert holds(5000, 7.8, real=False) is None
+    assert holds(5000, 7.8, real=None, embedded_s=None) is None
+
+
+def test_both_settings_of_onednn_stand_beside_each_other():
+    console = Console(width=200, record=True, file=io.StringIO())
+    rates: dict[OneDnn, int] = {True: 3000, False: 2000, "default": 1000}
+    once = {asked: [embedded.Measured(rate, 5.0, 2000 / rate, 0, 0.9)] for asked, rate in rates.items()}
+    rows = [embedded._row(embedded.LOADS[0], {"embedded-tfserving": one}, asked) for asked, one in once.items()]
+    embedded._show_settings(rows, console)
+    (line,) = [line for line in console.export_text().splitlines() if embedded.LOADS[0].name in line]
+    assert re.findall(r"[\d.]+", line.partition("batched")[2]) == ["1.50", "1.00", "1.50", "0.50", "1.00", "0.50"]
+    embedded._show_settings(rows[:1], console)
+    assert console.export_text() == ""
+
+
 def test_impossible_options_are_refused(capsys):
+    assert embedded.VERB.main(["--onednn", "on"]) == 1
+    assert "profile.onednn = 'on': use true, false or 'default'" in capsys.readouterr().err
     assert embedded.VERB.main(["--rounds", "0"]) == 1
     assert "--rounds 0: use 1 to 100" in capsys.readouterr().err
