@@ -7,6 +7,7 @@ import math
 import shutil
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -190,13 +191,16 @@ class _Measuring:
         self._load(start, phases)
 
     def _start(self, start: Start) -> None:
-        """Start a target's server anew. Meanwhile nothing is measured: Prometheus is asked about the trials before."""
+        """Start a target's server anew. Meanwhile nothing is measured: Prometheus is asked about the trials before,
+        which takes as long as a server's start."""
         self.progress.tell(steps.StartingServer(start.target))
-        self.targets.use(start.target, self.progress.now, start.offset)
+        with ThreadPoolExecutor(1) as beside:
+            observed = beside.submit(self._observe)
+            self.targets.use(start.target, self.progress.now, start.offset)
+            observed.result()
         self.progress.advance(phase_plan.START_S)
         known = self.folder.environment()
         self.folder.save_environment(msgspec.structs.replace(known, order=(*known.order, start.target)))
-        self._observe()
 
     def _load(self, start: Start, phases: Sequence[Phase]) -> None:
         if self.prometheus:
