@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from serving.engines import registry
-from serving.engines.engine import Call
+from serving.engines import interface, registry
+from serving.engines.engine import Body, Call
 from serving.target import Target
 
 
@@ -21,28 +21,38 @@ def call(target: Target, protocol: str) -> Call:
     return engine.call(target, protocol)
 
 
-def encode(target: Target, protocol: str, images: np.ndarray) -> bytes:
-    """Encode uint8 ``images`` [N, H, W, C] as one request.
+def encode(target: Target, protocol: str, samples: np.ndarray) -> bytes:
+    """Encode ``samples`` [N, …] of the type and shape that the target's model takes (images: uint8 [N, H, W, C]) as one
+    request.
 
     gRPC: the serialized request message, without gRPC's 5-byte prefix. REST: a complete HTTP/1.1 request with
-    keep-alive. Raises ValueError for an unknown protocol or images that the target does not take.
+    keep-alive. Raises ValueError for an unknown protocol or samples that the model does not take.
     """
     how = call(target, protocol)
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != target.input_shape or not len(images):
-        raise ValueError(
-            f"images are {images.dtype} {images.shape}; {target.model} takes uint8 (N, {target.input_shape})"
-        )
-    body = how.encode(images)
+    return _request(target, protocol, how, how.encode(interface.of_input(target, samples)))
+
+
+def encode_body(target: Target, protocol: str, body: bytes) -> bytes:
+    """``body`` (gRPC: a serialized message) as it is, as one request; else like `encode`."""
+    how = call(target, protocol)
+    return _request(target, protocol, how, how.given(body))
+
+
+def _request(target: Target, protocol: str, how: Call, body: bytes | Body) -> bytes:
+    content = body.content if isinstance(body, Body) else body
     if protocol == "grpc":
-        return body
-    head = (
-        f"POST {how.path} HTTP/1.1\r\n"
-        f"Host: {target.rest}\r\n"
-        f"Content-Type: {how.content_type}\r\n"
-        f"Content-Length: {len(body)}\r\n"
-        "Connection: keep-alive\r\n\r\n"
-    )
-    return head.encode("ascii") + body
+        return content
+    own = {"Host": target.rest, **({"Content-Type": how.content_type} if how.content_type else {})}
+    theirs = {name.lower() for name, _ in target.headers}
+    fields = [
+        *((name, value) for name, value in own.items() if name.lower() not in theirs),
+        *target.headers,
+        *(body.headers.items() if isinstance(body, Body) else ()),
+        *([("Content-Length", str(len(content)))] if content or how.method != "GET" else []),
+        ("Connection", "keep-alive"),
+    ]
+    head = f"{how.method} {target.base_path}{how.path} HTTP/1.1\r\n" + "".join(f"{n}: {v}\r\n" for n, v in fields)
+    return head.encode("latin-1") + b"\r\n" + content
 
 
 def grpc_method(target: Target) -> str:
@@ -52,11 +62,12 @@ def grpc_method(target: Target) -> str:
 
 def rest_path(target: Target) -> str:
     """The path of the target's prediction URL."""
-    return call(target, "rest").path
+    return target.base_path + call(target, "rest").path
 
 
 def decode(target: Target, protocol: str, body: bytes) -> np.ndarray:
-    """Decode an answer (gRPC: the serialized message; REST: the body) to float32 probabilities [N, classes].
+    """Decode an answer (gRPC: the serialized message; REST: the body) to [N, values], float32 where they are numbers
+    (probabilities: [N, classes]).
 
     Raises ValueError when the body is not an answer, for example an error message.
     """

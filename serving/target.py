@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from models.problem import Problem
-from serving.engines.engine import Knob, Switch
+from serving.engines.engine import Knob, Switch, Tensor
 
 if TYPE_CHECKING:
     from models.bundle import Bundle
@@ -74,8 +74,8 @@ class Target:
     engine_version  version of that engine, with the runtime's version where they differ
     runtime         "process", "container", "kubernetes" or "remote"
     model, version  the servable's name and version
-    input_shape     (H, W, C) of one uint8 image
-    classes         number of class probabilities in an answer
+    input_shape     (H, W, C) of one uint8 image; of another model, one sample without the batch; empty: not known
+    classes         number of class probabilities in an answer; 0: not known
     grpc            "host:port" of the gRPC inference API
     rest            "host:port" of the HTTP inference API
     metrics         URL of the Prometheus page, or None
@@ -84,6 +84,10 @@ class Target:
     switches        of its numerical libraries, as they were in force when it was started
     max_batch_size  images that it takes in one request
     caveats         what is not as it seems
+    inputs, outputs what the model takes and gives; empty: a bundle's own interface, `images` and `probabilities`
+    headers         sent with every request, beside those of its content
+    base_path       what stands before every path of its HTTP API, such as "/models"
+    pinned_version  the version that requests ask for; empty: the server's choice
     """
 
     name: str
@@ -92,7 +96,7 @@ class Target:
     runtime: str
     model: str
     version: int
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     classes: int
     grpc: str
     rest: str
@@ -102,6 +106,11 @@ class Target:
     switches: tuple[Switch, ...] = ()
     max_batch_size: int = 32
     caveats: tuple[Caveat, ...] = ()
+    inputs: tuple[Tensor, ...] = ()
+    outputs: tuple[Tensor, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+    base_path: str = ""
+    pinned_version: str = ""
 
     def asked_for(self, bundle: Bundle) -> Target:
         """The same server, asked for another of its models."""

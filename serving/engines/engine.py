@@ -151,19 +151,86 @@ class Site:
 
 
 @dataclass(frozen=True)
+class Body:
+    """A request's body with the headers that hang on its content, besides those of `Call`."""
+
+    content: bytes
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Call:
     """How one protocol of an engine is called: encoded before the clock, decoded after it.
 
     path          REST: the URL's path; gRPC: the full method name, with its leading slash
-    content_type  REST: of the body
-    encode        uint8 images [N, H, W, C] → the body, or the serialized message
-    decode        the answer's body or message → float32 probabilities [N, classes]; ValueError where it is none
+    content_type  REST: of the body; empty: it has none
+    encode        samples in the input's type and shape (see `interface.of_input`; images: uint8 [N, H, W, C]) → the
+                  body, or the serialized message; ValueError where this protocol cannot carry them
+    decode        the answer's body or message → [N, values], float32 where they are numbers (probabilities
+                  [N, classes]); ValueError that names the part at fault where it is none
+    method        REST: the HTTP method
+    given         a body, or a message, that is sent as it is → the same with the headers that hang on it
     """
 
     path: str
     content_type: str
-    encode: Callable[[np.ndarray], bytes]
+    encode: Callable[[np.ndarray], bytes | Body]
     decode: Callable[[bytes], np.ndarray]
+    method: str = "POST"
+    given: Callable[[bytes], bytes | Body] = bytes
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or an output of a model.
+
+    datatype  numpy's name ("uint8", "float32"), "bfloat16", or "bytes" for strings and encoded images
+    shape     -1 where a size may vary; the batch first, where the model takes batches; empty: not said
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a running server says of itself and of one of its models; empty where it does not say.
+
+    server           its name and version
+    inputs, outputs  of the model
+    versions         of the model, those that may be asked for
+    """
+
+    server: str = ""
+    inputs: tuple[Tensor, ...] = ()
+    outputs: tuple[Tensor, ...] = ()
+    versions: tuple[str, ...] = ()
+
+    def completed(self, other: Description) -> Description:
+        """This one, and where it is empty what ``other`` says."""
+        return Description(
+            self.server or other.server,
+            self.inputs or other.inputs,
+            self.outputs or other.outputs,
+            self.versions or other.versions,
+        )
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question for a running server, without the network: whoever has the connection asks it.
+
+    path     REST: the URL's path, without the target's `base_path`, for GET; gRPC: the full name of a unary method
+    message  gRPC: the serialized request; None: REST
+    read     the answer's body (status 200) or message → what it says; ValueError that names the part at fault
+    also     further questions, of which the first one's answer is `completed`; that they fail is no fault
+    """
+
+    path: str
+    message: bytes | None
+    read: Callable[[bytes], Description]
+    also: tuple[Question, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -269,9 +336,15 @@ class Engine(Protocol):
     """Its server in a container; None: there is no image of it."""
     deployment: Deployment | None
     """Its server on Kubernetes, in its container's image; None: there are no manifests of it."""
+    endpoint_only: bool
+    """Whether Tandem starts no such server, so that a target of it needs a url: `version`, `render`, `launch` and
+    `model_time` raise `Problem`."""
 
     def call(self, target: Target, protocol: str) -> Call:
         """How ``target`` is called over ``protocol``, which is one of `protocols`."""
+
+    def metadata(self, target: Target, protocol: str) -> Question | None:
+        """What to ask ``target`` over ``protocol``, for its model's inputs and outputs; None: it cannot be asked."""
 
     def version(self, program: Path | None = None) -> str:
         """The version of the server that `launch` would start here, as in `Launch`; ``program``: see `launch`. Asked

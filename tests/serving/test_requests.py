@@ -4,6 +4,7 @@ import base64
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import httptools
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from serving import requests
+from serving.engines.engine import Tensor
 from serving.target import PROTOCOLS
 from serving.wire.protobuf import tensorflow_serving_pb2 as tf_serving
 from serving.wire.protobuf import torchserve_pb2 as torchserve
@@ -185,3 +187,35 @@ def test_the_load_generators_imports_stay_light():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_headers_base_path_and_version_of_the_targets_own():
+    to = replace(
+        target("pytorch"),
+        headers=(("X-Tenant", "blue"), ("host", "models.example")),
+        base_path="/serving",
+        pinned_version="2.0",
+    )
+    encoded = requests.encode(to, "rest", IMAGES)
+    parsed = Parsed(encoded)
+    assert parsed.url == b"/serving/predictions/convnet/2.0"
+    assert (parsed.headers["x-tenant"], parsed.headers["host"]) == ("blue", "models.example")
+    assert encoded.lower().count(b"host:") == 1
+    assert requests.rest_path(to) == "/serving/predictions/convnet/2.0"
+    assert torchserve.PredictionsRequest.FromString(requests.encode(to, "grpc", IMAGES)).model_version == "2.0"
+
+
+def test_a_body_of_the_users_own_is_sent_as_it_is():
+    parsed = Parsed(requests.encode_body(target("tensorflow"), "rest", b'{"instances": []}'))
+    assert (parsed.complete, parsed.body) == (True, b'{"instances": []}')
+    assert parsed.headers["content-type"] == "application/json"
+    assert requests.encode_body(target("tensorflow"), "grpc", b"\x0a\x00") == b"\x0a\x00"
+
+
+def test_an_encoded_image_goes_to_torchserve_as_it_is_and_in_json_as_base64():
+    to = replace(target("pytorch", classes=0), inputs=(Tensor("data", "bytes", (-1,)),), input_shape=())
+    jpeg = np.array([b"\xff\xd8jpeg"], object)
+    assert Parsed(requests.encode(to, "rest-binary", jpeg)).body == b"\xff\xd8jpeg"
+    assert json.loads(Parsed(requests.encode(to, "rest", jpeg)).body) == {"instances": [{"b64": "/9hqcGVn"}]}
+    with pytest.raises(ValueError, match="one encoded image or string a request, not 2"):
+        requests.encode(to, "rest-binary", np.array([b"a", b"b"], object))

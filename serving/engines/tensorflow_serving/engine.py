@@ -7,7 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serving.engines.container import Container, Deployment
-from serving.engines.engine import Call, Download, Fact, Launch, Ports, Rendering, Served, Site, Switch
+from serving.engines.engine import (
+    Call,
+    Download,
+    Fact,
+    Launch,
+    Ports,
+    Question,
+    Rendering,
+    Served,
+    Site,
+    Switch,
+)
 from serving.engines.tensorflow_serving.container import CONTAINER, DEPLOYMENT, DOWNLOAD
 from serving.engines.tensorflow_serving.facts import FACTS
 
@@ -39,12 +50,19 @@ class TensorFlowServing:
     facts: tuple[Fact, ...] = FACTS
     container: Container | None = CONTAINER
     deployment: Deployment | None = DEPLOYMENT
+    endpoint_only = False
 
     def call(self, target: Target, protocol: str) -> Call:
         """See `Engine.call`."""
         from serving.engines.tensorflow_serving import calls
 
         return calls.call(target, protocol)
+
+    def metadata(self, target: Target, protocol: str) -> Question | None:
+        """See `Engine.metadata`."""
+        from serving.engines.tensorflow_serving import metadata
+
+        return metadata.question(target, protocol)
 
     def version(self, program: Path | None = None) -> str:
         """See `Engine.version`."""

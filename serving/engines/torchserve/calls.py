@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from urllib.parse import quote
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -18,20 +19,27 @@ INPUT = "data"
 
 def call(target: Target, protocol: str) -> Call:
     """See `Engine.call`."""
-    path, classes = f"/predictions/{target.model}", target.classes
+    asked, classes = target.pinned_version, target.classes
+    path = f"/predictions/{quote(target.model, safe='')}" + (f"/{quote(asked, safe='')}" if asked else "")
     if protocol == "grpc":
-        return Call(GRPC_METHOD, "", partial(_message, target.model), partial(_answer, classes))
+        return Call(GRPC_METHOD, "", partial(_message, target), partial(_answer, classes))
     if protocol == "rest-binary":
         return Call(path, "application/octet-stream", _raw, partial(_probabilities, classes))
     return Call(path, json_rows.CONTENT_TYPE, json_rows.encode, partial(json_rows.decode, classes=classes))
 
 
-def _raw(images: np.ndarray) -> bytes:
-    return images.tobytes()
+def _raw(samples: np.ndarray) -> bytes:
+    if samples.dtype.kind not in "OS":
+        return samples.tobytes()
+    if samples.size != 1:
+        raise ValueError(f"TorchServe takes one encoded image or string a request, not {samples.size}")
+    return bytes(samples.item())
 
 
-def _message(model: str, images: np.ndarray) -> bytes:
-    request = messages.PredictionsRequest(model_name=model, input={INPUT: images.tobytes()})
+def _message(target: Target, samples: np.ndarray) -> bytes:
+    request = messages.PredictionsRequest(
+        model_name=target.model, model_version=target.pinned_version, input={INPUT: _raw(samples)}
+    )
     return request.SerializeToString(deterministic=True)
 
 
@@ -44,6 +52,8 @@ def _answer(classes: int, message: bytes) -> np.ndarray:
 
 
 def _probabilities(classes: int, body: bytes) -> np.ndarray:
+    if not classes:
+        return json_rows.decode(body, 0)
     if not body or len(body) % (4 * classes):
         raise ValueError(f"the answer is no float32 (N, {classes}): {body[:200]!r}")
     return np.frombuffer(body, dtype="<f4").reshape(-1, classes)

@@ -7,7 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serving.engines.container import Container, Deployment
-from serving.engines.engine import Call, Download, Fact, Launch, Ports, Rendering, Served, Site, Switch
+from serving.engines.engine import (
+    Call,
+    Download,
+    Fact,
+    Launch,
+    Ports,
+    Question,
+    Rendering,
+    Served,
+    Site,
+    Switch,
+)
 from serving.engines.torchserve.container import CONTAINER, DEPLOYMENT
 from serving.engines.torchserve.facts import FACTS
 
@@ -38,12 +49,17 @@ class TorchServe:
     facts: tuple[Fact, ...] = FACTS
     container: Container | None = CONTAINER
     deployment: Deployment | None = DEPLOYMENT
+    endpoint_only = False
 
     def call(self, target: Target, protocol: str) -> Call:
         """See `Engine.call`."""
         from serving.engines.torchserve import calls
 
         return calls.call(target, protocol)
+
+    def metadata(self, target: Target, protocol: str) -> Question | None:  # noqa: ARG002 - as the protocol has it
+        """Its inference API describes no model's inputs: what they are is the handler's business."""
+        return None
 
     def version(self, program: Path | None = None) -> str:  # noqa: ARG002 - as the protocol has it
         """See `Engine.version`."""

@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 from google.protobuf import wrappers_pb2 as google_dot_protobuf_dot_wrappers__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.serving/wire/protobuf/tensorflow_serving.proto\x12\x19tandem.tensorflow_serving\x1a\x1egoogle/protobuf/wrappers.proto\"\x89\x01\n\x10TensorShapeProto\x12<\n\x03\x64im\x18\x02 \x03(\x0b\x32/.tandem.tensorflow_serving.TensorShapeProto.Dim\x12\x14\n\x0cunknown_rank\x18\x03 \x01(\x08\x1a!\n\x03\x44im\x12\x0c\n\x04size\x18\x01 \x01(\x03\x12\x0c\n\x04name\x18\x02 \x01(\t\"\xec\x01\n\x0bTensorProto\x12\x32\n\x05\x64type\x18\x01 \x01(\x0e\x32#.tandem.tensorflow_serving.DataType\x12\x41\n\x0ctensor_shape\x18\x02 \x01(\x0b\x32+.tandem.tensorflow_serving.TensorShapeProto\x12\x16\n\x0eversion_number\x18\x03 \x01(\x05\x12\x16\n\x0etensor_content\x18\x04 \x01(\x0c\x12\x11\n\tfloat_val\x18\x05 \x03(\x02\x12\x0f\n\x07int_val\x18\x07 \x03(\x05\x12\x12\n\nstring_val\x18\x08 \x03(\x0c\"\x8c\x01\n\tModelSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x07version\x18\x02 \x01(\x0b\x32\x1b.google.protobuf.Int64ValueH\x00\x12\x17\n\rversion_label\x18\x04 \x01(\tH\x00\x12\x16\n\x0esignature_name\x18\x03 \x01(\tB\x10\n\x0eversion_choice\"\xff\x01\n\x0ePredictRequest\x12\x38\n\nmodel_spec\x18\x01 \x01(\x0b\x32$.tandem.tensorflow_serving.ModelSpec\x12\x45\n\x06inputs\x18\x02 \x03(\x0b\x32\x35.tandem.tensorflow_serving.PredictRequest.InputsEntry\x12\x15\n\routput_filter\x18\x03 \x03(\t\x1aU\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x35\n\x05value\x18\x02 \x01(\x0b\x32&.tandem.tensorflow_serving.TensorProto:\x02\x38\x01\"\xed\x01\n\x0fPredictResponse\x12H\n\x07outputs\x18\x01 \x03(\x0b\x32\x37.tandem.tensorflow_serving.PredictResponse.OutputsEntry\x12\x38\n\nmodel_spec\x18\x02 \x01(\x0b\x32$.tandem.tensorflow_serving.ModelSpec\x1aV\n\x0cOutputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x35\n\x05value\x18\x02 \x01(\x0b\x32&.tandem.tensorflow_serving.TensorProto:\x02\x38\x01*E\n\x08\x44\x61taType\x12\x0e\n\nDT_INVALID\x10\x00\x12\x0c\n\x08\x44T_FLOAT\x10\x01\x12\x0c\n\x08\x44T_UINT8\x10\x04\x12\r\n\tDT_STRING\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.serving/wire/protobuf/tensorflow_serving.proto\x12\x19tandem.tensorflow_serving\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/wrappers.proto\"\x89\x01\n\x10TensorShapeProto\x12<\n\x03\x64im\x18\x02 \x03(\x0b\x32/.tandem.tensorflow_serving.TensorShapeProto.Dim\x12\x14\n\x0cunknown_rank\x18\x03 \x01(\x08\x1a!\n\x03\x44im\x12\x0c\n\x04size\x18\x01 \x01(\x03\x12\x0c\n\x04name\x18\x02 \x01(\t\"\xdf\x02\n\x0bTensorProto\x12\x32\n\x05\x64type\x18\x01 \x01(\x0e\x32#.tandem.tensorflow_serving.DataType\x12\x41\n\x0ctensor_shape\x18\x02 \x01(\x0b\x32+.tandem.tensorflow_serving.TensorShapeProto\x12\x16\n\x0eversion_number\x18\x03 \x01(\x05\x12\x16\n\x0etensor_content\x18\x04 \x01(\x0c\x12\x11\n\tfloat_val\x18\x05 \x03(\x02\x12\x12\n\ndouble_val\x18\x06 \x03(\x01\x12\x0f\n\x07int_val\x18\x07 \x03(\x05\x12\x12\n\nstring_val\x18\x08 \x03(\x0c\x12\x11\n\tint64_val\x18\n \x03(\x03\x12\x10\n\x08\x62ool_val\x18\x0b \x03(\x08\x12\x10\n\x08half_val\x18\r \x03(\x05\x12\x12\n\nuint32_val\x18\x10 \x03(\r\x12\x12\n\nuint64_val\x18\x11 \x03(\x04\"\x8c\x01\n\tModelSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x07version\x18\x02 \x01(\x0b\x32\x1b.google.protobuf.Int64ValueH\x00\x12\x17\n\rversion_label\x18\x04 \x01(\tH\x00\x12\x16\n\x0esignature_name\x18\x03 \x01(\tB\x10\n\x0eversion_choice\"\xff\x01\n\x0ePredictRequest\x12\x38\n\nmodel_spec\x18\x01 \x01(\x0b\x32$.tandem.tensorflow_serving.ModelSpec\x12\x45\n\x06inputs\x18\x02 \x03(\x0b\x32\x35.tandem.tensorflow_serving.PredictRequest.InputsEntry\x12\x15\n\routput_filter\x18\x03 \x03(\t\x1aU\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x35\n\x05value\x18\x02 \x01(\x0b\x32&.tandem.tensorflow_serving.TensorProto:\x02\x38\x01\"\xed\x01\n\x0fPredictResponse\x12H\n\x07outputs\x18\x01 \x03(\x0b\x32\x37.tandem.tensorflow_serving.PredictResponse.OutputsEntry\x12\x38\n\nmodel_spec\x18\x02 \x01(\x0b\x32$.tandem.tensorflow_serving.ModelSpec\x1aV\n\x0cOutputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x35\n\x05value\x18\x02 \x01(\x0b\x32&.tandem.tensorflow_serving.TensorProto:\x02\x38\x01\"\x91\x01\n\nTensorInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\x05\x64type\x18\x02 \x01(\x0e\x32#.tandem.tensorflow_serving.DataType\x12\x41\n\x0ctensor_shape\x18\x03 \x01(\x0b\x32+.tandem.tensorflow_serving.TensorShapeProto\"\xdc\x02\n\x0cSignatureDef\x12\x43\n\x06inputs\x18\x01 \x03(\x0b\x32\x33.tandem.tensorflow_serving.SignatureDef.InputsEntry\x12\x45\n\x07outputs\x18\x02 \x03(\x0b\x32\x34.tandem.tensorflow_serving.SignatureDef.OutputsEntry\x12\x13\n\x0bmethod_name\x18\x03 \x01(\t\x1aT\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x34\n\x05value\x18\x02 \x01(\x0b\x32%.tandem.tensorflow_serving.TensorInfo:\x02\x38\x01\x1aU\n\x0cOutputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x34\n\x05value\x18\x02 \x01(\x0b\x32%.tandem.tensorflow_serving.TensorInfo:\x02\x38\x01\"\xc4\x01\n\x0fSignatureDefMap\x12S\n\rsignature_def\x18\x01 \x03(\x0b\x32<.tandem.tensorflow_serving.SignatureDefMap.SignatureDefEntry\x1a\\\n\x11SignatureDefEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x36\n\x05value\x18\x02 \x01(\x0b\x32\'.tandem.tensorflow_serving.SignatureDef:\x02\x38\x01\"k\n\x17GetModelMetadataRequest\x12\x38\n\nmodel_spec\x18\x01 \x01(\x0b\x32$.tandem.tensorflow_serving.ModelSpec\x12\x16\n\x0emetadata_field\x18\x02 \x03(\t\"\xf0\x01\n\x18GetModelMetadataResponse\x12\x38\n\nmodel_spec\x18\x01 \x01(\x0b\x32$.tandem.tensorflow_serving.ModelSpec\x12S\n\x08metadata\x18\x02 \x03(\x0b\x32\x41.tandem.tensorflow_serving.GetModelMetadataResponse.MetadataEntry\x1a\x45\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.google.protobuf.Any:\x02\x38\x01*E\n\x08\x44\x61taType\x12\x0e\n\nDT_INVALID\x10\x00\x12\x0c\n\x08\x44T_FLOAT\x10\x01\x12\x0c\n\x08\x44T_UINT8\x10\x04\x12\r\n\tDT_STRING\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,22 +37,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREDICTREQUEST_INPUTSENTRY']._serialized_options = b'8\001'
   _globals['_PREDICTRESPONSE_OUTPUTSENTRY']._loaded_options = None
   _globals['_PREDICTRESPONSE_OUTPUTSENTRY']._serialized_options = b'8\001'
-  _globals['_DATATYPE']._serialized_start=1129
-  _globals['_DATATYPE']._serialized_end=1198
-  _globals['_TENSORSHAPEPROTO']._serialized_start=110
-  _globals['_TENSORSHAPEPROTO']._serialized_end=247
-  _globals['_TENSORSHAPEPROTO_DIM']._serialized_start=214
-  _globals['_TENSORSHAPEPROTO_DIM']._serialized_end=247
-  _globals['_TENSORPROTO']._serialized_start=250
-  _globals['_TENSORPROTO']._serialized_end=486
-  _globals['_MODELSPEC']._serialized_start=489
-  _globals['_MODELSPEC']._serialized_end=629
-  _globals['_PREDICTREQUEST']._serialized_start=632
-  _globals['_PREDICTREQUEST']._serialized_end=887
-  _globals['_PREDICTREQUEST_INPUTSENTRY']._serialized_start=802
-  _globals['_PREDICTREQUEST_INPUTSENTRY']._serialized_end=887
-  _globals['_PREDICTRESPONSE']._serialized_start=890
-  _globals['_PREDICTRESPONSE']._serialized_end=1127
-  _globals['_PREDICTRESPONSE_OUTPUTSENTRY']._serialized_start=1041
-  _globals['_PREDICTRESPONSE_OUTPUTSENTRY']._serialized_end=1127
+  _globals['_SIGNATUREDEF_INPUTSENTRY']._loaded_options = None
+  _globals['_SIGNATUREDEF_INPUTSENTRY']._serialized_options = b'8\001'
+  _globals['_SIGNATUREDEF_OUTPUTSENTRY']._loaded_options = None
+  _globals['_SIGNATUREDEF_OUTPUTSENTRY']._serialized_options = b'8\001'
+  _globals['_SIGNATUREDEFMAP_SIGNATUREDEFENTRY']._loaded_options = None
+  _globals['_SIGNATUREDEFMAP_SIGNATUREDEFENTRY']._serialized_options = b'8\001'
+  _globals['_GETMODELMETADATARESPONSE_METADATAENTRY']._loaded_options = None
+  _globals['_GETMODELMETADATARESPONSE_METADATAENTRY']._serialized_options = b'8\001'
+  _globals['_DATATYPE']._serialized_start=2321
+  _globals['_DATATYPE']._serialized_end=2390
+  _globals['_TENSORSHAPEPROTO']._serialized_start=137
+  _globals['_TENSORSHAPEPROTO']._serialized_end=274
+  _globals['_TENSORSHAPEPROTO_DIM']._serialized_start=241
+  _globals['_TENSORSHAPEPROTO_DIM']._serialized_end=274
+  _globals['_TENSORPROTO']._serialized_start=277
+  _globals['_TENSORPROTO']._serialized_end=628
+  _globals['_MODELSPEC']._serialized_start=631
+  _globals['_MODELSPEC']._serialized_end=771
+  _globals['_PREDICTREQUEST']._serialized_start=774
+  _globals['_PREDICTREQUEST']._serialized_end=1029
+  _globals['_PREDICTREQUEST_INPUTSENTRY']._serialized_start=944
+  _globals['_PREDICTREQUEST_INPUTSENTRY']._serialized_end=1029
+  _globals['_PREDICTRESPONSE']._serialized_start=1032
+  _globals['_PREDICTRESPONSE']._serialized_end=1269
+  _globals['_PREDICTRESPONSE_OUTPUTSENTRY']._serialized_start=1183
+  _globals['_PREDICTRESPONSE_OUTPUTSENTRY']._serialized_end=1269
+  _globals['_TENSORINFO']._serialized_start=1272
+  _globals['_TENSORINFO']._serialized_end=1417
+  _globals['_SIGNATUREDEF']._serialized_start=1420
+  _globals['_SIGNATUREDEF']._serialized_end=1768
+  _globals['_SIGNATUREDEF_INPUTSENTRY']._serialized_start=1597
+  _globals['_SIGNATUREDEF_INPUTSENTRY']._serialized_end=1681
+  _globals['_SIGNATUREDEF_OUTPUTSENTRY']._serialized_start=1683
+  _globals['_SIGNATUREDEF_OUTPUTSENTRY']._serialized_end=1768
+  _globals['_SIGNATUREDEFMAP']._serialized_start=1771
+  _globals['_SIGNATUREDEFMAP']._serialized_end=1967
+  _globals['_SIGNATUREDEFMAP_SIGNATUREDEFENTRY']._serialized_start=1875
+  _globals['_SIGNATUREDEFMAP_SIGNATUREDEFENTRY']._serialized_end=1967
+  _globals['_GETMODELMETADATAREQUEST']._serialized_start=1969
+  _globals['_GETMODELMETADATAREQUEST']._serialized_end=2076
+  _globals['_GETMODELMETADATARESPONSE']._serialized_start=2079
+  _globals['_GETMODELMETADATARESPONSE']._serialized_end=2319
+  _globals['_GETMODELMETADATARESPONSE_METADATAENTRY']._serialized_start=2250
+  _globals['_GETMODELMETADATARESPONSE_METADATAENTRY']._serialized_end=2319
 # @@protoc_insertion_point(module_scope)

@@ -17,6 +17,7 @@ from serving.engines.engine import (
     KnobKind,
     Launch,
     Ports,
+    Question,
     Rendering,
     Served,
     Site,
@@ -51,10 +52,14 @@ class TinyOnnx:
     )
     container = None
     deployment = None
+    endpoint_only = False
 
     def call(self, target: Target, protocol: str) -> Call:
         path = "/tiny.Model/Predict" if protocol == "grpc" else f"/{target.model}/predict"
         return Call(path, "application/octet-stream", _raw, partial(_probabilities, target.classes))
+
+    def metadata(self, target: Target, protocol: str) -> Question | None:
+        return None
 
     def version(self, program: Path | None = None) -> str:
         import importlib.metadata

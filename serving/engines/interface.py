@@ -1,0 +1,91 @@
+"""What a model takes and gives, as its target describes it: samples in the input's shape, answers as rows of values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from serving.engines.engine import Tensor
+
+if TYPE_CHECKING:
+    from serving.target import Target
+
+INPUT = "images"
+OUTPUT = "probabilities"
+
+
+def of_input(target: Target, samples: np.ndarray) -> np.ndarray:
+    """``samples`` [N, …] as the target's model takes them, in the shape of its input; ValueError where it does not."""
+    if not target.inputs:
+        wanted = samples.dtype == np.uint8 and samples.ndim == 4 and samples.shape[1:] == target.input_shape
+        if not wanted or not len(samples):
+            raise ValueError(
+                f"images are {samples.dtype} {samples.shape}; {target.model} takes uint8 (N, {target.input_shape})"
+            )
+        return _native(samples)
+    if len(target.inputs) > 1:
+        names = ", ".join(one.name for one in target.inputs)
+        raise ValueError(f"{target.model} takes {len(target.inputs)} inputs ({names}): give whole request bodies")
+    (tensor,) = target.inputs
+    if not samples.ndim or not len(samples):
+        raise ValueError(f"samples are {samples.shape}; {target.model} takes one at least")
+    if not _of_type(samples.dtype, tensor.datatype):
+        raise ValueError(f"samples are {samples.dtype}; {target.model} takes {tensor.datatype} {tensor.name!r}")
+    return _in_shape(_native(samples), tensor, target.model)
+
+
+def _native(samples: np.ndarray) -> np.ndarray:
+    return samples.astype(samples.dtype.newbyteorder("="), copy=False)
+
+
+def _of_type(dtype: np.dtype, datatype: str) -> bool:
+    if datatype == "bytes":
+        return dtype.kind in "OS"
+    return dtype.name == ("float32" if datatype == "bfloat16" else datatype)
+
+
+def _in_shape(samples: np.ndarray, tensor: Tensor, model: str) -> np.ndarray:
+    if not tensor.shape or _fits(samples.shape, tensor.shape):
+        return samples
+    if len(samples) == 1 and _fits(samples.shape[1:], tensor.shape):  # a model without a batch
+        return samples.reshape(samples.shape[1:])
+    if samples.ndim == 1 and all(size in (1, -1) for size in tensor.shape[1:]):  # one string a sample
+        return samples.reshape(len(samples), *[1] * (len(tensor.shape) - 1))
+    raise ValueError(f"samples are {samples.shape}; {model} takes {tensor.shape} {tensor.name!r}")
+
+
+def _fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
+    return len(shape) == len(wanted) and all(b in (-1, a) for a, b in zip(shape, wanted, strict=True))
+
+
+def rows(target: Target, values: np.ndarray) -> np.ndarray:
+    """An output's ``values`` as [N, values]: float32, or bytes where they are no numbers; N is 1 where the model takes
+    no batches."""
+    batched = not target.inputs or len(target.inputs[0].shape) != len(target.input_shape)
+    if not batched or not values.ndim:
+        values = values.reshape(1, -1)
+    else:
+        values = values.reshape(len(values), -1) if values.size else values.reshape(len(values), 0)
+    return values.astype("S") if values.dtype.kind == "O" else values.astype(np.float32, copy=False)
+
+
+def output(target: Target, names: Sequence[str]) -> str:
+    """Which of an answer's outputs counts: the one that the target describes first, else `OUTPUT`, else the first.
+    ValueError where it is not there."""
+    if target.outputs:
+        wanted = target.outputs[0].name
+        if wanted not in names:
+            raise ValueError(f"the answer has the outputs {', '.join(names) or 'none'}, not {wanted!r}")
+        return wanted
+    if not names:
+        raise ValueError("the answer has no outputs")
+    return OUTPUT if OUTPUT in names else names[0]
+
+
+def input_of(target: Target, samples: np.ndarray) -> tuple[str, str]:
+    """(Name, `Tensor.datatype`) of the input that carries ``samples``."""
+    if target.inputs:
+        return target.inputs[0].name, target.inputs[0].datatype
+    return INPUT, samples.dtype.name
