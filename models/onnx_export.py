@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from models.architectures import ImageClassifier
-from models.datasets import IMAGE_SHAPE
 
 INPUT, OUTPUT = "images", "probabilities"
 
@@ -39,7 +38,7 @@ def _program(classifier: ImageClassifier) -> Any:
     classifier.memory_format = torch.contiguous_format
     return torch.onnx.export(
         classifier,
-        (torch.zeros(2, *IMAGE_SHAPE, dtype=torch.uint8),),
+        (classifier.example(),),
         dynamo=True,
         dynamic_shapes=({0: torch.export.Dim("batch")},),
         input_names=[INPUT],

@@ -104,8 +104,8 @@ def libraries() -> dict[str, str]:
 
 def sources(handler: Path) -> str:
     """SHA-256 over this package's modules and the TorchServe handler: what a bundle's content depends on."""
-    digest = hashlib.sha256()
-    for path in [*sorted(Path(__file__).resolve().parent.glob("*.py")), handler]:
+    digest, room = hashlib.sha256(), Path(__file__).resolve().parent
+    for path in [*sorted(room.rglob("*.py")), handler]:
         digest.update(f"{path.name} {bundles.sha256(path)}\n".encode())
     return digest.hexdigest()
 

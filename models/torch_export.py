@@ -11,16 +11,15 @@ from pathlib import Path
 import torch
 
 from models.architectures import ImageClassifier
-from models.datasets import IMAGE_SHAPE
 
 
 def export(classifier: ImageClassifier, path: Path) -> None:
     """Write ``classifier`` (in evaluation mode) as a program (.pt2): input ``images``, with a free batch size."""
     classifier = copy.deepcopy(classifier).requires_grad_(False)  # who loads it to serve wants no gradients
-    example = torch.zeros(2, *IMAGE_SHAPE, dtype=torch.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _quiet():
-        program = torch.export.export(classifier, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        batch = torch.export.Dim("batch")
+        program = torch.export.export(classifier, (classifier.example(),), dynamic_shapes=({0: batch},))
         torch.export.save(program, path)
 
 

@@ -8,17 +8,15 @@ from pathlib import Path
 import torch
 
 from models.architectures import ImageClassifier
-from models.datasets import IMAGE_SHAPE
 
 
 def export(classifier: ImageClassifier, path: Path) -> None:
     """Trace ``classifier`` (in evaluation mode), freeze it and save it; the batch size stays free."""
-    example = torch.zeros(2, *IMAGE_SHAPE, dtype=torch.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings(), torch.no_grad():
         # TorchScript is deprecated in this torch, and it is the only format that TorchServe loads without model code.
         warnings.simplefilter("ignore", DeprecationWarning)
-        traced = torch.jit.trace(classifier, example)
+        traced = torch.jit.trace(classifier, classifier.example())
         torch.jit.freeze(traced).save(str(path))
 
 

@@ -107,7 +107,7 @@ def save(trained: Trained, path: Path) -> None:
     content = {
         "format": CHECKPOINT_FORMAT,
         "training": trained.record,
-        "classes": int(trained.classifier(torch.zeros(1, 32, 32, 3, dtype=torch.uint8)).shape[1]),
+        "classes": int(trained.classifier(trained.classifier.example(1)).shape[1]),
         "weights": trained.classifier.state_dict(),
     }
     with whole_file.replacing(path) as unfinished:
