@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = verbs.add_parser("serve", help="servers up until Ctrl-C, endpoints printed with a curl line each")
     _common(serve)
     serve.add_argument("--folder", type=Path, default=Path("results/serve"), help="configs and logs (%(default)s)")
-    for engine in registry.all():
+    for engine in registry.startable():
         for name in PORTS:
             flag = f"--{engine.default_target}-{name}-port"
             serve.add_argument(flag, type=_port, default=0, metavar="PORT", help="default: free")
@@ -80,7 +80,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         *("--target", "--stack"),
         action="append",
-        choices=[engine.default_target for engine in registry.all()],
+        choices=[engine.default_target for engine in registry.startable()],
         help=f"repeatable; default: {' and '.join(registry.DEFAULT_TARGETS)}",
     )
     programs.add_flags(parser)

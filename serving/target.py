@@ -65,6 +65,25 @@ class WhyStandIn(enum.Enum):
 
 
 @dataclass(frozen=True)
+class HttpRequest:
+    """How a server of no protocol that Tandem knows is asked, over HTTP; what is wrong says `http_request.check`.
+
+    method        "POST"; path: with its query, below the target's `base_path`
+    body          text with placeholders for the samples, see `http_request.Template`; empty: their bytes
+    content_type  of the body; empty: JSON, or where the body holds bytes application/octet-stream
+    answer        where in a JSON answer its values are, as a JSON Pointer: "/outputs/0/data"; empty: all of it
+    good          the statuses of an answer that is none of an error
+    """
+
+    method: str = "POST"
+    path: str = "/"
+    body: str = ""
+    content_type: str = ""
+    answer: str = ""
+    good: tuple[int, ...] = (200,)
+
+
+@dataclass(frozen=True)
 class Target:
     """Everything that a client, the load generator and the report need to know of one running server, asked for one
     of the models that it holds.
@@ -87,6 +106,7 @@ class Target:
     inputs, outputs what the model takes and gives; empty: a bundle's own interface, `images` and `probabilities`
     headers         sent with every request, beside those of its content
     base_path       what stands before every path of its HTTP API, such as "/models"
+    request         how it is asked, where its engine does not say
     pinned_version  the version that requests ask for; empty: the server's choice
     """
 
@@ -111,6 +131,7 @@ class Target:
     headers: tuple[tuple[str, str], ...] = ()
     base_path: str = ""
     pinned_version: str = ""
+    request: HttpRequest | None = None
 
     def asked_for(self, bundle: Bundle) -> Target:
         """The same server, asked for another of its models."""

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ENGINES = ROOT / "serving" / "engines"
 FOLDERS = sorted(path.parent.name for path in ENGINES.glob("*/__init__.py"))
 NAMES = {name for engine in registry.all() for name in (engine.id, engine.default_target, engine.framework.lower())}
+NAMES -= {"", "http"}  # an engine of no framework; "http" is a scheme of addresses as well
 # Where engines are named by right: their folders, the registry, and the dashboards, of which some are of one engine.
 AT_HOME = (*(ENGINES / name for name in FOLDERS), ENGINES / "registry.py", ROOT / "monitoring" / "grafana")
 METHODS = ("get", "pop", "startswith", "endswith", "removeprefix", "removesuffix")

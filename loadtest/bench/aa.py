@@ -43,7 +43,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--comparisons", type=int, default=20, help="comparisons with a verdict (20)")
     parser.add_argument("--targets", type=int, default=2, help="how often the server takes part in a run (2)")
     parser.add_argument("--seconds", type=float, default=2.5, help="measured seconds of each trial (2.5)")
-    known = [engine.default_target for engine in registry.all()]
+    known = [engine.default_target for engine in registry.startable()]
     parser.add_argument(
         "--engine", choices=known, default=registry.DEFAULT_TARGETS[-1], help="whose server (%(default)s)"
     )

@@ -18,6 +18,10 @@ OUTPUT = "probabilities"
 
 def of_input(target: Target, samples: np.ndarray) -> np.ndarray:
     """``samples`` [N, …] as the target's model takes them, in the shape of its input; ValueError where it does not."""
+    if not target.inputs and not target.classes and len(samples):  # nobody says what it takes
+        if target.input_shape and samples.shape[1:] != target.input_shape:
+            raise ValueError(f"samples are {samples.shape}; {target.model} takes (N, {target.input_shape})")
+        return _native(samples)
     if not target.inputs:
         wanted = samples.dtype == np.uint8 and samples.ndim == 4 and samples.shape[1:] == target.input_shape
         if not wanted or not len(samples):
@@ -87,5 +91,5 @@ def output(target: Target, names: Sequence[str]) -> str:
 def input_of(target: Target, samples: np.ndarray) -> tuple[str, str]:
     """(Name, `Tensor.datatype`) of the input that carries ``samples``."""
     if target.inputs:
-        return target.inputs[0].name, target.inputs[0].datatype
-    return INPUT, samples.dtype.name
+        return target.inputs[0].name or INPUT, target.inputs[0].datatype
+    return INPUT, "bytes" if samples.dtype.kind in "OS" else samples.dtype.name

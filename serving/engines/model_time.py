@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m serving.engines.model_time", description=__doc__)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("engine", choices=registry.ids())
+    parser.add_argument("engine", choices=[one.id for one in registry.startable()])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--onednn", type=parser_of("onednn"), default="default", help="true, false or %(default)s")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])

@@ -18,6 +18,8 @@ _BUILT_IN = {
     "torchserve": "serving.engines.torchserve",
     "tensorflow-serving": "serving.engines.tensorflow_serving",
     "embedded-tfserving": "serving.engines.embedded_tfserving",
+    "open-inference": "serving.engines.open_inference",
+    "http": "serving.engines.http",
 }
 VARIABLE = "TANDEM_ENGINES"
 DEFAULT_TARGETS = ("pytorch", "tensorflow")
@@ -49,12 +51,17 @@ def all() -> tuple[Engine, ...]:
     return tuple(engine(id) for id in ids())
 
 
+def startable() -> tuple[Engine, ...]:
+    """Those whose servers Tandem starts."""
+    return tuple(one for one in all() if not one.endpoint_only)
+
+
 def of_target(name: str) -> Engine:
     """The engine whose default target has this name; raises `Problem` that names the known ones."""
     engines = all()
     found = next((one for one in engines if one.default_target == name), None)
     if found is None:
-        raise Problem(f"target {name!r}: use one of {', '.join(one.default_target for one in engines)}")
+        raise Problem(f"target {name!r}: use one of {', '.join(one.default_target for one in startable())}")
     return found
 
 

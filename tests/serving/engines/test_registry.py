@@ -10,7 +10,8 @@ import pytest
 
 from models.problem import Problem
 from serving.engines import registry
-from serving.engines.engine import Topic
+from serving.engines.engine import Ports, Site, Topic
+from serving.profile import ServingProfile
 from serving.target import PROTOCOLS
 from tests.serving.targets import target
 
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_every_engine_is_found_by_its_id_and_its_default_target():
-    assert registry.ids() == ("torchserve", "tensorflow-serving", "embedded-tfserving")
+    assert registry.ids() == ("torchserve", "tensorflow-serving", "embedded-tfserving", "open-inference", "http")
     for engine in registry.all():
         assert registry.engine(engine.id) is registry.find(engine.id) is registry.of_target(engine.default_target)
     assert [registry.of_target(name).id for name in registry.DEFAULT_TARGETS] == ["torchserve", "tensorflow-serving"]
@@ -42,7 +43,7 @@ def test_an_unknown_engine_or_target_is_one_line_with_the_known_ones():
         registry.of_target("jax")
 
 
-@pytest.mark.parametrize("id", registry.ids())
+@pytest.mark.parametrize("id", [engine.id for engine in registry.startable()])
 def test_an_engine_speaks_its_protocols_and_states_facts(id):
     engine = registry.engine(id)
     assert engine.protocols == PROTOCOLS
@@ -53,6 +54,21 @@ def test_an_engine_speaks_its_protocols_and_states_facts(id):
     assert engine.metrics_path.startswith("/")
     assert {fact.topic for fact in engine.facts} == set(Topic)
     assert all(fact.url.startswith("https://") and fact.source for fact in engine.facts)
+
+
+@pytest.mark.parametrize(
+    ("id", "protocols"), [("open-inference", ("grpc", "rest", "rest-binary")), ("http", ("rest",))]
+)
+def test_an_engine_that_can_only_be_an_endpoint_says_so_instead_of_starting(id, protocols, tmp_path):
+    engine = registry.engine(id)
+    assert (engine.protocols, engine.endpoint_only, engine.default_target) == (protocols, True, id)
+    for start in (
+        engine.version,
+        lambda: engine.render(ServingProfile(), [], Site("", Ports(0, 0, 0), "", "", 1)),
+        lambda: engine.launch([], ServingProfile(), tmp_path, ports=Ports(0, 0, 0), cores=()),
+    ):
+        with pytest.raises(Problem, match=f"{id}: Tandem starts no such server; give the target a url"):
+            start()
 
 
 def test_a_module_of_the_user_s_own_joins_them(tmp_path, monkeypatch):
