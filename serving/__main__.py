@@ -178,7 +178,7 @@ def _obtain(options: argparse.Namespace) -> int:
     except obtain.NotObtained as reason:
         raise problem.Problem(
             f"{engine.title} cannot be had: {obtain_words.why(reason.why, reason.detail)}; "
-            f"{obtain_words.remedy(reason.why, engine)}"
+            f"{obtain_words.remedy(reason.why, engine, fetching=True)}"
         ) from None
     return 0
 

@@ -31,12 +31,15 @@ def why(reason: WhyStandIn, detail: str = "") -> str:
     return f"{_WHY[reason]}: {detail}" if detail else _WHY[reason]
 
 
-def remedy(reason: WhyStandIn, engine: Engine) -> str:
-    """What gets the engine itself to run."""
+def remedy(reason: WhyStandIn, engine: Engine, *, fetching: bool = False) -> str:
+    """What gets the engine itself to run; ``fetching``: for the command that does nothing but fetch it."""
     variable = engine.download.variable if engine.download else ""
     if reason is WhyStandIn.ASKED:
         return f"without {variable}={own_program.STAND_IN} the real one runs"
     if reason in (WhyStandIn.MACHINE, WhyStandIn.C_LIBRARY, WhyStandIn.DOES_NOT_START):
         return f"the real one runs in containers (RUNTIME=container), or where {variable}=PATH names one that starts"
+    if fetching:
+        how = f", with {MIRROR}=HOST or HTTPS_PROXY where those are needed" if reason in _ELSEWHERE else ""
+        return f"try again{how}, or name a program of yours to what runs it: {variable}=PATH"
     mirror = f" (by {MIRROR}=HOST or HTTPS_PROXY, where those are needed)" if reason in _ELSEWHERE else ""
     return f"make {engine.id} fetches the real one{mirror}, {variable}=PATH names one"

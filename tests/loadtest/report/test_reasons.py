@@ -72,6 +72,8 @@ def test_every_value_of_an_enumeration_is_told():
     assert len(set(absent.values())) == len(WhyStandIn)
     assert all("Zebra" in text for text in absent.values())
     assert all("TFSERVING" in obtain_words.remedy(reason, engine) for reason in WhyStandIn)
+    while_fetching = [obtain_words.remedy(reason, engine, fetching=True) for reason in WhyStandIn]
+    assert all("TFSERVING" in text and "make tensorflow-serving" not in text for text in while_fetching)
     item = records.Decomposition(
         target="a",
         protocol="grpc",

@@ -386,6 +386,7 @@ def test_make_s_target_says_in_one_line_what_is_wrong(away, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: TensorFlow Serving cannot be had: the registry lets nobody in")
     assert "REGISTRY_MIRROR=HOST" in line
+    assert "make tensorflow-serving" not in line  # which is what was called
 
 
 @pytest.mark.parametrize("where", ["machine", "system"])
