@@ -85,7 +85,9 @@ class Container:
     refuse_s      before it is stopped, new requests are refused for so many seconds (see TANDEM_REFUSING): for a server
                   that does not wait for answers under way
     everywhere    whether the server listens on every address of its host, whatever `Site.host` says
-    version       the engine's, with the runtime's where they differ, given the tag of the base image (empty: none)
+    identify      asks the server's own program what it is, inside, and gives the version that it says, with the
+                  runtime's where they differ. Raises `Problem` where it is something else. None: it is of our packages
+    version       the same as far as it is known outside, given the tag of the base image (empty: none)
     """
 
     image: str
@@ -102,6 +104,7 @@ class Container:
     gpu: bool = True
     environment: Callable[[Inside], Mapping[str, str]] = lambda _: {}
     model_version: Callable[[Bundle], str] = lambda bundle: str(bundle.version)
+    identify: Callable[[Inside], str] | None = None
     refuse_s: float = 0.0
     everywhere: bool = False
 

@@ -21,7 +21,7 @@ from models.problem import Problem
 from serving.engines import registry
 from serving.engines.container import Container, Inside
 from serving.profile import ServingProfile
-from serving.runtimes.containers import configuration, entrypoint, health, layout, servers
+from serving.runtimes.containers import configuration, entrypoint, health, layout, program_line, servers
 from tests.docker.files import ROOT
 from tests.serving.golden import assert_golden
 
@@ -139,6 +139,25 @@ def test_the_configuration_of_a_container_is_complete(engine, bundle, tmp_path):
 def test_torchserve_writes_its_logs_where_it_may():
     variables = servers.named("torchserve").environment(Inside(Path("/config"), Path("/models"), Path("/tmp")))
     assert variables == {"LOG_LOCATION": "/tmp", "METRICS_LOCATION": "/tmp"}
+
+
+def test_a_program_that_is_not_of_our_packages_is_asked_what_it_is(tmp_path):
+    def identify(says: str) -> str:
+        program = tmp_path / "tensorflow_model_server"
+        program.write_text(f"#!/bin/sh\necho '{says}'\n")
+        program.chmod(0o755)
+        container = servers.named("tensorflow-serving")
+        assert container.identify
+        return container.identify(Inside(tmp_path, tmp_path, tmp_path, program=program))
+
+    assert identify("TensorFlow ModelServer: 2.20.0") == "2.20.0"
+    with pytest.raises(Problem, match=r"says 'hello', not .*; build the image from the official tensorflow/serving"):
+        identify("hello")
+
+
+def test_what_it_said_at_the_newest_start_is_read_from_the_log():
+    log = f"x\n{program_line.line('2.19.0')}\nWARNING: y\n{program_line.line('2.20.0 (tensorflow 2.20.0)')}\r\nz\n"
+    assert (program_line.version(log), program_line.version("x\n")) == ("2.20.0 (tensorflow 2.20.0)", "")
 
 
 def test_an_unmounted_configuration_is_named(tmp_path):

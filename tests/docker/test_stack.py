@@ -26,7 +26,7 @@ from models.bundle import Bundle
 from serving import ports
 from serving.client import Client, RequestFailed
 from serving.engines import registry
-from serving.runtimes.containers import base_images, compose_project, docker_cli, images, published
+from serving.runtimes.containers import base_images, compose_project, docker_cli, images, program_line, published
 from serving.runtimes.containers.images import Build
 from serving.runtimes.containers.servers import container_of
 from serving.runtimes.containers.stack import Choice, Stack
@@ -202,6 +202,7 @@ def test_tensorflow_servings_image_brings_its_own_python(bundle, artifacts):
             assert time.monotonic() < deadline, docker_cli.docker("logs", container).stderr
             time.sleep(0.1)
         assert "are as exported" in log
+        assert program_line.version(log) == stand_in.VERSION
         for flag in (f"--model_base_path=/models/{bundle.model}", "--port=8500", "--rest_api_port=8501"):
             assert flag in log.splitlines()
         check = json.loads(docker_cli.docker("image", "inspect", name).stdout)[0]["Config"]["Healthcheck"]["Test"]
@@ -215,6 +216,22 @@ def test_tensorflow_servings_image_brings_its_own_python(bundle, artifacts):
     finally:
         docker_cli.docker("rm", "--force", container)
         docker_cli.docker("rmi", name)
+
+
+def test_an_image_with_another_program_is_refused_in_one_line(bundle, artifacts):
+    require_docker_engine()
+    with stand_in.tensorflow_serving(says="embedded-tfserving: 1.0"):
+        (name,) = images.build(bundle, [image_of("tensorflow-serving")], Build(registry="tandem-test/"), artifacts)
+    try:
+        done = docker_cli.docker("run", "--rm", "--read-only", "--tmpfs", "/tmp", name, check=False)
+    finally:
+        docker_cli.docker("rmi", name)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        "error: /usr/bin/tensorflow_model_server is not TensorFlow Serving: its --version says 'embedded-tfserving: "
+        "1.0', not 'TensorFlow ModelServer: ...'; build the image from the official tensorflow/serving"
+    )
 
 
 class Load:

@@ -13,6 +13,7 @@ import pytest
 
 from models.problem import Problem
 from serving.runtimes.containers import docker_cli, published
+from serving.runtimes.containers.stack import Stack
 from tests.components import require_docker_engine
 from tests.docker.files import ROOT
 
@@ -107,6 +108,16 @@ def test_an_image_that_cannot_be_pulled_leads_to_the_embedded_server(artifacts):
     error = the_error(done)
     assert "cannot be pulled" in error
     assert "make up ARGS=--embedded" in error
+
+
+def test_a_container_that_refuses_to_start_says_why_in_one_line(monkeypatch):
+    stack = object.__new__(Stack)
+    monkeypatch.setattr(Stack, "logs", lambda *_: "a line\nerror: it is another program; build it again\n")
+    refused = stack.fallen("tensorflow-serving")
+    assert (str(refused), refused.details) == ("tensorflow-serving: it is another program; build it again", ())
+    monkeypatch.setattr(Stack, "logs", lambda *_: "a line\nlast words\n")
+    died = stack.fallen("torchserve")
+    assert (str(died), died.details) == ("torchserve does not stay up", ("a line", "last words"))
 
 
 def test_one_port_for_two_services_is_refused(monkeypatch):

@@ -16,6 +16,7 @@ from loadtest.generator import agent as agents
 from loadtest.report import rebuild
 from models.problem import Problem
 from serving import ports
+from serving.runtimes.containers import program_line
 from serving.runtimes.kubernetes import endpoints
 from serving.runtimes.kubernetes.servers import deployment_of
 from serving.runtimes.process.prometheus import Prometheus
@@ -82,7 +83,8 @@ def cut_after_the_first_trial(folder: Path) -> threading.Thread:
 
 
 def test_compare_in_the_cluster(cluster, api, bundle, tmp_path):
-    api.logs["tensorflow-serving"] = "embedded-tfserving: oneDNN custom operations are off\n"
+    said = program_line.line("2.20.0 (tensorflow 2.20.0)")
+    api.logs["tensorflow-serving"] = f"{said}\nembedded-tfserving: oneDNN custom operations are off\n"
     api.logs["torchserve"] = 'MODEL_LOG - tandem switches {"oneDNN": true}\n'
     thread = cut_after_the_first_trial(tmp_path)
     run = compare.compare("smoke", FAST, artifacts=bundle.folder.parents[1], results=tmp_path / "results")
@@ -100,6 +102,9 @@ def test_compare_in_the_cluster(cluster, api, bundle, tmp_path):
     }
     assert switches["pytorch"] == {"oneDNN": True, "OMP_NUM_THREADS": "1"}
     assert switches["tensorflow"] == {"oneDNN": False, "OMP_NUM_THREADS": "1"}
+    versions = {target["name"]: target["engine_version"] for target in summary["targets"]}
+    assert versions["pytorch"] == "image tandem/torchserve:1"
+    assert versions["tensorflow"] == "2.20.0 (tensorflow 2.20.0)"
     assert summary["environment"]["cluster"] == "test"
     assert summary["environment"]["nodes"]["pytorch"]["node"] == "node-1"
     assert not (tmp_path / "deployment-locust-master.cut").exists()  # the connection was lost, and came back

@@ -79,7 +79,7 @@ class ContainerTargets:
         now(f"{name}: starting its container")
         self._stack.start_alone(engine)
         target = self._wait_until_it_answers(name, engine, profile, rendering)
-        target = self._stack.with_switches(target, engine, rendering)
+        target = self._stack.as_it_says(target, engine, rendering)
         target.save(folder / "target.json")
         state = self._stack.inspect(service) or {}
         self._in_use = _InUse(target, service, state.get("Id", ""), folder, self._folder)
@@ -131,7 +131,7 @@ class ContainerTargets:
         while True:
             state = self._stack.inspect(service)
             if state is None or state["State"]["Status"] in ("exited", "dead") or state["RestartCount"]:
-                raise Problem(f"{service} does not stay up", self._stack.last_lines(service))
+                raise self._stack.fallen(service)
             # Only a server that answers shows which of its addresses this machine reaches.
             target = self._stack.target(name, engine, profile, rendering)
             try:

@@ -23,6 +23,7 @@ from models.bundle import Bundle
 from models.problem import Problem
 from serving.engines import registry
 from serving.engines.engine import Engine
+from serving.runtimes.containers import program_line
 from serving.runtimes.kubernetes import endpoints, plan, rollout
 from serving.runtimes.kubernetes.cluster_prometheus import ClusterPrometheus
 from serving.runtimes.kubernetes.kubectl import NAMESPACE, Cluster, Object
@@ -116,7 +117,7 @@ class KubernetesTargets:
         self._wait_until_gone()
         self._scale(deployment_of(engine).name, 1)
         rollout.wait(self._cluster, rollout.deployments(self._replicas), timeout_s=READY_S, say=now)
-        target = self._with_switches(endpoints.inside(self._cluster, self._settings, name, engine), engine)
+        target = self._as_it_says(endpoints.inside(self._cluster, self._settings, name, engine), engine)
         folder = self._folder.new_folder("servers", name)
         folder.mkdir(parents=True)
         target.save(folder / "target.json")
@@ -210,12 +211,13 @@ class KubernetesTargets:
                 return pod, sum(status.get("restartCount", 0) for status in statuses)
         raise Problem(f"{name} has no pod any more: kubectl --namespace={NAMESPACE} get pods,events")
 
-    def _with_switches(self, target: Target, engine: Engine) -> Target:
-        """The target with what its server's log says of itself, where that may be read."""
+    def _as_it_says(self, target: Target, engine: Engine) -> Target:
+        """The target with what its log says of its program's version and of its switches, where that may be read."""
         pod, _ = self._pod(target)
         done = self._cluster.try_run("logs", pod["metadata"]["name"], f"--namespace={NAMESPACE}")
-        said = engine.in_force("" if done.returncode else done.stdout)
-        return replace(target, switches=(*said, *target.switches))
+        log = "" if done.returncode else done.stdout
+        version = program_line.version(log) or target.engine_version
+        return replace(target, engine_version=version, switches=(*engine.in_force(log), *target.switches))
 
     def _record_node(self, target: Target) -> None:
         """Node and GPU model into environment.json; different node types spoil the comparison, which is noted."""

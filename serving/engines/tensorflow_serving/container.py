@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from serving.engines.container import Container, Deployment, Inside, PublishedPort, Readiness
 from serving.engines.engine import Download, Ports
 
 PROGRAM = "/usr/bin/tensorflow_model_server"
+FIX = "build the image from the official tensorflow/serving (docker/base-images.env), or use --embedded"
 PORTS = Ports(rest=8501, grpc=8500, metrics=8501)
 PUBLISHED = (
     PublishedPort(PORTS.rest, "TANDEM_TENSORFLOW_REST_PORT", "TensorFlow Serving's REST API"),
@@ -18,6 +20,12 @@ PUBLISHED = (
 
 def _command(inside: Inside) -> Sequence[str]:
     return [str(inside.program or PROGRAM), *inside.arguments]
+
+
+def _identify(inside: Inside) -> str:
+    from serving.engines.tensorflow_serving import identity
+
+    return identity.identify(Path(inside.program or PROGRAM), FIX).version
 
 
 def _states(answer: Any) -> list[str]:
@@ -40,7 +48,8 @@ CONTAINER = Container(
     model_folder="{model}",
     command=_command,
     readiness=READINESS,
-    version=lambda tag: tag,
+    identify=_identify,
+    version=lambda tag: f"image {tag}",
     everywhere=True,
 )
 DEPLOYMENT = Deployment(

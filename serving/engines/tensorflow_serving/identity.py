@@ -21,6 +21,7 @@ LIBRARY = re.compile(r"^TensorFlow Library:[ \t]*(\S+)", re.MULTILINE)
 TIMEOUT_S = 30.0  # the real one takes a quarter of a second; more where its file comes over a network
 MOST_BYTES = 65_536  # of its output are read
 SHOWN = 160  # characters of what it said
+ELSE = "name the real one, or leave this one out (of the PATH, too), and the embedded server stands in"
 
 
 @dataclass(frozen=True)
@@ -31,24 +32,24 @@ class Program:
     version: str
 
 
-def identify(program: Path) -> Program:
+def identify(program: Path, fix: str = ELSE) -> Program:
     """``program``, by its absolute path, with the version that it gives; relative paths count from the working folder.
 
-    Raises `Problem` where it does not run, or does not say that it is TensorFlow Serving.
+    Raises `Problem`, which ends with ``fix``, where it does not run, or does not say that it is TensorFlow Serving.
     """
     path = str(program.parent.resolve() / program.name)
-    said = _version(path)
+    said = _version(path, fix)
     found = MODEL_SERVER.search(said)
     if not found:
         raise Problem(
             f"{path} is not TensorFlow Serving: its --version says {_first_line(said)}, not 'TensorFlow ModelServer: "
-            "...'; name the real one, or leave this one out (of the PATH, too), and the embedded server stands in"
+            f"...'; {fix}"
         )
     library = LIBRARY.search(said)
     return Program((path,), found[1] + (f" (tensorflow {library[1]})" if library else ""))
 
 
-def _version(path: str) -> str:
+def _version(path: str, fix: str) -> str:
     """What the program prints when asked for its version, standard output first. Raises `Problem`."""
     try:
         status, said = _printed([path, "--version"])
@@ -62,7 +63,7 @@ def _version(path: str) -> str:
         last = _first_line("\n".join(reversed(said.splitlines())))
         how = f"exit status {status}" if status > 0 else f"killed by signal {-status}"
         why = f"{how}; it says {last}"
-    raise Problem(f"{path} --version fails ({why}): name a working program, or none, and the embedded server stands in")
+    raise Problem(f"{path} --version fails ({why}); {fix}")
 
 
 def _printed(command: Sequence[str]) -> tuple[int, str]:

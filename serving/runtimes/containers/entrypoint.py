@@ -1,8 +1,10 @@
-"""What a serving container runs: prove that the model is the exported one, start its server, and drain it on SIGTERM.
+"""What a serving container runs: prove that the model is the exported one, and the server's program what it is called,
+start it, and drain it on SIGTERM.
 
     python -m serving.runtimes.containers.entrypoint ENGINE
 
-Exit status: 0 after a signal, 1 where the model is not the one of the manifest, else the server's own.
+Exit status: 0 after a signal, 1 where the model is not the one of the manifest, or the program another one, else the
+server's own.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from typing import Any
 from models.problem import Problem, run
 from serving.engines.container import Container, Inside
 from serving.engines.engine import ARGUMENTS
-from serving.runtimes.containers import layout, servers
+from serving.runtimes.containers import layout, program_line, servers
 
 # After SIGTERM the server goes on for this long, unready: whoever routes requests needs the time to notice.
 DRAIN_S = 2.0
@@ -35,6 +37,8 @@ def main(arguments: Sequence[str]) -> int:
     for flag in (layout.DRAINING, layout.REFUSING):  # a container that is started again keeps its /tmp, unless tmpfs
         flag.unlink(missing_ok=True)
     inside = find()
+    if container.identify:
+        print(program_line.line(container.identify(inside)), flush=True)
     variables = {**container.environment(inside), **rendered_environment()}
     return Supervisor(name, container.command(inside), variables).run()
 

@@ -18,7 +18,15 @@ from serving.cores import split_cores
 from serving.engines import variables
 from serving.engines.engine import Engine, Rendering
 from serving.profile import ServingProfile
-from serving.runtimes.containers import base_images, compose_project, docker_cli, images, published, servers
+from serving.runtimes.containers import (
+    base_images,
+    compose_project,
+    docker_cli,
+    images,
+    program_line,
+    published,
+    servers,
+)
 from serving.runtimes.containers.docker_cli import Compose
 from serving.runtimes.containers.images import Build
 from serving.runtimes.containers.servers import container_of
@@ -30,6 +38,7 @@ if TYPE_CHECKING:
 READY_S = 180.0
 USUAL_METRICS_PATH = "/metrics"  # Prometheus' default
 MONITORING = ("alertmanager", "prometheus", "grafana")
+REFUSAL = "error: "  # how the line begins in which our entry point says why it does not start the server
 
 
 State = dict[str, Any]
@@ -100,7 +109,7 @@ class Stack:
         targets = []
         for name, engine in chosen.items():
             target = self.target(name, engine, self.default_profile, renderings[name])
-            targets.append(self.with_switches(target, engine, renderings[name]).to_dict())
+            targets.append(self.as_it_says(target, engine, renderings[name]).to_dict())
         (self.folder / "targets.json").write_text(json.dumps(targets, indent=2) + "\n")
 
     @property
@@ -175,14 +184,19 @@ class Stack:
             caveats=caveats,
         )
 
-    def with_switches(self, target: Target, engine: Engine, rendering: Rendering) -> Target:
-        """A `target` that is ready, with the switches in force: what its server's log says, and the variables that its
-        container has and ``rendering`` adds."""
+    def as_it_says(self, target: Target, engine: Engine, rendering: Rendering) -> Target:
+        """A `target` that is ready, with what its log says of its program's version and of the switches in force, and
+        the variables that its container has and ``rendering`` adds."""
         service = container_of(engine).image
         pairs = (self.inspect(service) or {}).get("Config", {}).get("Env") or []
         environment = {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
-        said = engine.in_force(self.logs(service))
-        return replace(target, switches=(*said, *variables.in_force({**environment, **rendering.environment})))
+        log = self.logs(service)
+        found = variables.in_force({**environment, **rendering.environment})
+        return replace(
+            target,
+            engine_version=program_line.version(log) or target.engine_version,
+            switches=(*engine.in_force(log), *found),
+        )
 
     def address(self, service: str) -> str | None:
         """The IP address of a service's running container."""
@@ -208,13 +222,21 @@ class Stack:
                 state = self.inspect(service)
                 status = (state or {}).get("State", {})
                 if state is None or status.get("Status") in ("exited", "dead") or state["RestartCount"]:
-                    raise Problem(f"{service} does not stay up", self.last_lines(service))
+                    raise self.fallen(service)
                 if status["Health"]["Status"] == "healthy":
                     waiting.remove(service)
             if time.monotonic() > deadline:
                 raise Problem(f"{waiting[0]} is not healthy after {timeout_s:g} s", self.last_lines(waiting[0]))
             if waiting:
                 time.sleep(0.5)
+
+    def fallen(self, service: str) -> Problem:
+        """Why a container does not stay up: in the words of our entry point where it refused, else its last lines."""
+        lines = self.last_lines(service)
+        refusals = [line for line in lines if line.startswith(REFUSAL)]
+        if refusals:
+            return Problem(f"{service}: {refusals[-1].removeprefix(REFUSAL)}")
+        return Problem(f"{service} does not stay up", lines)
 
     def last_lines(self, service: str, count: int = 15) -> list[str]:
         """The last lines of a container's log."""
