@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from loadtest.analysis.records import Decomposition, Summary
 from loadtest.report import origins, reasons, wording
-from loadtest.report.charts.figure import AXIS_FONT, Chart, Drawing, Table, note, plain
+from loadtest.report.charts.figure import AXIS_FONT, BREAK, Chart, Drawing, Table, note, plain
 
 # Inside out. Told apart without colour by their pattern.
 PARTS = {
@@ -18,7 +18,6 @@ PARTS = {
 }
 REST = ("not told apart", "var(--part-4)", "x")
 CUT = 6.0  # a bar this many times as long as the usual one is cut
-BREAK = "//"  # drawn where a bar is cut
 
 
 def decomposition(figures: Summary, protocol: str) -> Chart | None:

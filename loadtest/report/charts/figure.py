@@ -21,6 +21,7 @@ STARS = ("star", "star-square", "star-diamond", "star-triangle-up")
 CROSSES = ("circle-x-open", "square-x-open", "diamond-x-open", "asterisk-open")
 ORIGINS = 4  # trials that a hover text names
 AXIS_FONT = {"size": 12, "color": "var(--muted)"}
+BREAK = "//"  # drawn where a bar is cut
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import statistics
+from collections.abc import Sequence
 
 from loadtest.analysis.records import Summary, Verdict
 from loadtest.experiment.questions import Metric
 from loadtest.report import origins, verdict_words, wording
-from loadtest.report.charts.figure import AXIS_FONT, Chart, Table, color, line, log_ticks, marker, note, origin, plain
+from loadtest.report.charts.figure import (
+    AXIS_FONT,
+    BREAK,
+    Chart,
+    Drawing,
+    Table,
+    color,
+    line,
+    log_ticks,
+    marker,
+    note,
+    origin,
+    plain,
+)
 
 FAR = (1e-6, 1e6)  # stands for a ratio without a bound
 METRICS = {Metric.P99: "p99 latency", Metric.CAPACITY: "capacity"}
 DRAWN = (1e-3, 1e3)  # ratios beyond are drawn at the edge
+CUT = 3.0  # a bar that reaches so many times as far from 1 as the usual one, on the log scale, is cut
+LEAST = math.log10(1.5)  # the axis reaches so far at least
 
 
 def ratios(figures: Summary, identity: str = "ratios") -> Chart | None:
@@ -27,7 +43,7 @@ def ratios(figures: Summary, identity: str = "ratios") -> Chart | None:
         first, second = "the first named", "the second named"
     else:
         first, second = (wording.shorten(wording.target_name(name), 24) for name in verdicts[0].compared)
-    points, lows, highs, hovers, colors, spoken, sources = [], [], [], [], [], [], []
+    points, lows, highs, hovers, colors, spoken, sources, ends = [], [], [], [], [], [], [], []
     labels: list[str] = []
     symbols: list[str] = []
     rows: list[tuple[str, ...]] = []
@@ -35,6 +51,7 @@ def ratios(figures: Summary, identity: str = "ratios") -> Chart | None:
         ratio, low, high = _times_better(verdict)
         shown = (low if low > FAR[0] else None, high if high < FAR[1] else None)
         hovers.append(f"{wording.number(ratio)} times ({wording.interval(shown)})")
+        ends.append(shown)
         ratio, low, high = (min(max(end, DRAWN[0]), DRAWN[1]) for end in (ratio, low, high))
         points.append(ratio)
         lows.append(ratio - low)
@@ -49,13 +66,16 @@ def ratios(figures: Summary, identity: str = "ratios") -> Chart | None:
         spoken.append(f"{_spoken(verdict, several)}: {hovers[-1]}")
         exact = wording.number(_times_better(verdict)[0])
         rows.append((_spoken(verdict, several), exact, wording.interval(shown), better, ", ".join(trials)))
-    reach = 1.15 * max(abs(math.log10(end)) for end in _ends(points, lows, highs))
-    reach = max(reach, math.log10(1.5))
+    bars = [(point - low, point + high) for point, low, high in zip(points, lows, highs, strict=True)]
+    reach = axis_reach(points, bars)
+    cut = [mark for row in zip(labels, bars, ends, strict=True) for mark in _cut(*row, reach)]
+    where_cut = f", cut at {wording.number(10**reach)}" if cut else ""
+    cut_words = f" A bar with {BREAK} is longer than the axis; how far it goes stands there." if cut else ""
     return Chart(
         id=identity,
         title="How much, and how sure",
         caption=f"Each mark is a ratio, each bar its 95 % interval. Right of 1: {second} is better by that factor; "
-        f"left: {first} is. A filled mark has a winner; a bar that crosses 1 shows no difference.",
+        f"left: {first} is. A filled mark has a winner; a bar that crosses 1 shows no difference.{cut_words}",
         alternative=f"Ratios above 1 favour {second}. " + "; ".join(reversed(spoken)) + ".",
         table=Table(("Question", f"Times better: {second}", "95 % interval", "Winner", "Trials"), rows[::-1]),
         data=[
@@ -86,13 +106,14 @@ def ratios(figures: Summary, identity: str = "ratios") -> Chart | None:
                 "range": [-reach, reach],
                 **log_ticks(10**-reach, 10**reach),
                 "tickangle": 0,
-                "title": {"text": "times better (log scale)", "font": AXIS_FONT},
+                "title": {"text": f"times better (log scale{where_cut})", "font": AXIS_FONT},
             },
             "yaxis": {"automargin": False, "fixedrange": True, "showgrid": False},
             "shapes": [line(x0=1, x1=1, y0=0, y1=1, yref="paper", color="var(--ink)")],
             "annotations": [
                 note(f"◀ {plain(first)}", x=0, y=1, xanchor="left", xref="paper", yref="paper", yanchor="bottom"),
                 note(f"{plain(second)} ▶", x=1, y=1, xanchor="right", xref="paper", yref="paper", yanchor="bottom"),
+                *cut,
             ],
         },
     )
@@ -123,6 +144,36 @@ def _spoken(verdict: Verdict, several: bool) -> str:
     return f"{whose}{wording.protocol(verdict.protocol)}, {METRICS[verdict.metric]} {_where(verdict)}"
 
 
-def _ends(points: Sequence[float], lows: Sequence[float], highs: Sequence[float]) -> Iterable[float]:
-    for point, low, high in zip(points, lows, highs, strict=True):
-        yield from (point - low, point + high)
+def axis_reach(points: Sequence[float], bars: Sequence[tuple[float, float]]) -> float:
+    """How far the axis reaches to both sides of 1, in powers of ten: to the end of the longest of ``bars`` (lower and
+    upper ends) that is not `CUT` times as long as the usual one, so that such a one doesn't flatten the others; to
+    every point in any case."""
+    far = [max(abs(math.log10(end)) for end in bar) for bar in bars]
+    most = CUT * max(statistics.median_low(far), LEAST)
+    reach = 1.15 * max(one for one in far if one <= most)
+    if max(far) > most:
+        reach = max(reach, 1.35 * max(abs(math.log10(point)) for point in points))  # with room beside it for the words
+    return max(reach, LEAST)
+
+
+def _cut(
+    label: str, bar: tuple[float, float], shown: tuple[float | None, float | None], reach: float
+) -> Sequence[Drawing]:
+    """The marks of a row's bar where it is longer than the axis; ``shown``: its ends, None where it has none."""
+    marks = []
+    for end, value, side in zip(bar, shown, (-1, 1), strict=True):
+        if side * math.log10(end) > reach:
+            words = wording.number(value) if value else ""
+            text = f"{BREAK} {words} ▸" if side > 0 else f"◂ {words} {BREAK}"
+            marks.append(
+                note(
+                    " ".join(text.split()),
+                    x=side * reach,
+                    y=label,
+                    xanchor="right" if side > 0 else "left",
+                    color="var(--ink)",
+                    bgcolor="var(--surface)",
+                    borderpad=1,
+                )
+            )
+    return marks

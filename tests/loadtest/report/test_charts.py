@@ -17,10 +17,12 @@ from msgspec.structs import replace
 from loadtest import report
 from loadtest.analysis import saved_run, summary
 from loadtest.analysis.records import Summary
+from loadtest.experiment.questions import Metric
 from loadtest.report import content
-from loadtest.report.charts.decomposition import BREAK, CUT, axis_end, decomposition
-from loadtest.report.charts.figure import CROSSES, DASHES, MARKERS, STARS, Chart
+from loadtest.report.charts.decomposition import CUT, axis_end, decomposition
+from loadtest.report.charts.figure import BREAK, CROSSES, DASHES, MARKERS, STARS, Chart
 from loadtest.report.charts.latency import latency_by_rate
+from loadtest.report.charts.ratios import axis_reach, ratios
 from tests.loadtest.runs.build import EMBEDDED, TORCHSERVE, decompose, write_run
 
 RATES = {"grpc": [250.0, 500.0]}
@@ -85,6 +87,49 @@ def test_the_usual_bar_stays_readable_whatever_the_others_are(totals, slo_ms):
     assert usual >= shown / (1.3 * CUT) * 0.999
     assert usual <= shown  # the usual one is never cut itself
     assert (end is None) == (max(totals) <= CUT * usual)
+
+
+def with_interval(figures: Summary, interval: tuple[float, float]) -> Chart:
+    """The ratios' chart where the first verdict has this interval, and every other one from 0.9 to 1.1."""
+    first, *others = (replace(verdict, ratio=1.0, ci95=(0.9, 1.1)) for verdict in figures.verdicts)
+    chart = ratios(replace(figures, verdicts=(replace(first, ci95=interval), *others)))
+    assert chart
+    return chart
+
+
+def test_a_very_wide_interval_does_not_flatten_the_others_and_is_marked_as_cut(figures):
+    assert figures.verdicts[0].metric is Metric.P99
+    chart = with_interval(figures, (0.3, 150.0))
+    low, high = chart.layout["xaxis"]["range"]
+    assert (10**low, 10**high) == pytest.approx((1 / 1.5, 1.5))
+    marks = [mark for mark in chart.layout["annotations"] if BREAK in mark["text"]]
+    assert [(mark["text"], mark["x"], mark["xanchor"]) for mark in marks] == [
+        (f"◂ 0.300 {BREAK}", low, "left"),
+        (f"{BREAK} 150 ▸", high, "right"),
+    ]
+    assert {mark["y"] for mark in marks} == {chart.data[0]["y"][-1]}
+    assert "cut at 1.50" in chart.layout["xaxis"]["title"]["text"]
+    assert f"A bar with {BREAK} is longer than the axis" in chart.caption
+    assert chart.table.rows[0][2] == "0.300–150"  # the whole interval stands in the table
+    assert "(0.300–150)" in chart.alternative
+
+
+def test_where_no_interval_is_much_wider_nothing_is_cut(figures):
+    chart = with_interval(figures, (0.8, 1.3))
+    assert 10 ** chart.layout["xaxis"]["range"][1] > 1.3
+    assert not [mark for mark in chart.layout["annotations"] if BREAK in mark["text"]]
+    assert "cut" not in chart.caption + chart.layout["xaxis"]["title"]["text"]
+
+
+@given(st.lists(st.tuples(*[st.floats(-3, 3)] * 3).map(sorted), min_size=1, max_size=12))
+def test_every_ratio_stays_on_the_axis_and_the_usual_bar_readable(rows):
+    points = [10**point for _, point, _ in rows]
+    bars = [(10**low, 10**high) for low, _, high in rows]
+    reach = axis_reach(points, bars)
+    assert reach >= max(abs(point) for _, point, _ in rows) * 0.999
+    far = [max(abs(low), abs(high)) for low, _, high in rows]
+    usual = float(np.percentile(far, 50, method="lower"))
+    assert usual <= reach * 1.001  # the usual one is never cut itself
 
 
 def test_four_targets_differ_in_each_kind_of_mark_without_colour():
