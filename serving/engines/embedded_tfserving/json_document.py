@@ -1,8 +1,9 @@
 """A REST request's JSON: parsed as TensorFlow Serving parses it, and values printed for messages.
 
 orjson reads ordinary documents. The standard library's scanner, which is C as well, takes those that orjson refuses
-and TensorFlow Serving accepts (NaN and Infinity, which its own answers hold too, control characters in strings,
-whatever follows the document) or reads otherwise (of a key that is there twice the first counts).
+and TensorFlow Serving accepts (NaN and Infinity, which its own answers hold too, whatever follows the document) or
+reads otherwise (of a key that is there twice the first counts). What both refuse is refused in TensorFlow Serving's
+words.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import Any
 
 import orjson
 
-from serving.engines.embedded_tfserving.status import invalid
+from serving.engines.embedded_tfserving import json_fault
+from serving.engines.embedded_tfserving.status import ServingError, invalid
 
 MOST_SHOWN = 200
 LONGEST_INTEGER = 19  # digits and sign of what surely fits 64 bits; longer ones are read as orjson reads them
@@ -29,8 +31,25 @@ UNUSUAL_NUMBER = re.compile(r"[0-9]{19}|[eE]\+?[0-9]{3}")
 ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
+class NotJson(Exception):
+    """A body that is refused; the text says why where RapidJSON would take it."""
+
+
 def parse(body: bytes) -> Any:
     """The document's value; raises `ServingError`."""
+    try:
+        return read(body)
+    except NotJson as error:
+        if not body:
+            raise invalid("JSON Parse error: The document is empty") from None
+        fault = json_fault.find(body)
+        if fault:
+            raise invalid(f"JSON Parse error: {fault.words.value} at offset: {fault.offset}") from None
+        raise invalid(f"The request's body is not valid JSON: {error}") from None
+
+
+def read(body: bytes) -> Any:
+    """The document's value; raises `NotJson`, what is wrong remaining to be found, and `ServingError`."""
     try:
         document = orjson.loads(body)
         # orjson keeps the last of equal keys. With as many members as colons, no key was there twice.
@@ -59,22 +78,20 @@ def _parse_leniently(body: bytes) -> Any:
         if UNKNOWN_CONSTANT.search(text):
             text = CONSTANT.sub(_as_python_writes_it, text)
         start = BLANKS.match(text).end()  # type: ignore[union-attr] # it matches anything
-        if start == len(text):
-            raise invalid("JSON Parse error: The document is empty")
         decoder = CAREFUL if UNUSUAL_NUMBER.search(text) else PLAIN
         document, _ = decoder.raw_decode(text, start)
         if ESCAPED_SURROGATE.search(text):
             json.dumps(document, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (UnicodeDecodeError, UnicodeEncodeError) as error:
-        raise invalid(f"The request's body is not valid JSON: its text is not valid Unicode ({error.reason})") from None
+        raise NotJson(f"its text is not valid Unicode ({error.reason})") from None
     except ValueError as error:
-        raise invalid(f"The request's body is not valid JSON: {error}") from None
+        raise NotJson(str(error)) from None
     except RecursionError:
         raise _too_deep() from None
     return document
 
 
-def _too_deep() -> Exception:
+def _too_deep() -> ServingError:
     return invalid("The request's body is nested too deeply")
 
 
@@ -105,10 +122,8 @@ def _finite(text: str) -> float:
     return number
 
 
-PLAIN = json.JSONDecoder(object_pairs_hook=_first_of_equal_keys, strict=False)
-CAREFUL = json.JSONDecoder(
-    object_pairs_hook=_first_of_equal_keys, parse_int=_integer, parse_float=_finite, strict=False
-)
+PLAIN = json.JSONDecoder(object_pairs_hook=_first_of_equal_keys)
+CAREFUL = json.JSONDecoder(object_pairs_hook=_first_of_equal_keys, parse_int=_integer, parse_float=_finite)
 
 
 def shown(value: Any) -> str:

@@ -29,6 +29,7 @@ BOOL = 10
 MAX_RANK = 64  # numpy's arrays have no more
 
 FindSignature = Callable[[str], Signature]
+Parse = Callable[[bytes], Any]
 
 
 def read(body: bytes, find: FindSignature) -> tuple[Signature, list[np.ndarray], bool]:
@@ -42,16 +43,18 @@ def read(body: bytes, find: FindSignature) -> tuple[Signature, list[np.ndarray],
     return read_any(body, find)
 
 
-def read_any(body: bytes, find: FindSignature) -> tuple[Signature, list[np.ndarray], bool]:
-    """As `read`, without a look for the ordinary case first."""
+def read_any(
+    body: bytes, find: FindSignature, parse: Parse = json_document.parse
+) -> tuple[Signature, list[np.ndarray], bool]:
+    """As `read`, without a look for the ordinary case first; raises what ``parse`` raises, too."""
     try:
-        return _read(body, find)
+        return _read(body, find, parse)
     except RecursionError:
         raise invalid("The request's body is nested too deeply") from None
 
 
-def _read(body: bytes, find: FindSignature) -> tuple[Signature, list[np.ndarray], bool]:
-    document, name = _parse_request(body)
+def _read(body: bytes, find: FindSignature, parse: Parse) -> tuple[Signature, list[np.ndarray], bool]:
+    document, name = _request(parse(body))
     signature = find(name)
     if "instances" in document and "inputs" in document:
         raise _format_error(
@@ -69,9 +72,8 @@ def _read(body: bytes, find: FindSignature) -> tuple[Signature, list[np.ndarray]
     raise invalid("Missing 'inputs' or 'instances' key")
 
 
-def _parse_request(body: bytes) -> tuple[dict[str, object], str]:
+def _request(document: Any) -> tuple[dict[str, object], str]:
     """A request's JSON object and the signature that it names, if any; raises `ServingError`."""
-    document = json_document.parse(body)
     if not isinstance(document, dict):
         raise _format_error(document, "Is not object")
     name = document.get("signature_name", "")

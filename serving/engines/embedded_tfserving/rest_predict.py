@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from serving.engines.embedded_tfserving import json_tensors
+from serving.engines.embedded_tfserving import json_document, json_tensors
 from serving.engines.embedded_tfserving.compression import inflated_size, rest_body
 from serving.engines.embedded_tfserving.json_images import images
 from serving.engines.embedded_tfserving.json_process import Done, JsonProcess
@@ -22,10 +22,11 @@ from serving.engines.embedded_tfserving.signature import Signature, rest_signatu
 from serving.engines.embedded_tfserving.status import ServingError
 
 # What is handled on the event loop at most: bytes of plain rows of images; bytes and values (commas) of any other JSON;
-# values of an answer.
+# values of an answer; bytes of a body that is no JSON, to find what is wrong.
 IMAGES_AT_ONCE = 2**20
 JSON_AT_ONCE = 2**18
 VALUES_AT_ONCE = 2**14
+FAULT_AT_ONCE = 2**14
 
 Read = tuple[Version, Signature, list[np.ndarray], bool]
 
@@ -78,7 +79,11 @@ class RestPredict:
             return version, fast[0], [fast[1]], True
         if len(body) > JSON_AT_ONCE or body.count(b",") > VALUES_AT_ONCE:
             return None
-        signature, arrays, row_format = json_tensors.read_any(body, find)
+        parse = json_document.parse if len(body) <= FAULT_AT_ONCE else json_document.read
+        try:
+            signature, arrays, row_format = json_tensors.read_any(body, find, parse)
+        except json_document.NotJson:
+            return None
         return version, signature, arrays, row_format
 
     def _read_elsewhere(self, body: bytes, limit: int | None, named: Named, done: Done) -> None:

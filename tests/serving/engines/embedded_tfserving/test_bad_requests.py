@@ -68,7 +68,13 @@ LARGE: dict[str, tuple[str, bytes, int, str | None]] = {
         "misc",
         b'{"instances":[' + FLOATS,
         400,
-        "The request's body is not valid JSON: Expecting ',' delimiter",
+        f"JSON Parse error: Missing a comma or ']' after an array element. at offset: {14 + len(FLOATS)}",
+    ),
+    "many deep lists, small enough to be read at once": (
+        "misc",
+        b"[" + b",".join([b"[[[[[[1]]]]]]"] * 15_000),
+        400,
+        "JSON Parse error: Missing a comma or ']' after an array element. at offset: 210000",
     ),
     "many small lists": (
         "misc",
@@ -201,6 +207,6 @@ def test_a_process_that_is_gone_is_replaced():
         return answers
 
     first, second, third = asyncio.run(go())
-    assert "is not valid JSON" in first
+    assert first.endswith("JSON Parse error: Missing a comma or '}' after an object member. at offset: 12")
     assert second == "None INTERNAL: the process that reads and writes large JSON has ended"
     assert third == first

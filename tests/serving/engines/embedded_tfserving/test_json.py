@@ -86,10 +86,9 @@ def test_what_follows_the_document_is_ignored(value, more):
         ('{"a": [1, {"x": 1, "x": 2}]}', {"a": [1, {"x": 1}]}),
         (r'{"x": 1, "\u0078": 2}', {"x": 1}),
         ('{"a": "one:two", "b": 1}', {"a": "one:two", "b": 1}),
-        ('{"a": "\x00\t"}', {"a": "\x00\t"}),
     ],
 )
-def test_the_first_of_equal_keys_counts_and_control_characters_are_text(text, value):
+def test_the_first_of_equal_keys_counts(text, value):
     assert parse(text.encode()) == value
 
 
@@ -113,13 +112,14 @@ def test_both_parsers_read_integers_beyond_64_bits_as_floats(number, value):
     ("body", "message"),
     [
         (b"", "JSON Parse error: The document is empty"),
-        (b" \n", "JSON Parse error: The document is empty"),
-        (b'{"instances":[1,]}', "The request's body is not valid JSON: Expecting value: line 1 column 17 (char 16)"),
-        (b"[1e999]", "The request's body is not valid JSON: the number 1e999 does not fit 64 bits"),
-        (b"[" + b"9" * 5000 + b"]", f"The request's body is not valid JSON: the number {'9' * 200}... does not fit"),
+        (b" \n", "JSON Parse error: The document is empty. at offset: 2"),
+        (b'{"instances":[1,]}', "JSON Parse error: Invalid value. at offset: 16"),
+        (b"[1e999]", "JSON Parse error: Number too big to be stored in double. at offset: 1"),
+        (b"[" + b"9" * 5000 + b"]", "JSON Parse error: Number too big to be stored in double. at offset: 1"),
+        (b'["a\tb"]', "JSON Parse error: Invalid escape character in string. at offset: 3"),
         (b'["\xff"]', "The request's body is not valid JSON: its text is not valid Unicode (invalid start byte)"),
-        (b'["\\ud800"]', "The request's body is not valid JSON: its text is not valid Unicode (surrogates not"),
-        ('{"instances":1}'.encode("utf-16"), "The request's body is not valid JSON: its text is not valid Unicode"),
+        (b'["\\udc00"]', "The request's body is not valid JSON: its text is not valid Unicode (surrogates not"),
+        ('{"instances":1}'.encode("utf-16"), "JSON Parse error: Invalid value. at offset: 0"),
         (b"[" * 100_000, "The request's body is nested too deeply"),
     ],
 )
