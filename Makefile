@@ -24,6 +24,7 @@ export TFSERVING
 PY        := .venv/bin/python
 INSTALLED := .venv/.installed-runtime
 DEV       := .venv/.installed-dev
+MLSERVER  := .venv-mlserver/.installed
 RUNTIME   ?=
 RATE      ?=
 EFFECT    ?=
@@ -159,7 +160,7 @@ watch: $(INSTALLED) ## both servers' figures live, while a run is going or `make
 lock: $(DEV) ## compile the lock files from pyproject.toml
 	@setup/lock
 
-ci-tools: ## what the full test suite needs beyond the README's promise (root or password-less sudo)
+ci-tools: $(MLSERVER) ## what the full test suite needs beyond the README's promise (root or password-less sudo)
 	@setup/debian-packages --require prometheus prometheus-alertmanager dataset-fashion-mnist chromium chromium-driver poppler-utils nghttp2-client wrk curl g++ docker.io docker-compose docker-registry iptables debootstrap
 	@tests/docker/engine start
 	@tests/docker/base-images
@@ -168,7 +169,7 @@ clean: ## delete artifacts/ and results/
 	@rm -rf artifacts results
 
 distclean: clean ## delete .venv and caches as well
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv .venv-mlserver .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 packages:
 	@setup/debian-packages prometheus dataset-fashion-mnist
@@ -178,3 +179,6 @@ $(INSTALLED): requirements.lock
 
 $(DEV): requirements-dev.lock $(INSTALLED)
 	@setup/venv $(PYTHON) $< $@
+
+$(MLSERVER): tests/mlserver/requirements.lock
+	@setup/venv $(PYTHON) $< $@ .venv-mlserver

@@ -24,6 +24,7 @@ COMPONENTS = {
     "g++": ("g++", "apt-get install g++"),
     "docker-registry": ("docker-registry", "apt-get install docker-registry"),
     "docker-compose": ("docker-compose", "apt-get install docker-compose"),
+    "mlserver": (str(Path(__file__).resolve().parents[1] / ".venv-mlserver" / "bin" / "mlserver"), "make ci-tools"),
 }
 ENGINE = Path(__file__).resolve().parent / "docker" / "engine"
 
