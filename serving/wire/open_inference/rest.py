@@ -111,17 +111,24 @@ def decode(body: bytes, length: int | None = None) -> Answer:
 
 def _parsed(body: bytes, length: int | None) -> tuple[dict[str, Any], memoryview]:
     """The JSON object, and what follows it."""
+    if length is None:
+        try:
+            return _object(orjson.loads(body)), memoryview(b"")
+        except orjson.JSONDecodeError:
+            length = json_length(body)
+    elif not 0 < length <= len(body):
+        raise ValueError(f"{JSON_LENGTH}: {length}, of a body of {len(body)} bytes")
+    return _object(_loaded(body[:length])), memoryview(body)[length:]
+
+
+def _loaded(content: bytes) -> Any:
     try:
-        if length is None:
-            try:
-                return _object(orjson.loads(body)), memoryview(b"")
-            except orjson.JSONDecodeError:
-                length = json_length(body)
-        elif not 0 < length <= len(body):
-            raise ValueError(f"{JSON_LENGTH}: {length}, of a body of {len(body)} bytes")
-        return _object(orjson.loads(body[:length])), memoryview(body)[length:]
+        return orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        raise ValueError(f"the answer is no JSON ({error}): {body[:200]!r}") from None
+        try:
+            return json.loads(content)  # with NaN and Infinity, which JSON lacks and some servers write
+        except (ValueError, RecursionError):
+            raise ValueError(f"the answer is no JSON ({error}): {content[:200]!r}") from None
 
 
 def _object(answer: Any) -> dict[str, Any]:

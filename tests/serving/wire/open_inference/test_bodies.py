@@ -85,6 +85,11 @@ def test_an_answer_with_all_that_the_schema_has():
     assert values == [[[1, 2], [3, -4]], ["Zürich".encode(), b""], [True, False], []]
 
 
+def test_what_is_no_number_is_read_where_a_server_writes_it():
+    body = b'{"outputs": [{"name": "a", "shape": [3], "datatype": "FP32", "data": [NaN, -Infinity, 1]}]}'
+    np.testing.assert_array_equal(rest.decode(body).outputs[0].values, [np.nan, -np.inf, 1])
+
+
 def test_the_answer_of_the_extensions_page():
     head = {"name": "output0", "shape": [3, 2], "datatype": "FP32", "parameters": {"binary_data_size": 24}}
     as_json = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["}{"]}
