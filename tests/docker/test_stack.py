@@ -357,6 +357,7 @@ def test_the_same_experiment_gives_the_same_summary(running, artifacts, tmp_path
     running.wait_until_healthy(SERVERS)  # what was up before is up after
 
 
+@pytest.mark.exhaustive
 def test_a_container_killed_under_load_comes_back_and_the_run_records_the_gap(running, artifacts, tmp_path):
     settings = ("targets=['tensorflow']", "protocols=['grpc']", "ladder.rates={grpc=[30]}", "ladder.duration_s=15")
     more = ("ladder.repetitions=1", "generator.timeout_s=2")

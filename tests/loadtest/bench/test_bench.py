@@ -12,6 +12,7 @@ from loadtest.bench import tools as bench_tools
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.exhaustive
 def test_the_table_names_every_tool_and_the_servers_idle_time(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(bench, "RATES", (100, 200))
     monkeypatch.setattr(bench, "RATES_OF_TWO", (300,))

@@ -16,6 +16,7 @@ from serving.profile import OneDnn
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.exhaustive
 def test_every_load_has_a_row_with_its_targets_and_what_it_stands_beside(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("PATH", "/usr/bin:/bin")  # without a real server
     monkeypatch.setattr(embedded, "WARM_UP_S", 0.5)

@@ -88,6 +88,7 @@ def test_the_changed_bundle_is_whole_and_differs_in_the_handler_alone(changed, b
         compile(after.read("handler.py"), "handler.py", "exec")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.timeout(240)
 def test_the_other_tools_are_read_rightly(tmp_path):
     """Once, briefly: what the tools say is there, and is of this load; to agree they need more rounds."""
