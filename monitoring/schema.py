@@ -39,9 +39,10 @@ class SchemaError(ValueError):
 class Dialect:
     """Who a source speaks of.
 
-    servers   the values that the label `server` has; empty for what is no server
-    answered  selects the counters of predictions answered without error
-    lag_s     seconds that the page is behind what the server has answered, on average
+    servers         the values that the label `server` has; empty for what is no server
+    answered        selects the counters of predictions answered without error
+    lag_s           seconds that the page is behind what the server has answered, on average
+    quantiles_of_s  seconds that the page's own quantiles are of, whatever range is asked for; 0: of that range
     """
 
     name: str
@@ -49,6 +50,7 @@ class Dialect:
     servers: tuple[str, ...] = ()
     answered: str = ""
     lag_s: float = 0.0
+    quantiles_of_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,7 @@ def load(path: Path = SCHEMA) -> Schema:
             tuple(one.get("servers", ())),
             _expand(one.get("answered", ""), terms, f"dialect {name}"),
             one.get("lag_s", 0.0),
+            one.get("quantiles_of_s", 0.0),
         )
         for name, one in {**own, **values["dialect"]}.items()
     }

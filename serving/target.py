@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from models.problem import Problem
-from serving.engines.engine import Knob, Switch, Tensor
+from serving.engines.engine import Backend, Knob, Switch, Tensor
 
 if TYPE_CHECKING:
     from models.bundle import Bundle
@@ -101,6 +101,7 @@ class Target:
     cores           CPUs the server is pinned to; empty: not pinned
     knobs           what it was given, the profile's first
     switches        of its numerical libraries, as they were in force when it was started
+    backend         what computes behind it, where it has several ways to
     max_batch_size  images that it takes in one request
     caveats         what is not as it seems
     inputs, outputs what the model takes and gives; empty: a bundle's own interface, `images` and `probabilities`
@@ -124,6 +125,7 @@ class Target:
     cores: tuple[int, ...] = ()
     knobs: tuple[Knob, ...] = ()
     switches: tuple[Switch, ...] = ()
+    backend: Backend | None = None
     max_batch_size: int = 32
     caveats: tuple[Caveat, ...] = ()
     inputs: tuple[Tensor, ...] = ()

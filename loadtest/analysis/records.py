@@ -27,7 +27,7 @@ from loadtest.experiment.records import (
 )
 from loadtest.experiment.scenarios import section
 from loadtest.experiment.settings import Slo
-from serving.engines.engine import Knob, Switch
+from serving.engines.engine import Backend, Knob, Switch
 from serving.target import Caveat, WhyStandIn
 
 FORMAT = 3  # 2 had brackets for capacities, and goodput verdicts; 1, which had no number, held sentences
@@ -148,6 +148,7 @@ class TargetInfo(Record, frozen=True, kw_only=True):
     models          where the server holds several
     knobs           what the server was really given
     switches        of its numerical libraries, as they were in force when it was last started; empty: not recorded
+    backend         what computed behind it, where the engine has several ways to
     caveats         what else is not as it seems
     measured        whether the run holds a trial of it
     """
@@ -163,6 +164,7 @@ class TargetInfo(Record, frozen=True, kw_only=True):
     cores: tuple[int, ...] = ()
     knobs: tuple[Knob, ...] = ()
     switches: tuple[Switch, ...] = ()
+    backend: Backend | None = None
     caveats: tuple[Caveat, ...] = ()
     measured: bool = False
 
@@ -693,6 +695,15 @@ class StandIn(Told, frozen=True):
     detail: str = ""
 
 
+class NotItsOwnBackend(Told, frozen=True):
+    """A server computed with another backend than its own one for such a model, whose speed the figures say nothing
+    of."""
+
+    target: str
+    engine: str
+    backend: Backend
+
+
 class TrialsMissing(Told, frozen=True):
     """So many of the planned trials are missing: the run is not complete."""
 
@@ -717,7 +728,9 @@ class ParityNotProven(Told, frozen=True):
     why: WhyNotProven
 
 
-SummaryWarning = RunNote | NotMeasured | StandIn | TrialsMissing | NotFinished | MeasuredOnce | ParityNotProven
+SummaryWarning = (
+    RunNote | NotMeasured | StandIn | NotItsOwnBackend | TrialsMissing | NotFinished | MeasuredOnce | ParityNotProven
+)
 
 
 class Summary(Record, frozen=True, kw_only=True):

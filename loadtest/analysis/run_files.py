@@ -15,7 +15,7 @@ from loadtest.analysis.records import ExperimentInfo, WireParity
 from loadtest.experiment import records as saved
 from loadtest.experiment.records import Environment
 from models.problem import Problem
-from serving.engines.engine import Knob, Switch
+from serving.engines.engine import Backend, Knob, Switch
 from serving.target import Caveat
 
 _Kind = TypeVar("_Kind")
@@ -92,6 +92,7 @@ class SavedTarget(msgspec.Struct, frozen=True):
     cores: tuple[int, ...] = ()
     knobs: tuple[Knob, ...] = ()
     switches: tuple[Switch, ...] = ()
+    backend: Backend | None = None
     caveats: tuple[Caveat, ...] = ()
     settings: dict[str, Any] = {}
 

@@ -14,6 +14,7 @@ from loadtest.analysis.records import (
     MeasuredOnce,
     ModelShare,
     NotFinished,
+    NotItsOwnBackend,
     NotMeasured,
     Parity,
     ParityNotProven,
@@ -156,6 +157,7 @@ def describe(run: SavedRun, name: str) -> TargetInfo:
         cores=saved.cores,
         knobs=saved.knobs or _earlier(run, saved),
         switches=saved.switches,
+        backend=saved.backend,
         caveats=saved.caveats,
         measured=record is not None,
     )
@@ -188,6 +190,8 @@ def _warnings(run: SavedRun, targets: Sequence[TargetInfo], parity: Parity) -> l
                     detail=note.detail if note else "",
                 )
             )
+        elif target.engine and target.backend and target.backend.instead_of:
+            found.append(NotItsOwnBackend(target.name, target.engine, target.backend))
     found += _missing(run)
     if _measured_once(run):
         found.append(MeasuredOnce())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from loadtest.experiment.records import MedianAndTail, ModelLatency, ModelShare, ServerFigures, TrialRecord
 from monitoring import schema
@@ -32,19 +32,20 @@ def server_figures(prometheus: Prometheus, trial: TrialRecord) -> ServerFigures:
     dialect = _dialect(known, trial.engine)
     if dialect is None:
         return ServerFigures(source=f"prometheus {prometheus.version}")
-    window = f"{max(2, round(trial.ended_at - trial.started_at))}s"
+    seconds = max(2, round(trial.ended_at - trial.started_at))
+    window, quantiles = f"{seconds}s", _quantiles(dialect, seconds)
     at = trial.ended_at + dialect.lag_s
 
     def milliseconds(name: str) -> float | None:
         value = _value(prometheus, known, name, dialect.name, window, at)
         return None if value is None else 1e3 * value
 
-    by_model = _models(prometheus, known, dialect.name, window, at) if trial.by_model else None
+    by_model = _models(prometheus, known, dialect.name, window, at, quantiles) if trial.by_model else None
     if trial.by_model and by_model is not None:
         latency, mean = MedianAndTail(), _mean_of(by_model, trial.by_model)
     else:
-        p50, p99 = (milliseconds(f"serving:request_latency_seconds:{figure}") for figure in ("p50", "p99"))
-        latency, mean = MedianAndTail(p50=p50, p99=p99), milliseconds("serving:request_latency_seconds:mean")
+        told = {figure: milliseconds(f"serving:request_latency_seconds:{figure}") for figure in quantiles}
+        latency, mean = MedianAndTail(**told), milliseconds("serving:request_latency_seconds:mean")
     return ServerFigures(
         throughput=_throughput(prometheus.series(f"{dialect.answered}[{window}]", at)),
         latency_ms=latency,
@@ -75,8 +76,10 @@ def server_timeline(prometheus: Prometheus, trial: TrialRecord) -> str:
     if dialect:
         columns += [
             ("rate", "sum", "serving:requests:rate1m", dialect.name, dialect.lag_s, 1.0),
-            ("p50_ms", "max", "serving:request_latency_seconds:p50", dialect.name, dialect.lag_s, 1e3),
-            ("p99_ms", "max", "serving:request_latency_seconds:p99", dialect.name, dialect.lag_s, 1e3),
+            *(
+                (f"{figure}_ms", "max", f"serving:request_latency_seconds:{figure}", dialect.name, dialect.lag_s, 1e3)
+                for figure in _quantiles(dialect, 1)
+            ),
             ("batch_size", "max", "serving:batch_size:avg", dialect.name, dialect.lag_s, 1.0),
         ]
     cells: dict[str, dict[int, float]] = {column: {} for column in TIMELINE[1:]}
@@ -95,6 +98,11 @@ def server_timeline(prometheus: Prometheus, trial: TrialRecord) -> str:
     for t in range(1, seconds + 1):
         rows.writerow([t, *(_cell(cells[column].get(t)) for column in TIMELINE[1:])])
     return text.getvalue()
+
+
+def _quantiles(dialect: schema.Dialect, seconds: float) -> tuple[str, ...]:
+    """Those of latency that the engine's page tells of so short a time; none where they would be of load before it."""
+    return ("p50", "p99") if seconds >= dialect.quantiles_of_s else ()
 
 
 def _dialect(known: schema.Schema, engine: str) -> schema.Dialect | None:
@@ -120,11 +128,16 @@ def _value(
 
 
 def _models(
-    prometheus: Prometheus, known: schema.Schema, dialect: str, window: str, at: float
+    prometheus: Prometheus,
+    known: schema.Schema,
+    dialect: str,
+    window: str,
+    at: float,
+    quantiles: Sequence[str],
 ) -> dict[str, ModelLatency]:
     """What the server says of each model's latency."""
     found: dict[str, dict[str, float]] = {}
-    for figure in ("p50", "p99", "mean"):
+    for figure in (*quantiles, "mean"):
         expression = known.metrics[f"serving:request_latency_seconds:{figure}"].expression(dialect, window)
         for one in prometheus.series(f"max by (model) ({expression} >= 0)", at):
             found.setdefault(one.labels["model"], {})[figure] = 1e3 * one.samples[-1][1]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from loadtest.analysis.records import Measurement, Parity, Summary, TargetInfo
 from loadtest.experiment.records import Environment
-from loadtest.report import warning_words, wording
+from loadtest.report import names, warning_words, wording
 from serving.engines import registry
 
 
@@ -56,6 +56,9 @@ def _engines(targets: Sequence[TargetInfo]) -> Badge:
     stand_ins = [wording.shorten(wording.target(target)) for target in targets if target.stands_in_for]
     if stand_ins:
         return Badge("caution", "Embedded stand-in", " and ".join(stand_ins))
+    other = [target for target in targets if target.backend and target.backend.instead_of]
+    if other:
+        return Badge("caution", "Another backend", " and ".join(dict.fromkeys(map(names.product, other))))
     unknown = [target for target in targets if not target.engine or registry.find(target.engine) is None]
     if unknown:
         return Badge("caution", "Unknown engine", wording.shorten(wording.target(unknown[0])))

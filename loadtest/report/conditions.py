@@ -18,6 +18,7 @@ def conditions(figures: Summary, accuracies: Sequence[float] = ()) -> list[tuple
     found = [
         _models(figures, accuracies),
         ("Servers", _servers(figures)),
+        *_backends(figures),
         ("Requests", f"{wording.plural(ladder.batch, 'image')} each, {ladder.arrival} arrivals"),
         ("Starts", _starts(figures, ladder)),
     ]
@@ -90,6 +91,16 @@ def _servers(figures: Summary) -> str:
     measured = [target for target in figures.targets if target.measured]
     names = dict.fromkeys(wording.shorten(wording.engine_in_full(target), 120) for target in measured)
     return ", ".join(names) or wording.NOTHING
+
+
+def _backends(figures: Summary) -> list[tuple[str, str]]:
+    """What computed behind the servers that have several ways to."""
+    found = [
+        f"{wording.shorten(wording.target_name(target.name), 30)}: {wording.backend(target.backend)}"
+        for target in figures.targets
+        if target.backend
+    ]
+    return [("Backends", "; ".join(found))] if found else []
 
 
 def _profile(figures: Summary) -> str:

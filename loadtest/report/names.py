@@ -21,12 +21,13 @@ def of(targets: Sequence[TargetInfo]) -> dict[str, str]:
 
 
 def product(target: TargetInfo) -> str:
-    """The product that answered, without its version; where nothing did, what the experiment calls the target."""
+    """The product that answered, without its version, and the backend where that is not the product's own for such a
+    model; where nothing did, what the experiment calls the target."""
     if target.stands_in_for:
         return f"the embedded stand-in for {wording.shorten(wording.product(target.stands_in_for), LONGEST)}"
     if target.engine is None:
         return _called(target.name)
-    return wording.shorten(wording.product(target.engine), LONGEST)
+    return wording.shorten(wording.answered(target), LONGEST)
 
 
 def of_two_runs(targets: Sequence[TargetInfo], called: Mapping[str, str]) -> dict[str, str]:

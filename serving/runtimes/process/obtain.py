@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import platform
 import re
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -24,6 +22,7 @@ from serving.runtimes.containers.image_file import DamagedLayer
 from serving.runtimes.containers.image_reference import ImageReference
 from serving.runtimes.process import own_program
 from serving.runtimes.process.download_bar import DownloadProgress
+from serving.runtimes.process.one_at_a_time import alone
 from serving.target import WhyStandIn
 
 PLATFORMS = {"x86_64": oci.Platform("linux", "amd64"), "aarch64": oci.Platform("linux", "arm64")}
@@ -62,7 +61,7 @@ def provide(engines: Iterable[Engine], programs: Mapping[str, Path] = MappingPro
     absent = []
     for engine in {one.id: one for one in engines}.values():
         stand_in = registry.stand_in(engine)
-        if engine.download is None or stand_in is None:
+        if not isinstance(engine.download, Download) or stand_in is None:
             continue
         found = own_program.find(engine, programs)
         if found and found != own_program.fetched(engine):
@@ -85,7 +84,7 @@ def obtain(engine: Engine, progress: DownloadProgress | None = None, patience_s:
     address is no such thing.
     """
     download = engine.download
-    assert download
+    assert isinstance(download, Download)
     progress = progress or DownloadProgress()
     _require_machine(download)
     folder = own_program.folder(download)
@@ -93,7 +92,7 @@ def obtain(engine: Engine, progress: DownloadProgress | None = None, patience_s:
     if own_program.fetched(engine) and _starts(engine, program):
         return program
     try:
-        with _alone(folder, progress):
+        with alone(folder, progress):
             if own_program.fetched(engine) and _starts(engine, program):  # of another run just now
                 return program
             if program.exists():  # it does not start any more
@@ -116,19 +115,6 @@ def _require_machine(download: Download) -> None:
     library, version = platform.libc_ver()
     if library != "glibc":
         raise NotObtained(WhyStandIn.C_LIBRARY, f"{library or 'no glibc'} {version}".strip())
-
-
-@contextmanager
-def _alone(folder: Path, progress: DownloadProgress) -> Iterator[None]:
-    """One process at a time fetches into ``folder``; the others wait until it has the file, or gives up."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress.say("another run fetches it; waiting for that one")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _fetch(engine: Engine, download: Download, target: Path, progress: DownloadProgress, patience_s: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from serving.engines.engine import Engine
+from serving.engines.engine import Download, Engine
 from serving.runtimes.containers.image_reference import MIRROR
 from serving.runtimes.process import own_program
 from serving.target import WhyStandIn
@@ -33,7 +33,7 @@ def why(reason: WhyStandIn, detail: str = "") -> str:
 
 def remedy(reason: WhyStandIn, engine: Engine, *, fetching: bool = False) -> str:
     """What gets the engine itself to run; ``fetching``: for the command that does nothing but fetch it."""
-    variable = engine.download.variable if engine.download else ""
+    variable = engine.download.variable if isinstance(engine.download, Download) else ""
     if reason is WhyStandIn.ASKED:
         return f"without {variable}={own_program.STAND_IN} the real one runs"
     if reason in (WhyStandIn.MACHINE, WhyStandIn.C_LIBRARY, WhyStandIn.DOES_NOT_START):

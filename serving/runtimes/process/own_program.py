@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from serving.engines.engine import Download, Engine
+from serving.engines.engine import Download, Engine, Wheel
 from serving.engines.programs import absolute, executable
 from serving.runtimes.containers import base_images
 from serving.runtimes.containers.image_reference import ImageReference
@@ -23,8 +23,12 @@ def find(engine: Engine, programs: Mapping[str, Path] = MappingProxyType({})) ->
     """The program of ``engine``: the one named in ``programs`` (by the engine's id), else by its variable, else that on
     the PATH, else the fetched one. None where it has none of its own, where there is none, or where none is wanted.
     Raises `Problem` where the variable names none."""
-    if engine.id in programs or not engine.program:
-        return programs.get(engine.id)
+    if engine.id in programs:
+        return programs[engine.id]
+    if isinstance(engine.download, Wheel):
+        return fetched(engine)
+    if not engine.program:
+        return None
     if engine.download and (chosen := os.environ.get(engine.download.variable)):
         return None if chosen == STAND_IN else executable(Path(chosen), engine.download.variable)
     on_path = shutil.which(engine.program)
@@ -33,14 +37,17 @@ def find(engine: Engine, programs: Mapping[str, Path] = MappingProxyType({})) ->
 
 def stand_in_is_wanted(engine: Engine) -> bool:
     """Whether the engine's variable asks for what stands in for it."""
-    return engine.download is not None and os.environ.get(engine.download.variable) == STAND_IN
+    return isinstance(engine.download, Download) and os.environ.get(engine.download.variable) == STAND_IN
 
 
 def fetched(engine: Engine) -> Path | None:
-    """The program in the cache, of the image that is pinned today; None where there is none."""
-    if not engine.download:
+    """The program in the cache, of the image or the wheel that is pinned today; None where there is none."""
+    if isinstance(engine.download, Wheel):
+        program = unpacked(engine.download) / engine.download.program
+    elif engine.download:
+        program = folder(engine.download) / engine.program
+    else:
         return None
-    program = folder(engine.download) / engine.program
     return program if os.access(program, os.X_OK) and program.is_file() else None
 
 
@@ -55,6 +62,17 @@ def folder(download: Download) -> Path:
     name = f"{reference.repository}-{reference.tag}"
     digest = reference.digest.removeprefix("sha256:")[:16]
     return cache() / re.sub(r"[^A-Za-z0-9._-]", "-", f"{name}-{digest}" if digest else name)
+
+
+def pinned(wheel: Wheel) -> str:
+    """The requirement that a wheel's lock file pins: "nvidia-pytriton==0.7.0"."""
+    lines = (line.partition("#")[0].split() for line in wheel.lock.read_text().splitlines())
+    return next(words[0] for words in lines if words and "==" in words[0])
+
+
+def unpacked(wheel: Wheel) -> Path:
+    """The folder in the cache that holds what was in a wheel, which all checkouts of this user share."""
+    return cache() / pinned(wheel).replace("==", "-")
 
 
 def cache() -> Path:

@@ -15,11 +15,13 @@ from loadtest.experiment.boundary import Binding, Shape
 from loadtest.experiment.settings import Slo
 from loadtest.report import capacity_words, names, reasons, verdict_words, warning_words
 from serving.engines import registry
+from serving.engines.engine import Backend, Place
 from serving.runtimes.process import obtain_words
 from serving.target import Caveat, WhyStandIn
 from tests.loadtest.report.summaries import TF_SERVING, TORCHSERVE, WITHOUT_RATIO, found, latency
 
-VALUES = {int: 4321, float: 765.4, str: "Zebra"}
+ZEBRA = Backend("Zebra", "Zebra", Place.BESIDE, instead_of="Zebra")
+VALUES = {int: 4321, float: 765.4, str: "Zebra", Backend: ZEBRA}
 NAMES = names.of((TORCHSERVE, TF_SERVING))
 
 

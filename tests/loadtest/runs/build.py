@@ -20,7 +20,7 @@ from hdrh.log import HistogramLogWriter
 from loadtest.analysis.records import Decomposition, Parts, Summary, Untold
 from loadtest.experiment import decision, records, staircase
 from serving.engines import registry
-from serving.engines.engine import Knob, Ports, Served, Site, Switch
+from serving.engines.engine import Backend, Knob, Ports, Served, Site, Switch
 from serving.profile import ServingProfile
 
 START = 1_760_000_000.0
@@ -54,6 +54,7 @@ class SimulatedServer:
     apart: float = 0.0
     knobs: tuple[Knob, ...] = ()
     switches: tuple[Switch, ...] = ()
+    backend: Backend | None = None
     profile: Mapping[str, Any] = field(default_factory=dict)
 
     def latencies(self, rate: float, second: int, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -402,6 +403,7 @@ def _target(stack: str, server: SimulatedServer, model: str) -> dict[str, Any]:
         "cores": [0],
         "knobs": msgspec.to_builtins(server.knobs),
         "switches": msgspec.to_builtins(server.switches),
+        "backend": msgspec.to_builtins(server.backend),
     }
 
 

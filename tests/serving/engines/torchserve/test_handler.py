@@ -13,9 +13,10 @@ import yaml
 from ts.context import Context, RequestProcessor
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 
+from serving.engines import torch_switches
 from serving.engines.embedded_tfserving.metrics import LATENCY_BOUNDS
 from serving.engines.engine import Switch
-from serving.engines.torchserve import handler, rendering, switches
+from serving.engines.torchserve import handler, rendering
 
 IMAGES = np.random.default_rng(3).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
 
@@ -203,7 +204,7 @@ def test_onednn_is_on_unless_the_environment_says_otherwise_and_what_holds_is_pr
     else:
         monkeypatch.setenv("TANDEM_TORCH_ONEDNN", given)
     handler.ImageClassifier(context)
-    said = switches.in_force(capsys.readouterr().out)
+    said = torch_switches.in_force(capsys.readouterr().out)
     assert said == (Switch("oneDNN", on), Switch("quantized engine", torch.backends.quantized.engine))
     convolution = torch.jit.freeze(torch.jit.script(torch.nn.Conv2d(3, 8, 3).eval()))
     assert ("aten::mkldnn_convolution" in operators(convolution)) == on

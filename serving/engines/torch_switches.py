@@ -1,7 +1,8 @@
-"""PyTorch's switches: how a worker is told of oneDNN, and what it says is in force.
+"""PyTorch's switches, for engines whose workers run code of ours: how a worker is told of oneDNN, and what it says is
+in force.
 
-oneDNN is PyTorch's default on the CPU (`torch.backends.mkldnn`); the handler sets it where `VARIABLE` is there, and
-prints one line when its model is loaded.
+oneDNN is PyTorch's default on the CPU (`torch.backends.mkldnn`); our code sets it where `VARIABLE` is there, and prints
+one line when its model is loaded.
 """
 
 from __future__ import annotations
