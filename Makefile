@@ -5,6 +5,7 @@ SHELL := /bin/sh
 
 PYTHON     ?= $(shell command -v python3.11 || command -v python3)
 EXPERIMENT ?= default
+ENGINES    ?=
 MODEL      ?=
 DATASET    ?=
 RUN        ?= results/latest
@@ -31,15 +32,15 @@ EFFECT    ?=
 deployment := --overlay '$(OVERLAY)' --components '$(COMPONENTS)' --registry '$(REGISTRY)' $(if $(MODEL),--model $(MODEL)) $(if $(MODEL_VERSION),--model-version $(MODEL_VERSION))
 what := $(if $(MODEL),--model $(MODEL)) $(if $(DATASET),--dataset $(DATASET))
 
-.PHONY: help compare train export serve loadtest loadtest-worker report gate plan-run tensorflow-serving images pin-images push up down deploy deploy-plan rollout undeploy manifests schema test lint format bench-loadgen bench-aa bench-ab bench-restarts bench-crosscheck bench-embedded bench-drain bench-decisions dashboards dashboards-check watch clean distclean lock ci-tools packages locust collect screenshot
+.PHONY: help compare train export serve loadtest loadtest-worker report gate plan-run tensorflow-serving triton images pin-images push up down deploy deploy-plan rollout undeploy manifests schema test lint format bench-loadgen bench-aa bench-ab bench-restarts bench-crosscheck bench-embedded bench-drain bench-decisions dashboards dashboards-check watch clean distclean lock ci-tools packages locust collect screenshot
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  variables: EXPERIMENT=default|thorough|smoke|batching|FILE.toml  DATASET=fashion-mnist|cifar10|digits  MODEL=convnet|lenet  RUNTIME=process|container|kubernetes  TFSERVING=embedded|PROGRAM  RUN=FOLDER  AGAINST=FOLDER  ARGS='--help'"
+	@echo "  variables: EXPERIMENT=default|thorough|smoke|batching|FILE.toml  ENGINES=torchserve,tensorflow-serving,triton  DATASET=fashion-mnist|cifar10|digits  MODEL=convnet|lenet  RUNTIME=process|container|kubernetes  TFSERVING=embedded|PROGRAM  RUN=FOLDER  AGAINST=FOLDER  ARGS='--help'"
 
 compare: $(INSTALLED) packages ## train, export, prove, serve, load, report: the whole comparison
-	@$(PY) -m loadtest compare --experiment $(EXPERIMENT) $(what) $(if $(RUNTIME),--set runtime=$(RUNTIME)) $(if $(RATE),--set ladder.rate=$(RATE)) $(ARGS)
+	@$(PY) -m loadtest compare --experiment $(EXPERIMENT) $(what) $(if $(ENGINES),--engines '$(ENGINES)') $(if $(RUNTIME),--set runtime=$(RUNTIME)) $(if $(RATE),--set ladder.rate=$(RATE)) $(ARGS)
 
 train: $(INSTALLED) packages ## train the model only
 	@$(PY) -m models train $(what) $(ARGS)
@@ -51,6 +52,9 @@ serve: $(INSTALLED) ## both servers up until Ctrl-C
 	@$(PY) -m serving serve $(ARGS)
 
 tensorflow-serving: $(INSTALLED) ## fetch the official tensorflow_model_server, once (some 200 MB), as make compare does
+	@$(PY) -m serving obtain $@ $(ARGS)
+
+triton: $(INSTALLED) ## fetch the server of NVIDIA Triton, once (some 60 MB), as make compare ENGINES=...,triton does
 	@$(PY) -m serving obtain $@ $(ARGS)
 
 images: $(INSTALLED) ## build the container images of the newest bundle and print their sizes
@@ -160,10 +164,11 @@ watch: $(INSTALLED) ## both servers' figures live, while a run is going or `make
 lock: $(DEV) ## compile the lock files from pyproject.toml
 	@setup/lock
 
-ci-tools: $(MLSERVER) ## what the full test suite needs beyond the README's promise (root or password-less sudo)
+ci-tools: $(INSTALLED) $(MLSERVER) ## what the full test suite needs beyond the README's promise (root or password-less sudo)
 	@setup/debian-packages --require prometheus prometheus-alertmanager dataset-fashion-mnist chromium chromium-driver poppler-utils nghttp2-client wrk curl g++ docker.io docker-compose docker-registry iptables debootstrap
 	@tests/docker/engine start
 	@tests/docker/base-images
+	@$(PY) -m serving obtain triton
 
 clean: ## delete artifacts/ and results/
 	@rm -rf artifacts results

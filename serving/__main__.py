@@ -170,9 +170,13 @@ def _parity(options: argparse.Namespace) -> int:
 
 
 def _obtain(options: argparse.Namespace) -> int:
-    from serving.runtimes.process import obtain, obtain_words
+    from serving.engines.engine import Wheel
+    from serving.runtimes.process import obtain, obtain_words, wheels
 
     engine = registry.engine(options.engine)
+    if isinstance(engine.download, Wheel):
+        print(wheels.obtain(engine))
+        return 0
     try:
         print(obtain.obtain(engine, patience_s=PATIENCE_S))
     except obtain.NotObtained as reason:

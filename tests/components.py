@@ -10,6 +10,9 @@ from typing import NoReturn
 
 import pytest
 
+from serving.engines.engine import Engine
+from serving.runtimes.process import own_program
+
 # component -> (what proves it there, how to get it)
 COMPONENTS = {
     "prometheus": ("prometheus", "apt-get install prometheus"),
@@ -49,6 +52,13 @@ def require_docker_engine() -> None:
     done = subprocess.run(["docker", "version"], capture_output=True, text=True, check=False)
     if done.returncode:
         missing("no Docker engine answers (make ci-tools starts one for the tests)")
+
+
+def require_program(engine: Engine) -> None:
+    """Skip the calling test where the program of an engine that has a wheel is not in the cache; fail it where
+    TANDEM_REQUIRE_ALL=1."""
+    if own_program.find(engine) is None:
+        missing(f"{engine.title} is not in the cache (make {engine.id}, or make ci-tools)")
 
 
 def missing(reason: str) -> NoReturn:

@@ -13,6 +13,7 @@ from serving.engines import registry
 ROOT = Path(__file__).resolve().parent.parent
 ENGINES = ROOT / "serving" / "engines"
 FOLDERS = sorted(path.parent.name for path in ENGINES.glob("*/__init__.py"))
+IDS = {name for engine in registry.all() for name in (engine.id, engine.default_target)} - {"http"}
 NAMES = {name for engine in registry.all() for name in (engine.id, engine.default_target, engine.framework.lower())}
 NAMES -= {"", "http"}  # an engine of no framework; "http" is a scheme of addresses as well
 # Where engines are named by right: their folders, the registry, and the dashboards, of which some are of one engine.
@@ -51,9 +52,7 @@ def within(node: ast.AST, how: str) -> Iterator[tuple[int, str]]:
 
 
 def is_name(value: object) -> bool:
-    return isinstance(value, str) and (
-        value in NAMES or any(name.startswith(value) for name in NAMES if len(value) > 3)
-    )
+    return isinstance(value, str) and (value in NAMES or any(name.startswith(value) for name in IDS if len(value) > 3))
 
 
 @pytest.mark.parametrize(

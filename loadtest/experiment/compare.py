@@ -136,16 +136,32 @@ def export(experiment: Experiment, model: str, artifacts: Path) -> Bundle:
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add(parser)
+    parser.add_argument(
+        "--engines",
+        metavar="A,B,C",
+        help=f"compare these engines, in place of the experiment's targets: some of {', '.join(registry.ids())}",
+    )
     engine_programs.add_flags(parser)
     build_arguments(parser.add_argument_group("with runtime = container"))
     cluster = parser.add_argument_group("with runtime = kubernetes")
     cluster.add_argument("--context", help="the kubectl context (default: the current one)")
 
 
+def _overrides(options: argparse.Namespace) -> dict[str, object]:
+    """What the command line gives, the engines as targets that run them. Raises `Problem`."""
+    given = arguments.overrides(options)
+    if options.engines is None:
+        return given
+    if "targets" in given:
+        raise Problem("--engines and --set targets: give one of them")
+    ids = [id.strip() for id in options.engines.split(",") if id.strip()]
+    return {**given, "targets": [registry.engine(id).default_target for id in ids]}
+
+
 def _compare(options: argparse.Namespace) -> Path:
     return compare(
         options.experiment,
-        arguments.overrides(options),
+        _overrides(options),
         artifacts=options.artifacts,
         results=options.results,
         fresh=options.fresh,

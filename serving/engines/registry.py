@@ -18,6 +18,8 @@ _BUILT_IN = {
     "torchserve": "serving.engines.torchserve",
     "tensorflow-serving": "serving.engines.tensorflow_serving",
     "embedded-tfserving": "serving.engines.embedded_tfserving",
+    "triton": "serving.engines.triton",
+    "triton-torchscript": "serving.engines.triton.torchscript",
     "open-inference": "serving.engines.open_inference",
     "http": "serving.engines.http",
 }

@@ -8,10 +8,10 @@ from monitoring import schema
 METRICS = schema.load().metrics
 
 
-def test_every_metric_of_a_server_has_a_source_or_a_reason_in_both_dialects():
+def test_every_metric_of_a_server_has_a_source_or_a_reason_in_every_dialect():
     for name, metric in METRICS.items():
         if metric.subject == "serving" and not {"scrape", "process", "recorded"} & set(metric.dialects):
-            assert set(metric.dialects) | set(metric.cannot) == {"torchserve", "tensorflow-serving"}, name
+            assert set(metric.dialects) | set(metric.cannot) == {"torchserve", "tensorflow-serving", "triton"}, name
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -42,10 +42,14 @@ def test_the_objective_is_a_bucket_of_both_servers():
 
 def test_servers_and_their_dialects():
     loaded = schema.load()
-    assert loaded.servers == ("torchserve", "tensorflow-serving", "embedded-tfserving")
+    assert loaded.servers == (
+        *("torchserve", "tensorflow-serving", "embedded-tfserving"),
+        *("triton", "triton-torchscript"),
+    )
     assert loaded.dialect_of("embedded-tfserving") == "tensorflow-serving"
+    assert loaded.dialect_of("triton-torchscript") == "triton"
     with pytest.raises(KeyError):
-        loaded.dialect_of("triton")
+        loaded.dialect_of("tritno")
 
 
 @pytest.mark.parametrize(

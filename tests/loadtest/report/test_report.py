@@ -13,15 +13,16 @@ import pytest
 
 from loadtest import report
 from loadtest.analysis import summary
+from loadtest.analysis.records import NotItsOwnBackend
 from loadtest.experiment.questions import Family
-from loadtest.report import wording
+from loadtest.report import names, wording
 from loadtest.report.charts.figure import plain
 from loadtest.report.charts.latency import latency_by_rate
 from models.problem import Problem
 from serving.engines import registry
-from serving.engines.engine import Switch
+from serving.engines.engine import Backend, Place, Switch
 from tests.loadtest.analysis.figures import bounds
-from tests.loadtest.runs.build import EMBEDDED, TF_SERVING, TORCHSERVE, write_run
+from tests.loadtest.runs.build import EMBEDDED, TF_SERVING, TORCHSERVE, SimulatedServer, write_run
 
 RATES = {"grpc": [250.0, 500.0]}
 
@@ -259,3 +260,22 @@ def test_what_the_servers_said_of_onednn_stands_in_the_conditions_and_beside_the
     settings = text.partition("One profile, two servers")[2]
     assert all(row in settings for row in ("in force: oneDNN", "in force: OMP_NUM_THREADS – 1 1 same"))
     assert summary.read(run).target("tensorflow").switches == tensorflow
+
+
+def test_another_backend_than_a_server_s_own_is_named_wherever_the_server_is(tmp_path):
+    """Its figures are never those of the backend that people would take."""
+    python = Backend("Python", "ONNX Runtime", Place.BESIDE, instead_of="onnxruntime")
+    behind = SimulatedServer(engine="triton", version="2.51.0", base_ms=1.9, capacity=1300, backend=python)
+    run = write_run(tmp_path / "run", {"pytorch": TORCHSERVE, "triton": behind}, rates={"grpc": [250.0]}, duration_s=2)
+    page = written(run)
+    figures = summary.read(run)
+    assert figures.target("triton").backend == python
+    assert NotItsOwnBackend("triton", "triton", python) in figures.warnings
+    assert names.of(figures.targets) == {"pytorch": "TorchServe", "triton": "Triton’s Python backend"}
+    assert "Another backend : Triton’s Python backend" in page.text
+    assert "ONNX Runtime: Python backend around ONNX Runtime, in a process beside the server’s" in page.text
+    assert "not its onnxruntime backend: its speed says little about that one" in page.text
+    own = replace(behind, backend=Backend("onnxruntime", "ONNX Runtime", Place.SERVER))
+    run = write_run(tmp_path / "own", {"pytorch": TORCHSERVE, "triton": own}, rates={"grpc": [250.0]}, duration_s=2)
+    assert "onnxruntime backend, in the server’s process" in written(run).text
+    assert names.of(summary.read(run).targets)["triton"] == "Triton"

@@ -19,7 +19,10 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_every_engine_is_found_by_its_id_and_its_default_target():
-    assert registry.ids() == ("torchserve", "tensorflow-serving", "embedded-tfserving", "open-inference", "http")
+    assert registry.ids() == (
+        *("torchserve", "tensorflow-serving", "embedded-tfserving", "triton", "triton-torchscript"),
+        *("open-inference", "http"),
+    )
     for engine in registry.all():
         assert registry.engine(engine.id) is registry.find(engine.id) is registry.of_target(engine.default_target)
     assert [registry.of_target(name).id for name in registry.DEFAULT_TARGETS] == ["torchserve", "tensorflow-serving"]
@@ -36,9 +39,9 @@ def test_a_stand_in_says_for_whom_and_warns():
 
 
 def test_an_unknown_engine_or_target_is_one_line_with_the_known_ones():
-    assert registry.find("triton") is None
-    with pytest.raises(Problem, match="engine 'triton': use one of torchserve, tensorflow-serving, embedded-tfserving"):
-        registry.engine("triton")
+    assert registry.find("tritno") is None
+    with pytest.raises(Problem, match="engine 'tritno': use one of torchserve, tensorflow-serving, embedded-tfserving"):
+        registry.engine("tritno")
     with pytest.raises(Problem, match="target 'jax': use one of pytorch, tensorflow, embedded-tfserving"):
         registry.of_target("jax")
 

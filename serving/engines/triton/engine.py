@@ -1,0 +1,132 @@
+"""Triton as Tandem knows it. Imports the standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from serving.engines.container import Container, Deployment
+from serving.engines.engine import Call, Fact, Launch, Ports, Question, Rendering, Served, Site, Switch, Wheel
+from serving.engines.triton.backends import ONNX_RUNTIME, TORCHSCRIPT, Library
+from serving.engines.triton.facts import FACTS
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from models.bundle import Bundle
+    from serving.profile import ServingProfile
+    from serving.target import Target
+
+ROOT = Path(__file__).resolve().parents[3]
+# Its metadata asks for numpy < 2, so it must not share an environment with Tandem; what is used of it does not.
+WHEEL = Wheel(
+    lock=ROOT / "requirements-triton.lock",
+    program="pytriton/tritonserver/bin/tritonserver",
+    machine="x86_64",
+    size_mb=60,
+)
+
+
+class Triton:
+    """See `Engine`."""
+
+    id = "triton"
+    title = "Triton"
+    framework = "ONNX Runtime"
+    stands_in_for = ""
+    warning = ""
+    default_target = "triton"
+    endpoint_only = False
+    program = ""
+    download: Wheel | None = WHEEL
+    module = ""
+    packages: tuple[str, ...] = ("onnxruntime",)
+    protocols: tuple[str, ...] = ("grpc", "rest", "rest-binary")
+    dialect: Path | None = Path(__file__).with_name("metrics.toml")
+    metrics_path = "/metrics"
+    facts: tuple[Fact, ...] = FACTS
+    container: Container | None = None
+    deployment: Deployment | None = None
+    library: Library = ONNX_RUNTIME
+
+    def call(self, target: Target, protocol: str) -> Call:
+        """See `Engine.call`."""
+        from serving.engines import open_inference_calls
+
+        return open_inference_calls.call(target, protocol)
+
+    def metadata(self, target: Target, protocol: str) -> Question | None:
+        """See `Engine.metadata`."""
+        from serving.engines import open_inference_calls
+
+        return open_inference_calls.question(target, protocol)
+
+    def version(self, program: Path | None = None) -> str:
+        """See `Engine.version`."""
+        from serving.engines.triton import server
+
+        return server.version(self, self.library, program)
+
+    def render(self, profile: ServingProfile, models: Sequence[Served], site: Site) -> Rendering:
+        """See `Engine.render`."""
+        from serving.engines.triton import rendering
+
+        return rendering.render(self.library, self.library.python, profile, models, site)
+
+    def launch(
+        self,
+        bundles: Sequence[Bundle],
+        profile: ServingProfile,
+        folder: Path,
+        *,
+        ports: Ports,
+        cores: Sequence[int],
+        program: Path | None = None,
+    ) -> Launch:
+        """See `Engine.launch`."""
+        from serving.engines.triton import server
+
+        return server.launch(self, self.library, bundles, profile, folder, ports=ports, cores=cores, program=program)
+
+    def in_force(self, log: str) -> tuple[Switch, ...]:
+        """See `Engine.in_force`."""
+        from serving.engines import torch_switches
+
+        return torch_switches.in_force(log)
+
+    def model_time(self, bundle: Bundle, profile: ServingProfile) -> Callable[[np.ndarray], object]:
+        """The ONNX file as the Python backend runs it."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = profile.threads
+        options.inter_op_num_threads = 1
+        session = onnxruntime.InferenceSession(str(bundle.onnx), options, providers=["CPUExecutionProvider"])
+        return lambda rows: session.run(None, {"images": rows})
+
+
+class TritonTorchScript(Triton):
+    """The same server around PyTorch."""
+
+    id = "triton-torchscript"
+    framework = "TorchScript in PyTorch"
+    default_target = "triton-torchscript"
+    packages: tuple[str, ...] = ("torch",)
+    library: Library = TORCHSCRIPT
+
+    def model_time(self, bundle: Bundle, profile: ServingProfile) -> Callable[[np.ndarray], object]:
+        """The TorchScript file as the Python backend runs it."""
+        import torch
+
+        if profile.onednn != "default":
+            torch.backends.mkldnn.enabled = profile.onednn
+        torch.set_num_threads(profile.threads)
+        torch.set_num_interop_threads(1)
+        model = torch.jit.load(str(bundle.torchscript)).eval()
+
+        def call(rows: np.ndarray) -> object:
+            with torch.inference_mode():
+                return model(torch.from_numpy(rows)).numpy()
+
+        return call
