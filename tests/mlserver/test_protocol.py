@@ -20,7 +20,7 @@ from serving import wire_parity
 from serving.client import Client, RequestFailed
 from serving.engines import open_inference_calls
 from serving.engines.engine import Description, Question, Tensor
-from serving.target import Target
+from serving.target import HttpRequest, Target
 from serving.wire.open_inference import datatypes, rest, rpc
 from serving.wire.open_inference.records import Answer, NamedTensor
 from serving.wire.protobuf import open_inference_pb2 as messages
@@ -101,6 +101,18 @@ def test_a_described_model_is_asked_by_what_the_server_says(target):
     with Client(described) as client:
         for protocol in ("rest", "grpc"):
             np.testing.assert_allclose(client.predict(protocol, IMAGES[:3]), RIGHT[:3], atol=1e-6)
+
+
+def test_a_request_of_the_users_own_is_answered_alike(target):
+    """The engine for servers of no known protocol, with a server that somebody has."""
+    body = '{"inputs": [{"name": "images", "shape": [1, 8, 8, 1], "datatype": "UINT8", "data": $image}]}'
+    request = HttpRequest(path="/v2/models/brightness/infer", body=body, answer="/outputs/0/data")
+    with Client(replace(target, engine="http", request=request)) as client:
+        np.testing.assert_allclose(client.predict("rest", IMAGES[:1]), RIGHT[:1], atol=1e-6)
+    wrong = HttpRequest(path="/v2/models/brightness/infer", body=body, answer="/outputs/1/data")
+    with Client(replace(target, engine="http", request=wrong)) as client:
+        with pytest.raises(RequestFailed, match="/outputs/1/data: a list of 1 at /outputs, no '1'"):
+            client.predict("rest", IMAGES[:1])
 
 
 def values(datatype: str) -> np.ndarray:
