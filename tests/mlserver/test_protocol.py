@@ -149,6 +149,11 @@ def test_every_type_that_it_knows_comes_back(datatype, server):
     echoed(rpc.decode(answered), sent)
 
 
+def test_bytes_that_are_no_text_go_over_grpc(server):
+    sent = NamedTensor("x", "BYTES", np.array([b"\xff\xd8jpeg", b"\0"], object))
+    echoed(rpc.decode(over_grpc(server.grpc, rpc.MODEL_INFER, rpc.encode("echo", [sent]))), sent)
+
+
 @pytest.mark.parametrize("datatype", [one for one in TYPES if one != "FP16"])
 def test_its_answers_by_type_are_read(datatype, server):
     """Which it gives to whoever asks by type."""
