@@ -73,6 +73,8 @@ def test_no_deep_learning_in_the_load_test(package):
         "serving.runtimes.process.launch",
         "serving.wire_parity",
         "serving.engines.embedded_tfserving.json_process",
+        "serving.engines.embedded_tfserving.large_requests",
+        "serving.engines.embedded_tfserving.side_process",
     ],
 )
 def test_importing_loads_neither_torch_nor_tensorflow(module):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from urllib.parse import quote
 
 from serving.engines.embedded_tfserving.compression import inflate, inflated_size
@@ -99,6 +100,18 @@ class Call:
 Method = Callable[[bytes, Call], None]
 
 
+@contextmanager
+def answering(call: Call) -> Iterator[None]:
+    """What is raised in a ``with`` block is the call's answer."""
+    try:
+        yield
+    except ServingError as error:
+        call.fail(error)
+    except Exception as error:  # a fault of ours must not take the connection's other calls down
+        log.exception("a call failed")
+        call.fail(ServingError(Code.INTERNAL, f"{type(error).__name__}: {error}"))
+
+
 class GrpcFrontEnd:
     """Hands each call to its method. `max_calls` bounds the calls under way, as the real server's threads do.
 
@@ -175,13 +188,8 @@ class GrpcFrontEnd:
             self._hand_over(method, call, lambda: _message(body, headers))
 
     def _hand_over(self, method: Method, call: Call, read: Callable[[], bytes]) -> None:
-        try:
+        with answering(call):
             method(read(), call)
-        except ServingError as error:
-            call.fail(error)
-        except Exception as error:  # a fault of ours must not take the connection's other calls down
-            log.exception("a call failed")
-            call.fail(ServingError(Code.INTERNAL, f"{type(error).__name__}: {error}"))
 
     def too_large(self, connection: Http2Connection, stream: Stream) -> None:
         """A message has outgrown `MAX_MESSAGE`."""

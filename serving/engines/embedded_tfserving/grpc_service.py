@@ -17,12 +17,13 @@ from tensorflow_serving.apis import (
     predict_pb2,
 )
 
-from serving.engines.embedded_tfserving import tensors, unsupported
-from serving.engines.embedded_tfserving.grpc_front_end import Call, Method
+from serving.engines.embedded_tfserving import large_requests, tensors, unsupported
+from serving.engines.embedded_tfserving.grpc_front_end import Call, Method, answering
 from serving.engines.embedded_tfserving.manager import Version
 from serving.engines.embedded_tfserving.model_information import model_metadata, model_status
 from serving.engines.embedded_tfserving.predict import Predictor
 from serving.engines.embedded_tfserving.predict_request import arguments
+from serving.engines.embedded_tfserving.side_process import SideProcess
 from serving.engines.embedded_tfserving.signature import Signature
 from serving.engines.embedded_tfserving.status import ServingError, invalid
 from serving.wire.grpc_status import Code
@@ -34,10 +35,11 @@ SERVICES = ("", "tensorflow.serving.PredictionService", "tensorflow.serving.Mode
 
 
 class GrpcService:
-    """The methods. `serving` says whether the server takes requests, for the health check."""
+    """The methods, for the running event loop. `serving` says whether the server takes requests, for health checks."""
 
     def __init__(self, predictor: Predictor, *, as_content: bool) -> None:
         self.predictor = predictor
+        self.process = SideProcess(asyncio.get_running_loop())
         self.manager = predictor.manager
         self.as_content = as_content
         self.serving = True
@@ -58,35 +60,59 @@ class GrpcService:
     def predict(self, message: bytes, call: Call) -> None:
         """PredictionService.Predict."""
         started = time.perf_counter()
+        if len(message) > large_requests.PARSED_AT_ONCE:
+            self._decode_elsewhere(message, call, started)
+            return
         request = _parse(predict_pb2.PredictRequest, message)
+        if len(message) > large_requests.VALUES_AT_ONCE and large_requests.takes_long(request):
+            self._decode_elsewhere(message, call, started)
+        else:
+            self._predict(request, None, call, started)
+
+    def _decode_elsewhere(self, message: bytes, call: Call, started: float) -> None:
+        def decoded(result: tuple[bytes, large_requests.Inputs] | None, error: ServingError | None) -> None:
+            with answering(call):
+                if result is None:
+                    assert error is not None
+                    raise error
+                rest, inputs = result
+                self._predict(_parse(predict_pb2.PredictRequest, rest), inputs, call, started)
+
+        self.process.submit(large_requests.decode, (message,), decoded)
+
+    def _predict(self, request: Any, decoded: large_requests.Inputs | None, call: Call, started: float) -> None:
+        """Predict, and answer; ``decoded``: the inputs, where ``request`` is without them."""
         name = request.model_spec.name
 
-        def finish(outputs: list[np.ndarray] | None, error: ServingError | None) -> None:
-            if outputs is not None:
-                call.reply(self._answer(version, signature, outputs, wanted))
+        def answer(message: bytes | None, error: ServingError | None) -> None:
+            if message is not None:
+                call.reply(message + self._model_spec(version, signature))
             elif error is not None:
                 call.fail(error)
             self.predictor.count(name, "Predict", "GRPC", started, error)
 
+        def finish(outputs: list[np.ndarray] | None, error: ServingError | None) -> None:
+            if outputs is None:
+                answer(None, error)
+                return
+            chosen = [
+                (info.alias, array, info.dtype)
+                for position, (info, array) in enumerate(zip(signature.outputs, outputs, strict=True))
+                if wanted is None or position in wanted
+            ]
+            if large_requests.encoding_takes_long(chosen, self.as_content):
+                self.process.submit(large_requests.encode, (chosen, self.as_content), answer)
+            else:
+                answer(large_requests.encode(chosen, self.as_content), None)
+
         try:
             version = self._find(request)
             assert version.servable is not None
-            signature, arrays = arguments(version.servable, request)
+            signature, arrays = arguments(version.servable, request, decoded)
             wanted = signature.filter(request.output_filter) if request.output_filter else None
             self.predictor.run(version, signature, arrays, finish)
         except ServingError as error:
             finish(None, error)
-
-    def _answer(
-        self, version: Version, signature: Signature, outputs: list[np.ndarray], wanted: list[int] | None
-    ) -> bytes:
-        """A serialized PredictResponse."""
-        parts = [
-            tensors.encode(info.alias, array, info.dtype, as_content=self.as_content)
-            for position, (info, array) in enumerate(zip(signature.outputs, outputs, strict=True))
-            if wanted is None or position in wanted
-        ]
-        return b"".join(parts) + self._model_spec(version, signature)
 
     def _model_spec(self, version: Version, signature: Signature) -> bytes:
         """What was called, as a field of the response."""

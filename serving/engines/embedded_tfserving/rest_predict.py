@@ -14,10 +14,11 @@ import numpy as np
 from serving.engines.embedded_tfserving import json_document, json_tensors
 from serving.engines.embedded_tfserving.compression import inflated_size, rest_body
 from serving.engines.embedded_tfserving.json_images import images
-from serving.engines.embedded_tfserving.json_process import Done, JsonProcess
+from serving.engines.embedded_tfserving.json_process import JsonProcess
 from serving.engines.embedded_tfserving.manager import Version
 from serving.engines.embedded_tfserving.predict import Predictor
 from serving.engines.embedded_tfserving.rest_front_end import MAX_BODY, Answer, Request, Response, refusal
+from serving.engines.embedded_tfserving.side_process import Done
 from serving.engines.embedded_tfserving.signature import Signature, rest_signature
 from serving.engines.embedded_tfserving.status import ServingError
 

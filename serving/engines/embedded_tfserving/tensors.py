@@ -95,6 +95,15 @@ def decode(proto: Any, alias: str) -> np.ndarray:
         raise _malformed(alias) from None
 
 
+def objects_in(proto: Any) -> int:
+    """How many values of a TensorProto `decode` takes one by one: those in its typed field, and strings."""
+    known = TYPES.get(proto.dtype)
+    if known is None:
+        return 0
+    dtype, _, field = known
+    return len(getattr(proto, field)) + (len(proto.tensor_content) if dtype.kind == "O" else 0)
+
+
 def _strings(content: bytes, count: int) -> np.ndarray:
     """Strings in `tensor_content`: the size of each as a varint, then all their bytes, and nothing else
     (tensorflow/core/platform/tensor_coding.cc, DecodeStringList). Raises `ValueError`."""
@@ -162,7 +171,7 @@ PACKED_AS_VARINTS = {3: 7, 4: 7, 5: 7, 6: 7, 17: 7, 9: 10, 19: 13, 22: 16, 23: 1
 def encode(alias: str, array: np.ndarray, number: int, *, as_content: bool = False) -> bytes:
     """One entry of a PredictResponse's `outputs`: the alias and a TensorProto of DataType `number`, its values in the
     typed field as the real server sends them, or in `tensor_content`."""
-    if array.size and (number in PACKED_AS_STORED or (as_content and number != STRING)):
+    if array.size and encoded_as_stored(number, as_content):
         values_field = 4 if as_content else PACKED_AS_STORED[number]
         return _before_values(alias, number, array.shape, values_field, array.nbytes) + array.tobytes()
     if number == STRING:
@@ -173,6 +182,11 @@ def encode(alias: str, array: np.ndarray, number: int, *, as_content: bool = Fal
     else:
         values = b""
     return _entry(alias, b"\x08" + varint(number) + _shape(array.shape), values)
+
+
+def encoded_as_stored(number: int, as_content: bool) -> bool:
+    """Whether `encode` copies the memory of an array of this DataType as it is."""
+    return number in PACKED_AS_STORED or (as_content and number != STRING)
 
 
 def _shape(shape: tuple[int, ...]) -> bytes:

@@ -208,5 +208,5 @@ def test_a_process_that_is_gone_is_replaced():
 
     first, second, third = asyncio.run(go())
     assert first.endswith("JSON Parse error: Missing a comma or '}' after an object member. at offset: 12")
-    assert second == "None INTERNAL: the process that reads and writes large JSON has ended"
+    assert second == "None INTERNAL: the process for large messages has ended"
     assert third == first
