@@ -30,7 +30,7 @@ from serving.runtimes.process import launch
 from serving.runtimes.process.launch import RunningTarget
 from tests.components import require_program
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINES = ("triton", "triton-torchscript")
@@ -192,7 +192,6 @@ def test_a_gpu_is_refused_in_one_line(bundle, tmp_path):
         launch.start("triton", bundle, ServingProfile(device="gpu"), tmp_path / "run")
 
 
-@pytest.mark.exhaustive
 @pytest.mark.timeout(290)
 def test_three_engines_are_compared_from_one_command_up_to_the_report(artifacts, tmp_path):
     """`make compare ENGINES=torchserve,tensorflow-serving,triton EXPERIMENT=smoke`."""
