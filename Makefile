@@ -27,6 +27,7 @@ INSTALLED := .venv/.installed-runtime
 DEV       := .venv/.installed-dev
 MLSERVER  := .venv-mlserver/.installed
 RUNTIME   ?=
+TARGETS   ?=
 RATE      ?=
 EFFECT    ?=
 deployment := --overlay '$(OVERLAY)' --components '$(COMPONENTS)' --registry '$(REGISTRY)' $(if $(MODEL),--model $(MODEL)) $(if $(MODEL_VERSION),--model-version $(MODEL_VERSION))
@@ -37,7 +38,7 @@ what := $(if $(MODEL),--model $(MODEL)) $(if $(DATASET),--dataset $(DATASET))
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  variables: EXPERIMENT=default|thorough|smoke|batching|FILE.toml  ENGINES=torchserve,tensorflow-serving,triton  DATASET=fashion-mnist|cifar10|digits  MODEL=convnet|lenet  RUNTIME=process|container|kubernetes  TFSERVING=embedded|PROGRAM  RUN=FOLDER  AGAINST=FOLDER  ARGS='--help'"
+	@echo "  variables: EXPERIMENT=default|thorough|smoke|batching|FILE.toml  ENGINES=torchserve,tensorflow-serving,triton  DATASET=fashion-mnist|cifar10|digits  MODEL=convnet|lenet  RUNTIME=process|container|kubernetes  TFSERVING=embedded|PROGRAM  TARGETS=FILE.toml  RUN=FOLDER  AGAINST=FOLDER  ARGS='--help'"
 
 compare: $(INSTALLED) packages ## train, export, prove, serve, load, report: the whole comparison
 	@$(PY) -m loadtest compare --experiment $(EXPERIMENT) $(what) $(if $(ENGINES),--engines '$(ENGINES)') $(if $(RUNTIME),--set runtime=$(RUNTIME)) $(if $(RATE),--set ladder.rate=$(RATE)) $(ARGS)
@@ -76,8 +77,8 @@ down: $(INSTALLED) ## stop the stack; no container, network or volume stays
 locust: $(INSTALLED) ## Locust's web page beside `make up`, for one server (STACK=pytorch|tensorflow)
 	@$(PY) -m loadtest web $(or $(STACK),pytorch) $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
-loadtest: $(INSTALLED) packages ## load the servers that `make serve` keeps up in another terminal
-	@$(PY) -m loadtest run --experiment $(EXPERIMENT) $(ARGS)
+loadtest: $(INSTALLED) packages ## load the servers of `make serve` in another terminal, or yours (TARGETS=endpoints.toml)
+	@$(PY) -m loadtest run --experiment $(EXPERIMENT) $(if $(TARGETS),--targets '$(TARGETS)') $(ARGS)
 
 loadtest-worker: $(INSTALLED) ## put load on servers for a run on another machine (MASTER=HOST)
 	@$(PY) -m loadtest worker --master $(MASTER) $(ARGS)
@@ -165,7 +166,7 @@ lock: $(DEV) ## compile the lock files from pyproject.toml
 	@setup/lock
 
 ci-tools: $(INSTALLED) $(MLSERVER) ## what the full test suite needs beyond the README's promise (root or password-less sudo)
-	@setup/debian-packages --require prometheus prometheus-alertmanager dataset-fashion-mnist chromium chromium-driver poppler-utils nghttp2-client wrk curl g++ docker.io docker-compose docker-registry iptables debootstrap
+	@setup/debian-packages --require prometheus prometheus-alertmanager dataset-fashion-mnist chromium chromium-driver poppler-utils nghttp2-client wrk curl g++ docker.io docker-compose docker-registry iptables debootstrap nginx-light
 	@tests/docker/engine start
 	@tests/docker/base-images
 	@$(PY) -m serving obtain triton

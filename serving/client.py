@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import http.client
 import socket
+import ssl
 
 import grpc
 import numpy as np
 
-from serving import requests
+from serving import requests, tls
+from serving.credentials import headers_of
 from serving.target import Target
 
 GRPC_OPTIONS = [
@@ -32,7 +34,9 @@ class Client:
     def __init__(self, target: Target, timeout_s: float = 30.0) -> None:
         self.target, self.timeout_s = target, timeout_s
         self._channel: grpc.Channel | None = None
+        self._metadata: list[tuple[str, str]] = []
         self._socket: socket.socket | None = None
+        self._good = target.request.good if target.request else (200,)
 
     def predict(self, protocol: str, images: np.ndarray) -> np.ndarray:
         """Class probabilities, float32 [N, classes], of uint8 images [N, H, W, C]. Raises `RequestFailed`."""
@@ -44,33 +48,44 @@ class Client:
 
     def send(self, protocol: str, encoded: bytes) -> bytes:
         """Send an encoded request and return the answer's message or body. Raises `RequestFailed`."""
-        return self._grpc(encoded) if protocol == "grpc" else self._rest(encoded)
+        return self.call(requests.grpc_method(self.target), encoded) if protocol == "grpc" else self._rest(encoded)
 
-    def _grpc(self, encoded: bytes) -> bytes:
+    def call(self, method: str, message: bytes) -> bytes:
+        """The answer's message of a unary gRPC method (its full name). Raises `RequestFailed`."""
         if self._channel is None:
-            self._channel = grpc.insecure_channel(self.target.grpc, GRPC_OPTIONS)
-        call = self._channel.unary_unary(requests.grpc_method(self.target))
+            self._channel = _channel(self.target)
+            given = (*self.target.headers, *headers_of(self.target))
+            self._metadata = [(name.lower(), value) for name, value in given if name.lower() != "host"]
+        call = self._channel.unary_unary(method)
         try:
-            answer: bytes = call(encoded, timeout=self.timeout_s)
+            answer: bytes = call(message, timeout=self.timeout_s, metadata=self._metadata)
         except grpc.RpcError as error:
             raise RequestFailed(f"{error.code().name}: {error.details()}") from None
         return answer
 
+    def get(self, path: str) -> bytes:
+        """The body of a page of the HTTP API, below the target's `base_path`. Raises `RequestFailed`."""
+        fields = {"Host": self.target.rest, **dict(self.target.headers), **dict(headers_of(self.target))}
+        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        return self._rest(f"GET {self.target.base_path}{path} HTTP/1.1\r\n{head}\r\n".encode("latin-1"))
+
     def _rest(self, encoded: bytes) -> bytes:
         try:
             if self._socket is None:
-                host, port = self.target.rest.rsplit(":", 1)
-                self._socket = socket.create_connection((host, int(port)), self.timeout_s)
+                self._socket = connect(self.target, "rest", self.timeout_s)
             self._socket.sendall(encoded)
             answer = http.client.HTTPResponse(self._socket, method="POST")
             answer.begin()
             body = answer.read()
             if answer.will_close:
                 self._close_socket()
+        except ssl.SSLError as error:
+            self._close_socket()
+            raise RequestFailed(tls.reason(error)) from None
         except (OSError, http.client.HTTPException) as error:
             self._close_socket()
             raise RequestFailed(f"{type(error).__name__}: {error}") from None
-        if answer.status != 200:
+        if answer.status not in self._good:
             raise RequestFailed(f"HTTP {answer.status}: {body[:500].decode('utf-8', 'replace').strip()}")
         return body
 
@@ -92,3 +107,31 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def connect(target: Target, protocol: str, timeout_s: float) -> socket.socket:
+    """A connection to ``target`` for ``protocol``, encrypted where its API is. Raises OSError, of which ssl.SSLError is
+    one, and `Problem` for files of TLS that cannot be used."""
+    host, _, port = target.address(protocol).rpartition(":")
+    context = tls.context(target, protocol)
+    plain = socket.create_connection((host.strip("[]"), int(port)), timeout_s)
+    if context is None:
+        return plain
+    try:
+        return context.wrap_socket(plain, server_hostname=tls.server_name(target, protocol))
+    except BaseException:
+        plain.close()
+        raise
+
+
+def _channel(target: Target) -> grpc.Channel:
+    asked = target.grpc_tls
+    host = [("grpc.default_authority", value) for name, value in target.headers if name.lower() == "host"]
+    options = [*GRPC_OPTIONS, *host]
+    if asked is None:
+        return grpc.insecure_channel(target.grpc, options)
+    if asked.server_name:
+        options.append(("grpc.ssl_target_name_override", asked.server_name))
+    certificate, key = tls.shown(asked) or (None, None)
+    credentials = grpc.ssl_channel_credentials(tls.trusted(asked), key, certificate)
+    return grpc.secure_channel(target.grpc, credentials, options)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from serving.credentials import headers_of
 from serving.engines import interface, registry
 from serving.engines.engine import Body, Call
 from serving.target import Target
@@ -43,10 +44,11 @@ def _request(target: Target, protocol: str, how: Call, body: bytes | Body) -> by
     if protocol == "grpc":
         return content
     own = {"Host": target.rest, **({"Content-Type": how.content_type} if how.content_type else {})}
-    theirs = {name.lower() for name, _ in target.headers}
+    given = (*target.headers, *headers_of(target))
+    theirs = {name.lower() for name, _ in given}
     fields = [
         *((name, value) for name, value in own.items() if name.lower() not in theirs),
-        *target.headers,
+        *given,
         *(body.headers.items() if isinstance(body, Body) else ()),
         *([("Content-Length", str(len(content)))] if content or how.method != "GET" else []),
         ("Connection", "keep-alive"),

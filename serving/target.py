@@ -65,6 +65,32 @@ class WhyStandIn(enum.Enum):
 
 
 @dataclass(frozen=True)
+class Tls:
+    """What a TLS connection is checked by; paths of PEM files.
+
+    ca           the authorities to trust; empty: the system's
+    certificate  the client's own, with its chain, and its key unless that is in `key`; empty: the client has none
+    server_name  what the server's certificate must be for; empty: the host of its address
+    """
+
+    ca: str = ""
+    certificate: str = ""
+    key: str = ""
+    server_name: str = ""
+
+
+@dataclass(frozen=True)
+class SecretHeader:
+    """A header whose value is read where it is used, and is in no file of a run: it is in the environment variable
+    `env`, or in `file`; `prefix` stands before it ("Bearer ")."""
+
+    name: str
+    env: str = ""
+    file: str = ""
+    prefix: str = ""
+
+
+@dataclass(frozen=True)
 class HttpRequest:
     """How a server of no protocol that Tandem knows is asked, over HTTP; what is wrong says `http_request.check`.
 
@@ -105,10 +131,12 @@ class Target:
     max_batch_size  images that it takes in one request
     caveats         what is not as it seems
     inputs, outputs what the model takes and gives; empty: a bundle's own interface, `images` and `probabilities`
-    headers         sent with every request, beside those of its content
-    base_path       what stands before every path of its HTTP API, such as "/models"
-    request         how it is asked, where its engine does not say
     pinned_version  the version that requests ask for; empty: the server's choice
+    base_path       what stands before every path of its HTTP API, such as "/models"
+    rest_tls        its HTTP API is reached over TLS; grpc_tls: its gRPC API is
+    headers         sent with every request, beside those of its content; `secret_headers`: likewise
+    request         how it is asked, where its engine does not say
+    is_endpoint     it was up before, at an address that the user gave
     """
 
     name: str
@@ -130,10 +158,28 @@ class Target:
     caveats: tuple[Caveat, ...] = ()
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
-    headers: tuple[tuple[str, str], ...] = ()
-    base_path: str = ""
     pinned_version: str = ""
+    base_path: str = ""
+    rest_tls: Tls | None = None
+    grpc_tls: Tls | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    secret_headers: tuple[SecretHeader, ...] = ()
     request: HttpRequest | None = None
+    is_endpoint: bool = False
+
+    def address(self, protocol: str) -> str:
+        """ "host:port" of the API that speaks a protocol."""
+        return self.grpc if protocol == "grpc" else self.rest
+
+    def tls(self, protocol: str) -> Tls | None:
+        """What connections for a protocol are checked by; None: they are not encrypted."""
+        return self.grpc_tls if protocol == "grpc" else self.rest_tls
+
+    def url(self, protocol: str) -> str:
+        """Its address over a protocol, as people write it."""
+        if protocol == "grpc":
+            return f"grpcs://{self.grpc}" if self.grpc_tls else f"grpc://{self.grpc}"
+        return f"http{'s' if self.rest_tls else ''}://{self.rest}{self.base_path}"
 
     def asked_for(self, bundle: Bundle) -> Target:
         """The same server, asked for another of its models."""

@@ -1,7 +1,9 @@
-"""A non-blocking TCP connection in gevent's event loop, without a greenlet: bytes in by callback, bytes out at once."""
+"""A non-blocking TCP connection in gevent's event loop, without a greenlet: bytes in by callback, bytes out at once, as
+they are or through TLS."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket as sockets
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import gevent.socket
 from gevent import get_hub, monkey
 
+from loadtest.generator.tls_session import BrokenSession, Session
 from models.problem import Problem
 
 READ, WRITE = 1, 2
@@ -16,28 +19,71 @@ READ, WRITE = 1, 2
 _Socket: Any = monkey.get_original("socket", "socket")
 
 
-def resolve(address: str) -> tuple[int, Any]:
-    """(address family, socket address) of "host:port". Raises `Problem` where it cannot be resolved."""
-    host, separator, port = address.rpartition(":")
-    if not separator or not port.isdigit():
-        raise Problem(f"target address {address!r}: use host:port")
-    try:
-        family, _, _, _, where = gevent.socket.getaddrinfo(host.strip("[]"), int(port), 0, sockets.SOCK_STREAM)[0]
-    except OSError as error:
-        raise Problem(f"target address {address!r}: cannot resolve the host: {error}") from error
-    return family, where
+CONNECT_S = 5.0
+# Why a connection does not stand, where nothing says; by whether it was to be encrypted.
+NO_ANSWER = ("is the server running?", "no TLS handshake: is the server running, and does it speak TLS?")
+
+
+class Places:
+    """The addresses behind "host:port", which connections take in turn, resolved once, before the clock.
+
+    Raises `Problem` where the name cannot be resolved.
+    """
+
+    def __init__(self, address: str) -> None:
+        host, separator, port = address.rpartition(":")
+        if not separator or not port.isdigit():
+            raise Problem(f"target address {address!r}: use host:port")
+        try:
+            found = gevent.socket.getaddrinfo(host.strip("[]"), int(port), 0, sockets.SOCK_STREAM)
+        except OSError as error:
+            raise Problem(f"target address {address!r}: cannot resolve the host: {error}") from error
+        self._known = list(dict.fromkeys((family, where) for family, _, _, _, where in found))
+        self._turn = 0
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def next(self) -> tuple[int, Any]:
+        """(Address family, socket address) whose turn it is."""
+        self._turn = (self._turn + 1) % len(self._known)
+        return self._known[self._turn - 1]
+
+    def keep_reachable(self) -> None:
+        """Leave out the addresses that nothing listens at, unless that is all of them: a name such as localhost may
+        have one of IPv6 beside the one that the server uses."""
+        if len(self._known) > 1:
+            tried = [gevent.spawn(_reached, *place) for place in self._known]
+            gevent.joinall(tried)
+            kept = [place for place, one in zip(self._known, tried, strict=True) if one.value]
+            self._known = kept or self._known
+
+
+def _reached(family: int, where: Any) -> bool:
+    with contextlib.closing(gevent.socket.socket(family, sockets.SOCK_STREAM)) as probe:
+        probe.settimeout(CONNECT_S)
+        try:
+            probe.connect(where)
+        except OSError:
+            return False
+        return True
 
 
 class Connection:
     """One TCP connection. A subclass implements `received` and `ended`.
 
-    `ended` is called exactly once: when the peer closes, the network fails, or the connect is refused.
+    `ended` is called exactly once: when the peer closes, the network fails, or the connect is refused. `failure` then
+    says why, in a few words, where TLS failed.
     """
 
-    def __init__(self, family: int, where: Any, read_size: int) -> None:
+    def __init__(self, place: tuple[int, Any], read_size: int, session: Session | None = None) -> None:
+        """`session`: of TLS, where the connection is to be encrypted."""
+        family, where = place
         self._loop = get_hub().loop
         self._read_size = read_size
+        self._session = session
         self._out = bytearray()
+        self.failure = ""
         self.open = True
         self._socket = _Socket(family, sockets.SOCK_STREAM)
         self._socket.setblocking(False)
@@ -46,6 +92,8 @@ class Connection:
         self._writer = self._loop.io(self._socket.fileno(), WRITE)
         self.refused = self._socket.connect_ex(where) not in (0, errno.EINPROGRESS)
         self._reader.start(self._readable)
+        if session is not None:
+            self.write(session.begin(), as_is=True)
 
     def received(self, data: bytes) -> None:
         """Bytes have come."""
@@ -53,10 +101,17 @@ class Connection:
     def ended(self) -> None:
         """The connection is gone."""
 
-    def write(self, data: bytes) -> None:
-        """Hand bytes to the kernel, and keep for later what it does not take now."""
+    def write(self, data: bytes, *, as_is: bool = False) -> None:
+        """Hand bytes to the kernel, and keep for later what it does not take now. `as_is`: they are TLS' own."""
         if not self.open:
             return
+        if self._session is not None and not as_is:
+            try:
+                data = self._session.encrypted(data)
+            except BrokenSession as broken:
+                self.failure = str(broken)
+                self.lose()
+                return
         if self._out:
             self._out += data
             return
@@ -95,7 +150,7 @@ class Connection:
             self._socket.getpeername()
         except OSError:
             return False
-        return True
+        return self._session is None or self._session.established
 
     def _readable(self) -> None:
         try:
@@ -104,9 +159,28 @@ class Connection:
             return
         except OSError:
             data = b""
-        if data:
+        if not data:
+            if self._session is not None and not self._session.established:
+                self.failure = "it ended the connection in the TLS handshake"
+            self.lose()
+        elif self._session is None:
             self.received(data)
         else:
+            self._decrypt(self._session, data)
+
+    def _decrypt(self, session: Session, data: bytes) -> None:
+        try:
+            plain, answer = session.decrypted(data)
+        except BrokenSession as broken:
+            self.failure = str(broken)
+            self.write(broken.alert, as_is=True)  # so that the peer's log can say why
+            self.lose()
+            return
+        if answer:
+            self.write(answer, as_is=True)
+        if plain and self.open:
+            self.received(plain)
+        if session.closed:
             self.lose()
 
     def _writable(self) -> None:

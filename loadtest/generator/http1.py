@@ -7,22 +7,32 @@ from collections.abc import Callable, Container
 import gevent
 import httptools
 
-from loadtest.generator.connection import Connection, resolve
+from loadtest.generator.connection import NO_ANSWER, Connection, Places
 from loadtest.generator.recording import Finish
 from loadtest.generator.timer import clock
+from loadtest.generator.tls_session import NewSession
 from models.problem import Problem
 
 
 class HttpClient:
     """A pool of connections to one server, as many as there are requests in flight.
 
-    `finish` learns how each request ended: None (status 200), "http_503" and the like, "connection" (refused, reset
-    or closed before a whole answer) or "bad_response" (not HTTP). `between` is called after each piece of work, so
-    that the owner can send what has become due meanwhile.
+    `finish` learns how each request ended: None (a `good` status), "http_503" and the like, "connection" (refused,
+    reset or closed before a whole answer) or "bad_response" (not HTTP). `between` is called after each piece of work,
+    so that the owner can send what has become due meanwhile.
     """
 
-    def __init__(self, address: str, finish: Finish, between: Callable[[], None]) -> None:
-        self._family, self._where = resolve(address)
+    def __init__(
+        self,
+        address: str,
+        finish: Finish,
+        between: Callable[[], None],
+        new_session: NewSession | None = None,
+        good: Container[int] = (200,),
+    ) -> None:
+        self.places = Places(address)
+        self.new_session = new_session
+        self.good = good
         self._address = address
         self._finish = finish
         self.between = between
@@ -31,13 +41,15 @@ class HttpClient:
 
     def open(self, connections: int, timeout_s: float = 5.0) -> None:
         """Connect before the clock starts. Raises `Problem` where the server cannot be reached."""
+        self.places.keep_reachable()
         fresh = [_HttpConnection(self) for _ in range(connections - len(self._all))]
         self._all.update(fresh)
         deadline = clock() + timeout_s
         while not all(connection.connected() for connection in fresh):
             if clock() > deadline or not all(connection.open for connection in fresh):
+                why = next((one.failure for one in fresh if one.failure), NO_ANSWER[self.new_session is not None])
                 self.close()
-                raise Problem(f"cannot connect to the REST API at {self._address}: is the server running?")
+                raise Problem(f"cannot connect to the REST API at {self._address}: {why}")
             gevent.sleep(0.001)
         self._idle.extend(fresh)
 
@@ -86,7 +98,7 @@ class HttpClient:
 
 class _HttpConnection(Connection):
     def __init__(self, client: HttpClient) -> None:
-        super().__init__(client._family, client._where, 65536)
+        super().__init__(client.places.next(), 65536, client.new_session() if client.new_session else None)
         self._client = client
         self._parser = httptools.HttpResponseParser(self)
         self._status = 0
@@ -116,7 +128,8 @@ class _HttpConnection(Connection):
         if status >= 200:
             self._status = 0
             reuse = self._reusable and self.request >= 0
-            self._client.answered(self, None if status == 200 else f"http_{status}", when, reuse)
+            kind = None if status in self._client.good else f"http_{status}"
+            self._client.answered(self, kind, when, reuse)
         self._client.between()
 
     def ended(self) -> None:

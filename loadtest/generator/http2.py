@@ -7,18 +7,20 @@ times as many, in the same run of `make bench-loadgen`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
 
 import gevent
 
-from loadtest.generator.connection import Connection, resolve
+from loadtest.generator.connection import NO_ANSWER, Connection, Places
 from loadtest.generator.recording import Finish
 from loadtest.generator.timer import clock
+from loadtest.generator.tls_session import NewSession
 from models.problem import Problem
 from serving.wire import http2_frames as h2
 
 CONNECTIONS = 4
+_MOST_CONNECTIONS = 64
 _RECONNECT_S = 0.1
 # Small enough that handling one piece delays no due request by more than a fraction of a millisecond.
 _READ_SIZE = 16_384
@@ -29,7 +31,8 @@ _Call = tuple[int, bytes, bool]
 
 
 class GrpcClient:
-    """Calls one unary method over `CONNECTIONS` connections in turn; a lost one is replaced at the next call.
+    """Calls one unary method over `CONNECTIONS` connections in turn, more where the name has more addresses; a lost one
+    is replaced at the next call.
 
     `finish` learns how each call ended: None (gRPC status OK and a message), "grpc_UNAVAILABLE" and the like,
     "http_502" and the like (an answer without gRPC status), "no_answer" (OK without a message), "connection" (refused
@@ -37,10 +40,20 @@ class GrpcClient:
     unread, by GOAWAY or REFUSED_STREAM, goes out once more, as in every gRPC client (gRFC A6, transparent retry).
     """
 
-    def __init__(self, address: str, method: str, finish: Finish, between: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        address: str,
+        method: str,
+        finish: Finish,
+        between: Callable[[], None],
+        new_session: NewSession | None = None,
+        headers: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        """`headers`: sent with every call, besides gRPC's own."""
         self._address = address
-        self._family, self._where = resolve(address)
-        self.headers = h2.request_headers(address, method)
+        self.places = Places(address)
+        self.new_session = new_session
+        self.headers = h2.request_headers(address, method, headers, encrypted=new_session is not None)
         self.finish = finish
         self.between = between
         self._usable: list[_Http2Connection] = []
@@ -48,23 +61,27 @@ class GrpcClient:
         self._turn = 0
         self._retried: set[int] = set()
         self._tried = 0.0
+        self._most = CONNECTIONS
 
     def open(self, timeout_s: float = 5.0) -> None:
         """Connect and exchange settings before the clock starts. Raises `Problem` where that fails."""
-        fresh = [self._connect() for _ in range(CONNECTIONS - len(self._usable))]
+        self.places.keep_reachable()
+        self._most = max(CONNECTIONS, min(len(self.places), _MOST_CONNECTIONS))
+        fresh = [self._connect() for _ in range(self._most - len(self._usable))]
         deadline = clock() + timeout_s
         while not all(connection.settled for connection in fresh):
             if clock() > deadline or not all(connection.open for connection in fresh):
                 greeted = any(connection.greeted for connection in fresh)
                 what = "no HTTP/2 from" if greeted else "cannot connect to"
+                why = next((one.failure for one in fresh if one.failure), NO_ANSWER[self.new_session is not None])
                 self.close()
-                raise Problem(f"{what} the gRPC API at {self._address}: is the server running?")
+                raise Problem(f"{what} the gRPC API at {self._address}: {why}")
             gevent.sleep(0.001)
 
     def send(self, request: int, payload: bytes, keep: bool) -> None:
         """Call with a message framed by `http2_frames.grpc_message`; `keep`: hand its answer's message to `finish`."""
         usable = self._usable
-        if len(usable) < CONNECTIONS and clock() - self._tried > _RECONNECT_S:
+        if len(usable) < self._most and clock() - self._tried > _RECONNECT_S:
             with suppress(OSError):  # out of file descriptors
                 self._connect()
         if usable:
@@ -124,7 +141,7 @@ class _Upload:
 
 class _Http2Connection(Connection):
     def __init__(self, client: GrpcClient) -> None:
-        super().__init__(client._family, client._where, _READ_SIZE)
+        super().__init__(client.places.next(), _READ_SIZE, client.new_session() if client.new_session else None)
         self._client = client
         self._headers = client.headers
         self._decoder = h2.ResponseHeaders()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from loadtest.experiment.phases import ClosedLoopPhase, LoadPhase, OpenLoopPhase, WarmUpPhase
+from loadtest.generator import tls_session
 from loadtest.generator.answers import Pool, RequestStream
 from loadtest.generator.arrivals import schedule, share
 from loadtest.generator.closed_loop import ClosedLoop
@@ -22,6 +23,7 @@ from loadtest.generator.outcomes import Outcomes
 from loadtest.generator.punctuality import stolen_share
 from loadtest.generator.recording import Finish
 from loadtest.generator.timer import clock
+from serving.credentials import headers_of
 from serving.requests import grpc_method
 
 # Connections opened before the clock; more are opened when more requests are in flight.
@@ -54,7 +56,8 @@ class Loader:
         draw = np.random.default_rng([phase.seed, self.worker])
         payloads = self._payloads(phase, draw)
         choice = payloads.choose(_ROUND, draw).tolist() if len(self.mix) > 1 else None
-        loop = ClosedLoop(payloads.encoded, self._concurrency(phase.concurrency), choice)
+        most = phase.most_rate / self.workers
+        loop = ClosedLoop(payloads.encoded, self._concurrency(phase.concurrency), choice, most_rate=most)
         reader, row = Reader(loop.recording), self._row(phase.protocol, "warm-up")
 
         def tick(now: float) -> bool:
@@ -76,7 +79,7 @@ class Loader:
         payloads = self._payloads(phase, draw)
         mine = share(len(due), self.worker, self.workers)
         choice = payloads.choose(len(due), draw)[mine]
-        keep = (draw.random(len(due)) < phase.check_share)[mine] & (due[mine] >= 0)
+        keep = (draw.random(len(due)) < payloads.share_to_check(phase.check_share))[mine] & (due[mine] >= 0)
         loop = OpenLoop(
             due[mine],
             payloads.encoded,
@@ -116,8 +119,9 @@ class Loader:
         draw = np.random.default_rng([phase.seed, 1, self.worker])
         payloads = self._payloads(phase, draw)
         choice = payloads.choose(_ROUND, draw)
-        keep = draw.random(len(choice)) < phase.check_share
-        loop = ClosedLoop(payloads.encoded, self._concurrency(phase.concurrency), choice.tolist(), keep.tolist())
+        keep = draw.random(len(choice)) < payloads.share_to_check(phase.check_share)
+        concurrency, most = self._concurrency(phase.concurrency), phase.most_rate / self.workers
+        loop = ClosedLoop(payloads.encoded, concurrency, choice.tolist(), keep.tolist(), most)
         reader, row = Reader(loop.recording), self._row(phase.protocol, f"{phase.scenario}")
         with self._client(phase.protocol, loop.finish, _nothing, self._concurrency(phase.concurrency)) as client:
             started = ready() or clock() + phase.lead_in_s
@@ -168,9 +172,14 @@ class Loader:
         client: HttpClient | GrpcClient
         server = self.mix[0].target  # a payload says itself which of its models it asks for
         if protocol == "grpc":
-            client = GrpcClient(server.grpc, grpc_method(server), finish, between)
+            client = GrpcClient(
+                *(server.grpc, grpc_method(server), finish, between),
+                tls_session.sessions(server, protocol),
+                (*server.headers, *headers_of(server)),
+            )
         else:
-            client = HttpClient(server.rest, finish, between)
+            good = server.request.good if server.request else (200,)
+            client = HttpClient(server.rest, finish, between, tls_session.sessions(server, protocol), frozenset(good))
         try:
             if isinstance(client, GrpcClient):
                 client.open()  # its few connections take any number of calls

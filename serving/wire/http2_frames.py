@@ -77,19 +77,25 @@ def client_preface() -> bytes:
     return PREFACE + ours + window_update(0, LARGEST_WINDOW - DEFAULT_WINDOW)
 
 
-def request_headers(authority: str, method: str) -> bytes:
-    """The HPACK block of a unary gRPC request. It uses no dynamic table, so the same bytes serve every request."""
+def request_headers(
+    authority: str, method: str, headers: Iterable[tuple[str, str]] = (), *, encrypted: bool = False
+) -> bytes:
+    """The HPACK block of a unary gRPC request, with ``headers`` besides its own. It uses no dynamic table, so the same
+    bytes serve every request, and no proxy may keep a secret that is among them."""
     fields = {
         ":method": "POST",
-        ":scheme": "http",
+        ":scheme": "https" if encrypted else "http",
         ":path": method,
         ":authority": authority,
         "content-type": "application/grpc",
         "te": "trailers",
         "user-agent": "tandem-loadtest",
     }
-    headers = [NeverIndexedHeaderTuple(name, value) for name, value in fields.items()]
-    return bytes(Encoder().encode(headers, huffman=False))
+    given = {name.lower(): value for name, value in headers}
+    if "host" in given:  # as HTTP/2 has it
+        given[":authority"] = given.pop("host")
+    every = [NeverIndexedHeaderTuple(name, value) for name, value in {**fields, **given}.items()]
+    return bytes(Encoder().encode(every, huffman=False))
 
 
 def grpc_message(message: bytes) -> bytes:

@@ -18,6 +18,8 @@ from loadtest.generator.answers import Payloads, Reference
 from loadtest.generator.http1 import HttpClient
 from loadtest.generator.http2 import GrpcClient
 from loadtest.generator.open_loop import OpenLoop
+from loadtest.generator.tls_session import sessions
+from serving.credentials import headers_of
 from serving.requests import grpc_method
 from serving.target import Target
 
@@ -90,9 +92,13 @@ class Load:
         self.recording = loop.recording
         client: GrpcClient | HttpClient
         if protocol == "grpc":
-            client = GrpcClient(where.grpc, grpc_method(where), loop.recording.finish, loop.between)
+            client = GrpcClient(
+                *(where.grpc, grpc_method(where), loop.recording.finish, loop.between),
+                sessions(where, protocol),
+                headers_of(where),
+            )
         else:
-            client = HttpClient(where.rest, loop.recording.finish, loop.between)
+            client = HttpClient(where.rest, loop.recording.finish, loop.between, sessions(where, protocol))
         try:
             if isinstance(client, GrpcClient):
                 client.open()

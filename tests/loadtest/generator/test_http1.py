@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from loadtest.generator.connection import resolve
+from loadtest.generator.connection import Places
 from loadtest.generator.http1 import HttpClient
 from models.problem import Problem
 from tests.loadtest.generator.small_servers import Load, small_server
@@ -76,4 +76,4 @@ def test_no_server_is_a_problem_that_names_the_address():
 @pytest.mark.parametrize("address", ["localhost", "localhost:http", "no-such-host.invalid:80"])
 def test_an_address_that_cannot_be_used_is_named(address):
     with pytest.raises(Problem, match=address):
-        resolve(address)
+        Places(address)
