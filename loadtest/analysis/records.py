@@ -21,6 +21,7 @@ from loadtest.experiment.records import (
     Environment,
     MedianAndTail,
     Requests,
+    RightAnswers,
     RunNote,
     ServerDied,
     ServerFigures,
@@ -207,7 +208,11 @@ class AnswersDiffer(Doubt, frozen=True, kw_only=True):
     allowed: float
 
 
-WhyNotProven = NoExportParity | NotCompared | ExportDiffers | AnswersDiffer
+class AnswersUnchecked(Doubt, frozen=True, kw_only=True):
+    """Any answer that was no error counted as right: nothing was compared."""
+
+
+WhyNotProven = AnswersUnchecked | NoExportParity | NotCompared | ExportDiffers | AnswersDiffer
 
 
 class ExportParity(Record, frozen=True, kw_only=True):
@@ -236,6 +241,8 @@ class WireParity(Record, frozen=True, kw_only=True):
 class Parity(Record, frozen=True, kw_only=True):
     """The evidence that all targets serve the same model, and whether it is complete.
 
+    right         which answers counted as right; a difference from others than the reference is, of a value above 1, a
+                  share of it
     tolerance     the largest difference of a probability that is allowed
     samples       of the test split, through every export; `wire_samples`: through every server
     exports       form → its figures; `wire`: target → protocol → its figures. Empty where there are several models
@@ -251,6 +258,7 @@ class Parity(Record, frozen=True, kw_only=True):
     max_abs_diff: float | None
     proven: bool
     why_not_proven: tuple[WhyNotProven, ...]
+    right: RightAnswers = RightAnswers.REFERENCE
     by_model: dict[str, Parity] = {}
 
 

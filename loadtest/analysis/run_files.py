@@ -13,7 +13,7 @@ import msgspec
 
 from loadtest.analysis.records import ExperimentInfo, WireParity
 from loadtest.experiment import records as saved
-from loadtest.experiment.records import Environment
+from loadtest.experiment.records import Environment, RightAnswers
 from models.problem import Problem
 from serving.engines.engine import Backend, Knob, Switch
 from serving.target import Caveat
@@ -65,8 +65,9 @@ class Manifest(msgspec.Struct, frozen=True):
 
 
 class WireResult(msgspec.Struct, frozen=True):
-    """wire-parity.json of one model: target → protocol → what was found."""
+    """wire-parity.json of one model: target → protocol → what was found, where these answers were right."""
 
+    right: RightAnswers = RightAnswers.REFERENCE
     samples: int | None = None
     tolerance: float | None = None
     targets: dict[str, dict[str, WireParity]] = {}

@@ -9,6 +9,7 @@ import msgspec
 
 from loadtest.analysis.records import (
     AnswersDiffer,
+    AnswersUnchecked,
     ArrivalsDiffer,
     ArrivalsDropped,
     BusyGenerator,
@@ -32,7 +33,7 @@ from loadtest.analysis.records import (
 from loadtest.analysis.run_files import Gate, Manifest, WireResult
 from loadtest.analysis.saved_run import SavedTrial
 from loadtest.experiment import starts
-from loadtest.experiment.records import ServerDied
+from loadtest.experiment.records import RightAnswers, ServerDied
 from loadtest.experiment.settings import Slo
 from loadtest.experiment.slip import allowed_ms
 
@@ -136,7 +137,12 @@ def parity(
         )
         for name, export in gate.exports.items()
     }
-    doubts: list[WhyNotProven] = [] if exports else [NoExportParity(model=model)]
+    right = wire.right if wire else RightAnswers.REFERENCE
+    doubts: list[WhyNotProven] = []
+    if right is RightAnswers.ANY:
+        doubts, needed = [AnswersUnchecked(model=model)], ()
+    elif right is RightAnswers.REFERENCE and not exports:
+        doubts = [NoExportParity(model=model)]
     differences: list[float | None] = []
     too_far: list[WhyNotProven] = []
     for name, export in exports.items():
@@ -165,6 +171,7 @@ def parity(
         max_abs_diff=max((one for one in differences if one is not None), default=None),
         proven=not doubts,
         why_not_proven=tuple(doubts),
+        right=right,
     )
 
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from loadtest.experiment import file as experiments
+from loadtest.experiment import guard
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +25,16 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--artifacts", type=Path, default=Path("artifacts"), help="folder of the bundles")
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder of the runs")
     parser.add_argument("--fresh", action="store_true", help="start a new run even where an unfinished one could go on")
+
+
+def add_consent(parser: argparse.ArgumentParser) -> None:
+    """For verbs that may put load on servers of other people."""
+    parser.add_argument(
+        guard.FLAG,
+        dest="may_load",
+        action="store_true",
+        help=f"endpoints outside this machine and private networks may have more than {guard.MOST_RATE:g} requests/s",
+    )
 
 
 def overrides(options: argparse.Namespace) -> dict[str, object]:

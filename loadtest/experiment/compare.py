@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from loadtest.experiment import arguments
+from loadtest.experiment import arguments, guard
 from loadtest.experiment import file as experiments
 from loadtest.experiment.file import Experiment
 from loadtest.experiment.measure import measure
@@ -19,7 +19,7 @@ from loadtest.experiment.progress import RunProgress
 from loadtest.experiment.records import StoodIn
 from loadtest.experiment.run import run
 from loadtest.experiment.run_folder import RunFolder
-from loadtest.experiment.runtimes import container, kubernetes
+from loadtest.experiment.runtimes import container, endpoint, kubernetes
 from loadtest.experiment.runtimes.container import ContainerTargets
 from loadtest.experiment.runtimes.kubernetes import InCluster, KubernetesTargets
 from loadtest.experiment.runtimes.process import LocalTargets
@@ -38,6 +38,7 @@ from serving.runtimes.containers.command_line import build_arguments, build_of
 from serving.runtimes.containers.stack import Choice, Stack
 from serving.runtimes.kubernetes.kubectl import Cluster
 from serving.runtimes.process import launch, obtain
+from serving.target import Target
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,27 +53,36 @@ def compare(
     programs: Mapping[str, Path] = MappingProxyType({}),
     containers: Choice | None = None,
     context: str | None = None,
+    may_load: bool = False,
     words: Words = str,
 ) -> Path:
     """Train, export, prove, serve, and load the named experiment; returns the run's folder.
 
     `programs`: engines' own programs (see `serving.engines.programs`); `containers`: what its stack is made of, where
     the experiment's runtime is "container"; `context`: the kubectl context (None: the current one), where it is
-    "kubernetes"; `words`: how the terminal says what happens.
+    "kubernetes"; `may_load`: endpoints of others may have more than a few requests (see `guard`); `words`: how the
+    terminal says what happens.
     """
     experiment = experiments.load(name, overrides)
     if experiment.runtime == "remote":
         raise Problem(
             f"runtime = {experiment.runtime!r}: compare starts servers itself; for running ones use make loadtest"
         )
+    if experiment.endpoints and not may_load:
+        experiment = experiments.load(name, {**overrides, "generator.most_rate": guard.most_rate(experiment)})
     stood_in: Sequence[StoodIn] = ()
+    up: Sequence[Target] = ()
     # What cannot be is said before minutes of training.
     if experiment.runtime == "process":
-        engines = [registry.engine(target.engine) for target in experiment.targets]
+        own = [target for target in experiment.targets if target.endpoint is None]
+        if not own:
+            raise Problem("target: all of them are up already; to put load on them use make loadtest")
+        engines = [registry.engine(target.engine) for target in own]
         stood_in = _stood_in(engines, programs)
         for note in stood_in:
             print(words(Noted(note)), flush=True)
         launch.require(engines, programs)
+        up = endpoint.reached(experiment)
     if experiment.runtime == "container":
         container.engines(experiment, embedded=bool(containers and containers.embedded))
         docker_cli.require_engine()
@@ -86,7 +96,9 @@ def compare(
             stack = Stack(bundle, containers or Choice(), artifacts)
             return ContainerTargets(folder, bundle, experiment, stack)
         cores = split_cores(sorted(os.sched_getaffinity(0)))
-        return LocalTargets(folder, bundles, experiment, cores, programs, stood_in)
+        return LocalTargets(
+            folder, bundles, experiment, cores, programs, stood_in, endpoint.serving(up, bundles[0]) if up else ()
+        )
 
     return measure(experiment, bundles, results, fresh, servers, words)
 
@@ -142,6 +154,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"compare these engines, in place of the experiment's targets: some of {', '.join(registry.ids())}",
     )
     engine_programs.add_flags(parser)
+    arguments.add_consent(parser)
     build_arguments(parser.add_argument_group("with runtime = container"))
     cluster = parser.add_argument_group("with runtime = kubernetes")
     cluster.add_argument("--context", help="the kubectl context (default: the current one)")
@@ -168,6 +181,7 @@ def _compare(options: argparse.Namespace) -> Path:
         programs=engine_programs.named(options),
         containers=Choice(embedded=options.embedded, gpu=options.gpu, build=build_of(options)),
         context=options.context,
+        may_load=options.may_load,
         words=options.words,
     )
 

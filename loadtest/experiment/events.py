@@ -46,11 +46,19 @@ class Spoiled(_Event, frozen=True, kw_only=True, tag="spoiled"):
     slip_p99_ms: float
 
 
+class Stopped(_Event, frozen=True, kw_only=True, tag="stopped"):
+    """So many of the latest requests failed that no more are sent; `kinds`: how often each way of failing was seen."""
+
+    failed: int
+    of: int
+    kinds: dict[str, int]
+
+
 class PhaseEnded(_Event, frozen=True, kw_only=True, tag="phase-ended"):
     """A phase has ended, and its folder is there."""
 
 
-Event = PhaseStarted | Second | Tried | Spoiled | PhaseEnded
+Event = PhaseStarted | Second | Tried | Spoiled | Stopped | PhaseEnded
 
 _DECODER = msgspec.json.Decoder(Event)
 

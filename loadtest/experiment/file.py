@@ -27,10 +27,11 @@ from loadtest.experiment.scenarios import (
     Spike,
     section,
 )
-from loadtest.experiment.settings import Cost, Decision, Generator, Slo, WarmUp
+from loadtest.experiment.settings import Cost, Decision, Generator, Inputs, Slo, WarmUp
 from loadtest.experiment.target_specs import TargetSpec
 from loadtest.experiment.toml_lines import line_of
 from models.problem import Problem
+from serving.engines import registry
 from serving.profile import ServingProfile
 from serving.target import PROTOCOLS
 
@@ -75,6 +76,7 @@ class Experiment:
     arrivals: Shape = field(default_factory=Shape)
     warm_up: WarmUp = field(default_factory=WarmUp)
     generator: Generator = field(default_factory=Generator)
+    inputs: Inputs = field(default_factory=Inputs)
     cost: Cost = field(default_factory=Cost)
 
     def __post_init__(self) -> None:
@@ -89,6 +91,7 @@ class Experiment:
                 one_of(key, value, known)
             if not chosen or len(set(chosen)) != len(chosen):
                 raise Problem(f"{key} = {list(chosen)}: name each once, of {', '.join(known)}")
+        self._check_most_rate()
         for name in self.scenarios:
             rates = getattr(self.scenario(name), "rates", None)
             if rates and set(rates) != set(self.protocols):
@@ -99,6 +102,12 @@ class Experiment:
                 self._check_own_rate()
             if getattr(self.scenario(name), "arrival", "") == "trace" and not self.arrivals.trace:
                 raise Problem(f"{section(name)}.arrival = 'trace': name the file of timestamps as arrivals.trace")
+
+    def _check_most_rate(self) -> None:
+        most = self.generator.most_rate
+        for key, rate in self.asked_rates.items():
+            if most and rate > most:
+                raise Problem(f"{key}: asks for up to {rate:g} requests/s, and generator.most_rate allows {most:g}")
 
     def _check_own_rate(self) -> None:
         own = self.ladder.rate
@@ -113,6 +122,8 @@ class Experiment:
         engines: set[str] = set()
         for target in self.targets:
             target.tuned(self.profile)
+            if target.endpoint:
+                self._check_endpoint(target)
             if self.runtime != "kubernetes":
                 continue
             if target.profile:
@@ -122,6 +133,23 @@ class Experiment:
                     f"target.{target.name}: a cluster has one server of {target.engine}: leave one target out"
                 )
             engines.add(target.engine)
+
+    def _check_endpoint(self, target: TargetSpec) -> None:
+        where, spoken = f"target.{target.name}", registry.engine(target.engine).protocols
+        if self.runtime in ONE_MODEL_RUNTIMES:
+            raise Problem(
+                f"{where}: an endpoint, which runtime = {self.runtime!r} has none of: use runtime = 'process'"
+            )
+        if self.models:
+            raise Problem(f"{where}: an endpoint is asked for one model: name it as model, not as models")
+        for protocol in self.protocols:
+            if target.endpoint and not target.endpoint.offers(protocol):
+                key = "grpc" if protocol == "grpc" else "url"
+                raise Problem(
+                    f"{where}: protocols has {protocol}: give its {key}, or leave {protocol} out of protocols"
+                )
+            if protocol not in spoken:
+                raise Problem(f"{where}: {target.engine} speaks {', '.join(spoken)}, and protocols has {protocol}")
 
     def _check_models(self) -> None:
         if not self.models:
@@ -136,6 +164,11 @@ class Experiment:
                 f"models: runtime = {self.runtime!r} serves one model, which its images hold: name it as model, or use "
                 "runtime = 'process' or make loadtest"
             )
+
+    @property
+    def endpoints(self) -> tuple[TargetSpec, ...]:
+        """The targets that are up already, at addresses that the file gives."""
+        return tuple(target for target in self.targets if target.endpoint)
 
     @property
     def target_names(self) -> tuple[str, ...]:
@@ -166,6 +199,29 @@ class Experiment:
         chosen = {name: self.scenario(name) for name in self.scenarios}
         return {name: item for name, item in chosen.items() if isinstance(item, Rated) and not item.rates}
 
+    @property
+    def asked_rates(self) -> dict[str, float]:
+        """The highest rate (requests/s) that each key of the file asks for, as far as no probe decides it."""
+        found: dict[str, float] = {}
+        for name in self.scenarios:
+            item, where = self.scenario(name), section(name)
+            if isinstance(item, Rated):
+                times = self.peak(name)
+                found |= {f"{where}.rates.{protocol}": times * max(rates) for protocol, rates in item.rates.items()}
+            if isinstance(item, Ladder):
+                found |= {f"{where}.overload_rates.{key}": rate for key, rate in item.overload_rates.items()}
+                found |= {f"{where}.rate": self.peak(name) * item.rate} if item.rate else {}
+        return found
+
+    def peak(self, scenario: str) -> float:
+        """How many times its rate a scenario's arrivals ask for at their most."""
+        item, shape = self.scenario(scenario), self.arrivals
+        if isinstance(item, Spike):
+            return item.factor
+        return {"spike": max(1.0, shape.spike_factor), "ramp": max(1.0, shape.ramp_from)}.get(
+            getattr(item, "arrival", ""), 1.0
+        )
+
     def with_rates(self, rates: Mapping[str, tuple[float, ...]], scenario: str = "ladder") -> Experiment:
         """The same experiment with a scenario's rates (requests/s, by protocol) fixed."""
         rated: Any = self.scenario(scenario)
@@ -189,10 +245,11 @@ class Experiment:
         return tomlkit.dumps(values)
 
 
-def load(name: str, overrides: Mapping[str, Any] | None = None) -> Experiment:
+def load(name: str, overrides: Mapping[str, Any] | None = None, beside: Path | None = None) -> Experiment:
     """Read an experiment: the name of a built-in one ("default", "smoke") or the path of a TOML file.
 
-    `overrides` (dotted key to value) win over the file. Raises `Problem` with file, line and key for anything that
+    `overrides` (dotted key to value) win over the file, and over that of `beside`, a TOML file which wins over it, too:
+    it holds the targets, and whatever else is theirs. Raises `Problem` with file, line and key for anything that
     cannot be measured.
     """
     path = BUILT_IN / f"{name}.toml" if re.fullmatch(r"[\w-]+", name) else Path(name)
@@ -203,7 +260,17 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Experiment:
         raise Problem(f"experiment {name!r}: {error.strerror}; use a TOML file's path or one of {known}") from error
     except UnicodeDecodeError as error:
         raise Problem(f"{path}: not UTF-8 text; an experiment is a TOML file") from error
-    return parse(text, str(path), overrides)
+    return parse(text, str(path), overrides, _read(beside) if beside else None)
+
+
+def _read(path: Path) -> tuple[str, str]:
+    """A file's name and text."""
+    try:
+        return str(path), path.read_text()
+    except OSError as error:
+        raise Problem(f"{path}: {error.strerror}; give the file of your targets") from error
+    except UnicodeDecodeError as error:
+        raise Problem(f"{path}: not UTF-8 text; targets stand in a TOML file") from error
 
 
 def override(argument: str) -> tuple[str, Any]:
@@ -217,21 +284,81 @@ def override(argument: str) -> tuple[str, Any]:
         return key.strip(), value.strip()
 
 
-def parse(text: str, file: str = "experiment", overrides: Mapping[str, Any] | None = None) -> Experiment:
-    """Parse and validate an experiment's TOML text; `file` names it in errors."""
-    try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise Problem(f"{file}: not valid TOML: {error}") from error
+def parse(
+    text: str,
+    file: str = "experiment",
+    overrides: Mapping[str, Any] | None = None,
+    beside: tuple[str, str] | None = None,
+) -> Experiment:
+    """Parse and validate an experiment's TOML text; `file` names it in errors. `beside`: the name and text of the file
+    that wins over it."""
+    values, above = _values(text, file), _values(beside[1], beside[0]) if beside else {}
     given = dict(overrides or {})
     try:
+        if "target" in above or "targets" in above:
+            values = {key: value for key, value in values.items() if key not in ("target", "targets")}
+        _override(values, _dotted(above))
         _override(values, given)
+        if beside and not any(key.partition(".")[0] == "protocols" for key in (*above, *given)):
+            _only_offered(values)
+        if beside:
+            _only_rates_of_protocols(values, given=_dotted(above))
         return _experiment(values, chosen="targets" in given)
     except Problem as problem:
         key = str(problem).partition(" ")[0].rstrip(":")
         here = any(f"{key}.".startswith(f"{dotted}.") for dotted in given)
+        if beside and key.partition(".")[0] in above:
+            file, text = beside
         where = "command line" if here else f"{file}:{line_of(text, key)}"
         raise Problem(f"{where}: {problem}") from problem
+
+
+def _values(text: str, file: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise Problem(f"{file}: not valid TOML: {error}") from error
+
+
+def _dotted(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a file's sections by their dotted names."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and key != "models":
+            found.update({f"{key}.{inner}": one for inner, one in value.items()})
+        else:
+            found[key] = value
+    return found
+
+
+def _only_offered(values: dict[str, Any]) -> None:
+    """Of the protocols that an experiment would use, those that all of its endpoints have an address for."""
+    tables = [
+        table for table in values.get("target", []) if isinstance(table, dict) and ("url" in table or "grpc" in table)
+    ]
+    asked = values.get("protocols", list(Experiment.protocols))
+    if tables and isinstance(asked, list):
+        engines = [registry.find(str(table.get("engine"))) for table in tables]
+        offered = [
+            protocol
+            for protocol in dict.fromkeys([*asked, *PROTOCOLS])
+            if all(("grpc" if protocol == "grpc" else "url") in table for table in tables)
+            and all(protocol in engine.protocols for engine in engines if engine)
+        ]
+        if not offered:
+            raise Problem("target: its endpoints share no protocol: give each a url, or each a grpc address")
+        values["protocols"] = [one for one in offered if one in asked] or offered[:1]
+
+
+def _only_rates_of_protocols(values: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """Leave out an experiment's rates for protocols that its targets are not asked over, but for those ``given`` with
+    them."""
+    for name in map(section, SCENARIOS):
+        for key in ("rates", "overload_rates"):
+            rates = values.get(name, {}).get(key) if isinstance(values.get(name), dict) else None
+            if isinstance(rates, dict) and f"{name}.{key}" not in given:
+                asked = values.get("protocols", Experiment.protocols)
+                values[name][key] = {protocol: rate for protocol, rate in rates.items() if protocol in asked}
 
 
 def _override(values: dict[str, Any], given: Mapping[str, Any]) -> None:

@@ -41,6 +41,7 @@ class LoadJob(msgspec.Struct, frozen=True, kw_only=True):
             phases=self.phases,
             mix=self.mix,
             payloads=self.generator.payloads,
+            most_errors=self.generator.stop_error_ratio if self.target.is_endpoint else 1.0,
             exporter_port=self.exporter_port,
             cores=self.cores,
         )

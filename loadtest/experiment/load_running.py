@@ -1,4 +1,4 @@
-"""The verb run: the same experiment against servers that are up already (make serve)."""
+"""The verb run: an experiment against servers that are up already, those of make serve or any other."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from loadtest.experiment import arguments
+from loadtest.experiment import arguments, guard
 from loadtest.experiment import file as experiments
 from loadtest.experiment.measure import measure
 from loadtest.experiment.run_folder import RunFolder
+from loadtest.experiment.runtimes import endpoint
+from loadtest.experiment.runtimes.endpoint import EndpointTargets
 from loadtest.experiment.runtimes.remote import RemoteTargets
 from loadtest.experiment.runtimes.targets import Targets
 from loadtest.experiment.steps import Words
@@ -30,14 +32,22 @@ def load_running(
     artifacts: Path,
     results: Path,
     fresh: bool = False,
+    may_load: bool = False,
     words: Words = str,
 ) -> Path:
-    """Run the named experiment against servers that are up already, as `serve` describes them in its targets.json.
+    """Run the named experiment against servers that are up already: as `serve` describes them in its targets.json, or
+    at the addresses that the experiment gives, or a TOML file of targets.
 
     Servers of one model are asked for that; of several, for those that the experiment names. `bundle_folder`: the
-    bundle of their only model (None: those of their models and versions in `artifacts`); `words`: how the
-    terminal says what happens. Returns the run's folder.
+    bundle of their only model (None: those of their models and versions in `artifacts`; endpoints need none);
+    `may_load`: endpoints of other people may have more than a few requests (see `guard`); `words`: how the terminal
+    says what happens. Returns the run's folder.
     """
+    beside = targets_file if targets_file.suffix == ".toml" else None
+    asked = experiments.load(name, {**overrides, "runtime": "remote"}, beside)
+    if asked.endpoints or beside:
+        given = {**overrides, "runtime": "remote"}
+        return _load_endpoints(name, given, beside, bundle_folder, results, fresh, may_load, words)
     targets = serve.load_targets(targets_file)
     versions = _served(targets, targets_file)
     fixed: dict[str, object] = {"runtime": "remote"}
@@ -69,6 +79,42 @@ def load_running(
     return measure(experiment, chosen, results, fresh, servers, words)
 
 
+def _load_endpoints(
+    name: str,
+    overrides: Mapping[str, Any],
+    beside: Path | None,
+    bundle_folder: Path | None,
+    results: Path,
+    fresh: bool,
+    may_load: bool,
+    words: Words,
+) -> Path:
+    """Measure servers at addresses that the experiment or the file `beside` it gives."""
+    experiment = experiments.load(name, overrides, beside)
+    for target in experiment.targets:
+        if target.endpoint is None:
+            raise Problem(
+                f"target.{target.name}: give it a url or grpc address; make compare starts servers beside yours"
+            )
+    bundle = bundle_archive.load(bundle_folder) if bundle_folder else None
+    models = {target.endpoint.model for target in experiment.targets if target.endpoint and target.endpoint.model}
+    fixed = {
+        "model": bundle.model if bundle else next(iter(models)) if len(models) == 1 else experiment.model,
+        "dataset": str(bundle.manifest["dataset"]["name"]) if bundle else "",
+        "generator.most_rate": experiment.generator.most_rate if may_load else guard.most_rate(experiment),
+    }
+    experiment = experiments.load(name, {**overrides, **fixed}, beside)
+    up = endpoint.reached(experiment)
+    targets = endpoint.serving(up, bundle) if bundle else endpoint.described(up, experiment.protocols[0])
+
+    def servers(folder: RunFolder) -> Targets:
+        if bundle:
+            return RemoteTargets(folder, [bundle], experiment.protocols, targets)
+        return EndpointTargets(folder, experiment, targets)
+
+    return measure(experiment, [bundle] if bundle else [], results, fresh, servers, words)
+
+
 def _served(targets: Sequence[Target], file: Path) -> dict[str, int]:
     """The models that every server holds, and their versions. Raises `Problem` where the servers differ."""
     held: dict[str, dict[str, int]] = {}
@@ -88,8 +134,12 @@ def _served(targets: Sequence[Target], file: Path) -> dict[str, int]:
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add(parser)
     parser.add_argument(
-        "--targets", type=Path, default=Path("results/serve/targets.json"), help="what make serve wrote of them"
+        "--targets",
+        type=Path,
+        default=Path("results/serve/targets.json"),
+        help="what make serve wrote of them, or a TOML file with the addresses of yours (docs/endpoints.md)",
     )
+    arguments.add_consent(parser)
     parser.add_argument("--bundle", type=Path, help="the bundle that they serve (default: found in --artifacts)")
 
 
@@ -102,8 +152,11 @@ def _run(options: argparse.Namespace) -> Path:
         artifacts=options.artifacts,
         results=options.results,
         fresh=options.fresh,
+        may_load=options.may_load,
         words=options.words,
     )
 
 
-VERB = Verb("run", "the same experiment against servers that are up already (make serve)", _add_arguments, _run)
+VERB = Verb(
+    "run", "an experiment against servers that are up already: make serve's, or any endpoints", _add_arguments, _run
+)

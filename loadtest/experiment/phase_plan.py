@@ -24,7 +24,8 @@ def warm_up(experiment: Experiment, folder: Path, protocol: str, *, probe: bool 
     settings = experiment.warm_up
     if probe:
         settings = replace(settings, settle_s=0.0, min_requests=min(settings.min_requests, PROBE_REQUESTS))
-    return WarmUpPhase(id=folder.name, folder=folder, protocol=protocol, seed=experiment.seed, **asdict(settings))
+    most, own = experiment.generator.most_rate, asdict(settings)
+    return WarmUpPhase(id=folder.name, folder=folder, protocol=protocol, seed=experiment.seed, most_rate=most, **own)
 
 
 def trial(
@@ -75,6 +76,7 @@ def trial(
         error_ratio=experiment.slo.error_ratio,
         most=scenario.trials,
         precision=scenario.precision,
+        most_rate=generator.most_rate,
     )
 
 
@@ -107,6 +109,7 @@ def _closed_loop(
         lead_in_s=scenario.lead_in_s,
         timeout_s=experiment.generator.timeout_s,
         check_share=experiment.generator.check_share,
+        most_rate=experiment.generator.most_rate,
         repetition=chosen.repetition,
         batch=scenario.batch,
         warm_up=warm_up_id,

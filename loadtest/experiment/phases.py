@@ -37,7 +37,8 @@ class WarmUpPhase(_Phase, frozen=True, kw_only=True, tag="warm-up"):
     """A closed loop at `concurrency` until successive windows of `window_s` agree within `tolerance`, for at least
     `min_s` and at most `max_s` seconds; `retries` times more where they did not. Then open load for at most `settle_s`
     seconds, until its latency agrees, too, and `min_requests` have been sent in all (see `settling`); with a `settle_s`
-    of 0 the closed loop goes on until so many were answered, or `max_s`."""
+    of 0 the closed loop goes on until so many were answered, or `max_s`. `most_rate`: at most so many requests/s; 0: as
+    many as are answered."""
 
     protocol: str
     seed: int
@@ -51,6 +52,7 @@ class WarmUpPhase(_Phase, frozen=True, kw_only=True, tag="warm-up"):
     retries: int = 0
     settle_s: float = 0.0
     min_requests: int = 0
+    most_rate: float = 0.0
 
     def __post_init__(self) -> None:
         _known_protocol(self.protocol)
@@ -109,7 +111,8 @@ class OpenLoopPhase(_Phase, frozen=True, kw_only=True, tag="open-loop"):
 
 class ClosedLoopPhase(_Phase, frozen=True, kw_only=True, tag="closed-loop"):
     """`concurrency` requests in flight for `duration_s` seconds, after `lead_in_s` that are not counted. A request is
-    due when it is sent, so its latency says nothing of waiting before that: for single-stream and offline only."""
+    due when it is sent, so its latency says nothing of waiting before that: for single-stream and offline only.
+    `most_rate`: at most so many requests/s; 0: as many as are answered."""
 
     protocol: str
     seed: int
@@ -122,6 +125,7 @@ class ClosedLoopPhase(_Phase, frozen=True, kw_only=True, tag="closed-loop"):
     repetition: int = 1
     batch: AtLeast1 = 1
     warm_up: str | None = None
+    most_rate: float = 0.0
 
     def __post_init__(self) -> None:
         _known_protocol(self.protocol)
@@ -143,6 +147,7 @@ class SearchPhase(_Phase, frozen=True, kw_only=True, tag="search"):
 
     trials     the folder in which each trial gets its own
     most       so many trials at most; `precision`: fewer where the capacity is known this well before
+    most_rate  none of them at more requests/s; 0: at whatever rate tells the most
     """
 
     trials: Path
@@ -151,6 +156,7 @@ class SearchPhase(_Phase, frozen=True, kw_only=True, tag="search"):
     error_ratio: float
     most: AtLeast1
     precision: Above0
+    most_rate: float = 0.0
 
     @property
     def protocol(self) -> str:
@@ -198,6 +204,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     target, reference  what is asked for, and the bundle's reference.npz
     mix                the models that its server is asked for, where these are several
     payloads           distinct images to draw of each model
+    most_errors        the load stops where a larger share of the latest requests failed; 1: never
     exporter_port      Prometheus exporter on loopback, 0 for none
     cores              CPUs to stay on, empty for any
     """
@@ -207,6 +214,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     phases: tuple[Phase, ...]
     mix: tuple[Traffic, ...] = ()
     payloads: AtLeast1 = 256
+    most_errors: float = 1.0
     exporter_port: int = 0
     cores: tuple[int, ...] = ()
 

@@ -103,10 +103,12 @@ def resolve(experiment: Experiment, throughput: Mapping[str, Mapping[str, float]
         if isinstance(scenario, Ladder):
             experiment = with_ladder(experiment, slower)
         elif isinstance(scenario, Capacity):
-            centres = {protocol: (_centre(throughput, protocol),) for protocol in experiment.protocols}
+            most = allowed(experiment, name)
+            centres = {protocol: (min(most, _centre(throughput, protocol)),) for protocol in experiment.protocols}
             experiment = experiment.with_rates(centres, name)
         else:
-            rates = {protocol: _shares(scenario.fractions, slower[protocol]) for protocol in experiment.protocols}
+            most = allowed(experiment, name)
+            rates = {protocol: _shares(scenario.fractions, slower[protocol], most) for protocol in experiment.protocols}
             experiment = experiment.with_rates(rates, name)
     return experiment
 
@@ -115,12 +117,19 @@ def with_ladder(experiment: Experiment, slower: Mapping[str, float]) -> Experime
     """The experiment with the ladder's rates fixed: shares of what the ``slower`` target can do over each protocol
     (requests/s), and the user's own."""
     ladder, rates, overload = experiment.ladder, {}, {}
+    limit = allowed(experiment, "ladder")
     for protocol, most in slower.items():
-        chosen = {*_shares(ladder.fractions, most), *([ladder.rate] if ladder.rate else [])}
+        chosen = {*_shares(ladder.fractions, most, limit), *([ladder.rate] if ladder.rate else [])}
         rates[protocol] = tuple(sorted(chosen))
-        if ladder.overload:
-            overload[protocol] = rounded(ladder.overload * most)
+        if ladder.overload and (above := rounded(ladder.overload * most)) <= limit:
+            overload[protocol] = above
     return experiment.with_rates(rates).with_overload(overload)
+
+
+def allowed(experiment: Experiment, scenario: str) -> float:
+    """The highest rate that a scenario's trials may have, requests/s."""
+    most = experiment.generator.most_rate
+    return most / experiment.peak(scenario) if most else math.inf
 
 
 def _centre(throughput: Mapping[str, Mapping[str, float]], protocol: str) -> float:
@@ -129,8 +138,8 @@ def _centre(throughput: Mapping[str, Mapping[str, float]], protocol: str) -> flo
     return rounded(math.exp(math.fsum(map(math.log, found)) / len(found)))
 
 
-def _shares(fractions: Sequence[float], most: float) -> tuple[float, ...]:
-    return tuple(sorted({rounded(share * most) for share in fractions}))
+def _shares(fractions: Sequence[float], most: float, limit: float) -> tuple[float, ...]:
+    return tuple(sorted({min(limit, rounded(share * most)) for share in fractions}))
 
 
 def rounded(rate: float) -> float:

@@ -7,6 +7,7 @@ latencies and slips are milliseconds, rates are requests/s.
 
 from __future__ import annotations
 
+import enum
 import json
 import re
 from pathlib import Path
@@ -366,6 +367,24 @@ class ServerFigures(Record, frozen=True, kw_only=True):
     compute_ms_mean: float | None = None
     queue_ms_mean: float | None = None
     source: str = ""
+
+
+# --- wire-parity.json -------------------------------------------------------------------------------------------------
+
+
+class RightAnswers(enum.Enum):
+    """Which answers count as right in a run.
+
+    REFERENCE  those of eager PyTorch, which the bundle brings
+    FIRST      those of the first target, before any load
+    RECORDED   those of a file
+    ANY        all that are no errors: nothing shows that the targets serve one model
+    """
+
+    REFERENCE = "reference"
+    FIRST = "first"
+    RECORDED = "recorded"
+    ANY = "any"
 
 
 # --- environment.json -------------------------------------------------------------------------------------------------

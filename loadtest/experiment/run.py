@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from loadtest.experiment import model_time, observation, phase_plan, plan, records, standing, starts, steps
-from loadtest.experiment.events import Event, PhaseEnded, PhaseStarted, Second, Spoiled, Tried
+from loadtest.experiment.events import Event, PhaseEnded, PhaseStarted, Second, Spoiled, Stopped, Tried
 from loadtest.experiment.file import Experiment
 from loadtest.experiment.load_job import LoadJob
 from loadtest.experiment.observation import Prometheus
@@ -45,7 +45,8 @@ def run(
 ) -> Path:
     """Run, or go on with, an experiment in its folder, with the load from `origin`; returns the folder's path.
 
-    `bundles`: one for each of the experiment's models, which every server holds, in the experiment's order.
+    `bundles`: one for each of the experiment's models, which every server holds, in the experiment's order; none where
+    all targets are endpoints, and the folder has a reference of its own.
     Everything measured is on disk as it ends: a `Problem` or Ctrl-C keeps the finished trials and leaves no process
     behind, and the same command goes on from there.
     """
@@ -111,7 +112,7 @@ class _Measuring:
             return
         known: dict[str, Any] = self.folder.read("model-time.json", {})
         for name in self.experiment.target_names:
-            if name not in known:
+            if name not in known and not self.experiment.target(name).endpoint:
                 self.progress.tell(steps.TimingModel(name))
                 profile, shares = self.experiment.profile_of(name), self.experiment.mix.values()
                 engine = self.experiment.target(name).engine
@@ -208,7 +209,7 @@ class _Measuring:
         target = self.targets.target(start.target)
         job = LoadJob(
             target=target,
-            reference=self.bundles[0].reference,
+            reference=self.bundles[0].reference if self.bundles else self.folder.reference,
             phases=tuple(phases),
             folder=self.folder.new_folder("generator", f"{start.target}-r{start.repetition}"),
             generator=self.experiment.generator,
@@ -225,12 +226,14 @@ class _Measuring:
 
     def _mix(self, target: Target) -> tuple[Traffic, ...]:
         """Which models the requests are for, where these are several."""
-        if len(self.bundles) == 1:
+        if len(self.bundles) < 2:
             return ()
         shares = self.experiment.mix
         return tuple(Traffic(target.asked_for(one), one.reference, shares[one.model]) for one in self.bundles)
 
     def _on_event(self, target: str, event: Event, phase: Phase | None) -> None:
+        if isinstance(event, Stopped):
+            raise Problem(_stopped(target, event, self.experiment.generator.stop_error_ratio))
         if phase is None:  # a trial of a search
             return
         tell, protocol = self.progress.tell, phase.protocol
@@ -300,3 +303,11 @@ def _warmed(phase: WarmUpPhase) -> WarmUpRecord:
     if not found.throughput:
         raise Problem(f"{found.target} answered no {phase.protocol} request in {phase.max_s:g} s of warm-up")
     return found
+
+
+def _stopped(target: str, event: Stopped, most: float) -> str:
+    kinds = ", ".join(f"{count} × {kind}" for kind, count in event.kinds.items())
+    return (
+        f"target.{target}: {event.failed} of the latest {event.of} requests failed ({kinds}): stopped, since "
+        f"generator.stop_error_ratio = {most:g}; what was measured before is kept"
+    )

@@ -57,6 +57,11 @@ class RunFolder:
         state = json.loads((self.path / "run.json").read_text())
         whole_file.write_json(self.path / "run.json", {**state, "finished": True})
 
+    @property
+    def reference(self) -> Path:
+        """What servers are asked and what is right to answer, in a run without a bundle."""
+        return self.path / "reference.npz"
+
     def experiment(self) -> Experiment:
         """The experiment as resolved so far (with the ladder's rates once they are chosen)."""
         return experiments.load(str(self.path / "experiment.toml"))

@@ -1,4 +1,5 @@
-"""Settings of an experiment that no scenario owns: the objective, the warm-up, the load generator, and the costs.
+"""Settings of an experiment that no scenario owns: the objective, the warm-up, the load generator, what endpoints are
+asked, and the costs.
 
 Each raises `Problem`, starting with the dotted key at fault, for an impossible value.
 """
@@ -75,6 +76,9 @@ class Generator:
     time-out of one request, the share of answers compared with the reference, the number of distinct payloads, how
     often a trial is repeated that the generator spoiled by sending late.
 
+    most_rate       at most so many requests/s, also in warm-ups, probes and searches; 0: as many as they ask for
+    stop_error_ratio  the run stops where a larger share of an endpoint's latest requests failed (1: never); servers
+                      that Tandem starts are loaded all the same
     processes       Locust processes on this machine that share each schedule
     remote_workers  instead of them: Locust workers on other machines, which find this one at `port` (there:
                     make loadtest-worker MASTER=HOST)
@@ -85,6 +89,8 @@ class Generator:
     check_share: float = 0.05
     payloads: int = 256
     retries: int = 2
+    most_rate: float = 0.0
+    stop_error_ratio: float = 0.5
     processes: int = 1
     remote_workers: int = 0
     port: int = 5557
@@ -98,6 +104,8 @@ class Generator:
             check_share=(0, 1, "a share"),
             payloads=(1, 10_000, "images"),
             retries=(0, 10, "repeats"),
+            most_rate=(0, 1e6, "requests/s"),
+            stop_error_ratio=(0.001, 1, "a share"),
             processes=(1, 256, "processes"),
             remote_workers=(0, 4096, "workers"),
             port=(1, 65_535, "a TCP port"),
@@ -106,6 +114,32 @@ class Generator:
             raise Problem(
                 f"generator.remote_workers = {self.remote_workers}: workers are here (generator.processes) or there"
             )
+
+
+FIRST, STATUS = "first", "status"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What servers are asked where no bundle says so, and which answers are right.
+
+    payloads   a folder of images, .npy arrays or .json bodies, or one such file; empty: random samples of the type
+               and shape that the servers name
+    samples    how many random ones
+    answers    "first": those of the first target; "status": any answer that is no error; else a file, .npz or .npy, or
+               a folder of .npy files called like the payloads, that holds recorded ones
+    tolerance  of a value of an answer, times the value where that is above 1
+    """
+
+    payloads: str = ""
+    samples: int = 64
+    answers: str = FIRST
+    tolerance: float = 1e-3
+
+    def __post_init__(self) -> None:
+        between("inputs", self, samples=(1, 10_000, "samples"), tolerance=(0, 1e6, "a difference"))
+        if not self.answers:
+            raise Problem("inputs.answers = '': use first, status, or the path of recorded answers")
 
 
 @dataclass(frozen=True)

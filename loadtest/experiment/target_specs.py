@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from loadtest.experiment import conversion
+from loadtest.experiment import conversion, endpoint_specs
+from loadtest.experiment.endpoint_specs import EndpointSpec
 from loadtest.experiment.limits import nearest
 from models.problem import Problem
 from serving.engines import registry
@@ -18,7 +19,8 @@ Override = int | float | str
 
 @dataclass(frozen=True)
 class TargetSpec:
-    """One target: its name in this experiment, its engine's id, and what of the shared profile is different for it.
+    """One target: its name in this experiment, its engine's id, and either what of the shared profile is different for
+    it, or where it is up already (`endpoint`).
 
     Raises `Problem`, starting with "target.NAME", for a name or an engine that cannot be.
     """
@@ -26,17 +28,24 @@ class TargetSpec:
     name: str
     engine: str
     profile: Mapping[str, Override] = field(default_factory=dict)
+    endpoint: EndpointSpec | None = None
 
     def __post_init__(self) -> None:
         _check_name(self.name, f"target.{self.name}")
         if registry.find(self.engine) is None:
             raise Problem(f"target.{self.name}.engine = {self.engine!r}: {nearest(self.engine, registry.ids())}")
         conversion.arguments(ServingProfile, self.profile, f"target.{self.name}.profile")
+        if self.endpoint and self.profile:
+            raise Problem(
+                f"target.{self.name}.profile: whoever keeps the server up tunes it; leave it out, or the address"
+            )
+        if self.endpoint is None and registry.engine(self.engine).endpoint_only:
+            raise Problem(f"target.{self.name}: Tandem starts no server of engine {self.engine}: give it a url")
 
     @property
     def is_shorthand(self) -> bool:
         """Whether its name says all."""
-        return registry.engine(self.engine).default_target == self.name and not self.profile
+        return registry.engine(self.engine).default_target == self.name and not self.profile and not self.endpoint
 
     def tuned(self, shared: ServingProfile) -> ServingProfile:
         """The shared profile with what is different for this target. Raises `Problem` for an impossible value."""
@@ -84,17 +93,30 @@ def _tables(tables: Any) -> Iterator[TargetSpec]:
         where = f"target.{table['name']}"
         if "engine" not in table:
             raise Problem(f"{where}: name its engine, one of {', '.join(registry.ids())}")
-        given = conversion.arguments(TargetSpec, {**table, "profile": {}}, where)
+        own = {key: value for key, value in table.items() if key not in endpoint_specs.KEYS}
+        known = ["name", "engine", "profile", *endpoint_specs.KEYS]
+        for key in own:
+            if key not in known:
+                raise Problem(f"{where}.{key}: unknown key; {nearest(key, known, otherwise='known keys:')}")
+        given = conversion.arguments(TargetSpec, {**own, "profile": {}}, where)
         profile = table.get("profile", {})
         if not isinstance(profile, dict):
             raise Problem(f"{where}.profile = {profile!r}: use a table of what is different, {{max_batch_size = 1}}")
-        yield TargetSpec(**{**given, "profile": conversion.arguments(ServingProfile, profile, f"{where}.profile")})
+        yield TargetSpec(
+            **{**given, "profile": conversion.arguments(ServingProfile, profile, f"{where}.profile")},
+            endpoint=endpoint_specs.parse({key: table[key] for key in table if key in endpoint_specs.KEYS}, where),
+        )
 
 
 def values(targets: Sequence[TargetSpec]) -> dict[str, object]:
     """The inverse of `parse`, as keys of a TOML file: the list of names, and a table for each that needs one."""
     tables = [
-        {"name": one.name, "engine": one.engine, **({"profile": dict(one.profile)} if one.profile else {})}
+        {
+            "name": one.name,
+            "engine": one.engine,
+            **({"profile": dict(one.profile)} if one.profile else {}),
+            **(one.endpoint.values() if one.endpoint else {}),
+        }
         for one in targets
         if not one.is_shorthand
     ]

@@ -1,4 +1,4 @@
-"""The requests' payloads, drawn from real test images, and the check of answers against the reference."""
+"""The requests' payloads, drawn from the reference's samples, and the check of answers against it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.problem import Problem
-from serving import requests
+from serving import reference_file, requests
 from serving.target import Target
 from serving.wire.http2_frames import grpc_message
 
@@ -19,17 +20,35 @@ TOLERANCE = 1e-3
 
 
 class Reference:
-    """The test images of a bundle with the probabilities that eager PyTorch gives them."""
+    """What is asked, and what is right to answer: a bundle's test images with the probabilities that eager PyTorch
+    gives them, or a run's own samples (see `reference_file`).
+
+    images         [samples, …]; empty where there are `bodies`, which are sent as they are
+    probabilities  [samples, values]; None: whatever is answered is right
+    """
+
+    bodies: tuple[bytes, ...] = ()
+    tolerance = TOLERANCE
 
     def __init__(self, source: Path | bytes) -> None:
         """`source`: the file, or its content. Raises `Problem` where it is missing or not a reference."""
         path = source if isinstance(source, Path) else "the master's reference"
         try:
             with np.load(source if isinstance(source, Path) else io.BytesIO(source)) as values:
-                self.images: NDArray[np.uint8] = values["images"]
-                self.probabilities: NDArray[np.float32] = values["probabilities"]
+                samples = reference_file.samples(values)
+                self.images: NDArray[Any] = samples.images
+                self.bodies = samples.bodies
+                self.tolerance = float(values.get("tolerance", TOLERANCE))
+                self.probabilities: NDArray[Any] | None = values.get("probabilities")
         except (OSError, KeyError, ValueError) as error:
             raise Problem(f"{path}: cannot read the reference images: {error}") from error
+
+    def __len__(self) -> int:
+        return len(self.bodies) or len(self.images)
+
+    def encode(self, target: Target, protocol: str, rows: NDArray[np.integer]) -> bytes:
+        """These samples as one request. Raises ValueError where they are not what the target takes."""
+        return reference_file.encode(target, protocol, self.images, self.bodies, rows)
 
 
 class Payloads:
@@ -38,34 +57,38 @@ class Payloads:
     def __init__(
         self, reference: Reference, target: Target, protocol: str, batch: int, count: int, draw: np.random.Generator
     ) -> None:
-        """Draw `count` distinct images (fewer where there are fewer) and put `batch` of them into each request.
+        """Draw `count` distinct samples (fewer where there are fewer) and put `batch` of them into each request.
 
-        Raises `Problem` where the images are not what the target takes.
+        Raises `Problem` where they are not what the target takes.
         """
-        available = len(reference.images)
+        available = len(reference)
         images = draw.permutation(available)[: min(count, available)]
         if batch > 1:
             images = draw.choice(images, (max(16, len(images) // batch), batch))
         chosen = images.reshape(-1, batch)
         try:
-            messages = [requests.encode(target, protocol, reference.images[rows]) for rows in chosen]
+            messages = [reference.encode(target, protocol, rows) for rows in chosen]
         except ValueError as error:
             raise Problem(f"the reference images do not fit the target: {error}") from error
         self.encoded = [grpc_message(message) for message in messages] if protocol == "grpc" else messages
-        self.expected = [reference.probabilities[rows] for rows in chosen]
+        right = reference.probabilities
+        self.expected = None if right is None else [right[rows] for rows in chosen]
+        self._tolerance = reference.tolerance
         self._target, self._protocol = target, protocol
 
     def __len__(self) -> int:
         return len(self.encoded)
 
     def right(self, payload: int, body: bytes) -> bool:
-        """Whether `body` answers that payload within `TOLERANCE`."""
+        """Whether `body` answers that payload within the reference's tolerance."""
+        if self.expected is None:
+            return True
+        expected = self.expected[payload]
         try:
-            answer = requests.decode(self._target, self._protocol, body)
+            answer = reference_file.answer(requests.decode(self._target, self._protocol, body), len(expected))
         except ValueError:
             return False
-        expected = self.expected[payload]
-        return bool(answer.shape == expected.shape and np.max(np.abs(answer - expected)) <= TOLERANCE)
+        return reference_file.alike(answer, expected, self._tolerance)
 
 
 @dataclass(frozen=True)
@@ -93,6 +116,10 @@ class Pool:
 
     def __len__(self) -> int:
         return len(self.encoded)
+
+    def share_to_check(self, asked: float) -> float:
+        """The share of answers to compare, of what was asked for: none where nothing says what is right."""
+        return asked if all(part.expected is not None for part in self._parts) else 0.0
 
     def choose(self, requests: int, draw: np.random.Generator) -> NDArray[np.integer]:
         """Which payload each of so many requests carries: a model by the shares, then one of its payloads, each request

@@ -18,7 +18,8 @@ _REFILL_S = 0.01
 
 class ClosedLoop:
     """`concurrency` requests in flight: each success is followed by the next request at once, each failure by one at
-    the next `refill`, so that a server that refuses everything is not hammered.
+    the next `refill`, so that a server that refuses everything is not hammered. At most `most_rate` requests/s are sent
+    (0: as many as are answered).
 
     Payloads are sent in the order of `choice`, over and over; `keep[i]` (of as many) says whether to keep the answer.
     """
@@ -29,7 +30,9 @@ class ClosedLoop:
         concurrency: int,
         choice: Sequence[int] | None = None,
         keep: Sequence[bool] | None = None,
+        most_rate: float = 0.0,
     ) -> None:
+        self._most_rate, self._began = most_rate, 0.0
         self.recording = Recording()
         self.choice = list(choice if choice is not None else range(len(payloads)))
         self._payloads = payloads
@@ -40,7 +43,7 @@ class ClosedLoop:
     def run(self, client: Client, timeout_s: float, tick_s: float, tick: Callable[[float], bool]) -> None:
         """Send until `tick(now)`, called every `tick_s` seconds, returns False. Requests in flight then stay so."""
         expiry = Expiry(self.recording, client, timeout_s)
-        self._client = client
+        self._client, self._began = client, clock()
         try:
             self.refill()
             edge = clock() + tick_s
@@ -69,14 +72,20 @@ class ClosedLoop:
     def finish(self, request: int, kind: str | None, when: float, body: bytes | None) -> None:
         """A request has ended (called by the client)."""
         self.recording.finish(request, kind, when, body)
-        if kind is None and self._client is not None:
+        if kind is None and self._client is not None and (not self._most_rate or self._allowed() > 0):
             self._send(self._client)
 
     def refill(self) -> None:
-        """Replace the requests that failed."""
+        """Replace the requests that failed, and those that were to wait."""
         if self._client is not None:
             for _ in range(self._concurrency - self.recording.in_flight):
+                if self._most_rate and self._allowed() <= 0:
+                    break
                 self._send(self._client)
+
+    def _allowed(self) -> int:
+        """How many more requests the most rate allows by now."""
+        return 1 + int((clock() - self._began) * self._most_rate) - self.recording.offered
 
     def _send(self, client: Client) -> None:
         recording = self.recording

@@ -12,7 +12,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from loadtest.experiment import records, staircase
-from loadtest.experiment.events import PhaseEnded, PhaseStarted, Spoiled, Tried
+from loadtest.experiment.events import PhaseEnded, PhaseStarted, Spoiled, Stopped, Tried
 from loadtest.experiment.phases import (
     MOST_ATTEMPTS,
     ClosedLoopPhase,
@@ -36,6 +36,7 @@ from loadtest.experiment.slip import spoiled
 from loadtest.experiment.slo import says_nothing, why_missed
 from loadtest.experiment.staircase import Try
 from loadtest.generator.exporter import Exporter, nothing_due
+from loadtest.generator.failures import Failures
 from loadtest.generator.live import SecondLines, Slice, say
 from loadtest.generator.loader import Report
 from loadtest.generator.outcomes import Outcomes
@@ -150,7 +151,7 @@ class Generator:
         centre = phase.trial.rate
         began = clock()
         while len(tries) < phase.most and not (tries and staircase.believe(tries, centre).sd <= phase.precision):
-            rate = staircase.following(tries, centre)
+            rate = min(staircase.following(tries, centre), phase.most_rate or staircase.HIGHEST_RATE)
             trial = _at_rate(phase, rate, len(steps) + 1)
             path = trial.folder / "trial.json"
             record = records.read_trial(path) if path.exists() else self._trial(trial)
@@ -184,6 +185,7 @@ class Generator:
         tally = self._exporter.tally(self._plan.target.name, phase.protocol, kind)
         tally.begin_trial()
         lines = SecondLines(phase.id, self._out, clock())
+        failures = Failures(self._plan.most_errors)
 
         def take(piece: Slice, now: float, between: Callable[[], None]) -> bool:
             self._exporter.between = between
@@ -191,6 +193,9 @@ class Generator:
             tally.add(piece)
             between()
             lines.add(piece, now)
+            if failures.too_many(piece, now):
+                say(self._out, Stopped(id=phase.id, failed=failures.failed, of=failures.ended, kinds=failures.kinds))
+                raise Problem(f"{phase.id}: {failures.failed} of the latest {failures.ended} requests failed")
             return True
 
         try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from loadtest.analysis.records import Measurement, Parity, Summary, TargetInfo
 from loadtest.experiment.records import Environment
-from loadtest.report import names, warning_words, wording
+from loadtest.report import names, parity_words, warning_words, wording
 from serving.engines import registry
 
 
@@ -33,8 +33,8 @@ def badges(figures: Summary) -> list[Badge]:
 def _parity(parity: Parity) -> Badge:
     if parity.proven:
         differs = f"answers differ by at most {wording.scientific(parity.max_abs_diff)}"
-        return Badge("good", "Same model, proven", differs)
-    return Badge("bad", "Model parity not proven", warning_words.doubt(parity.why_not_proven[0]))
+        return Badge("good", parity_words.label(parity), differs)
+    return Badge("bad", parity_words.label(parity), warning_words.doubt(parity.why_not_proven[0]))
 
 
 def _validity(measurements: Sequence[Measurement]) -> Badge:

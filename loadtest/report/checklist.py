@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loadtest.analysis.records import Summary, TargetInfo
-from loadtest.report import conditions, sizing, wording
+from loadtest.experiment.records import RightAnswers
+from loadtest.report import conditions, parity_words, sizing, wording
 from serving.engines import registry
 from serving.engines.engine import Engine, Fact, Topic
 
@@ -104,7 +105,9 @@ def _needs(figures: Summary) -> list[str]:
     protocols = list(dict.fromkeys(wording.protocol(item.protocol) for item in figures.measurements))
     if protocols:
         found.append(f"Protocols: {' and '.join(protocols)}.")
-    if figures.parity.proven:
+    if figures.parity.proven and figures.parity.right is not RightAnswers.REFERENCE:
+        found.append(parity_words.lead(figures.parity))
+    elif figures.parity.proven:
         found.append(
             "The model could be exported to both worlds with the same answers (largest difference "
             f"{wording.scientific(figures.parity.max_abs_diff)})."

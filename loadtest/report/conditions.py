@@ -74,16 +74,17 @@ def accuracies(run: SavedRun, figures: Summary) -> list[float]:
 def _models(figures: Summary, accuracies: Sequence[float]) -> tuple[str, str]:
     """The model, or the models that each server holds with their shares of the requests, and the data set."""
     experiment = figures.experiment
-    dataset = wording.isolated(experiment.dataset or wording.NOTHING)
+    # Endpoints are asked for what is theirs, which is of no data set known here.
+    on = f" on {wording.isolated(experiment.dataset)}" if experiment.dataset else ""
     if not experiment.models:
         known = f", test accuracy {wording.number(accuracies[0] * 100)} %" if accuracies else ""
-        return "Model", f"{wording.isolated(experiment.model or wording.NOTHING)} on {dataset}{known}"
+        return "Model", f"{wording.isolated(experiment.model or wording.NOTHING)}{on}{known}"
     each = [
         f"{wording.isolated(name)} ({wording.share(share)} of the requests)"
         for name, share in experiment.models.items()
     ]
     known = f", test accuracy {' and '.join(map(wording.precise_share, accuracies))}" if accuracies else ""
-    return "Models", f"{' and '.join(each)} on {dataset}{known}"
+    return "Models", f"{' and '.join(each)}{on}{known}"
 
 
 def _servers(figures: Summary) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from loadtest.report import capacity_words, reasons, warning_words, wording
+from loadtest.report import capacity_words, parity_words, reasons, warning_words, wording
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -52,6 +52,7 @@ def environment(*, autoescape: bool, finalize: Callable[[Any], Any] | None = Non
         found=capacity_words.found,
         warning=warning_words.warning,
         doubt=warning_words.doubt,
+        parity_lead=parity_words.lead,
         caveat=warning_words.caveat,
         tight=tight,
         when=when,

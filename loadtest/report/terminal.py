@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loadtest.analysis.records import Measurement, Summary
-from loadtest.report import conditions, first_screen, ranking, reasons, warning_words, wording
+from loadtest.report import conditions, first_screen, parity_words, reasons, warning_words, wording
 from loadtest.report.verdict_words import WIDE
 
 WIDTH = 100
@@ -42,9 +42,7 @@ def show(summary: Summary, report: Path | None = None, console: Console | None =
     _first_screen(summary, console)
     parity = summary.parity
     if parity.proven:
-        largest = wording.scientific(parity.max_abs_diff)
-        sides = "all" if len(summary.targets) >= ranking.FEWEST else "both"
-        console.print(Text(f"Same model on {sides} sides: largest difference of a probability {largest}."))
+        console.print(Text(parity_words.line(parity, len(summary.targets))))
     if report:
         console.print(Text(f"Report: {os.path.relpath(report)}"), soft_wrap=True)
 

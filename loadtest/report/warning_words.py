@@ -6,6 +6,7 @@ from datetime import datetime
 
 from loadtest.analysis.records import (
     AnswersDiffer,
+    AnswersUnchecked,
     ComparisonWarning,
     ExportDiffers,
     LeftOut,
@@ -113,6 +114,8 @@ def _incomplete(item: TrialsMissing | NotFinished) -> str:
 def doubt(why: WhyNotProven) -> str:
     """Why it is not proven that all targets serve the same model."""
     match why:
+        case AnswersUnchecked():
+            told = "any answer that was no error counted as right, and none was compared with another"
         case NoExportParity():
             told = "the bundle's manifest holds no parity figures"
         case NotCompared():

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from loadtest.experiment.records import RightAnswers
 from loadtest.experiment.run_folder import RunFolder
 from models.bundle import Bundle
 from serving import wire_parity
@@ -18,13 +19,15 @@ FILE = "wire-parity.json"
 class Proof(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What wire-parity.json says of one model.
 
-    samples    of the test split, all of which were compared
+    samples    of the test split, or of a run without a bundle, all of which were compared
     tolerance  of a probability
+    right      which answers are right
     targets    target → protocol → how its answers agreed
     """
 
     samples: int = 0
     tolerance: float = 0.0
+    right: RightAnswers = RightAnswers.REFERENCE
     targets: dict[str, dict[str, Agreement]] = {}
 
 

@@ -1,4 +1,4 @@
-"""Runtime "process": servers on this machine."""
+"""Runtime "process": servers on this machine, and any that are up already beside them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ class LocalTargets:
         cores: tuple[tuple[int, ...], tuple[int, ...]],
         programs: Mapping[str, Path],
         stood_in: Sequence[StoodIn] = (),
+        endpoints: Sequence[Target] = (),
     ) -> None:
+        """`endpoints`: targets that are up already, used while no other one runs."""
         self.server_cores, self.generator_cores = cores
         self._folder, self._bundles, self._experiment = folder, bundles, experiment
         self._programs = programs
@@ -37,12 +39,18 @@ class LocalTargets:
         self._parity_gate = ParityGate(folder, bundles, experiment.protocols)
         self._prometheus: Prometheus | None = None
         self._running: launch.RunningTarget | None = None
+        self._endpoints = {target.name: target for target in endpoints}
 
     def observe(self, prometheus: Prometheus | None) -> None:
         self._prometheus = prometheus
 
     def use(self, name: str, now: Callable[[str], None], offset: int = 0) -> None:
         self.stop()
+        if name in self._endpoints:
+            if self._prometheus:
+                self._prometheus.watch_server(self._endpoints[name])
+            self._parity_gate.prove(self._endpoints[name], now)
+            return
         self._running = launch.start(
             name,
             self._bundles[0],
@@ -75,7 +83,9 @@ class LocalTargets:
             raise Problem(f"{name}: the run began with {asked.title}, which is not at hand now; --fresh begins anew")
         return registry.engine(begun)
 
-    def target(self, name: str) -> Target:  # noqa: ARG002 - as the protocol has it
+    def target(self, name: str) -> Target:
+        if name in self._endpoints:
+            return self._endpoints[name]
         assert self._running is not None
         return self._running.target
 

@@ -1,0 +1,111 @@
+"""Servers that somebody keeps up, at the addresses that an experiment's file gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+
+from loadtest.experiment import inputs, right_answers
+from loadtest.experiment.file import Experiment
+from loadtest.experiment.observation import Prometheus
+from loadtest.experiment.records import RightAnswers
+from loadtest.experiment.run_folder import RunFolder
+from loadtest.experiment.runtimes.parity_gate import FILE, Proof
+from loadtest.experiment.settings import FIRST, STATUS
+from models.bundle import Bundle
+from serving import description, reference_file
+from serving.credentials import headers_of
+from serving.engines import registry
+from serving.target import Target
+
+
+def reached(experiment: Experiment) -> list[Target]:
+    """The experiment's endpoints as their clients see them, each of which has been connected to. Raises `Problem`."""
+    found = []
+    for spec in experiment.endpoints:
+        assert spec.endpoint
+        target = spec.endpoint.target(spec.name, registry.engine(spec.engine), experiment.model)
+        headers_of(target)
+        for protocol in experiment.protocols:
+            description.reach(target, protocol)
+        found.append(target)
+    return found
+
+
+def described(targets: Sequence[Target], protocol: str) -> list[Target]:
+    """The targets with what their servers say of themselves and of the models. Raises `Problem`."""
+    return inputs.alike([_described(target, protocol) for target in targets])
+
+
+def _described(target: Target, protocol: str) -> Target:
+    said = description.describe(target, protocol)
+    if said is None:
+        return target
+    return replace(target, engine_version=said.server, inputs=said.inputs, outputs=said.outputs)
+
+
+def serving(targets: Sequence[Target], bundle: Bundle) -> list[Target]:
+    """The targets asked for a bundle's model, under the names that they have for it."""
+    return [replace(one, input_shape=bundle.input_shape, classes=bundle.classes) for one in targets]
+
+
+class EndpointTargets:
+    """The endpoints of a run without a bundle, all up at the same time."""
+
+    def __init__(self, folder: RunFolder, experiment: Experiment, targets: Sequence[Target]) -> None:
+        """The samples are written into the folder, unless an interrupted run has. Raises `Problem`."""
+        self.server_cores: tuple[int, ...] = ()
+        self.generator_cores: tuple[int, ...] = ()
+        self._folder, self._experiment = folder, experiment
+        self._targets = {target.name: target for target in targets}
+        self._prometheus: Prometheus | None = None
+        if not folder.reference.exists():
+            samples = inputs.load(experiment.inputs, targets[0], experiment.seed)
+            right = right_answers.of(experiment.inputs, samples, targets[0], experiment.protocols[0])
+            reference_file.write(folder.reference, samples, right, experiment.inputs.tolerance)
+
+    def observe(self, prometheus: Prometheus | None) -> None:
+        self._prometheus = prometheus
+
+    def use(self, name: str, now: Callable[[str], None], offset: int = 0) -> None:  # noqa: ARG002 - as the protocol has it
+        if self._prometheus:
+            self._prometheus.watch_server(self.target(name))
+        self._prove(self.target(name), now)
+
+    def target(self, name: str) -> Target:
+        return self._targets[name]
+
+    def check(self) -> None:
+        """Somebody else's server: its death shows as errors in the trial."""
+
+    def stop(self) -> None:
+        """Somebody else's server: it stays up."""
+
+    def _prove(self, target: Target, now: Callable[[str], None]) -> None:
+        """Record the target, and ask it for every sample unless that has been done in this run."""
+        others = [known for known in self._folder.read("targets.json", []) if known["name"] != target.name]
+        self._folder.write("targets.json", [*others, target.to_dict()])
+        known = msgspec.convert(self._folder.read(FILE, {}), Proof, strict=False)
+        if target.name in known.targets:
+            return
+        now(f"{target.name}: answers before any load")
+        with np.load(self._folder.reference) as values:
+            samples = reference_file.samples(values)
+            right = values.get("probabilities")
+        asked, figures = self._experiment.inputs, {}
+        for protocol in self._experiment.protocols:
+            if right is None:
+                right_answers.answers_at_all(target, protocol, samples)
+            else:
+                whose = f"those of {next(iter(self._targets))}" if asked.answers == FIRST else "the recorded ones"
+                figures[protocol] = right_answers.check(target, protocol, samples, right, asked.tolerance, whose)
+        proof = Proof(
+            samples=len(samples) if right is not None else 0,
+            tolerance=asked.tolerance,
+            right={FIRST: RightAnswers.FIRST, STATUS: RightAnswers.ANY}.get(asked.answers, RightAnswers.RECORDED),
+            targets={**known.targets, target.name: figures},
+        )
+        self._folder.write(FILE, msgspec.to_builtins(proof, str_keys=True))

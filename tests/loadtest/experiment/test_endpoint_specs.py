@@ -1,0 +1,186 @@
+"""Endpoints in an experiment's file: what is understood, what comes back when it is saved, and what is refused how."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtest.experiment import file as experiments
+from loadtest.experiment import target_specs
+from loadtest.experiment.endpoint_specs import EndpointSpec
+from models.problem import Problem
+from serving.engines import registry
+from serving.target import SecretHeader, Target, Tls
+
+FULL = """
+protocols = ["grpc", "rest"]
+
+[[target]]
+name = "mine"
+engine = "tensorflow-serving"
+url = "https://models.example.org/serving/"
+grpc = "grpcs://models.example.org:9443"
+model = "resnet"
+version = 3
+tls = { ca = "ca.pem", certificate = "me.pem", key = "me.key", server_name = "inner.example.org" }
+headers = { X-Team = "vision" }
+token = { env = "MODELS_TOKEN" }
+secret_headers = { X-Key = { file = "/run/secrets/key" } }
+input_shape = [224, 224, 3]
+"""
+
+
+def parse(text: str) -> experiments.Experiment:
+    return experiments.parse(text, "endpoints.toml")
+
+
+def target(experiment: experiments.Experiment) -> Target:
+    spec = experiment.targets[0]
+    assert spec.endpoint
+    return spec.endpoint.target(spec.name, registry.engine(spec.engine), experiment.model)
+
+
+def test_everything_that_a_target_says_reaches_its_clients():
+    found = target(parse(FULL))
+    assert (found.rest, found.base_path, found.grpc) == (
+        "models.example.org:443",
+        "/serving",
+        "models.example.org:9443",
+    )
+    assert found.rest_tls == found.grpc_tls == Tls("ca.pem", "me.pem", "me.key", "inner.example.org")
+    assert (found.model, found.pinned_version, found.version) == ("resnet", "3", 3)
+    assert found.headers == (("X-Team", "vision"),)
+    assert found.secret_headers == (
+        SecretHeader("Authorization", env="MODELS_TOKEN", prefix="Bearer "),
+        SecretHeader("X-Key", file="/run/secrets/key"),
+    )
+    assert (found.input_shape, found.runtime, found.is_endpoint) == ((224, 224, 3), "remote", True)
+    assert Target.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+
+
+def test_the_saved_experiment_is_the_same_experiment_and_says_where_secrets_are():
+    experiment = parse(FULL)
+    saved = experiment.to_toml()
+    assert parse(saved) == experiment
+    assert "MODELS_TOKEN" in saved
+
+
+@pytest.mark.parametrize(
+    ("address", "rest", "encrypted"),
+    [
+        ("http://localhost:8501", "localhost:8501", False),
+        ("http://models", "models:80", False),
+        ("https://10.0.0.7", "10.0.0.7:443", True),
+        ("http://[::1]:8080/base/", "[::1]:8080", False),
+    ],
+)
+def test_addresses(address, rest, encrypted):
+    text = f'protocols = ["rest"]\n[[target]]\nname = "a"\nengine = "torchserve"\nurl = "{address}"'
+    found = target(parse(text))
+    assert (found.rest, found.rest_tls == Tls()) == (rest, encrypted)
+
+
+REFUSED = [
+    ('url = "localhost:8501"', "a.url = 'localhost:8501': use http:// or https://HOST:PORT"),
+    ('url = "ftp://h:1"', "a.url = 'ftp://h:1': use http:// or https://HOST:PORT"),
+    ('url = "http://h:99999"', "a.url = 'http://h:99999': use a port from 1 to 65535"),
+    ('url = "http://h:1/?x=1"', "a.url = 'http://h:1/?x=1': give the address alone"),
+    ('url = "http://ho st:1"', "a.url = 'http://ho st:1': use http:// or https://HOST:PORT"),
+    ('grpc = "localhost"', "a.grpc = 'localhost': name its port, too"),
+    ('url = "http://h:1"\nurll = "x"', "a.urll: unknown key; did you mean url?"),
+    ('url = "http://h:1"\ntoken = "abc"', "a.token: a secret does not stand in this file"),
+    (
+        'url = "http://h:1"\nsecret_headers = { X-Key = "abc" }',
+        "a.secret_headers: a secret does not stand in this file",
+    ),
+    ('url = "http://h:1"\ntoken = { env = "A", file = "b" }', "a.token: use either"),
+    ('url = "http://h:1"\ntoken = { environment = "A" }', "a.token.environment: unknown key"),
+    ('url = "http://h:1"\nheaders = { Authorization = "Bearer x" }', "a.headers.Authorization: use token or secret_h"),
+    ('url = "http://h:1"\nheaders = { Content-Length = "3" }', "a.headers.Content-Length: Tandem sets it itself"),
+    ('url = "http://h:1"\nheaders = { "X Y" = "3" }', "a.headers.X Y: not a header's name"),
+    ('url = "http://h:1"\nheaders = { X = "a\\r\\nEvil: 1" }', "a.headers.X: use ASCII on one line"),
+    (
+        'url = "http://h:1"\ntls = { ca = "x" }',
+        "a.tls: neither its url (https://…) nor its grpc",
+    ),
+    ('url = "https://h:1"\ntls = { key = "x" }', "a.tls.key: name the certificate"),
+    ('url = "https://h:1"\ntls = { cacert = "x" }', "a.tls.cacert: unknown key"),
+    ('url = "http://h:1"\ninput_shape = [0]', "a.input_shape = [0]: use sizes of one sample"),
+    ('url = "http://h:1"\nprofile = { threads = 2 }', "a.profile: whoever keeps the server up tunes it"),
+    ('model = "x"', "a: give it a url, a grpc address, or both"),
+    ('grpc = "h:1"', "a: protocols has rest: give its url, or leave rest out of protocols"),
+]
+
+
+@pytest.mark.parametrize(("lines", "says"), REFUSED, ids=[lines for lines, _ in REFUSED])
+def test_what_cannot_be_is_refused_in_one_line_that_names_the_key(lines, says):
+    text = f'protocols = ["rest"]\n\n[[target]]\nname = "a"\nengine = "torchserve"\n{lines}\n'
+    with pytest.raises(Problem) as caught:
+        parse(text)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith("endpoints.toml:")
+    assert f"target.{says}" in str(caught.value)
+
+
+def test_a_password_in_an_address_is_refused_and_not_repeated():
+    with pytest.raises(Problem) as caught:
+        parse('[[target]]\nname = "a"\nengine = "torchserve"\nurl = "https://me:s3cret@h:1"')
+    assert "token or secret_headers" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("runtime", ["container", "kubernetes"])
+def test_only_runs_on_this_machine_mix_in_endpoints(runtime):
+    text = f'runtime = "{runtime}"\nprotocols = ["rest"]\n[[target]]\nname = "a"\nengine = "torchserve"\nurl = "http://h:1"'
+    with pytest.raises(Problem, match=f"target.a: an endpoint, which runtime = '{runtime}' has none of"):
+        parse(text)
+
+
+BASE = 'protocols = ["grpc", "rest"]\nseed = 7\n[ladder]\nduration_s = 3.0\nfractions = [0.5]\n'
+ONE = '[[target]]\nname = "a"\nengine = "torchserve"\nurl = "http://h:1"\n'
+
+
+def test_a_file_of_targets_wins_over_the_experiment_and_brings_the_protocols_that_it_has():
+    found = experiments.parse(BASE, "base.toml", {"seed": 9}, ("e.toml", f"{ONE}[ladder]\nduration_s = 5.0\n"))
+    assert [one.name for one in found.targets] == ["a"]
+    assert (found.protocols, found.seed, found.ladder.duration_s, found.ladder.fractions) == (("rest",), 9, 5.0, (0.5,))
+
+
+def test_protocols_that_are_asked_for_are_not_left_out_in_silence():
+    with pytest.raises(Problem, match=r"^command line: target.a: protocols has grpc|target.a: protocols has grpc"):
+        experiments.parse(BASE, "base.toml", {"protocols": ["grpc"]}, ("e.toml", ONE))
+
+
+def test_an_error_names_the_file_that_it_is_in():
+    with pytest.raises(Problem, match=r"^e.toml:4: target.a.url"):
+        experiments.parse(BASE, "base.toml", {}, ("e.toml", ONE.replace("http:", "ftp:")))
+    with pytest.raises(Problem, match=r"^base.toml:5: ladder.fractions"):
+        experiments.parse(BASE.replace("[0.5]", "[5.0]"), "base.toml", {}, ("e.toml", ONE))
+
+
+NAMES = st.from_regex(r"[A-Za-z][A-Za-z0-9-]{0,10}", fullmatch=True)
+WORDS = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=12)
+
+
+@given(
+    host=st.from_regex(r"[a-z][a-z0-9-]{0,8}[a-z0-9](\.[a-z]{2,5})?", fullmatch=True),
+    port=st.integers(1, 65535),
+    encrypted=st.booleans(),
+    headers=st.dictionaries(NAMES.map(lambda name: f"X-{name}"), WORDS, max_size=3),
+    shape=st.lists(st.integers(1, 512), max_size=4),
+    token=st.sampled_from([{}, {"env": "A"}, {"file": "/x"}]),
+    version=st.sampled_from(["", "3", "stable"]),
+)
+def test_whatever_is_accepted_survives_being_saved(host, port, encrypted, headers, shape, token, version):
+    table = {"url": f"http{'s' if encrypted else ''}://{host}:{port}", "headers": headers, "input_shape": shape}
+    table |= {"version": version, **({"token": token} if token else {})}
+    table = {"name": "a", "engine": "torchserve", **{key: value for key, value in table.items() if value}}
+    found = target_specs.parse(None, [table])
+    again = target_specs.values(found)["target"]
+    assert target_specs.parse(None, again) == found
+    endpoint = found[0].endpoint
+    assert isinstance(endpoint, EndpointSpec)
+    assert endpoint.target("a", registry.engine("torchserve"), "m").rest == f"{host}:{port}"
