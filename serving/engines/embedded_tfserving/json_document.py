@@ -1,9 +1,9 @@
 """A REST request's JSON: parsed as TensorFlow Serving parses it, and values printed for messages.
 
 orjson reads ordinary documents. The standard library's scanner, which is C as well, takes those that orjson refuses
-and TensorFlow Serving accepts (NaN and Infinity, which its own answers hold too, whatever follows the document) or
-reads otherwise (of a key that is there twice the first counts). What both refuse is refused in TensorFlow Serving's
-words.
+and TensorFlow Serving accepts (NaN and Infinity, which its own answers hold too, bytes that are not UTF-8, whatever
+follows the document) or reads otherwise (of a key that is there twice the first counts). What both refuse is refused in
+TensorFlow Serving's words.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import orjson
 from serving.engines.embedded_tfserving import json_fault
 from serving.engines.embedded_tfserving.status import ServingError, invalid
 
+# Bytes of a body that are not UTF-8 go through as they came: this is how text is decoded, and encoded again.
+NOT_UTF8 = "surrogateescape"
 MOST_SHOWN = 200
 LONGEST_INTEGER = 19  # digits and sign of what surely fits 64 bits; longer ones are read as orjson reads them
 
@@ -74,7 +76,7 @@ def _members(value: Any) -> int:
 
 def _parse_leniently(body: bytes) -> Any:
     try:
-        text = body.decode("utf-8-sig")
+        text = body.decode("utf-8-sig", NOT_UTF8)
         if UNKNOWN_CONSTANT.search(text):
             text = CONSTANT.sub(_as_python_writes_it, text)
         start = BLANKS.match(text).end()  # type: ignore[union-attr] # it matches anything
@@ -82,7 +84,7 @@ def _parse_leniently(body: bytes) -> Any:
         document, _ = decoder.raw_decode(text, start)
         if ESCAPED_SURROGATE.search(text):
             json.dumps(document, ensure_ascii=False).encode()  # half a surrogate pair is no text
-    except (UnicodeDecodeError, UnicodeEncodeError) as error:
+    except UnicodeEncodeError as error:
         raise NotJson(f"its text is not valid Unicode ({error.reason})") from None
     except ValueError as error:
         raise NotJson(str(error)) from None

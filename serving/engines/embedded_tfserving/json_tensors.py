@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 
 from serving.engines.embedded_tfserving import json_document, tensors
-from serving.engines.embedded_tfserving.json_document import shortened, shown, type_name
+from serving.engines.embedded_tfserving.json_document import NOT_UTF8, shortened, shown, type_name
 from serving.engines.embedded_tfserving.json_images import images
 from serving.engines.embedded_tfserving.signature import Signature, TensorInfo
 from serving.engines.embedded_tfserving.status import ServingError, invalid
@@ -192,7 +192,7 @@ def _dense(value: list[Any], info: TensorInfo) -> np.ndarray | None:
                 return None
             return wide.astype(tensors.TYPES[info.dtype][0]).reshape(shape)
         if info.dtype == tensors.STRING and kinds <= {str}:
-            return _array([item.encode() for item in level], tuple(shape), info)
+            return _array([item.encode("utf-8", NOT_UTF8) for item in level], tuple(shape), info)
     except (OverflowError, ValueError):
         pass
     return None
@@ -265,7 +265,7 @@ def _leaf(value: Any, dtype: int) -> Any:
         raise invalid(
             f"JSON Value: {shown(value)} Type: {type_name(value)} is not of expected type: {tensors.type_name(dtype)}"
         )
-    return value.encode() if dtype == tensors.STRING else value
+    return value.encode("utf-8", NOT_UTF8) if dtype == tensors.STRING else value
 
 
 def _decode_base64(value: Any) -> bytes:

@@ -15,6 +15,7 @@ from email.utils import formatdate
 import httptools
 
 from serving.engines.embedded_tfserving.identity import NAME
+from serving.engines.embedded_tfserving.json_document import NOT_UTF8
 from serving.engines.embedded_tfserving.status import HTTP_STATUS, ServingError
 
 log = logging.getLogger(NAME)
@@ -77,7 +78,7 @@ def error_page(status: int) -> Response:
 def refusal(error: ServingError) -> Response:
     """An error as the REST API answers it."""
     text = json.dumps(error.message, ensure_ascii=False)
-    body = f'{{\n    "error": {text}\n}}'.encode("utf-8", "replace")
+    body = f'{{\n    "error": {text}\n}}'.encode("utf-8", NOT_UTF8)
     return Response(HTTP_STATUS[error.code], body)
 
 

@@ -1,7 +1,7 @@
 """Replays the recorded calls of the real server, and names every departure with its reason.
 
-Three kinds of answers differ from the recorded ones: those to calls that are not supported and to text that is not
-UTF-8, both asserted to the letter, and departures on purpose.
+Two kinds of answers differ from the recorded ones: those to calls that are not supported, asserted to the letter, and
+departures on purpose.
 """
 
 from __future__ import annotations
@@ -99,13 +99,6 @@ GRPC_UNSUPPORTED = {
 }
 # The real server reads such a request further, and finds another fault in it.
 OTHER_CODE = {"g_multi_no_method"}
-# The real server's JSON parser passes text on that is not UTF-8, and the model's type refuses it.
-NOT_UTF8 = {
-    "misc_invalid_utf8": (
-        400,
-        "The request's body is not valid JSON: its text is not valid Unicode (invalid start byte)",
-    )
-}
 
 
 def load(name: str) -> list[dict[str, Any]]:
@@ -242,7 +235,6 @@ def _grpc_refusal(server: Embedded, recorded: dict[str, Any]) -> tuple[str, str]
     [
         *REST_DEPARTURES,
         *REST_UNSUPPORTED,
-        *NOT_UTF8,
         *GRPC_DEPARTURES,
         *GRPC_UNSUPPORTED,
     ],
@@ -252,42 +244,38 @@ def test_every_departure_is_in_the_compatibility_table(name):
 
 
 @pytest.mark.parametrize(
-    ("files", "fault_of", "refusal_of", "unsupported", "refused", "departures"),
+    ("files", "fault_of", "refusal_of", "unsupported", "departures"),
     [
         (
             ("rest.jsonl", "probes-2-rest.jsonl"),
             _rest_fault,
             _rest_refusal,
             REST_UNSUPPORTED,
-            NOT_UTF8,
             REST_DEPARTURES,
         ),
-        (("grpc.jsonl", "probes-2-grpc.jsonl"), _grpc_fault, _grpc_refusal, GRPC_UNSUPPORTED, {}, GRPC_DEPARTURES),
+        (("grpc.jsonl", "probes-2-grpc.jsonl"), _grpc_fault, _grpc_refusal, GRPC_UNSUPPORTED, GRPC_DEPARTURES),
     ],
     ids=["rest", "grpc"],
 )
-def test_the_server_answers_as_recorded(
-    recorded_server, capsys, files, fault_of, refusal_of, unsupported, refused, departures
-):
+def test_the_server_answers_as_recorded(recorded_server, capsys, files, fault_of, refusal_of, unsupported, departures):
     recordings = {recorded["name"]: recorded for recorded in stateless(*files)}
     assert len(recordings) == len(stateless(*files))
     faults = {name: fault for name, recorded in recordings.items() if (fault := fault_of(recorded_server, recorded))}
-    ours = {**unsupported, **refused}
     with capsys.disabled():
-        counts = f"{len(unsupported)} are of calls that are not supported, {len(refused)} of text that is not UTF-8"
-        agree, depart = len(recordings) - len(faults), len(faults.keys() - ours.keys())
-        print(f"\n{' and '.join(files)}: {agree} of {len(recordings)} agree, {counts}, {depart} depart")
-    explained = {*ours, *departures}
+        agree, depart = len(recordings) - len(faults), len(faults.keys() - unsupported.keys())
+        counts = f"{agree} of {len(recordings)} agree, {len(unsupported)} are of calls that are not supported"
+        print(f"\n{' and '.join(files)}: {counts}, {depart} depart")
+    explained = {*unsupported, *departures}
     assert faults.keys() == explained, "\n".join(
         f"{name}: {faults.get(name, 'no departure any more')}" for name in faults.keys() ^ explained
     )
-    assert {name: refusal_of(recorded_server, recordings[name]) for name in ours} == ours
+    assert {name: refusal_of(recorded_server, recordings[name]) for name in unsupported} == unsupported
 
 
-def test_what_is_not_supported_or_refused_has_the_recorded_status_but_where_it_is_said():
+def test_what_is_not_supported_has_the_recorded_status_but_where_it_is_said():
     rest = {recorded["name"]: recorded["status"] for recorded in stateless("rest.jsonl", "probes-2-rest.jsonl")}
     codes = {recorded["name"]: recorded["code"] for recorded in stateless("grpc.jsonl", "probes-2-grpc.jsonl")}
-    assert all(rest[name] == status for name, (status, _) in (REST_UNSUPPORTED | NOT_UTF8).items())
+    assert all(rest[name] == status for name, (status, _) in REST_UNSUPPORTED.items())
     assert {name for name, (code, _) in GRPC_UNSUPPORTED.items() if codes[name] != code} == OTHER_CODE
 
 
