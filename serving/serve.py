@@ -20,11 +20,10 @@ from models import whole_file
 from models.problem import Problem
 from serving import requests
 from serving.engines import registry
-from serving.engines.engine import Ports
+from serving.engines.engine import Body, Ports
 from serving.profile import ServingProfile
 from serving.runtimes.process import launch, prometheus
 from serving.target import Target
-from serving.wire import json_rows
 
 if TYPE_CHECKING:
     from models.bundle import Bundle
@@ -132,11 +131,12 @@ def run(
             )
             up = running.enter_context(servers)
             _watched(running, up, folder / "prometheus")
-            what = write_sample(bundles[0], folder / "sample.json")
             held = [one.target.asked_for(bundle) for one in up for bundle in bundles]
             for target in held:
-                print(describe(target, folder / "sample.json"))
-            print(f"\nsample.json holds {what}. Endpoints: {listing}. Ctrl-C stops the servers.", flush=True)
+                sample = folder / target.name / "sample.json"
+                what = write_sample(bundles[0], target, sample)
+                print(describe(target, sample))
+            print(f"\nEach sample.json holds {what}. Endpoints: {listing}. Ctrl-C stops the servers.", flush=True)
             whole_file.write_json(listing, [target.to_dict() for target in held])
             while True:
                 for one in up:
@@ -161,11 +161,12 @@ def _watched(running: contextlib.ExitStack, up: Sequence[launch.RunningTarget], 
     print(f"\nPrometheus {scraper.version}: {scraper.url}  (make watch shows the servers live)")
 
 
-def write_sample(bundle: Bundle, path: Path) -> str:
-    """Write the first test image as a JSON body of rows, which all engines take; returns what it shows, in words."""
+def write_sample(bundle: Bundle, target: Target, path: Path) -> str:
+    """Write the first test image as a JSON body that ``target`` takes; returns what it shows, in words."""
     with np.load(bundle.reference) as saved:
         images, labels = saved["images"][:1], saved["labels"][:1]
-    path.write_bytes(json_rows.encode(images))
+    body = requests.call(target, "rest").encode(images)
+    path.write_bytes(body.content if isinstance(body, Body) else body)
     label = int(labels[0])
     return f"the first test image: class {label}, {bundle.class_names[label]!r}"
 

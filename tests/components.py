@@ -59,7 +59,7 @@ def require_program(engine: Engine) -> None:
     """Skip the calling test where the program of an engine that has a wheel is not in the cache; fail it where
     TANDEM_REQUIRE_ALL=1."""
     if own_program.find(engine) is None:
-        missing(f"{engine.title} is not in the cache (make {engine.id}, or make ci-tools)")
+        missing(f"{engine.title} is not in the cache (make ci-tools)")
 
 
 def missing(reason: str) -> NoReturn:

@@ -21,7 +21,7 @@ import pytest
 
 from models.bundle import Bundle
 from models.problem import Problem
-from serving import requests, wire_parity
+from serving import requests, serve, wire_parity
 from serving.client import Client, RequestFailed
 from serving.engines import registry
 from serving.engines.engine import KnobKind, Switch
@@ -81,6 +81,17 @@ def test_the_target_says_what_computes_and_the_server_its_version(running, bundl
     assert [(one.name, one.datatype, one.shape) for one in described.inputs] == [("images", "uint8", (-1, 32, 32, 3))]
     assert [(one.name, one.shape) for one in described.outputs] == [("probabilities", (-1, bundle.classes))]
     assert described.versions == (str(bundle.version),)
+
+
+def test_the_sample_that_make_serve_writes_is_answered(running, bundle, tmp_path):
+    sample = tmp_path / "sample.json"
+    serve.write_sample(bundle, running.target, sample)
+    url = f"http://{running.target.rest}{requests.rest_path(running.target)}"
+    asked = urllib.request.Request(url, sample.read_bytes(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(asked, timeout=5) as answer:
+        (output,) = json.load(answer)["outputs"]
+    with np.load(bundle.reference) as saved:
+        assert np.argmax(output["data"]) == saved["probabilities"][0].argmax()
 
 
 def test_no_lone_request_is_left_lying(running):

@@ -116,7 +116,7 @@ def launch(
 def _home(engine: Engine, program: Path | None) -> Path:
     """The folder of the server in the unpacked wheel. Raises `Problem`."""
     if program is None:
-        raise Problem(f"{engine.title} is not installed here: make {engine.id} fetches it")
+        raise Problem(f"{engine.title} is not installed here: make triton fetches it")
     return program.parents[1]
 
 
