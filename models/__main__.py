@@ -34,6 +34,17 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--seed", type=int, default=0, help="seed of weights and batches (%(default)s)")
         command.add_argument("--epochs", type=int, help="passes over the training split (default: the data set's)")
         if verb == "export":
+            command.add_argument(
+                "--checkpoint", type=Path, help="weights of the model (a PyTorch state dict) instead of training"
+            )
+            command.add_argument(
+                "--images",
+                type=Path,
+                help="folder of JPEG and PNG files, in sub-folders named after their classes or none",
+            )
+            command.add_argument(
+                "--classes", type=Path, help="text file with the classes' names, one a line, for --checkpoint"
+            )
             also = "also compile the torch.export program for this CPU with AOTInductor (needs a C++ compiler)"
             command.add_argument("--aot", action="store_true", help=also)
     text = "check every hash of a bundle and run its parity gate again"
@@ -71,15 +82,17 @@ def main() -> int:
     if options.model not in architectures.ARCHITECTURES:
         raise Problem(f"--model {options.model}: unknown; use one of {', '.join(sorted(architectures.ARCHITECTURES))}")
 
-    from models import pipeline, training
+    from models import pipeline, training, weights
+    from models.recipe import Own
 
     epochs = training.EPOCHS[options.dataset] if options.epochs is None else options.epochs
     settings = training.Settings(seed=options.seed, epochs=epochs)
     arguments = (options.model, options.dataset, settings, options.artifacts, options.data_folder, progress)
     if options.verb == "train":
-        print(pipeline.train(*arguments))
+        print(weights.train(*arguments))
     else:
-        print(pipeline.export(*arguments, compiled=options.aot).folder)
+        own = Own(options.checkpoint, options.images, options.classes)
+        print(pipeline.export(*arguments, own=own, compiled=options.aot).folder)
     return 0
 
 

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,14 @@ from models.problem import Problem
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+
+
+class Weights(StrEnum):
+    """Where a bundle's weights come from: training, a seed (untrained), or the user's checkpoint."""
+
+    TRAINED = "trained"
+    SEEDED = "seeded"
+    CHECKPOINT = "checkpoint"
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,11 @@ class Bundle:
     def class_names(self) -> list[str]:
         """The classes' names, in the order of the probabilities."""
         return list(self.manifest["dataset"]["class_names"])
+
+    @property
+    def weights(self) -> Weights:
+        """Where the weights come from; bundles of before that was said were trained."""
+        return Weights(self.manifest.get("weights", Weights.TRAINED))
 
     @property
     def digest(self) -> str:
@@ -211,6 +225,7 @@ def _read(folder: Path) -> Bundle:
             raise Problem(f"{path}: format {manifest['format']}, this program reads {FORMAT}; export again")
         bundle = Bundle(folder, manifest)
         _ = (bundle.model, bundle.version, bundle.input_shape, bundle.classes, bundle.class_names, bundle.compiled_for)
+        _ = bundle.weights
         _ = (
             manifest["files"].items(),
             manifest["training"].items(),

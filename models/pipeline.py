@@ -12,32 +12,28 @@ from typing import Any
 
 import numpy as np
 
-from models import aot_inductor, datasets, onnx_export, parity, torch_export, torchscript, torchserve_archive, training
+from models import (
+    aot_inductor,
+    datasets,
+    onnx_export,
+    parity,
+    torch_export,
+    torchscript,
+    torchserve_archive,
+    training,
+    weights,
+)
 from models import bundle as bundles
-from models.bundle import Bundle
+from models import recipe as recipes
+from models.bundle import Bundle, Weights
 from models.datasets import Dataset
 from models.problem import Problem
 from models.progress import Progress
+from models.recipe import Own, Recipe, Reference
 from models.training import Settings, Trained
 
 LIBRARIES = ("torch", "tensorflow", "onnx", "onnxruntime", "onnxscript", "numpy", "torch-model-archiver")
-
-
-def checkpoint_path(artifacts: Path, model: str, dataset: str, settings: Settings) -> Path:
-    """Where the checkpoint of these settings lies."""
-    return artifacts / model / "checkpoints" / f"{dataset}-seed{settings.seed}-epochs{settings.epochs}.pt"
-
-
-def train(
-    model: str, dataset: str, settings: Settings, artifacts: Path, data_folder: Path | None, progress: Progress
-) -> Path:
-    """Train, unless a checkpoint of the same settings is there; returns the checkpoint's path."""
-    path = checkpoint_path(artifacts, model, dataset, settings)
-    if _reusable(path, model, dataset, settings) is None:
-        _train(model, datasets.load(dataset, data_folder), settings, path, progress)
-    else:
-        progress.say("training", f"reused {path}")
-    return path
+NOTHING_OWN = Own()
 
 
 def export(
@@ -48,21 +44,24 @@ def export(
     data_folder: Path | None,
     progress: Progress,
     *,
+    own: Own = NOTHING_OWN,
     compiled: bool = False,
 ) -> Bundle:
-    """Train if needed, export to both worlds, prove parity and write the bundle; returns it.
+    """Have weights, export to both worlds, prove parity and write the bundle; returns it.
 
+    The weights are the user's (``own``), trained, or drawn from the seed, see `Recipe`.
     A bundle of the same model, data set, settings, library versions and exporting code is returned as it is.
     ``compiled``: it must hold an AOTInductor package for this machine's kind of CPU.
     Raises `Problem` for bad input, a damaged bundle, an operator that cannot be imported, a compiler that is missing or
     fails, or a failed parity gate.
     """
     handler = torchserve_archive.handler_path()
+    recipe = recipes.read(model, dataset, settings, own)
     found = bundles.find(
         artifacts,
         model,
-        dataset,
-        training=settings.to_dict(),
+        recipe.images_of,
+        training=recipe.to_dict(),
         libraries=libraries(),
         sources=sources(handler),
         compiled_for=aot_inductor.cpu() if compiled else None,
@@ -73,14 +72,12 @@ def export(
 
     if compiled:  # what cannot be is said before minutes of training
         aot_inductor.require_compiler()
-    path = checkpoint_path(artifacts, model, dataset, settings)
-    trained = _reusable(path, model, dataset, settings)
-    data = datasets.load(dataset, data_folder)
-    if trained is None:
-        trained = _train(model, data, settings, path, progress)
-    manifest = _manifest(model, data, trained, sources(handler))
+    data = datasets.load(dataset, data_folder) if recipe.needs_dataset else None
+    reference = recipe.reference(data)
+    trained = weights.obtain(recipe, data, reference, artifacts, progress)
+    manifest = _manifest(recipe, data, reference, trained, sources(handler))
     with bundles.writing(artifacts, manifest) as bundle:
-        _write(bundle, trained, data, handler, compiled, progress)
+        _write(bundle, trained, reference, handler, compiled, progress)
     return bundles.load(artifacts / model / str(bundle.version))
 
 
@@ -120,41 +117,32 @@ def git_commit() -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def _reusable(path: Path, model: str, dataset: str, settings: Settings) -> Trained | None:
-    if not path.exists():
-        return None
-    trained = training.load(path)
-    wanted = {**settings.to_dict(), "model": model, "dataset": dataset}
-    return trained if all(trained.record.get(key) == value for key, value in wanted.items()) else None
-
-
-def _train(model: str, data: Dataset, settings: Settings, path: Path, progress: Progress) -> Trained:
-    trained = training.train(model, data, settings, progress)
-    training.save(trained, path)
-    record = trained.record
-    progress.say("training", f"{record['seconds']:.0f} s, test accuracy {record['test_accuracy']:.4f}, {path}")
-    return trained
-
-
-def _manifest(model: str, data: Dataset, trained: Trained, digest: str) -> dict[str, Any]:
+def _manifest(
+    recipe: Recipe, data: Dataset | None, reference: Reference, trained: Trained, digest: str
+) -> dict[str, Any]:
+    trained_on = data.train.labels if data is not None and recipe.weights is Weights.TRAINED else ()
     return {
-        "model": model,
+        "model": recipe.model,
+        "weights": recipe.weights.value,
         "dataset": {
-            "name": data.name,
-            "class_names": list(data.class_names),
-            "train_samples": len(data.train.labels),
-            "test_samples": len(data.test.labels),
+            "name": recipe.images_of,
+            "class_names": list(reference.class_names),
+            "train_samples": len(trained_on),
+            "test_samples": len(reference.labels),
         },
-        "input": {"name": onnx_export.INPUT, "dtype": "uint8", "shape": [None, *datasets.IMAGE_SHAPE]},
-        "output": {"name": onnx_export.OUTPUT, "dtype": "float32", "shape": [None, len(data.class_names)]},
-        "training": trained.record,
+        "reference": {**reference.record, "labelled": reference.labelled},
+        "input": {"name": onnx_export.INPUT, "dtype": "uint8", "shape": [None, *trained.classifier.image_shape]},
+        "output": {"name": onnx_export.OUTPUT, "dtype": "float32", "shape": [None, len(reference.class_names)]},
+        "training": {**trained.record, **recipe.to_dict()},
         "libraries": libraries(),
         "git_commit": git_commit(),
         "sources": digest,
     }
 
 
-def _write(bundle: Bundle, trained: Trained, data: Dataset, handler: Path, compiled: bool, progress: Progress) -> None:
+def _write(
+    bundle: Bundle, trained: Trained, reference: Reference, handler: Path, compiled: bool, progress: Progress
+) -> None:
     """Fill the bundle's folder and add ``parity`` to its manifest, and ``aot_inductor`` where that is asked for."""
     started = time.monotonic()
     classifier = trained.classifier
@@ -180,10 +168,14 @@ def _write(bundle: Bundle, trained: Trained, data: Dataset, handler: Path, compi
     savedmodel.export(bundle.onnx, bundle.savedmodel / str(bundle.version))
     progress.say("export", f"SavedModel ({time.monotonic() - started:.0f} s for all)")
 
-    images, labels = data.test.images, data.test.labels
-    reference = training.predict(classifier, images)
-    bundle.manifest["parity"] = parity.check(bundle, classifier, images, labels, reference, progress)
-    np.savez_compressed(bundle.reference, images=images, labels=labels, probabilities=reference)
+    images, labels = reference.images, reference.labels
+    expected = training.predict(classifier, images)
+    figures = parity.check(bundle, classifier, images, labels, expected, progress)
+    if not reference.labelled:
+        for figure in figures["exports"].values():
+            figure["accuracy"] = None
+    bundle.manifest["parity"] = figures
+    np.savez_compressed(bundle.reference, images=images, labels=labels, probabilities=expected)
     progress.say("parity", describe(bundle.manifest["parity"]))
 
 

@@ -64,7 +64,7 @@ def train(model: str, dataset: Dataset, settings: Settings, progress: Progress) 
     The same settings give bitwise the same weights on the same machine with the same torch.
     """
     started = time.monotonic()
-    with _reproducible(settings.seed):
+    with reproducible(settings.seed):
         mean, std = channel_statistics(dataset.train.images)
         classifier = architectures.build(model, len(dataset.class_names), mean, std)
         with _channels_last(classifier):
@@ -94,9 +94,9 @@ def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
 
 
 @torch.inference_mode()
-def predict(classifier: ImageClassifier, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
+def predict(classifier: ImageClassifier, images: np.ndarray) -> np.ndarray:
     """Probabilities, float32 [N, classes], by eager PyTorch."""
-    batches = torch.from_numpy(images).split(batch_size)
+    batches = torch.from_numpy(images).split(64 if images.shape[1] <= 32 else 8)  # larger ones leave the cache
     probabilities: np.ndarray = torch.cat([classifier(batch) for batch in batches]).numpy()
     return probabilities
 
@@ -181,7 +181,7 @@ def _accuracy(probabilities: np.ndarray, split: Split) -> float:
 
 
 @contextmanager
-def _reproducible(seed: int) -> Iterator[None]:
+def reproducible(seed: int) -> Iterator[None]:
     """Fix every source of chance, and the thread count, which decides the order of float sums."""
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     with torch.random.fork_rng(devices=[]):

@@ -52,6 +52,11 @@ class MBConv(nn.Module):
         )
         self.shortcut = stride == 1 and inputs == outputs
 
+    @property
+    def last_norm(self) -> nn.BatchNorm2d | None:
+        """The batch norm that ends the branch; None without a shortcut."""
+        return self.block[-1][1] if self.shortcut else None
+
     def forward(self, x: Tensor) -> Tensor:
         return x + self.block(x) if self.shortcut else self.block(x)
 

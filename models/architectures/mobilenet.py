@@ -30,6 +30,11 @@ class InvertedResidual(nn.Module):
         self.conv = nn.Sequential(*expand, depthwise, *conv_norm(hidden, outputs, 1))
         self.shortcut = stride == 1 and inputs == outputs
 
+    @property
+    def last_norm(self) -> nn.BatchNorm2d | None:
+        """The batch norm that ends the branch; None without a shortcut."""
+        return self.conv[-1] if self.shortcut else None
+
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv(x) if self.shortcut else self.conv(x)
 

@@ -1,0 +1,191 @@
+"""What a bundle is made from: an architecture, where its weights come from, and the images that prove and load it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models import architectures, checkpoints, enlargement, image_folder
+from models.architectures import Architecture
+from models.bundle import Weights
+from models.checkpoints import Checkpoint
+from models.datasets import IMAGE_SHAPE, Dataset
+from models.image_folder import ImageFolder
+from models.problem import Problem
+from models.training import Settings
+
+# Of images larger than those of the data sets: enough for parity, few enough for minutes on two cores.
+LARGE_IMAGES = 200
+CALIBRATION_IMAGES = 64
+PUBLISHED_CLASSES = 1000  # of ImageNet, where nothing else says how many
+NO_LABEL = -1
+
+
+@dataclass(frozen=True)
+class Own:
+    """What the user brings.
+
+    checkpoint  weights (CHECKPOINT)
+    images      a folder of images (IMAGES)
+    classes     a text file with the name of a class a line (CLASSES)
+    """
+
+    checkpoint: Path | None = None
+    images: Path | None = None
+    classes: Path | None = None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The images of parity and of the load.
+
+    images  uint8 [N, H, W, 3], ``labels`` int64 [N], places in ``class_names`` or all `NO_LABEL`
+    record  the manifest's ``reference`` entry: images, of how many, resized from what (None: from files of many sizes)
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    record: dict[str, Any]
+
+    @property
+    def labelled(self) -> bool:
+        """Whether accuracy can be told."""
+        return bool((self.labels != NO_LABEL).all())
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Read by `read`; what it names exists and can be read."""
+
+    model: str
+    dataset: str
+    settings: Settings
+    checkpoint: Checkpoint | None = None
+    folder: ImageFolder | None = None
+    class_names: tuple[str, ...] | None = None
+
+    @property
+    def architecture(self) -> Architecture:
+        """The network and the size of its images."""
+        return architectures.named(self.model)
+
+    @property
+    def weights(self) -> Weights:
+        """Where the weights come from."""
+        if self.checkpoint is not None:
+            return Weights.CHECKPOINT
+        return Weights.TRAINED if self.architecture.trained_here else Weights.SEEDED
+
+    @property
+    def needs_dataset(self) -> bool:
+        """Whether anything is taken from the data set."""
+        return self.folder is None or self.weights is Weights.TRAINED
+
+    @property
+    def images_of(self) -> str:
+        """Whose images prove and load the model: the data set's name, or the folder's."""
+        return self.dataset if self.needs_dataset or self.folder is None else self.folder.name
+
+    def to_dict(self) -> dict[str, Any]:
+        """What decides a bundle's weights and images, as plain values for its manifest."""
+        decides = {
+            Weights.TRAINED: self.settings.to_dict(),
+            Weights.SEEDED: {"seed": self.settings.seed},
+            Weights.CHECKPOINT: {"checkpoint": self.checkpoint.sha256 if self.checkpoint else None},
+        }
+        return {
+            **decides[self.weights],
+            "weights": self.weights.value,
+            "images": self.folder.digest if self.folder else None,
+            "classes": list(self.class_names) if self.class_names else None,
+        }
+
+    def names(self, data: Dataset | None) -> tuple[str, ...]:
+        """The classes' names, in the order of the logits. Raises `Problem` where a checkpoint has another number."""
+        if self.weights is Weights.TRAINED:
+            assert data is not None
+            return data.class_names
+        names = self.class_names or (self.folder.class_names if self.folder else data.class_names if data else ())
+        count = checkpoints.classes(self.checkpoint, self.model) if self.checkpoint else len(names) or PUBLISHED_CLASSES
+        if not names:
+            return tuple(f"class {number}" for number in range(count))
+        if len(names) != count:
+            assert self.checkpoint is not None
+            whose = "CLASSES" if self.class_names else f"IMAGES={self.folder.name}" if self.folder else self.dataset
+            raise Problem(
+                f"CHECKPOINT={self.checkpoint.path}: {self.architecture.head}.weight is for {count} classes, and "
+                f"{whose} has {len(names)}; name them in CLASSES=labels.txt, one a line, or bring images without "
+                "sub-folders as IMAGES=folder"
+            )
+        return names
+
+    def reference(self, data: Dataset | None) -> Reference:
+        """The images and their labels. Raises `Problem` for a label that is no class."""
+        names = self.names(data)
+        height, width, _ = shape = self.architecture.image_shape
+        if self.folder is not None:
+            labels = _labels(self.folder, names)
+            record = {"images": len(labels), "of": self.folder.found, "folder": self.folder.name, "resized_from": None}
+            return Reference(self.folder.images, labels, names, record)
+        assert data is not None
+        images, labels = data.test.images, data.test.labels
+        if shape != IMAGE_SHAPE:
+            chosen = np.random.default_rng(0).permutation(len(labels))[:LARGE_IMAGES]
+            images, labels = enlargement.enlarged(images[chosen], height, width), labels[chosen]
+        resized_from = None if shape == IMAGE_SHAPE else list(IMAGE_SHAPE[:2])
+        record = {"images": len(labels), "of": len(data.test.labels), "folder": None, "resized_from": resized_from}
+        if set(data.class_names) <= set(names):
+            labels = np.array([names.index(name) for name in data.class_names], np.int64)[labels]
+        else:
+            labels = np.full(len(labels), NO_LABEL, np.int64)
+        return Reference(images, labels, names, record)
+
+    def calibration(self, data: Dataset | None) -> np.ndarray:
+        """Images that seeded weights are calibrated on, uint8 [N, H, W, 3]; of a data set, from its training split."""
+        if self.folder is not None:
+            return self.folder.images[:CALIBRATION_IMAGES]
+        assert data is not None
+        chosen = np.random.default_rng(0).permutation(len(data.train.labels))[:CALIBRATION_IMAGES]
+        height, width, _ = self.architecture.image_shape
+        return enlargement.enlarged(data.train.images[chosen], height, width)
+
+
+def read(model: str, dataset: str, settings: Settings, own: Own) -> Recipe:
+    """Read what the user brings. Raises `Problem` naming the file at fault and the fix."""
+    architecture = architectures.named(model)
+    if own.classes and architecture.trained_here and not own.checkpoint:
+        raise Problem(f"CLASSES={own.classes}: {model} is trained on {dataset}, whose classes have names; leave it out")
+    checkpoint = checkpoints.read(own.checkpoint) if own.checkpoint else None
+    if checkpoint is not None:
+        checkpoints.classifier(checkpoint, model, [0.0] * 3, [1.0] * 3)  # every key and shape
+    most = LARGE_IMAGES if architecture.image_shape != IMAGE_SHAPE else 10 * LARGE_IMAGES
+    folder = image_folder.read(own.images, architecture.image_shape, most) if own.images else None
+    return Recipe(model, dataset, settings, checkpoint, folder, _class_names(own.classes) if own.classes else None)
+
+
+def _labels(folder: ImageFolder, names: tuple[str, ...]) -> np.ndarray:
+    if folder.labels is None:
+        return np.full(len(folder.images), NO_LABEL, np.int64)
+    for name in folder.class_names:
+        if name not in names:
+            raise Problem(
+                f"IMAGES={folder.name}/{name}: the model has no class of that name; rename the sub-folder, name the "
+                "classes in CLASSES=labels.txt, or put the images in no sub-folder"
+            )
+    labels: np.ndarray = np.array([names.index(name) for name in folder.class_names], np.int64)[folder.labels]
+    return labels
+
+
+def _class_names(path: Path) -> tuple[str, ...]:
+    try:
+        names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise Problem(f"CLASSES={path}: {why}; name a text file with the name of a class a line") from None
+    if len(names) < 2:
+        raise Problem(f"CLASSES={path}: {len(names)} names; a classifier has two classes or more, one a line")
+    return names

@@ -1,0 +1,92 @@
+"""The weights of a recipe: trained on its data set, the user's, or drawn from its seed."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from models import architectures, checkpoints, datasets, seeded_weights, training
+from models.bundle import Weights
+from models.datasets import Dataset
+from models.problem import Problem
+from models.progress import Progress
+from models.recipe import Recipe, Reference
+from models.training import Settings, Trained
+
+
+def checkpoint_path(artifacts: Path, model: str, dataset: str, settings: Settings) -> Path:
+    """Where the checkpoint of these settings lies."""
+    return artifacts / model / "checkpoints" / f"{dataset}-seed{settings.seed}-epochs{settings.epochs}.pt"
+
+
+def train(
+    model: str, dataset: str, settings: Settings, artifacts: Path, data_folder: Path | None, progress: Progress
+) -> Path:
+    """Train, unless a checkpoint of the same settings is there; returns the checkpoint's path. Raises `Problem` for an
+    architecture that is not trained here."""
+    if not architectures.named(model).trained_here:
+        raise Problem(f"--model {model}: too large to train here; export it with CHECKPOINT=file, or seeded")
+    path = checkpoint_path(artifacts, model, dataset, settings)
+    if _reusable(path, model, dataset, settings) is None:
+        _train(model, datasets.load(dataset, data_folder), settings, path, progress)
+    else:
+        progress.say("training", f"reused {path}")
+    return path
+
+
+def obtain(recipe: Recipe, data: Dataset | None, reference: Reference, artifacts: Path, progress: Progress) -> Trained:
+    """The classifier and the record of where its weights come from; what was trained before is reused."""
+    if recipe.weights is Weights.TRAINED:
+        assert data is not None
+        path = checkpoint_path(artifacts, recipe.model, recipe.dataset, recipe.settings)
+        found = _reusable(path, recipe.model, recipe.dataset, recipe.settings)
+        return found or _train(recipe.model, data, recipe.settings, path, progress)
+    record: dict[str, Any] = {
+        "dataset": recipe.images_of,
+        "model": recipe.model,
+        "test_accuracy": None,
+        "torch": str(torch.__version__),
+    }
+    started = time.monotonic()
+    if recipe.checkpoint is not None:
+        if recipe.architecture.trained_here and data is not None:
+            mean, std = training.channel_statistics(data.train.images)
+        else:
+            mean, std = list(checkpoints.IMAGENET_MEAN), list(checkpoints.IMAGENET_STD)
+        classifier = checkpoints.classifier(recipe.checkpoint, recipe.model, mean, std)
+        progress.say("weights", f"{recipe.checkpoint.path}, {len(reference.class_names):,} classes")
+        if reference.labelled:
+            record["test_accuracy"] = _accuracy(training.predict(classifier, reference.images), reference)
+        return Trained(classifier, {**record, "file": recipe.checkpoint.path.name})
+    calibration = recipe.calibration(data)
+    progress.say("weights", f"seeded, not trained: calibrating {recipe.model} on {len(calibration)} images")
+    with training.reproducible(recipe.settings.seed):
+        mean, std = training.channel_statistics(calibration)
+        classes = len(reference.class_names)
+        classifier = seeded_weights.classifier(recipe.model, classes, mean, std, calibration, recipe.settings.seed)
+    seconds = round(time.monotonic() - started, 1)
+    return Trained(classifier, {**record, "seconds": seconds, "calibration_images": len(calibration)})
+
+
+def _reusable(path: Path, model: str, dataset: str, settings: Settings) -> Trained | None:
+    if not path.exists():
+        return None
+    trained = training.load(path)
+    wanted = {**settings.to_dict(), "model": model, "dataset": dataset}
+    return trained if all(trained.record.get(key) == value for key, value in wanted.items()) else None
+
+
+def _train(model: str, data: Dataset, settings: Settings, path: Path, progress: Progress) -> Trained:
+    trained = training.train(model, data, settings, progress)
+    training.save(trained, path)
+    record = trained.record
+    progress.say("training", f"{record['seconds']:.0f} s, test accuracy {record['test_accuracy']:.4f}, {path}")
+    return trained
+
+
+def _accuracy(probabilities: np.ndarray, reference: Reference) -> float:
+    return float((probabilities.argmax(axis=1) == reference.labels).mean())
