@@ -28,6 +28,7 @@ from loadtest.experiment.records import (
 )
 from loadtest.experiment.scenarios import section
 from loadtest.experiment.settings import Slo
+from models.bundle import Weights
 from serving.engines.engine import Backend, Knob, Switch
 from serving.target import Caveat, WhyStandIn
 
@@ -91,6 +92,7 @@ class ExperimentInfo(Record, frozen=True, kw_only=True):
     """The experiment as resolved. What a run did not save is None or empty.
 
     models    the models that each server holds, and their shares of the requests; empty where it is one
+    checkpoint, images, classes  files and folders that the user brought; empty where none
     targets   their names, in the experiment's order
     profile   the serving profile shared by the targets; `overrides`: target → what differs from it there
     slo       with the defaults filled in
@@ -102,6 +104,9 @@ class ExperimentInfo(Record, frozen=True, kw_only=True):
     model: str | None = None
     models: dict[str, float] = {}
     dataset: str | None = None
+    checkpoint: str = ""
+    images: str = ""
+    classes: str = ""
     targets: tuple[str, ...] = ()
     protocols: tuple[str, ...] = ()
     runtime: str | None = None
@@ -746,6 +751,7 @@ class Summary(Record, frozen=True, kw_only=True):
 
     targets    in the experiment's order; ``rankings`` place them, ``verdicts`` compare each with each
     warnings   what a reader must know, the run's own first
+    weights    model → where its weights come from, as far as the bundles tell
     """
 
     format: int = FORMAT
@@ -759,6 +765,7 @@ class Summary(Record, frozen=True, kw_only=True):
     verdicts: tuple[Verdict, ...]
     rankings: tuple[Ranking, ...]
     warnings: tuple[SummaryWarning, ...]
+    weights: dict[str, Weights] = {}
 
     def target(self, name: str) -> TargetInfo:
         """A target by its name. Raises KeyError."""

@@ -14,6 +14,7 @@ import msgspec
 from loadtest.analysis.records import ExperimentInfo, WireParity
 from loadtest.experiment import records as saved
 from loadtest.experiment.records import Environment, RightAnswers
+from models.bundle import Weights
 from models.problem import Problem
 from serving.engines.engine import Backend, Knob, Switch
 from serving.target import Caveat
@@ -50,9 +51,10 @@ class Training(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """A bundle's manifest.json; ``files``: name → sha256."""
+    """A bundle's manifest.json; ``files``: name → sha256; bundles of before ``weights`` was said were trained."""
 
     version: int | str | None = None
+    weights: Weights | None = None
     parity: Gate | None = None
     training: Training | None = None
     dataset: Dataset | None = None

@@ -31,6 +31,7 @@ from loadtest.experiment.records import StoodIn
 from loadtest.experiment.settings import Slo
 from loadtest.experiment.starts import Figures
 from models import whole_file
+from models.bundle import Weights
 from models.problem import Problem
 from serving.engines import registry
 from serving.engines.engine import Knob
@@ -76,6 +77,7 @@ def build(run_folder: Path) -> Summary:
         verdicts=found,
         rankings=rankings.of(run.target_names, found),
         warnings=tuple(_warnings(run, targets, parity)),
+        weights=_weights(run),
     )
 
 
@@ -121,6 +123,12 @@ def prove(run: SavedRun) -> Parity:
     return validity.parity_of_all(
         {model: validity.parity(run.manifests[model], run.wire(model), asked, model) for model in run.mix}
     )
+
+
+def _weights(run: SavedRun) -> dict[str, Weights]:
+    """Where the weights of each model come from, as far as the bundles tell."""
+    manifests = run.manifests or {run.experiment.model or "": run.manifest}
+    return {model: manifest.weights for model, manifest in manifests.items() if manifest and manifest.weights}
 
 
 def _looks(run: SavedRun, most: int) -> tuple[int, ...]:

@@ -14,6 +14,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--experiment", default="default", help="default, smoke, or a TOML file's path")
     parser.add_argument("--model", help="overrides the experiment's model")
     parser.add_argument("--dataset", help="overrides the experiment's data set")
+    parser.add_argument("--checkpoint", help="weights of the model (a PyTorch state dict), instead of training it")
+    parser.add_argument("--images", help="a folder of JPEG and PNG files, in sub-folders named after classes or none")
+    parser.add_argument("--classes", help="a text file with the names of the checkpoint's classes, one a line")
     parser.add_argument("--seed", type=int, help="overrides the experiment's seed")
     parser.add_argument(
         "--set",
@@ -39,6 +42,6 @@ def add_consent(parser: argparse.ArgumentParser) -> None:
 
 def overrides(options: argparse.Namespace) -> dict[str, object]:
     """What the command line gives, dotted key to value. Raises `Problem`."""
-    named = {key: getattr(options, key) for key in ("model", "dataset", "seed")}
+    named = {key: getattr(options, key) for key in ("model", "dataset", *experiments.BROUGHT, "seed")}
     given = {key: value for key, value in named.items() if value is not None}
     return {**given, **dict(experiments.override(argument) for argument in options.set)}

@@ -133,6 +133,9 @@ def export(experiment: Experiment, model: str, artifacts: Path) -> Bundle:
     """
     command = [sys.executable, "-m", "models", "export", "--model", model, "--dataset", experiment.dataset]
     command += ["--seed", str(experiment.seed), "--artifacts", str(artifacts)]
+    for key in experiments.BROUGHT:
+        if path := getattr(experiment, key):
+            command += [f"--{key}", str(Path(path).resolve())]  # it runs in another folder than the user
     # In a session of its own: Ctrl-C reaches it as SIGTERM from here, which is clean even while its interpreter starts.
     export = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:

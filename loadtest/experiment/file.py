@@ -42,6 +42,9 @@ ONE_MODEL_RUNTIMES = ("container", "kubernetes")
 # Shares of several models may leave this much over: thirds are 0.333.
 SHARES_TOLERANCE = 0.005
 
+# What the user may bring, by the keys that are flags of `python -m models export` as well.
+BROUGHT = ("checkpoint", "images", "classes")
+
 SEVERAL = "a table of two or more, such as {convnet = 0.7, lenet = 0.3}"
 Shares = Annotated[Mapping[str, float], msgspec.Meta(description=SEVERAL)]
 
@@ -52,12 +55,17 @@ class Experiment:
 
     model   the one model that is served, or
     models  several that each server holds at once, and which share of the requests each one gets
+    checkpoint, images, classes  paths of what the user brings: the model's weights (else they are trained or, for large
+        models, drawn from the seed), a folder of images, a text file with the classes' names; "" for none
     """
 
     name: str = "default"
     model: str = "convnet"
     models: Shares = field(default_factory=dict)
     dataset: str = "fashion-mnist"
+    checkpoint: str = ""
+    images: str = ""
+    classes: str = ""
     targets: tuple[TargetSpec, ...] = field(default_factory=target_specs.by_default)
     protocols: tuple[str, ...] = ("grpc", "rest")
     runtime: str = "process"
@@ -154,6 +162,8 @@ class Experiment:
     def _check_models(self) -> None:
         if not self.models:
             return
+        if self.checkpoint:
+            raise Problem(f"checkpoint = {self.checkpoint!r}: the weights of one model; use model, not models")
         for model, share in self.models.items():
             if not 0 < share < 1:
                 raise Problem(f"models.{model} = {share:g}: use a share of the requests between 0 and 1")
@@ -237,6 +247,9 @@ class Experiment:
 
         values = asdict(self)
         del values["model" if self.models else "models"]
+        for key in BROUGHT:
+            if not values[key]:
+                del values[key]
         values.update(target_specs.values(self.targets))
         for name in SCENARIOS:
             for key in ("rates", "overload_rates"):

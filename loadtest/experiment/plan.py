@@ -9,7 +9,7 @@ import hashlib
 import math
 import random
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from loadtest.experiment import decision
 from loadtest.experiment.file import Experiment
@@ -111,6 +111,22 @@ def resolve(experiment: Experiment, throughput: Mapping[str, Mapping[str, float]
             rates = {protocol: _shares(scenario.fractions, slower[protocol], most) for protocol in experiment.protocols}
             experiment = experiment.with_rates(rates, name)
     return experiment
+
+
+def lowered(experiment: Experiment, alone_ms: Sequence[float]) -> Experiment:
+    """The experiment with the ladder's given rates, but not the user's own, lowered to `ladder.at_most`; ``alone_ms``:
+    the time that the model takes for one image on each target, as far as that is known."""
+    ladder = experiment.ladder
+    if not (ladder.at_most and ladder.rates and alone_ms):
+        return experiment
+    most = rounded(ladder.at_most * 1000 / max(alone_ms))
+    rates = {
+        protocol: tuple(sorted({rate if rate == ladder.rate else min(rate, most) for rate in rates}))
+        for protocol, rates in ladder.rates.items()
+    }
+    if rates == dict(ladder.rates):
+        return experiment
+    return replace(experiment, ladder=replace(ladder, rates=rates, at_most=0.0))  # repeated, they are as they are
 
 
 def with_ladder(experiment: Experiment, slower: Mapping[str, float]) -> Experiment:

@@ -61,6 +61,7 @@ def run(
         measuring = _Measuring(experiment, bundles, targets, folder, prometheus, progress, origin)
         measuring.record_environment()
         measuring.time_models()
+        measuring.lower_rates()
         measuring.probe()
         measuring.measure()
         folder.save_environment(msgspec.structs.replace(folder.environment(), finished_at=time.time()))
@@ -119,6 +120,15 @@ class _Measuring:
                 alone = [model_time.measure(bundle, engine, profile, cores) for bundle in self.bundles]
                 known[name] = msgspec.to_builtins(model_time.mean(alone, list(shares)), str_keys=True)
                 self.folder.write("model-time.json", known)
+
+    def lower_rates(self) -> None:
+        """Keep the rates that the experiment gives within what the model can do."""
+        times = self.folder.read("model-time.json", {}).values()
+        lowered = plan.lowered(self.experiment, [float(one["ms"]["1"]) for one in times if one.get("ms")])
+        if lowered != self.experiment:
+            self.experiment = lowered
+            self.folder.save_experiment(lowered)
+            self.progress.tell(steps.RatesChosen(lowered.ladder.rates))
 
     def probe(self) -> None:
         """Find each target's throughput, roughly, and choose the rates that follow from it."""

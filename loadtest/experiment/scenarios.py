@@ -40,6 +40,8 @@ class Ladder:
     fractions    shares of what the slower target can do, as a probe finds. The middle one is the main rate, compared
                  before the others
     rates        instead of them, requests/s for each protocol
+    at_most      a share of what the model alone can answer on the slower target, one image at a time: given rates above
+                 it are lowered to it, so that a slow model is measured and not overloaded; 0: they are never lowered
     rate         your own rate, requests/s, beside them: the main one; 0: none
     overload     a share of the same, tried once for each target, to see what overload does; 0: not
     overload_rates  requests/s instead of it
@@ -50,6 +52,7 @@ class Ladder:
 
     fractions: tuple[float, ...] = (0.3, 0.6, 0.85)
     rates: Rates = field(default_factory=dict)
+    at_most: float = 0.0
     rate: float = 0.0
     overload: float = 1.2
     overload_rates: Mapping[str, float] = field(default_factory=dict)
@@ -63,6 +66,7 @@ class Ladder:
         _check_shared("ladder", self, fewest=0)
         _check_rates("ladder", self.fractions, self.rates)
         between("ladder", self, rate=(0, 1e6, "requests/s"), overload=(0, 10, "a share of what a target can do"))
+        between("ladder", self, at_most=(0, 10, "a share of what the model alone can answer"))
         for protocol, rate in self.overload_rates.items():
             one_of("ladder.overload_rates", protocol, PROTOCOLS)
             if not 0.1 <= rate <= 1e6:

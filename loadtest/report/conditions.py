@@ -8,6 +8,7 @@ from loadtest.analysis.records import LadderInfo, Summary
 from loadtest.analysis.saved_run import SavedRun
 from loadtest.experiment.records import Environment
 from loadtest.report import wording
+from models.bundle import Weights
 from serving.engines.engine import ONEDNN
 
 
@@ -67,6 +68,8 @@ def accuracies(run: SavedRun, figures: Summary) -> list[float]:
     if not figures.experiment.models:
         accuracy = run.manifest.training.test_accuracy if run.manifest.training else None
         return [accuracy] if accuracy else []
+    if Weights.SEEDED in figures.weights.values():
+        return []  # numbers without a model each would mix real accuracies with meaningless ones
     forms = [form for one in figures.parity.by_model.values() for form in one.exports.values()]
     return [form.accuracy for form in forms if form.is_reference and form.accuracy is not None]
 
@@ -74,11 +77,13 @@ def accuracies(run: SavedRun, figures: Summary) -> list[float]:
 def _models(figures: Summary, accuracies: Sequence[float]) -> tuple[str, str]:
     """The model, or the models that each server holds with their shares of the requests, and the data set."""
     experiment = figures.experiment
+    whose = experiment.images or experiment.dataset
     # Endpoints are asked for what is theirs, which is of no data set known here.
-    on = f" on {wording.isolated(experiment.dataset)}" if experiment.dataset else ""
+    on = f" on {wording.isolated(whose)}" if whose else ""
     if not experiment.models:
+        source = f" with the weights of {wording.isolated(experiment.checkpoint)}" if experiment.checkpoint else ""
         known = f", test accuracy {wording.number(accuracies[0] * 100)} %" if accuracies else ""
-        return "Model", f"{wording.isolated(experiment.model or wording.NOTHING)}{on}{known}"
+        return "Model", f"{wording.isolated(experiment.model or wording.NOTHING)}{source}{on}{known}"
     each = [
         f"{wording.isolated(name)} ({wording.share(share)} of the requests)"
         for name, share in experiment.models.items()

@@ -1,5 +1,5 @@
-"""What a run found, on one screen: one sentence, at most three questions with their answers, and what happened to the
-machine. Terminal, report.md and page show it, each whole and in this order."""
+"""What a run found, on one screen: one sentence, at most three questions with their answers, what happened to the
+machine, and whether the weights were trained. Terminal, report.md and page show it, each whole and in this order."""
 
 from __future__ import annotations
 
@@ -9,26 +9,39 @@ from typing import Any
 import msgspec
 
 from loadtest.analysis.records import Summary
-from loadtest.report import headline, host_words
+from loadtest.report import headline, host_words, wording
 from loadtest.report import names as naming
 from loadtest.report.host_words import Host
 from loadtest.report.rows import Row, rows
 from loadtest.report.verdict_words import Names
+from models.bundle import Weights
 
 
 @dataclass(frozen=True)
 class FirstScreen:
-    """The first screen of a run."""
+    """The first screen of a run; ``weights``: what untrained ones mean for it, empty where there are none."""
 
     sentence: str
     rows: tuple[Row, ...]
     host: Host
+    weights: str = ""
 
 
 def build(figures: Summary, names: Names | None = None) -> FirstScreen:
     """The first screen of a run's summary; ``names``: what its targets are called, where not as usual."""
     names = naming.of(figures.targets) if names is None else names
-    return FirstScreen(headline.sentence(figures, names), rows(figures, names), host_words.host(figures))
+    return FirstScreen(
+        headline.sentence(figures, names), rows(figures, names), host_words.host(figures), untrained(figures)
+    )
+
+
+def untrained(figures: Summary) -> str:
+    """What it means that weights were drawn from a seed; empty where none were."""
+    seeded = [wording.isolated(model) for model, weights in figures.weights.items() if weights is Weights.SEEDED]
+    if not seeded:
+        return ""
+    whose = f" of {wording.listed(seeded)}" if len(figures.weights) > 1 else ""
+    return f"Untrained weights{whose}: speed and parity are real, accuracy is not."
 
 
 def values(screen: FirstScreen) -> dict[str, Any]:

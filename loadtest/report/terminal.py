@@ -60,6 +60,8 @@ def _first_screen(summary: Summary, console: Console) -> None:
     if screen.rows:
         console.print(rows)
     console.print(Text(screen.host.says))
+    if screen.weights:
+        console.print(Text(screen.weights))
 
 
 def show_comparison(headlines: Sequence[str], report: Path) -> None:

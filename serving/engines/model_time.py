@@ -22,22 +22,31 @@ from serving.profile import ServingProfile, parser_of
 
 WARM_UP_CALLS = 5
 LEAST_CALLS = 10
+LONG_S = 0.6
+SLOW_CALLS = 3  # are enough of a call that takes long, and so varies little
 Call = Callable[[np.ndarray], object]
 
 
 def measure(call: Call, images: np.ndarray, batches: list[int], seconds: float) -> dict[int, float]:
-    """Batch size → mean milliseconds of `call` on so many of `images` [N, H, W, C], each over `seconds` at least."""
+    """Batch size → mean milliseconds of `call` on so many of `images` [N, H, W, C], each over `seconds` at least, and
+    over `LEAST_CALLS` unless that takes several times as long."""
     found = {}
     for batch in batches:
         rows = np.ascontiguousarray(np.resize(images, (batch, *images.shape[1:])))
-        for _ in range(WARM_UP_CALLS):
-            call(rows)
-        calls, began = 0, time.perf_counter()
-        while calls < LEAST_CALLS or time.perf_counter() - began < seconds:
-            call(rows)
-            calls += 1
+        _repeat(call, rows, least=WARM_UP_CALLS, seconds=0.0)
+        began = time.perf_counter()
+        calls = _repeat(call, rows, least=LEAST_CALLS, seconds=seconds)
         found[batch] = (time.perf_counter() - began) / calls * 1e3
     return found
+
+
+def _repeat(call: Call, rows: np.ndarray, least: int, seconds: float) -> int:
+    """Call until there were so many and so long; how often."""
+    calls, began = 0, time.perf_counter()
+    while calls < SLOW_CALLS or (took := time.perf_counter() - began) < seconds or (calls < least and took < LONG_S):
+        call(rows)
+        calls += 1
+    return calls
 
 
 def main(arguments: list[str]) -> int:

@@ -169,6 +169,7 @@ def test_the_summary_is_plain_json_that_comes_back_as_it_was(winner):
         "verdicts",
         "rankings",
         "warnings",
+        "weights",
     ]
     assert values["format"] == FORMAT
     assert len(values["measurements"]) == 2 * 3

@@ -154,6 +154,10 @@ def test_batching_compares_four_targets_over_one_protocol():
             "mine.toml:1: models = {'lenet': 1.0}: use a table of two or more, such as {convnet",
         ),
         ("models = ['lenet', 'convnet']\n", "mine.toml:1: models = ['lenet', 'convnet']: use a table of two or more"),
+        (
+            "checkpoint = 'a.pth'\n[models]\nlenet = 0.5\nconvnet = 0.5\n",
+            "mine.toml:1: checkpoint = 'a.pth': the weights of one model; use model, not models",
+        ),
         ("[models]\nlenet = 0.5\nconvnet = 0.4\n", "mine.toml:1: models: the shares add up to 0.9, not to 1"),
         ("[models]\nlenet = 1\nconvnet = 0\n", "mine.toml:2: models.lenet = 1: use a share of the requests between 0"),
         ("[models]\nlenet = 0.5\nconvnet = nan\n", "mine.toml:3: models.convnet = nan: use a share of the requests"),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from loadtest.experiment import file as experiments
 from loadtest.experiment import phase_plan, phases, plan
 from loadtest.experiment.file import Experiment
 from loadtest.experiment.phases import ClosedLoopPhase, OpenLoopPhase, Phase, Plan, SearchPhase
@@ -386,3 +387,14 @@ def test_the_generator_understands_every_phase(scenario, tmp_path):
     assert phases.load(tmp_path / "plan.json") == written
     assert built.protocol == "grpc"
     assert 0 < built.expected_s < built.longest_s
+
+
+def test_given_rates_are_lowered_to_what_a_slow_model_can_do_and_stay_so():
+    smoke = experiments.load("smoke")
+    assert plan.lowered(smoke, [0.2, 0.4]) is smoke
+    assert plan.lowered(smoke, []) is smoke
+    slow = plan.lowered(smoke, [20.0, 40.0])
+    assert slow.ladder.rates == {"grpc": (7.5,), "rest": (7.5,)}  # 0.3 of the slower target's 25/s
+    assert plan.lowered(slow, [20.0, 80.0]) is slow  # the resolved experiment repeats the run
+    own = replace(smoke, ladder=replace(smoke.ladder, rates={"grpc": (5.0, 60.0, 80.0), "rest": (60.0,)}, rate=60.0))
+    assert plan.lowered(own, [40.0]).ladder.rates == {"grpc": (5.0, 7.5, 60.0), "rest": (60.0,)}

@@ -67,6 +67,14 @@ def test_without_open_load_after_it_it_goes_on_until_enough_was_answered_or_its_
     assert open_load_follows.requests < 100_000
 
 
+def test_a_slow_server_s_windows_are_as_long_as_its_callers_wait():
+    with small_server("rest", "delay:0.6") as (where, _):  # eight answers at once, and then none for 0.6 s
+        values, _ = run(where, window_s=0.1, min_s=0.5, max_s=1.0, tolerance=0.2)
+    assert values.steady
+    assert all(window.rate == pytest.approx(8 / 0.6, rel=0.35) for window in values.windows[1:])
+    assert 2.5 < values.seconds < 8  # beyond the cap, as there was no time for windows before it
+
+
 def test_reaching_the_cap_is_reported():
     with small_server("rest", "ok") as (where, _):
         values, _ = run(where, window_s=0.2, min_s=0.2, max_s=0.5, tolerance=0.3)

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtest import report
+from loadtest.analysis import summary as summary_file
 from loadtest.analysis.records import Fault, MeasuredOnce, Needed, Outcome, SentLate, Summary
 from loadtest.experiment.questions import Metric
 from loadtest.experiment.records import NotPinned, WakesLate
@@ -21,6 +22,7 @@ from loadtest.report import first_screen, host_words, terminal, wording
 from loadtest.report.first_screen import FirstScreen
 from loadtest.report.names import of as names_of
 from loadtest.report.rows import Topic
+from models.bundle import Weights
 from tests.loadtest.analysis.figures import measurement
 from tests.loadtest.report.summaries import (
     BOTH,
@@ -328,6 +330,27 @@ RUNS = st.tuples(
     verdicts(Metric.P99, "rest"),
 )
 TIMES = re.compile(r"([\d.,]+) times as (?:many|long|much)")
+
+
+def test_untrained_weights_are_said_in_every_place_and_trained_ones_in_none(tmp_path):
+    sentence = "Untrained weights: speed and parity are real, accuracy is not."
+    run = write_run(tmp_path / "run", {"pytorch": SIMULATED, "tensorflow": EMBEDDED})
+    report.write(run)
+    assert "Untrained" not in (run / "report.md").read_text()
+    manifest = json.loads((run / "bundle-manifest.json").read_text())
+    (run / "bundle-manifest.json").write_text(json.dumps({**manifest, "weights": "seeded"}))
+    figures = summary_file.write(run)
+    report.write(run)
+    assert sentence in (run / "report.md").read_text()
+    assert sentence in html.unescape((run / "report.html").read_text())
+    assert first_screen.build(figures).weights == sentence
+
+
+def test_of_several_models_the_untrained_ones_are_named():
+    weights = {"resnet18": Weights.SEEDED, "lenet": Weights.TRAINED, "vgg11": Weights.SEEDED}
+    figures = msgspec.structs.replace(summary(GRPC_WON), weights=weights)
+    said = first_screen.build(figures).weights
+    assert said == "Untrained weights of resnet18 and vgg11: speed and parity are real, accuracy is not."
 
 
 def said(screen: FirstScreen) -> list[str]:
