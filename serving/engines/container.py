@@ -84,6 +84,7 @@ class Container:
     readiness     when it is healthy
     refuse_s      before it is stopped, new requests are refused for so many seconds (see TANDEM_REFUSING): for a server
                   that does not wait for answers under way
+    optional      whether it runs only where an experiment names it, and not in a stack of everything
     everywhere    whether the server listens on every address of its host, whatever `Site.host` says
     identify      asks the server's own program what it is, inside, and gives the version that it says, with the
                   runtime's where they differ. Raises `Problem` where it is something else. None: it is of our packages
@@ -107,6 +108,7 @@ class Container:
     identify: Callable[[Inside], str] | None = None
     refuse_s: float = 0.0
     everywhere: bool = False
+    optional: bool = False
 
     def model_path(self, models: Path, model: str) -> Path:
         """The folder of the files of ``model``, below the folder of the models."""

@@ -11,7 +11,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"
 DOCKERFILES = sorted(DOCKER.glob("*.Dockerfile"))
-SERVERS = ("torchserve", "tensorflow-serving", "embedded-tfserving")
+SERVERS = ("torchserve", "tensorflow-serving", "embedded-tfserving", "triton")
 
 
 def compose(name: str = "compose.yaml") -> dict[str, Any]:

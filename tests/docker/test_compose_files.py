@@ -24,7 +24,7 @@ NEWEST = Path(sys.executable).parent / "docker-compose"
 
 
 def environment() -> dict[str, str]:
-    profiles = {"COMPOSE_PROFILES": "embedded,loadtest,gpu", "TANDEM_CONFIG": "/config"}
+    profiles = {"COMPOSE_PROFILES": "embedded,triton,loadtest,gpu", "TANDEM_CONFIG": "/config"}
     return {**os.environ, **base_images.variables(), **profiles}
 
 
@@ -79,7 +79,7 @@ def test_everything_waits_for_what_it_needs_to_be_healthy():
 def test_the_servers_get_the_same():
     keys = ("cpus", "cpuset", "mem_limit", "memswap_limit", "pids_limit", "tmpfs", "user", "stop_grace_period")
     limits = [{key: SERVICES[name][key] for key in keys} for name in SERVERS]
-    assert limits[0] == limits[1] == limits[2]
+    assert all(limit == limits[0] for limit in limits)
 
 
 def test_nothing_shares_a_core_with_the_servers():
@@ -108,10 +108,11 @@ def test_every_published_port_is_checked_before_the_stack_starts():
 
 def test_profiles_volumes_and_devices():
     assert SERVICES["embedded-tfserving"]["profiles"] == ["embedded"]
+    assert SERVICES["triton"]["profiles"] == ["triton"]
     assert SERVICES["loadtest"]["profiles"] == ["loadtest"]
     assert GPU["dcgm-exporter"]["profiles"] == ["gpu"]
     assert set(compose()["volumes"]) == {"prometheus", "grafana"}
-    for name in ("torchserve", "tensorflow-serving", "dcgm-exporter"):
+    for name in ("torchserve", "tensorflow-serving", "triton", "dcgm-exporter"):
         (device,) = GPU[name]["deploy"]["resources"]["reservations"]["devices"]
         assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
 

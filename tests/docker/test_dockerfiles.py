@@ -34,7 +34,7 @@ def test_there_is_one_dockerfile_an_image():
 @each_dockerfile
 def test_bases_are_named_in_one_file_only(dockerfile):
     for first, *_ in stages(dockerfile)[1:]:
-        assert re.match(r"FROM \$\{(PYTHON|TENSORFLOW_SERVING)\}( AS \w+)?$", first), first
+        assert re.match(r"FROM \$\{(PYTHON|TENSORFLOW_SERVING|TRITON)\}( AS \w+)?$", first), first
     assert not any("=" in line for line in stages(dockerfile)[0])
 
 
@@ -61,7 +61,8 @@ def test_the_image_says_where_it_comes_from_and_what_is_in_it(dockerfile):
 def test_what_changes_often_comes_last(dockerfile):
     last = stages(dockerfile)[-1]
     order = [
-        next(i for i, line in enumerate(last) if word in line) for word in ("--from=", "COPY serving/", "${BUNDLE}")
+        next(i for i, line in enumerate(last) if re.search(word, line))
+        for word in ("--from=|^FROM", "COPY serving/", r"\$\{BUNDLE\}")
     ]
     assert order == sorted(order)
     assert order[-1] < next(i for i, line in enumerate(last) if line.startswith("ARG REVISION"))
@@ -72,9 +73,9 @@ def test_base_images_are_pinned_by_digest():
     for name, value in pinned.items():
         if name.endswith("_IMAGE"):
             assert re.fullmatch(r"[a-z0-9./-]+:[A-Za-z0-9._-]+", value), value
-    # TensorFlow Serving's are not written down yet (see the file).
+    # TensorFlow Serving's and Triton's are not written down yet (see the file).
     empty = [name for name, value in pinned.items() if name.endswith("_DIGEST") and not value]
-    assert set(empty) <= {"TENSORFLOW_SERVING_DIGEST", "TENSORFLOW_SERVING_GPU_DIGEST"}
+    assert set(empty) <= {"TENSORFLOW_SERVING_DIGEST", "TENSORFLOW_SERVING_GPU_DIGEST", "TRITON_DIGEST"}
     assert not any(v for k, v in base_images.variables(digests=False).items() if k.endswith("_DIGEST"))
 
 
@@ -175,7 +176,7 @@ def test_the_entry_point_and_the_health_check_need_no_package():
     )
     done = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stderr == ""
-    assert done.stdout == "torchserve tensorflow-serving embedded-tfserving\n\n"
+    assert done.stdout == "torchserve tensorflow-serving embedded-tfserving triton\n\n"
 
 
 def test_the_build_context_is_a_list_of_what_may_go_in():

@@ -66,10 +66,10 @@ def test_another_model_is_refused_and_the_file_named(inside, damage, said):
 
 
 def test_an_unknown_engine_is_one_line():
-    command = [sys.executable, "-m", "serving.runtimes.containers.entrypoint", "triton"]
+    command = [sys.executable, "-m", "serving.runtimes.containers.entrypoint", "tritno"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
-    assert done.stderr == "error: triton: use one of torchserve, tensorflow-serving, embedded-tfserving\n"
+    assert done.stderr == "error: tritno: use one of torchserve, tensorflow-serving, embedded-tfserving, triton\n"
 
 
 SUPERVISED = """
@@ -123,13 +123,19 @@ def test_the_configuration_of_a_container_is_complete(engine, bundle, tmp_path):
     configuration.write(rendering, tmp_path)
     assert entrypoint.rendered_environment(tmp_path) == rendering.environment
     assert_golden(f"{engine.id}-environment.txt", (tmp_path / "environment.txt").read_text())
-    command = engine.container.command(entrypoint.find(tmp_path))
+    command = engine.container.command(replace(entrypoint.find(tmp_path), scratch=tmp_path / "scratch"))
     if engine.id == "torchserve":
         assert str(tmp_path / "config.properties") in command
         properties = (tmp_path / "config.properties").read_text()
         assert "inference_address=http://0.0.0.0:8080" in properties
         assert "management_address=http://127.0.0.1:8081" in properties
         assert "model_store=/models" in properties
+    elif engine.id == "triton":
+        (named,) = [flag for flag in command if flag.startswith("--model-repository=")]
+        repository = Path(named.partition("=")[2])
+        assert (repository / bundle.model / "config.pbtxt").resolve() == tmp_path / f"{bundle.model}.pbtxt"
+        assert os.readlink(repository / bundle.model / "1.0" / "model.onnx") == f"/models/{bundle.model}/model.onnx"
+        assert {"--http-port=8000", "--grpc-port=8001", "--metrics-port=8002"} <= set(command)
     else:
         assert f"--model_base_path=/models/{bundle.model}" in command
         assert "--port=8500" in command
@@ -172,8 +178,10 @@ class _Answers(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         torchserve = [{"workers": [{"status": state} for state in self.states]}]
         tensorflow = {"model_version_status": [{"state": state} for state in self.states]}
-        body = json.dumps(torchserve if self.path.startswith("/models/") else tensorflow).encode()
-        self.send_response(200)
+        triton = {"versions": self.states} if self.states else {"error": "Request for unknown model"}
+        answers = {"models": torchserve, "v1": tensorflow, "v2": triton}
+        body = json.dumps(answers[self.path.split("/")[1]]).encode()
+        self.send_response(400 if "error" in triton and "v2" in self.path else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -209,6 +217,8 @@ def at_port(engine: str, port: int) -> Container:
         ("tensorflow-serving", ["AVAILABLE"], True),
         ("tensorflow-serving", ["LOADING"], False),
         ("embedded-tfserving", ["END", "AVAILABLE"], True),
+        ("triton", ["1"], True),
+        ("triton", [], False),
     ],
 )
 def test_healthy_means_that_the_model_answers(server, engine, states, ready):

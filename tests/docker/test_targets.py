@@ -47,6 +47,16 @@ def test_one_container_after_the_other_can_be_two_targets_of_one_engine():
     assert {name: engine.id for name, engine in found.items()} == {"alone": "torchserve", "batched": "torchserve"}
 
 
+def test_an_engine_whose_image_is_large_runs_where_it_is_asked_for_by_name_alone():
+    spec = TargetSpec("third", "triton")
+    assert container.engines(experiment(ALONE, spec), embedded=False)["third"].id == "triton"
+    assert "triton" not in {engine.id for engine in servers.by_target(embedded=False).values()}
+    with pytest.raises(Problem, match='Triton has no container image: use runtime = "process"'):
+        container.engines(experiment(TargetSpec("fourth", "triton-torchscript")), embedded=False)
+    with pytest.raises(Problem, match="triton is not deployed"):
+        kubernetes.engines(experiment(spec), deployment())
+
+
 def test_a_stand_in_runs_where_it_is_asked_for_by_name():
     spec = TargetSpec("ours", "embedded-tfserving")
     assert container.engines(experiment(spec), embedded=False)["ours"].id == "embedded-tfserving"

@@ -24,9 +24,13 @@ from models.problem import Problem
 from serving import requests, serve, wire_parity
 from serving.client import Client, RequestFailed
 from serving.engines import registry
+from serving.engines.container import Inside
 from serving.engines.engine import KnobKind, Switch
+from serving.engines.triton import server
+from serving.ports import free
 from serving.profile import ServingProfile
-from serving.runtimes.process import launch
+from serving.runtimes.containers import images
+from serving.runtimes.process import launch, own_program
 from serving.runtimes.process.launch import RunningTarget
 from tests.components import require_program
 
@@ -193,6 +197,39 @@ def test_a_model_that_cannot_be_loaded_is_told_with_the_server_s_own_words(bundl
         launch.start("triton", Bundle(broken, bundle.manifest), ServingProfile(), tmp_path / "run")
     assert "Triton died" in str(problem.value)
     assert "InvalidProtobuf" in (tmp_path / "run" / "server.log").read_text()
+
+
+def test_the_configuration_of_its_own_backend_is_understood(bundle, tmp_path):
+    """By the server of the wheel, which finds everything but that backend; the links are as in the container."""
+    engine = registry.engine("triton")
+    require_program(engine)
+    assert engine.container
+    program = own_program.find(engine)
+    assert program
+    rendering = images.render(bundle, engine, ServingProfile(), tmp_path / "config", cores=1)
+    assert rendering.backend
+    assert not rendering.backend.instead_of
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / bundle.model).symlink_to(bundle.onnx.parent)
+    inside = Inside(tmp_path / "config" / "triton", tmp_path / "models", tmp_path, rendering.arguments, program)
+    ports = dict(zip(("http-port", "grpc-port", "metrics-port"), free(3), strict=True))
+    command = [
+        re.sub(r"^--(\w+-port)=.*", lambda found: f"--{found[1]}={ports[found[1]]}", word)
+        for word in engine.container.command(inside)
+    ]
+    (tmp_path / "backends").mkdir()
+    done = subprocess.run(
+        [*command, f"--backend-directory={tmp_path / 'backends'}"],
+        env={**os.environ, **server.environment(program)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    failed = re.findall(r"failed to load '(\w+)' version (\d+): (.*)", done.stdout + done.stderr)
+    assert [(model, version) for model, version, _ in failed] == [(bundle.model, str(bundle.version))]
+    assert "unable to find backend library for backend 'onnxruntime'" in failed[0][2]
 
 
 def test_a_gpu_is_refused_in_one_line(bundle, tmp_path):

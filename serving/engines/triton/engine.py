@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from serving.engines.container import Container, Deployment
 from serving.engines.engine import Call, Fact, Launch, Ports, Question, Rendering, Served, Site, Switch, Wheel
 from serving.engines.triton.backends import ONNX_RUNTIME, TORCHSCRIPT, Library
+from serving.engines.triton.container import CONTAINER
 from serving.engines.triton.facts import FACTS
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Triton:
     dialect: Path | None = Path(__file__).with_name("metrics.toml")
     metrics_path = "/metrics"
     facts: tuple[Fact, ...] = FACTS
-    container: Container | None = None
+    container: Container | None = CONTAINER
     deployment: Deployment | None = None
     library: Library = ONNX_RUNTIME
 
@@ -69,10 +70,10 @@ class Triton:
         return server.version(self, self.library, program)
 
     def render(self, profile: ServingProfile, models: Sequence[Served], site: Site) -> Rendering:
-        """See `Engine.render`."""
+        """For Triton's own backend, which containers have; `launch` renders for the Python backend."""
         from serving.engines.triton import rendering
 
-        return rendering.render(self.library, self.library.python, profile, models, site)
+        return rendering.render(self.library, self.library.own, profile, models, site)
 
     def launch(
         self,
@@ -112,6 +113,8 @@ class TritonTorchScript(Triton):
     id = "triton-torchscript"
     framework = "TorchScript in PyTorch"
     default_target = "triton-torchscript"
+    # Triton's own backend has a PyTorch of its own, and a TorchScript file does not load in an older one than wrote it.
+    container: Container | None = None
     packages: tuple[str, ...] = ("torch",)
     library: Library = TORCHSCRIPT
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from serving.engines import torch_switches
 from serving.engines.engine import Backend, Knob, KnobKind, Place, Rendering, Served, Site
 from serving.engines.triton.backends import TORCHSCRIPT, Library
+from serving.engines.triton.container import REPOSITORY
 from serving.profile import ServingProfile
 
 # Quantile:error of Triton's summaries, which are off unless asked for; those of monitoring/schema.toml, and 0.999.
@@ -31,7 +32,8 @@ def file_of(model: str) -> str:
 def render(
     library: Library, backend: Backend, profile: ServingProfile, models: Sequence[Served], site: Site
 ) -> Rendering:
-    """One config.pbtxt a model, named by `file_of`, and the flags but for those that name folders.
+    """One config.pbtxt a model, named by `file_of`, and the flags but for those that name folders; for a container also
+    which models there are.
 
     ``backend``: one of those of ``library``. A model's path is that of its file.
     """
@@ -55,7 +57,10 @@ def render(
         flags["grpc-max-connection-age"] = round(site.connection_age_s * 1000)
     torch = library is TORCHSCRIPT
     return Rendering(
-        files={file_of(one.name): _config(library, backend, profile, one) for one in models},
+        files={
+            **{file_of(one.name): _config(library, backend, profile, one) for one in models},
+            **({} if outside else {REPOSITORY: _repository(library, models)}),
+        },
         arguments=tuple(
             f"--{name}={value}" if value != "" else f"--{name}"
             for name, values in flags.items()
@@ -103,6 +108,13 @@ def _bounded(backend: Backend) -> bool:
     another one comes (`BatcherThread` of the core's dynamic_batch_scheduler.cc): a lone client sees it on one request
     of a hundred."""
     return backend.place is Place.SERVER
+
+
+def _repository(library: Library, models: Sequence[Served]) -> str:
+    listed = {
+        one.name: {"version": one.version, "file": library.file, "configuration": file_of(one.name)} for one in models
+    }
+    return json.dumps(listed, indent=2) + "\n"
 
 
 def _parameters(values: Mapping[str, str]) -> str:

@@ -83,7 +83,7 @@ def launch(
         Served(one.model, str(one.version), str(library.of(one).resolve()), one.input_shape, one.classes)
         for one in bundles
     ]
-    rendered = engine.render(profile, served, site)
+    rendered = rendering.render(library, library.python, profile, served, site)
     rendered.write(folder)
     scratch = Path(tempfile.mkdtemp(prefix="tandem-"))
     release = partial(_release, scratch)
@@ -102,7 +102,7 @@ def launch(
             *(f"--backend-config=python,{key}={value}" for key, value in backend.items()),
             *rendered.arguments,
         ],
-        environment={**rendered.environment, **_environment(home)},
+        environment={**rendered.environment, **environment(home / "bin" / "tritonserver")},
         ports=site.ports,
         version=said,
         rendering=rendered,
@@ -152,8 +152,9 @@ def _repository(models: Sequence[Served], configuration: Path, folder: Path) -> 
         shutil.copy(MODEL, version / "model.py")
 
 
-def _environment(home: Path) -> dict[str, str]:
+def environment(program: Path) -> dict[str, str]:
     """Where the server finds its libraries, and the stub this Python's library and packages."""
+    home = program.parents[1]
     libraries = [home.parents[1] / "nvidia_pytriton.libs", home / "external_libs", sysconfig.get_config_var("LIBDIR")]
     paths = [*map(str, filter(None, libraries)), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
     packages = dict.fromkeys(sysconfig.get_path(which) for which in ("purelib", "platlib"))

@@ -31,7 +31,7 @@ def down(artifacts: Path, given: str | None = None) -> list[str]:
     project = name(given)
     before = left(project)
     # Compose wants every variable, though nothing of them matters here; profiles are named, or v1 leaves theirs.
-    variables = {**base_images.variables(), "COMPOSE_PROFILES": "embedded,loadtest,gpu"}
+    variables = {**base_images.variables(), "COMPOSE_PROFILES": "embedded,triton,loadtest,gpu"}
     Compose(project, files(gpu=True), variables).run(
         "down", "--volumes", "--remove-orphans", doing="docker compose down"
     )

@@ -20,14 +20,16 @@ def render(
     version: str,
     cores: int,
     connection_age_s: float | None = None,
+    shape: tuple[int, ...] = (),
+    classes: int = 0,
 ) -> Rendering:
     """The configuration of ``engine`` for a container that may use ``cores`` CPUs.
 
     ``version``: the model's, as its files call it. ``connection_age_s``: gRPC clients are asked to connect anew after
-    so many seconds (None: never). Raises `Problem` where the engine has no image.
+    so many seconds (None: never). ``shape``, ``classes``: see `Served`. Raises `Problem` where the engine has no image.
     """
     container = container_of(engine)
-    served = Served(model, version, str(container.model_path(layout.MODELS, model)))
+    served = Served(model, version, str(container.model_path(layout.MODELS, model)), shape, classes)
     site = Site(
         host=ANYWHERE,
         ports=container.ports,

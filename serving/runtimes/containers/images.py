@@ -162,7 +162,15 @@ def render(bundle: Bundle, engine: Engine, profile: ServingProfile, folder: Path
     """Write what ``engine``'s container reads in /config, for ``bundle`` and ``profile``, below ``folder``."""
     container = servers.container_of(engine)
     version = container.model_version(bundle)
-    rendering = configuration.render(engine, profile, model=bundle.model, version=version, cores=cores)
+    rendering = configuration.render(
+        engine,
+        profile,
+        model=bundle.model,
+        version=version,
+        cores=cores,
+        shape=bundle.input_shape,
+        classes=bundle.classes,
+    )
     configuration.write(rendering, folder / container.image)
     return rendering
 

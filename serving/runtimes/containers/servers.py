@@ -34,6 +34,7 @@ def in_place_of(engine: Engine, *, embedded: bool) -> Engine:
 
 
 def by_target(*, embedded: bool) -> dict[str, Engine]:
-    """What a stack runs when no experiment says it: a server for each production engine, by the name of its target."""
-    production = (one for one in engines() if not one.stands_in_for)
+    """What a stack runs when no experiment says it: a server for each production engine, by the name of its target,
+    but for those that have to be named."""
+    production = (one for one in engines() if not one.stands_in_for and not container_of(one).optional)
     return {one.default_target: in_place_of(one, embedded=embedded) for one in production}

@@ -56,7 +56,7 @@ def in_a_pod(engine: Engine, bundle: Bundle, profile: ServingProfile) -> Given:
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
-@pytest.mark.parametrize("engine", [one for one in registry.all() if one.container], ids=lambda engine: engine.id)
+@pytest.mark.parametrize("engine", [one for one in registry.all() if one.deployment], ids=lambda engine: engine.id)
 def test_every_runtime_gives_a_server_the_same_knobs_and_variables(engine, profile, bundle, tmp_path):
     process = as_a_process(engine, bundle, profile, tmp_path)
     assert {knob.name for knob in process[0]} >= set(profile.to_dict())

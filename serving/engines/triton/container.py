@@ -1,0 +1,61 @@
+"""Triton in a container: NVIDIA's image, with Triton's own backend for ONNX Runtime in the server's process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from serving.engines.container import Container, Inside, PublishedPort, Readiness
+from serving.engines.engine import Ports
+
+PROGRAM = "/opt/tritonserver/bin/tritonserver"
+PORTS = Ports(rest=8000, grpc=8001, metrics=8002)
+# Which models there are: name to version and file. Rendered beside each one's config.pbtxt.
+REPOSITORY = "repository.json"
+
+
+def _command(inside: Inside) -> Sequence[str]:
+    """The image has the models, /config their configurations; Triton wants both in one tree, which is made of links."""
+    repository = inside.scratch / "repository"
+    for model, one in json.loads((inside.configuration / REPOSITORY).read_text()).items():
+        version = repository / model / one["version"]
+        version.mkdir(parents=True, exist_ok=True)
+        _link(version / one["file"], inside.models / model / one["file"])
+        _link(repository / model / "config.pbtxt", inside.configuration / one["configuration"])
+    return [str(inside.program or PROGRAM), f"--model-repository={repository}", *inside.arguments]
+
+
+def _link(link: Path, target: Path) -> None:
+    """A container that is started again finds its links."""
+    link.unlink(missing_ok=True)
+    link.symlink_to(target)
+
+
+def _states(answer: Any) -> list[str]:
+    return list(answer["versions"])
+
+
+def _ready(states: Sequence[str]) -> bool:
+    return bool(states)  # an answer with another status than 200 is none: the model is not ready
+
+
+CONTAINER = Container(
+    image="triton",
+    packages=False,
+    base="TRITON",
+    gpu_base="TRITON",
+    ports=PORTS,
+    published=(
+        PublishedPort(PORTS.rest, "TANDEM_TRITON_REST_PORT", "Triton's REST API"),
+        PublishedPort(PORTS.grpc, "TANDEM_TRITON_GRPC_PORT", "Triton's gRPC API"),
+        PublishedPort(PORTS.metrics, "TANDEM_TRITON_METRICS_PORT", "Triton's metrics"),
+    ),
+    part="onnx",
+    model_folder="{model}",
+    command=_command,
+    readiness=Readiness(PORTS.rest, "/v2/models/{model}", _states, _ready),
+    version=lambda tag: tag.removesuffix("-py3"),
+    optional=True,
+)
