@@ -1,158 +1,166 @@
-"""ONNX operators on images, carried out in N, H, W, C order: the order that TensorFlow's CPU kernels know."""
+"""ONNX's convolutions, carried out in N, H, W, C order: the order that TensorFlow's CPU kernels know."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil
+from typing import Any
 
 import numpy as np
 
 from models.onnx_nodes import Node, operator
 from models.onnx_values import NHWC, Array, Value
+from models.onnx_windows import (
+    AUTO_PADS,
+    NO_PADS,
+    Window,
+    explicit_pads,
+    image_size,
+    padded,
+    require_images,
+    shared_out,
+    window_pads,
+)
 from models.tensorflow_quietly import tf
 
-Pads = tuple[tuple[int, int], tuple[int, int]]
+ATTRIBUTES = "auto_pad dilations group kernel_shape pads strides"
 
 
-@operator("Conv")
+@operator("Conv", attributes=ATTRIBUTES)
 def conv(node: Node, x: Value, w: Value, b: Value | None = None) -> Value:
     """2-d convolution with any groups, strides, dilations and pads."""
-    _require_images(node, x)
-    kernel = w.laid((2, 3, 1, 0))  # H, W, in, out
+    require_images(node, x)
+    kernel = _kernel(node, w)  # H, W, in, out
     height, width, depth, outputs = kernel.shape
-    groups = node.get("group", 1)
-    strides, dilations = list(node.get("strides", (1, 1))), list(node.get("dilations", (1, 1)))
-    extent = _extent((height, width), dilations)
-    pads = _pads(node, x, extent, strides)
-    padding = [[0, 0], *map(list, pads), [0, 0]] if np.any(pads) else "VALID"
+    groups = _groups(node, x, depth, outputs)
+    window = Window.read(node, (height, width))
+    pads = window_pads(node, x, window)
     images = x.laid(NHWC)
+    if groups > 1 and depth == 1:
+        per_channel = tf.reshape(w.laid((2, 3, 0, 1)), [height, width, groups, outputs // groups])
+        y = _depthwise(images, per_channel, window, pads)
+    else:
+        y = _grouped(images, kernel, groups, window, pads)
+    return Value(y if b is None else tf.nn.bias_add(y, b.tensor), NHWC)
+
+
+def _depthwise(images: Array, kernel: Array, window: Window, pads: Any) -> tf.Tensor:
+    # Padded before: with explicit padding and a bias, TensorFlow's oneDNN kernel for AVX-512 aborts the process.
+    images = padded(images, pads)
+    (down, across), dilations = window.strides, window.dilations
+    if down == across and (down == 1 or dilations == [1, 1]):
+        return tf.nn.depthwise_conv2d(images, kernel, [1, down, across, 1], "VALID", dilations=dilations)
+    # TensorFlow knows no other depthwise convolution: every pixel, of which the strides' are kept.
+    dense = tf.nn.depthwise_conv2d(images, kernel, [1, 1, 1, 1], "VALID", dilations=dilations)
+    return dense[:, ::down, ::across, :]
+
+
+def _grouped(images: Array, kernel: Array, groups: int, window: Window, pads: Any) -> tf.Tensor:
+    down, across = window.strides
+    if down != across and images.shape[3] == groups:
+        # TensorFlow's oneDNN kernel leaves rows of padded grey images 0 (2.21, strides [1, 2]): every pixel, then some.
+        every = _grouped(images, kernel, groups, Window(window.size, [1, 1], window.dilations), pads)
+        return every[:, ::down, ::across, :]
+    padding = [[0, 0], *map(list, pads), [0, 0]] if np.any(pads) else "VALID"
+
+    def convolve(part: Array, weights: Array) -> tf.Tensor:
+        return tf.nn.conv2d(part, weights, window.strides, padding, dilations=window.dilations)
 
     if groups == 1:
-        y = tf.nn.conv2d(images, kernel, strides, padding, dilations=dilations)
-    elif depth == 1 and strides[0] == strides[1] and (strides == [1, 1] or dilations == [1, 1]):
-        per_channel = tf.reshape(w.laid((2, 3, 0, 1)), [height, width, groups, outputs // groups])
-        # Padded before: with explicit padding and a bias, TensorFlow's oneDNN kernel for AVX-512 aborts the process.
-        y = tf.nn.depthwise_conv2d(_pad(images, pads), per_channel, [1, *strides, 1], "VALID", dilations=dilations)
-    else:  # TensorFlow's CPU kernels know no other groups
-        parts = zip(tf.split(images, groups, axis=3), tf.split(kernel, groups, axis=3), strict=True)
-        y = tf.concat([tf.nn.conv2d(part, k, strides, padding, dilations=dilations) for part, k in parts], axis=3)
-    if b is not None:
-        y = tf.nn.bias_add(y, b.tensor)
-    return Value(y, NHWC)
+        return convolve(images, kernel)
+    # TensorFlow's CPU kernels know no groups.
+    parts = zip(tf.split(images, groups, axis=3), tf.split(kernel, groups, axis=3), strict=True)
+    return tf.concat([convolve(part, weights) for part, weights in parts], axis=3)
 
 
-@operator("MaxPool")
-def max_pool(node: Node, x: Value) -> Value:
-    """2-d maximum, outside the image lies minus infinity."""
-    window, strides, dilations, pads, extra = _pooling(node, x)
-    images = _pad(x.laid(NHWC), _sum(pads, extra), x.tensor.dtype.min)
-    if dilations == [1, 1]:
-        return Value(tf.nn.max_pool2d(images, window, strides, "VALID"), NHWC)
-    dense = tf.nn.pool(images, window, "MAX", padding="VALID", dilations=dilations)
-    return Value(dense[:, :: strides[0], :: strides[1], :], NHWC)
+@operator("ConvTranspose", attributes=f"{ATTRIBUTES} output_padding output_shape")
+def conv_transpose(node: Node, x: Value, w: Value, b: Value | None = None) -> Value:
+    """The convolution's transpose: every pixel spreads over a window of the output."""
+    require_images(node, x)
+    kernel = _kernel(node, w)  # H, W, out, in
+    height, width, depth, inputs = kernel.shape
+    groups = int(node.get("group", 1))
+    if groups < 1 or x.shape[1] not in (None, inputs) or inputs % groups:
+        node.fail(f"{x.shape[1]} channels, {inputs} of the weights, group={groups} do not fit together; mend one")
+    window = Window.read(node, (height, width))
+    extra = list(node.get("output_padding", (0, 0)))
+    sizes = image_size(node, x, "a transposed convolution")
+    reach = [
+        (size - 1) * stride + extent for size, stride, extent in zip(sizes, window.strides, window.extent, strict=True)
+    ]
+    pads = _transposed_pads(node, sizes, reach, extra, window.strides)
+    images, spread = x.laid(NHWC), _dilated(kernel, window.dilations)
+
+    def convolve(part: Array, weights: Array) -> tf.Tensor:
+        return tf.nn.conv2d_transpose(
+            part, weights, [tf.shape(part)[0], *reach, depth], window.strides, padding="VALID"
+        )
+
+    if groups == 1:
+        y = convolve(images, spread)
+    else:
+        parts = zip(tf.split(images, groups, axis=3), tf.split(spread, groups, axis=3), strict=True)
+        y = tf.concat([convolve(part, weights) for part, weights in parts], axis=3)
+    # Pads cut from the whole; what the output's own padding adds beyond it saw no pixel and holds the bias alone.
+    ends = [whole - after + more for whole, (_, after), more in zip(reach, pads, extra, strict=True)]
+    beyond = tuple((0, max(end - whole, 0)) for end, whole in zip(ends, reach, strict=True))
+    y = padded(y, beyond)  # type: ignore[arg-type]
+    if np.any(pads) or ends != reach:
+        (top, _), (left, _) = pads
+        y = y[:, top : ends[0], left : ends[1], :]
+    return Value(y if b is None else tf.nn.bias_add(y, b.tensor), NHWC)
 
 
-@operator("AveragePool")
-def average_pool(node: Node, x: Value) -> Value:
-    """2-d mean, over the image alone or (count_include_pad) with its explicit pads."""
-    window, strides, dilations, pads, extra = _pooling(node, x)
-    if dilations != [1, 1]:
-        node.fail("dilations are not supported here")
-
-    def mean(tensor: Array) -> tf.Tensor:
-        return tf.nn.avg_pool2d(tensor, window, strides, "VALID")
-
-    images = x.laid(NHWC)
-    sums = mean(_pad(images, _sum(pads, extra)))
-    if not np.any(pads) and not np.any(extra):
-        return Value(sums, NHWC)
-    # The share of each window that counts: ones where a pixel counts, zeros elsewhere, under the same mean.
-    counted = tf.ones_like(images[:1, :, :, :1])
-    if node.get("count_include_pad", 0):
-        counted, pads = _pad(counted, pads, 1.0), ((0, 0), (0, 0))
-    return Value(sums / mean(_pad(counted, _sum(pads, extra))), NHWC)
-
-
-@operator("GlobalAveragePool", "GlobalMaxPool")
-def global_pool(node: Node, x: Value) -> Value:
-    """Mean or maximum of everything but batch and channels."""
-    reduce = tf.reduce_mean if node.operator == "GlobalAveragePool" else tf.reduce_max
-    return x.with_tensor(reduce(x.tensor, axis=x.positions(list(range(2, x.rank))), keepdims=True))
+def _transposed_pads(
+    node: Node, sizes: Sequence[int], reach: Sequence[int], extra: list[int], strides: Sequence[int]
+) -> Any:
+    """What is cut from the output's sides: ``pads``, or what ``output_shape`` or ``auto_pad`` leave over."""
+    auto = node.choice("auto_pad", "NOTSET", *AUTO_PADS)
+    wanted = node.get("output_shape")
+    if wanted is None:
+        if auto == "VALID":
+            return NO_PADS
+        if auto == "NOTSET":
+            return explicit_pads(node)
+        wanted = [size * stride for size, stride in zip(sizes, strides, strict=True)]
+    totals = [whole + more - want for whole, more, want in zip(reach, extra, list(wanted)[-2:], strict=True)]
+    for axis, total in enumerate(totals):
+        if total < 0:  # more than the windows reach: if asked for by output_shape, zeros at the end
+            extra[axis] -= total if node.get("output_shape") else 0
+            totals[axis] = 0
+    # Here, other than for a convolution, SAME_UPPER alone puts the larger half last.
+    return shared_out(totals, "SAME_LOWER" if auto != "SAME_UPPER" else auto)
 
 
-@operator("BatchNormalization")
-def batch_normalization(node: Node, x: Value, scale: Value, b: Value, mean: Value, var: Value) -> Value:
-    """Normalisation with the statistics of the training, as one multiplication and one addition."""
-    if node.get("training_mode", 0) or node.outputs > 1:
-        node.fail("training mode cannot be served; export the model in evaluation mode")
-    shape = [-1 if axis == 1 else 1 for axis in x.axes]
-    root = np.sqrt if var.constant is not None else tf.sqrt
-    factor = scale.tensor / root(var.tensor + np.float32(node.get("epsilon", 1e-5)))
-    offset = b.tensor - mean.tensor * factor
-    return x.with_tensor(x.tensor * tf.reshape(factor, shape) + tf.reshape(offset, shape))
+def _kernel(node: Node, w: Value) -> Array:
+    if w.rank != 4 or None in w.shape:
+        node.fail(f"weights of shape {list(w.shape)}; only 2-d kernels of known size are supported")
+    given = node.get("kernel_shape")
+    if given is not None and list(given) != list(w.shape[2:]):
+        node.fail(f"kernel_shape={list(given)}, but the weights are {list(w.shape)}; mend one")
+    return w.laid((2, 3, 1, 0))
 
 
-def _require_images(node: Node, x: Value) -> None:
-    if x.rank != 4:
-        node.fail(f"rank {x.rank}; only images [N, C, H, W] are supported")
+def _groups(node: Node, x: Value, depth: int, outputs: int) -> int:
+    groups = int(node.get("group", 1))
+    if groups < 1 or outputs % groups or x.shape[1] not in (None, depth * groups):
+        node.fail(
+            f"{x.shape[1]} channels, weights for {depth} and {outputs} outputs, group={groups} do not fit together; "
+            "mend one"
+        )
+    return groups
 
 
-def _extent(window: Sequence[int], dilations: Sequence[int]) -> list[int]:
-    """Pixels from a window's first to its last, both included."""
-    return [(size - 1) * dilation + 1 for size, dilation in zip(window, dilations, strict=True)]
-
-
-def _spatial(node: Node, x: Value, why: str) -> tuple[int, int]:
-    height, width = x.shape[2:]
-    if height is None or width is None:
-        node.fail(f"{why} needs an image size that is known at export time")
-    return height, width
-
-
-def _pads(node: Node, x: Value, extent: Sequence[int], strides: Sequence[int]) -> Pads:
-    """((top, bottom), (left, right)) from ``pads`` or ``auto_pad``."""
-    auto = node.text("auto_pad", "NOTSET")
-    if auto == "VALID":
-        return (0, 0), (0, 0)
-    if auto == "NOTSET":
-        top, left, bottom, right = node.get("pads", (0, 0, 0, 0))
-        return (top, bottom), (left, right)
-    pads = []
-    for size, reach, stride in zip(_spatial(node, x, f"auto_pad {auto}"), extent, strides, strict=True):
-        total = max((ceil(size / stride) - 1) * stride + reach - size, 0)
-        small, large = total // 2, total - total // 2
-        pads.append((small, large) if auto == "SAME_UPPER" else (large, small))
-    return pads[0], pads[1]
-
-
-def _pooling(node: Node, x: Value) -> tuple[list[int], list[int], list[int], Pads, Pads]:
-    """Window, strides, dilations, pads, and what ceil_mode adds at the end of each axis."""
-    _require_images(node, x)
-    if node.outputs > 1:
-        node.fail("its second output (indices) is not supported")
-    window = list(node.get("kernel_shape"))
-    strides, dilations = list(node.get("strides", (1, 1))), list(node.get("dilations", (1, 1)))
-    extent = _extent(window, dilations)
-    pads = _pads(node, x, extent, strides)
-    extra = [0, 0]
-    if node.get("ceil_mode", 0):
-        sizes = _spatial(node, x, "ceil_mode")
-        for axis, (size, (before, after)) in enumerate(zip(sizes, pads, strict=True)):
-            room = size + before + after - extent[axis]
-            outputs = ceil(room / strides[axis]) + 1
-            if (outputs - 1) * strides[axis] >= size + before:
-                outputs -= 1  # the last window must start inside the image or its leading pad
-            extra[axis] = max(0, (outputs - 1) * strides[axis] - room)
-    return window, strides, dilations, pads, ((0, extra[0]), (0, extra[1]))
-
-
-def _sum(first: Pads, second: Pads) -> Pads:
-    (a, b), (c, d) = first
-    (e, f), (g, h) = second
-    return (a + e, b + f), (c + g, d + h)
-
-
-def _pad(images: Array, pads: Pads, value: float = 0.0) -> Array:
-    if not np.any(pads):
-        return images
-    return tf.pad(images, [(0, 0), *pads, (0, 0)], constant_values=value)
+def _dilated(kernel: Array, dilations: Sequence[int]) -> Array:
+    """The kernel with zeros between its pixels: TensorFlow's transposed convolution knows no dilations on a CPU."""
+    for axis, dilation in enumerate(dilations):
+        if dilation > 1:
+            size = kernel.shape[axis]
+            places = [
+                index // dilation if index % dilation == 0 else size for index in range((size - 1) * dilation + 1)
+            ]
+            widths = [(0, int(other == axis)) for other in range(4)]
+            if isinstance(kernel, np.ndarray):
+                kernel = np.take(np.pad(kernel, widths), places, axis=axis)
+            else:
+                kernel = tf.gather(tf.pad(kernel, widths), places, axis=axis)
+    return kernel

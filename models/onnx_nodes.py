@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -13,7 +14,9 @@ from models.onnx_values import Value
 from models.problem import Problem
 from models.tensorflow_quietly import tf
 
-OLDEST_OPSET = 13
+# The opsets whose meaning of every operator is held to ONNX's own tests.
+OLDEST_OPSET, NEWEST_OPSET = 13, 28
+LARGEST_VALUE = 2**31  # bytes of one value, for one image where it has a batch
 
 
 @dataclass(frozen=True)
@@ -53,13 +56,28 @@ class Node:
         """An attribute."""
         return self.attributes.get(key, default)
 
+    def choice(self, key: str, default: str, *allowed: str) -> str:
+        """A string attribute that must be one of ``allowed``."""
+        value = self.text(key, default)
+        if value not in allowed:
+            self.fail(f"{key}={value!r} is not supported; export the model with one of {', '.join(allowed)}")
+        return value
+
+    def bounded(self, sizes: Iterable[Any], dtype: Any) -> None:
+        """Refuse to make a value of ``sizes`` that no model needs and that would exhaust the memory."""
+        sizes = [int(size) for size in sizes]
+        if math.prod(max(size, 1) for size in sizes) * tf.as_dtype(dtype).size > LARGEST_VALUE:
+            self.fail(f"its output would be {'x'.join(map(str, sizes))}, more than 2 GB; mend the model's shapes")
+
     def static(self, value: Value | None, what: str) -> np.ndarray | None:
         """The array of an optional input that must be known at export time."""
         if value is None:
             return None
         array = value.constant if value.constant is not None else tf.get_static_value(value.logical())
         if array is None:
-            self.fail(f"{what} is computed at run time; the importer needs a constant")
+            self.fail(
+                f"{what} is computed at run time; the importer needs a constant, export the model with fixed sizes"
+            )
         return array
 
     def integers(self, value: Value | None, what: str) -> list[int] | None:
@@ -76,26 +94,47 @@ class Node:
 
 
 # A function per operator: the node and its inputs (None: left out) -> its outputs.
-Operator = Callable[..., "Value | tuple[Value, ...]"]
+Function = Callable[..., "Value | tuple[Value, ...]"]
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An operator's function, and the attributes that it heeds."""
+
+    function: Function
+    attributes: frozenset[str]
+
+
 OPERATORS: dict[tuple[str, str], Operator] = {}
 
 
-def operator(*names: str, domain: str = "") -> Callable[[Operator], Operator]:
-    """Decorator: the function imports the ONNX operators ``names``."""
+def operator(*names: str, attributes: str = "", domain: str = "") -> Callable[[Function], Function]:
+    """Decorator: the function imports the ONNX operators ``names`` and heeds ``attributes`` (names between spaces).
 
-    def register(function: Operator) -> Operator:
+    A node with any other attribute is refused, never imported as if the attribute were not there.
+    """
+
+    def register(function: Function) -> Function:
         for name in names:
-            OPERATORS[domain, name] = function
+            OPERATORS[domain, name] = Operator(function, frozenset(attributes.split()))
         return function
 
     return register
 
 
-def look_up(node: Node) -> Operator:
-    """The node's function; raises `Problem` for an operator or opset that the importer does not know."""
+def look_up(node: Node) -> Function:
+    """The node's function; raises `Problem` for an operator, opset or attribute that the importer does not know."""
+    known = OPERATORS.get((node.domain, node.operator))
+    if known is None:
+        node.fail(
+            "unknown to the SavedModel importer; build the model of operators that docs/models.md lists, "
+            "or add a function for it in models/onnx_*.py"
+        )
     if not node.domain and node.opset < OLDEST_OPSET:
-        node.fail(f"this opset is too old; export the model with opset {OLDEST_OPSET} or newer")
-    function = OPERATORS.get((node.domain, node.operator))
-    if function is None:
-        node.fail("unknown to the SavedModel importer; add a function for it in models/onnx_operators.py")
-    return function
+        node.fail(f"this opset is too old; export the model with opset {OLDEST_OPSET} to {NEWEST_OPSET}")
+    if not node.domain and node.opset > NEWEST_OPSET:
+        node.fail(f"this opset is newer than what is tested; export the model with opset {NEWEST_OPSET} or older")
+    for name in node.attributes:
+        if name not in known.attributes:
+            node.fail(f"attribute {name} is not supported; export the model without it")
+    return known.function

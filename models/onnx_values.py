@@ -61,7 +61,15 @@ class Value:
         if axes == self.axes:
             return self.tensor
         order = [self.axes.index(axis) for axis in axes]
-        return self.tensor.transpose(order) if isinstance(self.tensor, np.ndarray) else tf.transpose(self.tensor, order)
+        if isinstance(self.tensor, np.ndarray):
+            return self.tensor.transpose(order)
+        sizes = self.shape
+        if [axis for axis in axes if sizes[axis] != 1] == [axis for axis in self.axes if sizes[axis] != 1]:
+            dynamic = None if sizes.count(None) <= 1 else tf.shape(self.tensor)  # nothing lies elsewhere afterwards
+            if dynamic is None:
+                return tf.reshape(self.tensor, [-1 if sizes[axis] is None else sizes[axis] for axis in axes])
+            return tf.reshape(self.tensor, [dynamic[position] for position in order])
+        return tf.transpose(self.tensor, order)
 
     def positions(self, axes: list[int]) -> list[int]:
         """The physical dimensions of logical axes (negative ones count from the end)."""
@@ -109,3 +117,10 @@ def flatten_like(source: Value, rows: np.ndarray) -> tuple[tf.Tensor, np.ndarray
     order = [axis - 1 for axis in source.axes[1:]]
     ordered = rows.reshape(*sizes, outputs).transpose(*order, len(sizes)).reshape(-1, outputs)
     return tf.reshape(source.tensor, [-1, rows.shape[0]]), ordered
+
+
+def without_axes(x: Value, y: tf.Tensor, dropped: list[int]) -> Value:
+    """``y`` is ``x`` without some logical axes: number the others anew."""
+    gone = {axis % x.rank for axis in dropped}
+    left = [axis for axis in x.axes if axis not in gone]
+    return Value(y, tuple(sorted(left).index(axis) for axis in left))

@@ -12,7 +12,18 @@ from typing import Any
 import numpy as np
 import onnx
 
-from models import onnx_convolutions, onnx_operators  # noqa: F401  they fill the table of operators
+from models import (  # noqa: F401  they fill the table of operators
+    onnx_activations,
+    onnx_convolutions,
+    onnx_elementwise,
+    onnx_matrices,
+    onnx_normalisations,
+    onnx_pooling,
+    onnx_reductions,
+    onnx_resize,
+    onnx_selections,
+    onnx_shapes,
+)
 from models.onnx_nodes import Node, look_up
 from models.onnx_values import Value
 from models.problem import Problem
@@ -155,7 +166,7 @@ def _as_tuple(results: Value | tuple[Value, ...]) -> tuple[Value, ...]:
 
 def _folded(value: Value) -> Value:
     array = value.logical()
-    return Value.of(array if isinstance(array, np.ndarray) else array.numpy())
+    return Value.of(np.asarray(array if isinstance(array, np.ndarray) else array.numpy()))
 
 
 def _decode(image_bytes: tf.Tensor, shape: list[int | None]) -> tf.Tensor:
