@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import grpc
 import numpy as np
 import psutil
 import pytest
@@ -267,3 +268,73 @@ def test_three_engines_are_compared_from_one_command_up_to_the_report(artifacts,
     text = (run / "report.md").read_text()
     assert "Triton’s Python backend" in text
     assert "not its onnxruntime backend: its speed says little about that one" in text
+
+
+def test_it_is_a_server_of_the_open_inference_protocol_like_any_other(running, bundle):
+    """As a user's own endpoint: what it describes is what it is asked for, over every protocol."""
+    engine = registry.engine("open-inference")
+    described = []
+    with grpc.insecure_channel(running.target.grpc) as channel:
+        for protocol in ("grpc", "rest"):
+            asked = engine.metadata(running.target, protocol)
+            assert asked
+            for question in (asked, *asked.also):
+                if question.message is None:
+                    with urllib.request.urlopen(f"http://{running.target.rest}{question.path}", timeout=5) as answer:
+                        said = question.read(answer.read())
+                else:
+                    said = question.read(channel.unary_unary(question.path)(question.message, timeout=5))
+                described.append(said)
+    assert described[:2] == described[2:]
+    assert described[1].server == "triton 2.51.0"
+    endpoint = replace(
+        running.target, engine=engine.id, inputs=described[0].inputs, outputs=described[0].outputs, pinned_version="1"
+    )
+    found = wire_parity.check(endpoint, bundle.reference)
+    assert set(found) == {"grpc", "rest", "rest-binary"}
+
+
+EXPERIMENT = """
+name = "endpoint"
+scenarios = ["ladder"]
+protocols = ["grpc", "rest", "rest-binary"]
+[ladder]
+rates = { grpc = [50.0], rest = [50.0], rest-binary = [50.0] }
+repetitions = 2
+duration_s = 1.0
+lead_in_s = 0.25
+[warm_up]
+window_s = 0.25
+min_s = 0.5
+max_s = 2.0
+settle_s = 0.0
+min_requests = 0
+tolerance = 0.5
+"""
+
+
+@pytest.mark.timeout(200)
+def test_it_is_loaded_as_an_endpoint_without_any_bundle(running, tmp_path):
+    target = running.target
+    experiment, endpoints = tmp_path / "endpoint.toml", tmp_path / "endpoints.toml"
+    experiment.write_text(EXPERIMENT)
+    endpoints.write_text(
+        '[[target]]\nname = "mine"\nengine = "open-inference"\n'
+        f'url = "http://{target.rest}"\ngrpc = "{target.grpc}"\nmodel = "{target.model}"\n'
+    )
+    command = [sys.executable, "-m", "loadtest", "run", "--experiment", str(experiment), "--targets", str(endpoints)]
+    done = subprocess.run(
+        [*command, "--results", str(tmp_path / "results")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (run,) = (path for path in (tmp_path / "results").iterdir() if not path.is_symlink())
+    summary = json.loads((run / "summary.json").read_text())
+    assert [one["engine"] for one in summary["targets"]] == ["open-inference"]
+    measured = {one["protocol"]: one for one in summary["measurements"]}
+    assert set(measured) == {"grpc", "rest", "rest-binary"}
+    assert all(not one["errors"] for one in measured.values())
