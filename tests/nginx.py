@@ -65,9 +65,10 @@ def front(
     token: str = "",
     clients: Path | None = None,
     also: Mapping[str, str] | None = None,
+    above: str = "",
 ) -> Iterator[Front]:
     """nginx before a REST and a gRPC API; `token`: others get 401; `clients`: only those with a certificate of this
-    authority; `also`: further directives of a server."""
+    authority; `also`: further directives of a server; `above`: further ones for all of them."""
     require("nginx")
     folder.mkdir(parents=True, exist_ok=True)
     rest_port, grpc_port = ports.free(2)
@@ -79,6 +80,7 @@ def front(
 daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/error.log info;
 events {{ worker_connections 1024; }}
 http {{
+  {above}
   access_log off; client_max_body_size 64m; keepalive_requests 1000000;
   client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;
   uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;

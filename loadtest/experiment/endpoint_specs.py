@@ -9,6 +9,7 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -65,6 +66,8 @@ class EndpointSpec:
 
     def target(self, name: str, engine: Engine, model: str) -> Target:
         """As its clients see it. ``model``: the experiment's."""
+        ca, certificate, key = map(_absolute, (self.tls.ca, self.tls.certificate, self.tls.key))
+        tls = Tls(ca, certificate, key, self.tls.server_name)
         rest, grpc = _place(self.url, "url") if self.url else None, _place(self.grpc, "grpc") if self.grpc else None
         return Target(
             name=name,
@@ -79,11 +82,12 @@ class EndpointSpec:
             grpc=grpc.address if grpc else "",
             rest=rest.address if rest else "",
             base_path=rest.path if rest else "",
-            rest_tls=self.tls if rest and rest.encrypted else None,
-            grpc_tls=self.tls if grpc and grpc.encrypted else None,
+            rest_tls=tls if rest and rest.encrypted else None,
+            grpc_tls=tls if grpc and grpc.encrypted else None,
             headers=tuple(self.headers.items()),
             secret_headers=tuple(
-                SecretHeader(header, one.env, one.file, one.prefix) for header, one in self._secrets().items()
+                SecretHeader(header, one.env, _absolute(one.file), one.prefix)
+                for header, one in self._secrets().items()
             ),
             request=self.request if self.request != HttpRequest() else None,
             is_endpoint=True,
@@ -96,6 +100,11 @@ class EndpointSpec:
     def values(self) -> dict[str, Any]:
         """The inverse of `parse`: what is not as it would be anyway."""
         return _unlike(asdict(self), asdict(_NOTHING))
+
+
+def _absolute(path: str) -> str:
+    """The generator runs in another folder."""
+    return str(Path(path).expanduser().absolute()) if path else ""
 
 
 def _unlike(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -43,6 +45,10 @@ def target(experiment: experiments.Experiment) -> Target:
     return spec.endpoint.target(spec.name, registry.engine(spec.engine), experiment.model)
 
 
+def here(name: str) -> str:
+    return str(Path(name).absolute())  # the generator runs in another folder
+
+
 def test_everything_that_a_target_says_reaches_its_clients():
     found = target(parse(FULL))
     assert (found.rest, found.base_path, found.grpc) == (
@@ -50,7 +56,7 @@ def test_everything_that_a_target_says_reaches_its_clients():
         "/serving",
         "models.example.org:9443",
     )
-    assert found.rest_tls == found.grpc_tls == Tls("ca.pem", "me.pem", "me.key", "inner.example.org")
+    assert found.rest_tls == found.grpc_tls == Tls(here("ca.pem"), here("me.pem"), here("me.key"), "inner.example.org")
     assert (found.model, found.pinned_version, found.version) == ("resnet", "3", 3)
     assert found.headers == (("X-Team", "vision"),)
     assert found.secret_headers == (
@@ -137,6 +143,18 @@ def test_only_runs_on_this_machine_mix_in_endpoints(runtime):
     text = f'runtime = "{runtime}"\nprotocols = ["rest"]\n[[target]]\nname = "a"\nengine = "torchserve"\nurl = "http://h:1"'
     with pytest.raises(Problem, match=f"target.a: an endpoint, which runtime = '{runtime}' has none of"):
         parse(text)
+
+
+DOCUMENTED = re.findall(
+    r"^```toml\n(.*?)^```", (Path(__file__).parents[3] / "docs" / "endpoints.md").read_text(), re.MULTILINE | re.DOTALL
+)
+
+
+@pytest.mark.parametrize("text", DOCUMENTED)
+def test_what_the_documentation_shows_is_understood(text):
+    found = experiments.parse('protocols = ["grpc", "rest"]', "base.toml", {}, ("endpoints.toml", text))
+    assert found.endpoints
+    assert len(DOCUMENTED) == 6
 
 
 BASE = 'protocols = ["grpc", "rest"]\nseed = 7\n[ladder]\nduration_s = 3.0\nfractions = [0.5]\n'
