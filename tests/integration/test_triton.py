@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -168,6 +169,30 @@ def test_a_batch_of_several_requests_is_cut_into_their_answers(running, bundle):
         first = 10 * number
         assert np.abs(answer - expected[first : first + 1 + number % 3]).max() < 1e-5
     assert len(found) == 16
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "rest"])
+def test_on_sigterm_what_is_under_way_is_answered_and_what_comes_is_refused(protocol, bundle, tmp_path):
+    require_program(registry.engine("triton"))
+    image = np.zeros((1, 32, 32, 3), np.uint8)
+    with launch.start("triton", bundle, ServingProfile(batch_timeout_ms=2000.0), tmp_path / "run") as running:
+        found: list[tuple[int, ...]] = []
+
+        def ask() -> None:
+            with Client(running.target) as client:
+                found.append(client.predict(protocol, image).shape)
+
+        waiting = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in waiting:
+            thread.start()
+        running.process.wait_until(lambda: value(page(running.target), "nv_inference_pending_request_count") == 3, 10)
+        os.kill(running.process.pid, signal.SIGTERM)
+        running.process.wait_until(lambda: "Waiting for in-flight requests" in running.process.log.read_text(), 10)
+        with Client(running.target) as client, pytest.raises(RequestFailed):
+            client.predict(protocol, image)
+        for thread in waiting:
+            thread.join()
+        assert found == [(1, bundle.classes)] * 3
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["stopped", "killed"])
