@@ -16,9 +16,11 @@ from models import (  # noqa: F401  they fill the table of operators
     onnx_activations,
     onnx_convolutions,
     onnx_elementwise,
+    onnx_folding,
     onnx_matrices,
     onnx_normalisations,
     onnx_pooling,
+    onnx_reading,
     onnx_reductions,
     onnx_resize,
     onnx_selections,
@@ -40,15 +42,20 @@ class Importer:
     """An ONNX model whose operators and opset are all known; builds the same computation of TensorFlow operations."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        """Raises `Problem` naming operator, node and opset for the first node that cannot be imported."""
-        if model.functions:
-            model = onnx.inliner.inline_local_functions(model)
+        """Raises `Problem` naming operator, node and opset for the first node that cannot be imported.
+
+        So it does, naming tensor or value, for a model that is damaged.
+        """
+        copy = onnx.ModelProto()
+        copy.CopyFrom(onnx_reading.inlined(model))
+        onnx_reading.check_order(copy.graph)
+        model = onnx_folding.fold_batch_normalizations(copy)
         opsets = {"" if entry.domain == "ai.onnx" else entry.domain: entry.version for entry in model.opset_import}
         self._nodes = [(proto, Node.read(proto, opsets)) for proto in model.graph.node]
         for _, node in self._nodes:
             look_up(node)
-        graph = onnx.shape_inference.infer_shapes(model).graph
-        self.constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        self.constants = {tensor.name: onnx_reading.array(tensor) for tensor in model.graph.initializer}
+        graph = onnx_reading.with_shapes(model)
         self.inputs = {value.name: value for value in graph.input if value.name not in self.constants}
         self.outputs = [value.name for value in graph.output]
         self._shapes = {value.name: _dimensions(value) for value in [*graph.value_info, *graph.output]}
@@ -82,12 +89,15 @@ def export(source: Path, folder: Path) -> None:
     each. Both answer ``probabilities`` float32 [N, classes], and refuse other shapes and lengths with InvalidArgument.
     Raises `Problem` for a graph that cannot be imported.
     """
-    importer = Importer(_read(source))
+    importer = Importer(onnx_reading.read(source))
     if sum(array.nbytes for array in importer.constants.values()) > LARGEST_GRAPH:
         raise Problem(f"{source}: more than 2 GB of weights do not fit into one SavedModel graph; use a smaller model")
     if list(importer.inputs) != [INPUT] or importer.outputs != [OUTPUT]:
         raise Problem(f"{source}: inputs {list(importer.inputs)}, outputs {importer.outputs}; use {INPUT} and {OUTPUT}")
-    shape = _dimensions(importer.inputs[INPUT]) or []
+    shape = _image_shape(source, importer)
+    for name, weights in importer.constants.items():
+        if weights.dtype.kind in "fV" and np.isnan(weights.astype(np.float32)).any():
+            raise Problem(f"{source}: weights {name} hold NaN; train the model again, or mend its checkpoint")
     table: dict[str, Any] = {}
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8, INPUT)], autograph=False)
@@ -184,19 +194,22 @@ def _decode(image_bytes: tf.Tensor, shape: list[int | None]) -> tf.Tensor:
     return tf.reshape(pixels, [tf.size(image_bytes), *shape[1:]])
 
 
+def _image_shape(source: Path, importer: Importer) -> list[int | None]:
+    """[None, H, W, C]; the batch, and nothing else, must be free."""
+    shape = _dimensions(importer.inputs[INPUT]) or []
+    if len(shape) != 4 or None in shape[1:] or shape[0] is not None:
+        sizes = ", ".join("?" if size is None else str(size) for size in shape)
+        raise Problem(
+            f"{source}: input {INPUT} is [{sizes}]; export it as [N, H, W, C] with a free batch size N, "
+            "and height, width and channels fixed"
+        )
+    return shape
+
+
 def _dimensions(value: onnx.ValueInfoProto) -> list[int | None] | None:
     if not value.type.tensor_type.HasField("shape"):
         return None
     return [size.dim_value if size.HasField("dim_value") else None for size in value.type.tensor_type.shape.dim]
-
-
-def _read(path: Path) -> onnx.ModelProto:
-    try:
-        return onnx.load(str(path))
-    except FileNotFoundError:
-        raise Problem(f"{path}: missing; export the model again") from None
-    except Exception as error:  # protobuf raises its own kinds
-        raise Problem(f"{path}: not an ONNX file ({error}); export the model again") from None
 
 
 class _quiet:
