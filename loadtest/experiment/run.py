@@ -263,8 +263,9 @@ class _Measuring:
     def _phase_ended(self, target: str, phase: Phase) -> None:
         if isinstance(phase, WarmUpPhase):
             self.progress.advance(phase.expected_s + phase_plan.GENERATOR_START_S)
-            if not _warmed(phase).steady:
-                self.progress.tell(steps.WarmUpNotSteady(target, phase.protocol, phase.max_s))
+            warmed = _warmed(phase)
+            if not warmed.steady:
+                self.progress.tell(steps.WarmUpNotSteady(target, phase.protocol, warmed.seconds))
             return
         self.progress.advance(phase.expected_s)
         if isinstance(phase, SearchPhase):

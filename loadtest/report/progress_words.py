@@ -56,7 +56,7 @@ def line(step: Step) -> str:  # noqa: PLR0911, PLR0912 - one sentence for each k
             return f"{step.target} {step.protocol}: warming up"
         case WarmUpNotSteady():
             label = f"{step.target} {step.protocol}"
-            return f"note: {label}: not steady after {step.cap_s:g} s of warm-up: not valid"
+            return f"note: {label}: not steady after {step.cap_s:.0f} s of warm-up: not valid"
         case UnderLoad():
             offered = "" if step.offered_rate is None else f"{step.offered_rate:g}/s offered, "
             return f"{step.target} {step.protocol}: {offered}{step.ok}/s ok, p99 {step.p99_ms or 0:.1f} ms"
