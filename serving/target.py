@@ -24,9 +24,11 @@ class Caveat(enum.Enum):
     """What is not as it seems with the figures of a target.
 
     DOCKER_PROXY  its container cannot be reached at its own address: requests pass through Docker's proxy process
+    KEPT_UP       somebody else keeps it up: it was not started anew between a run's blocks
     """
 
     DOCKER_PROXY = "docker-proxy"
+    KEPT_UP = "kept-up"
 
 
 class WhyStandIn(enum.Enum):

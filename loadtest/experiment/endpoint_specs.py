@@ -17,7 +17,7 @@ from loadtest.experiment import conversion
 from models.problem import Problem
 from serving.engines import http_request
 from serving.engines.engine import Engine
-from serving.target import HttpRequest, SecretHeader, Target, Tls
+from serving.target import Caveat, HttpRequest, SecretHeader, Target, Tls
 
 # A value that anybody may read has no place in these.
 _FOR_SECRETS = ("authorization", "proxy-authorization", "cookie", "x-api-key", "api-key", "apikey")
@@ -90,6 +90,7 @@ class EndpointSpec:
                 for header, one in self._secrets().items()
             ),
             request=self.request if self.request != HttpRequest() else None,
+            caveats=(Caveat.KEPT_UP,),
             is_endpoint=True,
         )
 

@@ -411,6 +411,12 @@ class NotPinned(Record, frozen=True, kw_only=True, tag="not-pinned"):
     """Server and generator have no cores of their own."""
 
 
+class RateLimited(Record, frozen=True, kw_only=True, tag="rate-limited"):
+    """At most so many requests/s were to be sent, also by probes and searches (`generator.most_rate`)."""
+
+    most: float
+
+
 class DifferentNodes(Record, frozen=True, kw_only=True, tag="different-nodes"):
     """The servers ran on different types of nodes."""
 
@@ -441,7 +447,9 @@ class Remark(Record, frozen=True, kw_only=True, tag="remark"):
     text: str
 
 
-RunNote = Resumed | WakesLate | NoPrometheus | NotPinned | DifferentNodes | ServerRestarted | StoodIn | Remark
+RunNote = (
+    Resumed | WakesLate | NoPrometheus | NotPinned | RateLimited | DifferentNodes | ServerRestarted | StoodIn | Remark
+)
 """What a reader of a run's results should know of it. In environment.json, `warnings`."""
 
 

@@ -21,7 +21,15 @@ from loadtest.experiment.load_job import LoadJob
 from loadtest.experiment.observation import Prometheus
 from loadtest.experiment.phases import OpenLoopPhase, Phase, SearchPhase, Traffic, WarmUpPhase
 from loadtest.experiment.plan import Start, Trial
-from loadtest.experiment.records import NoPrometheus, NotPinned, RunNote, TrialRecord, WakesLate, WarmUpRecord
+from loadtest.experiment.records import (
+    NoPrometheus,
+    NotPinned,
+    RateLimited,
+    RunNote,
+    TrialRecord,
+    WakesLate,
+    WarmUpRecord,
+)
 from loadtest.experiment.run_folder import RunFolder, manifest_name
 from loadtest.experiment.runtimes.load_origin import THIS_MACHINE, LoadOrigin
 from loadtest.experiment.runtimes.targets import Targets
@@ -101,6 +109,8 @@ class _Measuring:
             self._note(NoPrometheus())
         if not self.targets.generator_cores:
             self._note(NotPinned())
+        if most := self.experiment.generator.most_rate:
+            self._note(RateLimited(most=most))
 
     def _note(self, note: RunNote) -> None:
         if self.folder.note(note):

@@ -10,6 +10,7 @@ from loadtest.experiment.records import Environment
 from loadtest.report import wording
 from models.bundle import Weights
 from serving.engines.engine import ONEDNN
+from serving.target import Caveat
 
 
 def conditions(figures: Summary, accuracies: Sequence[float] = ()) -> list[tuple[str, str]]:
@@ -25,7 +26,7 @@ def conditions(figures: Summary, accuracies: Sequence[float] = ()) -> list[tuple
     ]
     if experiment.ladder:
         found.append(("SLO", _slo(figures)))
-    if experiment.profile:
+    if experiment.profile and not _all_kept_up(figures):
         found.append(("Profile", _profile(figures)))
     if said := _onednn(figures):
         found.append(("oneDNN", said))
@@ -39,6 +40,9 @@ def conditions(figures: Summary, accuracies: Sequence[float] = ()) -> list[tuple
 def _starts(figures: Summary, ladder: LadderInfo) -> str:
     """How often each server was started anew, and what was measured each time."""
     each = f"{wording.setting(ladder.duration_s, 's')} at each rate"
+    if _all_kept_up(figures):
+        blocks = ladder.repetitions or max((item.repetitions for item in figures.measurements), default=0)
+        return f"none: the servers stayed up; {wording.plural(blocks, 'block')} of load, {each}"
     if ladder.repetitions:
         return f"{wording.plural(ladder.repetitions, 'start')} of each server, {each}"
     started = [len(entry.starts) for entry in figures.capacity] + [item.repetitions for item in figures.measurements]
@@ -51,14 +55,20 @@ def holds(figures: Summary) -> str:
     """The conditions in one sentence."""
     experiment, where = figures.experiment, machine(figures.environment)
     slo, device = _slo(figures) if experiment.ladder else "", experiment.profile.get("device")
+    theirs = _all_kept_up(figures)
     parts = [
         f"for {wording.shorten(_models(figures, ())[1], 80)}",
         f"with an SLO of {slo.replace(', ', ' and ')}" if slo else "",
-        f"on {wording.shorten(where, 80)}" if where else "",
-        f"computing on the {str(device).upper()}" if device else "",
+        f"{'from' if theirs else 'on'} {wording.shorten(where, 80)}" if where else "",
+        f"computing on the {str(device).upper()}" if device and not theirs else "",
     ]
     done = "Measured" if figures.measurements else "Planned"
     return f"{done} {', '.join(part for part in parts if part)}."
+
+
+def _all_kept_up(figures: Summary) -> bool:
+    """Whether all servers are somebody else's, whose tuning and machines are not known."""
+    return bool(figures.targets) and all(Caveat.KEPT_UP in target.caveats for target in figures.targets)
 
 
 def accuracies(run: SavedRun, figures: Summary) -> list[float]:

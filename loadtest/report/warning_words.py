@@ -29,6 +29,7 @@ from loadtest.experiment.records import (
     DifferentNodes,
     NoPrometheus,
     NotPinned,
+    RateLimited,
     Remark,
     Resumed,
     ServerRestarted,
@@ -55,6 +56,8 @@ def warning(item: SummaryWarning) -> str:  # noqa: PLR0912 - one sentence for ea
             )
         case NoPrometheus():
             told = "Prometheus is not installed: no server-side metrics (apt-get install prometheus)"
+        case RateLimited():
+            told = f"no more than {wording.number(item.most)} requests/s were to be sent, whatever the servers could do"
         case NotPinned():
             told = "server and load generator are not pinned to cores of their own"
         case DifferentNodes():
@@ -136,6 +139,7 @@ def _differs(why: ExportDiffers | AnswersDiffer) -> str:
 
 
 CAVEATS = {
+    Caveat.KEPT_UP: "It was up before and stays up: what differs between starts of it is not in its intervals.",
     Caveat.DOCKER_PROXY: "Containers cannot be reached at their own address: requests pass through Docker's proxy.",
 }
 

@@ -1,0 +1,85 @@
+"""What a report says of servers that were up before: what was compared, and what nobody here knows of them."""
+
+from __future__ import annotations
+
+import msgspec
+
+from loadtest.analysis import validity
+from loadtest.analysis.records import AnswersUnchecked, ExperimentInfo, LadderInfo, Parity, WireParity
+from loadtest.analysis.run_files import WireResult
+from loadtest.experiment.records import Environment, RateLimited, RightAnswers
+from loadtest.report import badges, conditions, parity_words, warning_words
+from serving.target import Caveat
+from tests.loadtest.report.summaries import TF_SERVING, TORCHSERVE, latency, summary
+
+NEEDED = [("a", "rest"), ("b", "rest")]
+ALIKE = {name: {"rest": WireParity(max_abs_diff=1e-5, top1_agreement=1.0)} for name, _ in NEEDED}
+
+
+def proof(right: RightAnswers, **values: object) -> Parity:
+    return validity.parity(None, msgspec.convert({"right": right, "tolerance": 1e-3, **values}, WireResult), NEEDED)
+
+
+def test_answers_of_the_first_target_or_recorded_ones_prove_what_was_asked():
+    for right, words in (
+        (RightAnswers.FIRST, "as the first one does"),
+        (RightAnswers.RECORDED, "the recorded answers"),
+    ):
+        found = proof(right, samples=64, targets=ALIKE)
+        assert (found.proven, found.right, found.wire_samples, found.max_abs_diff) == (True, right, 64, 1e-5)
+        assert words in parity_words.lead(found)
+        assert "to 64 samples" in parity_words.line(found, 2)
+
+
+def test_a_target_that_was_not_asked_or_answers_otherwise_is_a_doubt():
+    missing = proof(RightAnswers.FIRST, samples=64, targets={"a": ALIKE["a"]})
+    assert [type(one).__name__ for one in missing.why_not_proven] == ["NotCompared"]
+    far = {**ALIKE, "b": {"rest": WireParity(max_abs_diff=0.5)}}
+    other = proof(RightAnswers.FIRST, samples=64, targets=far)
+    assert [type(one).__name__ for one in other.why_not_proven] == ["AnswersDiffer"]
+
+
+def test_status_alone_proves_nothing_and_that_is_said_once():
+    found = proof(RightAnswers.ANY, targets={"a": {}, "b": {}})
+    assert (found.proven, found.why_not_proven) == (False, (AnswersUnchecked(),))
+    assert warning_words.doubt(AnswersUnchecked()) == (
+        "any answer that was no error counted as right, and none was compared with another"
+    )
+    assert badges._parity(found).label == "Model parity not proven"
+
+
+def test_of_a_bundle_s_model_it_still_takes_the_exports():
+    assert not proof(RightAnswers.REFERENCE, samples=64, targets=ALIKE).proven
+
+
+KEPT_UP = [
+    msgspec.structs.replace(one, caveats=(Caveat.KEPT_UP,), runtime="remote") for one in (TORCHSERVE, TF_SERVING)
+]
+ASKED = ExperimentInfo(
+    targets=("pytorch", "tensorflow"),
+    protocols=("rest",),
+    model="resnet",
+    dataset="",
+    profile={"max_batch_size": 32, "device": "cpu"},
+    ladder=LadderInfo(duration_s=2.0),
+)
+
+
+def test_what_tandem_does_not_know_of_a_server_is_not_said():
+    theirs = summary(latency(5.0, 6.0), targets=KEPT_UP, experiment=ASKED, environment=Environment(cpu_model="EPYC"))
+    told = dict(conditions.conditions(theirs))
+    assert "Profile" not in told
+    assert told["Model"] == "resnet"
+    assert told["Starts"].startswith("none: the servers stayed up; ")
+    assert "CPU" not in conditions.holds(theirs).replace("CPUs", "")
+    assert "from EPYC" in conditions.holds(theirs)
+
+
+def test_of_a_mixed_run_it_is():
+    mixed = summary(latency(5.0, 6.0), targets=(KEPT_UP[0], TF_SERVING), experiment=ASKED)
+    assert "Profile" in dict(conditions.conditions(mixed))
+
+
+def test_a_limit_is_told():
+    assert "no more than 100 requests/s" in warning_words.warning(RateLimited(most=100.0))
+    assert "stays up" in warning_words.caveat(Caveat.KEPT_UP)
