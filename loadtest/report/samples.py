@@ -84,7 +84,9 @@ def data_uri(image: np.ndarray) -> str:
 
 
 def class_name(names: Sequence[str], index: int) -> str:
-    """A class' name, or its number where the bundle has no names."""
+    """A class' name, or its number where the bundle has no names; of an image without a label none."""
+    if index < 0:
+        return wording.NOTHING
     return wording.isolated(names[index]) if 0 <= index < len(names) else f"class {index}"
 
 

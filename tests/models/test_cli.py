@@ -6,9 +6,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
-from models import problem
+from models import architectures, problem
+from models import bundle as bundles
 from models.__main__ import main
 
 pytestmark = pytest.mark.slow
@@ -60,6 +64,32 @@ def test_export_is_quiet_and_reuses_the_checkpoint(artifacts, models, tmp_path):
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
+def test_own_weights_and_own_unlabelled_pictures_become_a_bundle(models, tmp_path):
+    torch.manual_seed(0)
+    torch.save(architectures.named("lenet").network(5).state_dict(), tmp_path / "own.pth")
+    (tmp_path / "pictures").mkdir()
+    for number in range(12):
+        pixels = np.random.default_rng(number).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "pictures" / f"{number}.png")
+    own = ("--checkpoint", tmp_path / "own.pth", "--images", tmp_path / "pictures")
+    export = ("export", "--model", "lenet", *own, "--artifacts", tmp_path / "artifacts")
+    done = models(*export)
+    assert done.returncode == 0, done.stderr
+    made = bundles.load(Path(done.stdout.strip()))
+    assert made.weights == "checkpoint"
+    assert made.class_names == [f"class {number}" for number in range(5)]
+    manifest = made.manifest
+    assert manifest["dataset"]["name"] == "pictures"
+    assert manifest["reference"] == {
+        **{"images": 12, "of": 12, "folder": "pictures", "resized_from": None, "labelled": False},
+    }
+    assert {figure["accuracy"] for figure in manifest["parity"]["exports"].values()} == {None}
+    assert "reused" in models(*export).stderr
+    (tmp_path / "pictures" / "3.png").write_bytes(b"no picture")
+    assert "3.png: no JPEG or PNG picture" in _fails(models(*export))
+    assert bundles.versions(tmp_path / "artifacts", "lenet") == [1]
+
+
 def test_tensorflow_starts_without_a_word():
     done = subprocess.run(
         [sys.executable, "-c", "from models import savedmodel"], cwd=ROOT, capture_output=True, check=True
@@ -87,6 +117,9 @@ def test_verify_runs_the_gate_again_and_finds_a_changed_byte(artifacts, models, 
         (["export", "--dataset", "mnist"], "--dataset mnist: unknown; use one of cifar10, digits, fashion-mnist"),
         (["export", "--model", "vgg"], "--model vgg: unknown; use one of convnet"),
         (["train", "--dataset", "digits", "--epochs", "0"], "--epochs 0"),
+        (["train", "--model", "vgg11", "--dataset", "digits"], "--model vgg11: too large to train here; export it"),
+        (["export", "--model", "vgg11", "--checkpoint", "/nowhere"], "CHECKPOINT=/nowhere: no such file"),
+        (["export", "--model", "vgg11", "--images", "/nowhere"], "IMAGES=/nowhere: no such folder"),
         (["train", "--dataset", "cifar10", "--data-folder", "/nowhere"], "--data-folder /nowhere: no such folder"),
         (["verify"], "convnet: no bundle there; run python -m models export"),
     ],
