@@ -105,7 +105,9 @@ def _load_endpoints(
     }
     experiment = experiments.load(name, {**overrides, **fixed}, beside)
     up = endpoint.reached(experiment)
-    targets = endpoint.serving(up, bundle) if bundle else endpoint.described(up, experiment.protocols[0])
+    targets = (
+        endpoint.serving(up, bundle) if bundle else endpoint.described(up, experiment.protocols[0], experiment.inputs)
+    )
 
     def servers(folder: RunFolder) -> Targets:
         if bundle:

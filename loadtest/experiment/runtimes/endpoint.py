@@ -14,8 +14,9 @@ from loadtest.experiment.observation import Prometheus
 from loadtest.experiment.records import RightAnswers
 from loadtest.experiment.run_folder import RunFolder
 from loadtest.experiment.runtimes.parity_gate import FILE, Proof
-from loadtest.experiment.settings import FIRST, STATUS
+from loadtest.experiment.settings import FIRST, STATUS, Inputs
 from models.bundle import Bundle
+from models.problem import Problem
 from serving import description, reference_file
 from serving.credentials import headers_of
 from serving.engines import registry
@@ -35,13 +36,20 @@ def reached(experiment: Experiment) -> list[Target]:
     return found
 
 
-def described(targets: Sequence[Target], protocol: str) -> list[Target]:
-    """The targets with what their servers say of themselves and of the models. Raises `Problem`."""
-    return inputs.alike([_described(target, protocol) for target in targets])
+def described(targets: Sequence[Target], protocol: str, asked: Inputs) -> list[Target]:
+    """The targets with what their servers say of themselves and of the models. Raises `Problem` where one does not say
+    what it takes, though its engine would, and the user does not either."""
+    return inputs.alike([_described(target, protocol, asked) for target in targets])
 
 
-def _described(target: Target, protocol: str) -> Target:
-    said = description.describe(target, protocol)
+def _described(target: Target, protocol: str, asked: Inputs) -> Target:
+    try:
+        said = description.describe(target, protocol)
+    except Problem:
+        # A proxy may let nothing but predictions through.
+        if not (target.input_shape or asked.payloads):
+            raise
+        said = None
     if said is None:
         return target
     return replace(target, engine_version=said.server, inputs=said.inputs, outputs=said.outputs)

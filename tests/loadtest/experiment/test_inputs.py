@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from loadtest.experiment import inputs, right_answers
+from loadtest.experiment.runtimes import endpoint
 from loadtest.experiment.settings import Inputs
 from loadtest.generator.answers import Payloads, Reference
 from models.problem import Problem
@@ -247,3 +248,14 @@ def test_the_generator_checks_answers_only_where_it_is_known_what_is_right(tmp_p
     assert not held.right(0, b'{"predictions": [[100]]}')
     with pytest.raises(Problem, match="2 whole bodies do not go into one request: use batch = 1"):
         Payloads(Reference(tmp_path / "r.npz"), silent(target("pytorch")), "rest", 2, 5, draw)
+
+
+def test_a_server_whose_metadata_cannot_be_had_is_asked_for_what_the_user_says():
+    """As behind a proxy that lets nothing but predictions through."""
+    with small_server("rest", "ok") as (where, _):  # which knows no GET
+        closed = replace(silent(where), engine="tensorflow-serving")
+        with pytest.raises(Problem, match=rf"target.pytorch: http://{closed.rest}/v1/models/digits/metadata: "):
+            endpoint.described([closed], "rest", Inputs())
+        shaped = replace(closed, input_shape=(8, 8, 3))
+        assert endpoint.described([shaped], "rest", Inputs()) == [shaped]
+        assert endpoint.described([closed], "rest", Inputs(payloads="folder")) == [closed]
