@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from models import aot_inductor, layers, torch_export, torchscript
+from models import aot_inductor, layers, onnx_bisection, torch_export, torchscript
 from models.architectures import ImageClassifier
 from models.bundle import Bundle
 from models.problem import Problem
@@ -95,11 +95,21 @@ def _difference(
     sample = result.first_different
     assert sample is not None
     layer = layers.first_difference(name, bundle, classifier, images[sample], TOLERANCE)
+    if name == "savedmodel":
+        layer += _bisected(bundle, images[sample : sample + 1])
     return Problem(
         f"parity: {name} is not the model that was trained: sample {sample} of the test split, {layer}; "
         f"max |Δp| {result.max_abs_diff:.2g} (tolerance {TOLERANCE:g}), top-1 agreement {result.top1_agreement:.2%}; "
         "nothing was exported, report this line with the versions of torch, onnx and tensorflow"
     )
+
+
+def _bisected(bundle: Bundle, images: np.ndarray) -> str:
+    """Where the SavedModel leaves the ONNX graph that it was made from, in words; nothing where it does not."""
+    difference = onnx_bisection.first_difference(
+        bundle.onnx, bundle.savedmodel / str(bundle.version), images, TOLERANCE
+    )
+    return "" if difference is None else f"; between ONNX Runtime and the SavedModel, {difference.words()}"
 
 
 def _accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:

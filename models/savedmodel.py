@@ -156,6 +156,32 @@ def intermediate(folder: Path, images: np.ndarray) -> dict[str, np.ndarray]:
     return {name: Value(array, tuple(table[name]["axes"])).logical() for name, array in arrays.items()}
 
 
+def is_imported(folder: Path) -> bool:
+    """Whether the SavedModel is one of `export`, with the table that `intermediate` reads."""
+    return (folder / VALUES).is_file()
+
+
+def every_tensor(folder: Path, images: np.ndarray, signature: str = SIGNATURE) -> list[np.ndarray]:
+    """Every tensor that any SavedModel's ``signature`` computes from ``images``, its function calls taken apart."""
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    loaded = tf.saved_model.load(str(folder))
+    frozen = convert_variables_to_constants_v2(loaded.signatures[signature], lower_control_flow=False)
+    (given,) = frozen.inputs
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(frozen.graph.as_graph_def(), name="")
+        wanted = [
+            tensor
+            for operation in graph.get_operations()
+            if operation.type not in ("Const", "Placeholder", "NoOp")
+            for tensor in operation.outputs
+            if tensor.dtype.is_floating and tensor.dtype.is_numpy_compatible
+        ]
+        with tf.compat.v1.Session(graph=graph) as session:
+            arrays: list[np.ndarray] = session.run(wanted, {given.name: images})
+    return arrays
+
+
 def _apply(node: Node, arguments: list[Value | None]) -> tuple[Value, ...]:
     """Run a node's function; where all its inputs are constants, now rather than at every request."""
     function = look_up(node)

@@ -12,7 +12,7 @@ from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.framework import meta_graph
 from tensorflow.python.grappler import tf_optimizer
 
-from models import savedmodel
+from models import architectures, onnx_export, savedmodel
 from models.tensorflow_quietly import tf
 from tests.models.onnx_running import expected, imported
 
@@ -199,3 +199,21 @@ def test_a_normalisation_folds_into_a_transposed_convolution():
     )
     kinds = [proto.op_type for proto, _ in savedmodel.Importer(model)._nodes]
     assert kinds == ["Transpose", "ConvTranspose"]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", sorted(architectures.ARCHITECTURES))
+def test_no_transpose_runs_between_the_input_and_the_classifier_of_any_family(name, tmp_path):
+    side = architectures.ARCHITECTURES[name].side
+    classifier = architectures.build(name, 10).eval()
+    onnx_export.export(classifier, tmp_path / "model.onnx")
+    importer = savedmodel.Importer(onnx.load(tmp_path / "model.onnx"))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, side, side, 3], tf.uint8, "images")], autograph=False)
+    def run(images):
+        return tf.identity(importer.build({"images": images})["probabilities"].logical(), "answer")
+
+    counts = Counter(operation.type for operation in _that_run(run.get_concrete_function().graph))
+    assert counts["Conv2D"] >= 1
+    assert counts["Transpose"] == 0

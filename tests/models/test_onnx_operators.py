@@ -122,6 +122,8 @@ CASES = [
     case("GlobalAveragePool", X),
     case("GlobalMaxPool", X),
     case("BatchNormalization", X, *BATCH_NORM, epsilon=1e-3),
+    case("GroupNormalization", X, _random(2), _random(2), num_groups=2, epsilon=1e-2, opset=18),
+    case("GroupNormalization", X, _random(4), _random(4), num_groups=2, opset=21),
     # Matrices
     case("MatMul", M, _random(5, 4)),
     case("MatMul", _random(2, 3, 5), _random(2, 5, 4)),
