@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,9 @@ def export(source: Path, folder: Path) -> None:
     each. Both answer ``probabilities`` float32 [N, classes], and refuse other shapes and lengths with InvalidArgument.
     Raises `Problem` for a graph that cannot be imported.
     """
-    importer = Importer(onnx_reading.read(source))
+    model = onnx_reading.read(source)
+    with _naming(source):
+        importer = Importer(model)
     if sum(array.nbytes for array in importer.constants.values()) > LARGEST_GRAPH:
         raise Problem(f"{source}: more than 2 GB of weights do not fit into one SavedModel graph; use a smaller model")
     if list(importer.inputs) != [INPUT] or importer.outputs != [OUTPUT]:
@@ -115,7 +118,8 @@ def export(source: Path, folder: Path) -> None:
         return outputs
 
     module = tf.Module()
-    module.network = network.get_concrete_function()
+    with _naming(source):
+        module.network = network.get_concrete_function()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _quiet():
         tf.saved_model.save(
@@ -236,6 +240,15 @@ def _dimensions(value: onnx.ValueInfoProto) -> list[int | None] | None:
     if not value.type.tensor_type.HasField("shape"):
         return None
     return [size.dim_value if size.HasField("dim_value") else None for size in value.type.tensor_type.shape.dim]
+
+
+@contextlib.contextmanager
+def _naming(source: Path) -> Iterator[None]:
+    """Put the file's name before a problem of its graph."""
+    try:
+        yield
+    except Problem as problem:
+        raise Problem(f"{source}: {problem}", problem.details) from problem
 
 
 class _quiet:

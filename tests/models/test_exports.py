@@ -140,7 +140,9 @@ def test_unknown_operator_leaves_no_savedmodel(bundle, tmp_path):
     model = onnx.load(bundle.onnx)
     next(node for node in model.graph.node if node.op_type == "Relu").op_type = "Det"
     onnx.save(model, tmp_path / "odd.onnx")
-    with pytest.raises(Problem, match=r"ONNX operator Det \(node node_relu, opset 20\): unknown to the SavedModel"):
+    with pytest.raises(
+        Problem, match=r"odd.onnx: ONNX operator Det \(node node_relu, opset 20\): unknown to the SavedModel"
+    ):
         savedmodel.export(tmp_path / "odd.onnx", tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
     (tmp_path / "odd.onnx").write_bytes(b"no protobuf")

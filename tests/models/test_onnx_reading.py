@@ -39,6 +39,7 @@ def _refused(path: Path, message: str) -> None:
     folder = path.parent / "saved"
     with pytest.raises(Problem, match=message) as caught:
         savedmodel.export(path, folder)
+    assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
     assert not folder.exists()
 
