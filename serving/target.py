@@ -136,6 +136,7 @@ class Target:
     pinned_version  the version that requests ask for; empty: the server's choice
     base_path       what stands before every path of its HTTP API, such as "/models"
     rest_tls        its HTTP API is reached over TLS; grpc_tls: its gRPC API is
+    http2           load over REST goes over HTTP/2
     headers         sent with every request, beside those of its content; `secret_headers`: likewise
     request         how it is asked, where its engine does not say
     is_endpoint     it was up before, at an address that the user gave
@@ -164,6 +165,7 @@ class Target:
     base_path: str = ""
     rest_tls: Tls | None = None
     grpc_tls: Tls | None = None
+    http2: bool = False
     headers: tuple[tuple[str, str], ...] = ()
     secret_headers: tuple[SecretHeader, ...] = ()
     request: HttpRequest | None = None

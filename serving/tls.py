@@ -9,20 +9,19 @@ from pathlib import Path
 from models.problem import Problem
 from serving.target import Target, Tls
 
-ALPN = {"grpc": ["h2"]}
-HTTP1 = ["http/1.1"]
+HTTP1, HTTP2 = ["http/1.1"], ["h2"]
 
 
-def context(target: Target, protocol: str) -> ssl.SSLContext | None:
-    """What a connection to ``target`` for ``protocol`` is wrapped in; None: it is not encrypted. Raises `Problem` for a
-    file that cannot be used."""
+def context(target: Target, protocol: str, *, http2: bool = False) -> ssl.SSLContext | None:
+    """What a connection to ``target`` for ``protocol`` is wrapped in; None: it is not encrypted. ``http2``: REST is to
+    go over it, too. Raises `Problem` for a file that cannot be used."""
     asked = target.tls(protocol)
     if asked is None:
         return None
     where = f"target.{target.name}.tls"
     found = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     found.minimum_version = ssl.TLSVersion.TLSv1_2
-    found.set_alpn_protocols(ALPN.get(protocol, HTTP1))
+    found.set_alpn_protocols(HTTP2 if protocol == "grpc" or http2 else HTTP1)
     if asked.ca:
         text = _text(asked.ca, f"{where}.ca")
         try:

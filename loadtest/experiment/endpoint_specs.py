@@ -44,6 +44,7 @@ class EndpointSpec:
     grpc            of its gRPC API: "grpcs://host:port", or "host:port", which is not encrypted
     model, version  what it calls the model, and the version to ask for; empty: the experiment's model, any version
     tls             see `serving.target.Tls`
+    http2           load over REST goes over HTTP/2
     headers         sent with every request; `token`: as "Authorization: Bearer …"; `secret_headers`: likewise
     input_shape     of one sample, without the batch, where the server does not say
     request         how a server is asked whose engine does not say (see `serving.target.HttpRequest`)
@@ -54,6 +55,7 @@ class EndpointSpec:
     model: str = ""
     version: str = ""
     tls: Tls = field(default_factory=Tls)
+    http2: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
     token: Secret = field(default_factory=Secret)
     secret_headers: Mapping[str, Secret] = field(default_factory=dict)
@@ -90,6 +92,7 @@ class EndpointSpec:
                 for header, one in self._secrets().items()
             ),
             request=self.request if self.request != HttpRequest() else None,
+            http2=self.http2,
             caveats=(Caveat.KEPT_UP,),
             is_endpoint=True,
         )

@@ -16,7 +16,7 @@ from loadtest.generator.arrivals import schedule, share
 from loadtest.generator.closed_loop import ClosedLoop
 from loadtest.generator.expiry import Client
 from loadtest.generator.http1 import HttpClient
-from loadtest.generator.http2 import GrpcClient
+from loadtest.generator.http2 import GrpcClient, RestClient
 from loadtest.generator.live import Reader, Slice
 from loadtest.generator.open_loop import TICK_S, OpenLoop
 from loadtest.generator.outcomes import Outcomes
@@ -179,7 +179,8 @@ class Loader:
             )
         else:
             good = server.request.good if server.request else (200,)
-            client = HttpClient(server.rest, finish, between, tls_session.sessions(server, protocol), frozenset(good))
+            of_rest = RestClient if server.http2 else HttpClient
+            client = of_rest(server.rest, finish, between, tls_session.sessions(server, protocol), frozenset(good))
         try:
             if isinstance(client, GrpcClient):
                 client.open()  # its few connections take any number of calls

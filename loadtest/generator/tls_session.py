@@ -14,10 +14,10 @@ NewSession = Callable[[], "Session"]
 
 def sessions(target: Target, protocol: str) -> NewSession | None:
     """For connections to ``target`` over ``protocol``; None: they are not encrypted. Raises `Problem`."""
-    context = tls.context(target, protocol)
+    context = tls.context(target, protocol, http2=target.http2)
     if context is None:
         return None
-    name, asked = tls.server_name(target, protocol), "h2" if protocol == "grpc" else ""
+    name, asked = tls.server_name(target, protocol), "h2" if protocol == "grpc" or target.http2 else ""
     return lambda: Session(context, name, asked)
 
 

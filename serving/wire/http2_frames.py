@@ -98,6 +98,25 @@ def request_headers(
     return bytes(Encoder().encode(every, huffman=False))
 
 
+def rest_request(request: bytes, *, encrypted: bool = False) -> tuple[bytes, bytes]:
+    """A complete HTTP/1.1 request as HTTP/2 carries it: (the HPACK block of its headers, its body). Like
+    `request_headers` it uses no dynamic table."""
+    head, _, body = request.partition(b"\r\n\r\n")
+    line, *fields = head.decode("latin-1").split("\r\n")
+    method, path, _ = line.split(" ")
+    given = dict(field.split(": ", 1) for field in fields)
+    named = {name.lower(): value for name, value in given.items()}
+    every = {
+        ":method": method,
+        ":scheme": "https" if encrypted else "http",
+        ":path": path,
+        ":authority": named.pop("host"),
+        **{name: value for name, value in named.items() if name != "connection"},
+        "user-agent": "tandem-loadtest",
+    }
+    return bytes(Encoder().encode([NeverIndexedHeaderTuple(*one) for one in every.items()], huffman=False)), body
+
+
 def grpc_message(message: bytes) -> bytes:
     """A serialized message with gRPC's prefix: not compressed, length."""
     return b"\0" + WORD.pack(len(message)) + message

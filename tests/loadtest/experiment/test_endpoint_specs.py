@@ -29,6 +29,7 @@ model = "resnet"
 version = 3
 tls = { ca = "ca.pem", certificate = "me.pem", key = "me.key", server_name = "inner.example.org" }
 headers = { X-Team = "vision" }
+http2 = true
 token = { env = "MODELS_TOKEN" }
 secret_headers = { X-Key = { file = "/run/secrets/key" } }
 input_shape = [224, 224, 3]
@@ -64,6 +65,7 @@ def test_everything_that_a_target_says_reaches_its_clients():
         SecretHeader("X-Key", file="/run/secrets/key"),
     )
     assert (found.input_shape, found.runtime, found.is_endpoint) == ((224, 224, 3), "remote", True)
+    assert found.http2
     assert Target.from_dict(json.loads(json.dumps(found.to_dict()))) == found
 
 

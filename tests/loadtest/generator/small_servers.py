@@ -16,7 +16,7 @@ from loadtest.experiment.generator_process import LOCUSTFILE
 from loadtest.experiment.phases import Phase, Plan
 from loadtest.generator.answers import Payloads, Reference
 from loadtest.generator.http1 import HttpClient
-from loadtest.generator.http2 import GrpcClient
+from loadtest.generator.http2 import GrpcClient, RestClient
 from loadtest.generator.open_loop import OpenLoop
 from loadtest.generator.tls_session import sessions
 from serving.credentials import headers_of
@@ -98,7 +98,8 @@ class Load:
                 headers_of(where),
             )
         else:
-            client = HttpClient(where.rest, loop.recording.finish, loop.between, sessions(where, protocol))
+            of_rest = RestClient if where.http2 else HttpClient
+            client = of_rest(where.rest, loop.recording.finish, loop.between, sessions(where, protocol))
         try:
             if isinstance(client, GrpcClient):
                 client.open()

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hpack import Decoder
 
 from loadtest.generator.connection import Places
 from loadtest.generator.http1 import HttpClient
@@ -20,10 +22,11 @@ from loadtest.generator.http2 import GrpcClient
 from loadtest.generator.loader import Loader
 from loadtest.generator.tls_session import BrokenSession, Session, sessions
 from models.problem import Problem
-from serving import description, tls
+from serving import description, requests, tls
 from serving.client import Client, RequestFailed
 from serving.requests import grpc_method
 from serving.target import SecretHeader, Target, Tls
+from serving.wire.http2_frames import rest_request
 from tests.loadtest.generator.small_servers import Load, small_server, target
 from tests.nginx import TOKEN, Authority, authority, front
 
@@ -92,6 +95,29 @@ def test_answers_and_requests_larger_than_a_record_come_whole(servers, protocol)
         payload = head.encode() + body
     load = Load(servers.encrypted, protocol, constant(5, 50.0), payload=payload)
     assert load.kinds() == {"ok": 5}
+
+
+def test_rest_goes_over_http2_where_that_is_asked_for(servers, monkeypatch):
+    where = replace(servers.encrypted, http2=True)
+    load = Load(where, "rest", constant(200, 400.0), keep=True)
+    assert load.kinds() == {"ok": 200}
+    np.testing.assert_allclose(requests.decode(where, "rest", load.recording.bodies[7]), np.full((1, 10), 0.1))
+    body = b"x" * 3_000_000
+    head = f"POST / HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: {len(body)}\r\n\r\n"
+    assert Load(where, "rest", constant(5, 50.0), payload=head.encode() + body).kinds() == {"ok": 5}
+    monkeypatch.setenv(VARIABLE, "another")
+    assert Load(where, "rest", constant(5, 100.0)).kinds() == {"http_401": 5}
+
+
+def test_a_request_of_http1_is_the_same_over_http2():
+    request = requests.encode_body(replace(target("h:1"), headers=(("X-Team", "vision"),)), "rest", b'{"a": 1}')
+    block, body = rest_request(request, encrypted=True)
+    fields: dict[Any, Any] = dict(Decoder().decode(block))
+    assert body == b'{"a": 1}'
+    assert (fields[":method"], fields[":path"]) == ("POST", "/predictions/digits")
+    assert (fields[":scheme"], fields[":authority"], fields["x-team"]) == ("https", "h:1", "vision")
+    assert (fields["content-length"], fields["content-type"]) == ("8", "application/json")
+    assert not {"host", "connection"} & set(fields)
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
