@@ -32,7 +32,9 @@ def _export(model: str, artifacts: Path) -> None:
 
 
 # Seen twice on 2 cores and 23 GB: killed for memory, and not ready after 240 s. TorchServe serves it.
-TOO_LARGE = pytest.mark.xfail(reason="embedded-tfserving does not get ready with the 0.5 GB of weights of vgg11")
+TOO_LARGE = pytest.mark.xfail(
+    run=False, reason="embedded-tfserving does not get ready with the 0.5 GB of weights of vgg11"
+)
 FAMILIES = [pytest.param(one, marks=TOO_LARGE if one == "vgg11" else ()) for one in sorted(architectures.ARCHITECTURES)]
 
 
