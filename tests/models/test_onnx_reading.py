@@ -83,6 +83,11 @@ def test_flipped_bytes_give_a_model_or_a_problem(tmp_path_factory, data):
         assert "\n" not in str(problem)
 
 
+def test_a_name_that_would_break_the_line_is_shown_escaped(tmp_path):
+    nodes = [helper.make_node("Nobody\nknows\x1b[31m", ["images"], ["probabilities"], "of\u2028two")]
+    _refused(_saved(_model(nodes=nodes), tmp_path), r"Nobody\\nknows\\x1b\[31m \(node of\\u2028two, opset")
+
+
 @pytest.mark.parametrize(
     ("location", "message"),
     [
