@@ -96,8 +96,8 @@ def started(
         engine.title,
         command,
         folder / f"{engine.id}-{grpc}.log",
-        environment=switch.variables(profile),
-        without=switch.unset(profile),
+        environment=switch.VARIABLE.variables(profile),
+        without=switch.VARIABLE.unset(profile),
         cores=cores,
         folder=ROOT,
     )

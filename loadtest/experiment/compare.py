@@ -69,7 +69,8 @@ def compare(
             f"runtime = {experiment.runtime!r}: compare starts servers itself; for running ones use make loadtest"
         )
     if experiment.endpoints and not may_load:
-        experiment = experiments.load(name, {**overrides, "generator.most_rate": guard.most_rate(experiment)})
+        most = guard.most_rate(experiment, endpoint.named(experiment))
+        experiment = experiments.load(name, {**overrides, "generator.most_rate": most})
     stood_in: Sequence[StoodIn] = ()
     up: Sequence[Target] = ()
     # What cannot be is said before minutes of training.

@@ -219,8 +219,9 @@ class Experiment:
                 times = self.peak(name)
                 found |= {f"{where}.rates.{protocol}": times * max(rates) for protocol, rates in item.rates.items()}
             if isinstance(item, Ladder):
-                found |= {f"{where}.overload_rates.{key}": rate for key, rate in item.overload_rates.items()}
-                found |= {f"{where}.rate": self.peak(name) * item.rate} if item.rate else {}
+                above = item.overload_rates.items()
+                found |= {f"{where}.overload_rates.{protocol}": times * rate for protocol, rate in above}
+                found |= {f"{where}.rate": times * item.rate} if item.rate else {}
         return found
 
     def peak(self, scenario: str) -> float:

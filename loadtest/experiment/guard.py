@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from loadtest.experiment.file import Experiment
 from models.problem import Problem
-from serving.engines import registry
+from serving.target import Target
 
 MOST_RATE = 100.0
 FLAG = "--i-may-load-this"
@@ -56,13 +56,12 @@ def _is_ours(text: str) -> bool:
     return True
 
 
-def most_rate(experiment: Experiment) -> float:
-    """What `generator.most_rate` is to be where nobody has said that the endpoints may be loaded: the experiment's own,
-    or `MOST_RATE` where one of them is somebody else's. Raises `Problem` where the file asks for more than that."""
+def most_rate(experiment: Experiment, targets: Sequence[Target]) -> float:
+    """What `generator.most_rate` is to be where nobody has said that the ``targets``, which are up already, may be
+    loaded: the experiment's own, or `MOST_RATE` where one of them is somebody else's. Raises `Problem` where the file
+    asks for more than that."""
     own = experiment.generator.most_rate
-    for spec in experiment.endpoints:
-        assert spec.endpoint
-        target = spec.endpoint.target(spec.name, registry.engine(spec.engine), experiment.model)
+    for target in targets:
         for protocol in experiment.protocols:
             where = far(target.address(protocol))
             if not where:
@@ -70,7 +69,7 @@ def most_rate(experiment: Experiment) -> float:
             for key, rate in {**experiment.asked_rates, "generator.most_rate": own}.items():
                 if rate > MOST_RATE:
                     raise Problem(
-                        f"target.{spec.name}: {target.url(protocol)} ({where}) is neither this machine nor in a "
+                        f"target.{target.name}: {target.url(protocol)} ({where}) is neither this machine nor in a "
                         f"private network, and {key} asks for {rate:g} requests/s: stay at {MOST_RATE:g}, or say {FLAG}"
                     )
             return own or MOST_RATE

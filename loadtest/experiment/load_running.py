@@ -9,6 +9,7 @@ from typing import Any
 
 from loadtest.experiment import arguments, guard
 from loadtest.experiment import file as experiments
+from loadtest.experiment.file import Experiment
 from loadtest.experiment.measure import measure
 from loadtest.experiment.run_folder import RunFolder
 from loadtest.experiment.runtimes import endpoint
@@ -40,7 +41,7 @@ def load_running(
 
     Servers of one model are asked for that; of several, for those that the experiment names. `bundle_folder`: the
     bundle of their only model (None: those of their models and versions in `artifacts`; endpoints need none);
-    `may_load`: endpoints of other people may have more than a few requests (see `guard`); `words`: how the terminal
+    `may_load`: servers of other people may have more than a few requests (see `guard`); `words`: how the terminal
     says what happens. Returns the run's folder.
     """
     beside = targets_file if targets_file.suffix == ".toml" else None
@@ -66,7 +67,8 @@ def load_running(
     datasets = {str(bundle.manifest["dataset"]["name"]) for bundle in chosen}
     if len(datasets) > 1:
         raise Problem(f"{targets_file}: its models are of several data sets: {', '.join(sorted(datasets))}")
-    experiment = experiments.load(name, {**overrides, **fixed, "dataset": datasets.pop()})
+    fixed |= {"dataset": datasets.pop(), "generator.most_rate": _most_rate(experiment, targets, may_load)}
+    experiment = experiments.load(name, {**overrides, **fixed})
     first = [target for target in targets if target.model == chosen[0].model]
     up = {target.name for target in first}
     if absent := [name for name in experiment.target_names if name not in up]:
@@ -101,7 +103,7 @@ def _load_endpoints(
     fixed = {
         "model": bundle.model if bundle else next(iter(models)) if len(models) == 1 else experiment.model,
         "dataset": str(bundle.manifest["dataset"]["name"]) if bundle else "",
-        "generator.most_rate": experiment.generator.most_rate if may_load else guard.most_rate(experiment),
+        "generator.most_rate": _most_rate(experiment, endpoint.named(experiment), may_load),
     }
     experiment = experiments.load(name, {**overrides, **fixed}, beside)
     up = endpoint.reached(experiment)
@@ -115,6 +117,10 @@ def _load_endpoints(
         return EndpointTargets(folder, experiment, targets)
 
     return measure(experiment, [bundle] if bundle else [], results, fresh, servers, words)
+
+
+def _most_rate(experiment: Experiment, targets: Sequence[Target], may_load: bool) -> float:
+    return experiment.generator.most_rate if may_load else guard.most_rate(experiment, targets)
 
 
 def _served(targets: Sequence[Target], file: Path) -> dict[str, int]:

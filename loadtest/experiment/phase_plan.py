@@ -76,7 +76,7 @@ def trial(
         error_ratio=experiment.slo.error_ratio,
         most=scenario.trials,
         precision=scenario.precision,
-        most_rate=generator.most_rate,
+        most_rate=generator.most_rate / experiment.peak(chosen.scenario),
     )
 
 

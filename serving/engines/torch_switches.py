@@ -9,33 +9,12 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
 
-from serving.engines.engine import Knob, Switch
+from serving.engines.engine import Switch
+from serving.engines.onednn_variable import OneDnnVariable
 
-if TYPE_CHECKING:
-    from serving.profile import ServingProfile
-
-VARIABLE = "TANDEM_TORCH_ONEDNN"
+VARIABLE = OneDnnVariable("TANDEM_TORCH_ONEDNN", "PyTorch computes with oneDNN on every CPU that its build has it for.")
 _LINE = re.compile(r"tandem switches (\{.*\})")
-_DEFAULT = 'onednn = "default": PyTorch computes with oneDNN on every CPU that its build has it for.'
-
-
-def variables(profile: ServingProfile) -> dict[str, str]:
-    """The environment variable that a profile asks for; none where PyTorch is to decide."""
-    return {} if profile.onednn == "default" else {VARIABLE: str(int(profile.onednn))}
-
-
-def unset(profile: ServingProfile) -> tuple[str, ...]:
-    """The variable that must not be there for PyTorch to decide."""
-    return (VARIABLE,) if profile.onednn == "default" else ()
-
-
-def knob(profile: ServingProfile) -> Knob:
-    """What a server is given."""
-    if profile.onednn == "default":
-        return Knob("onednn", VARIABLE, None, note=_DEFAULT, asked=profile.onednn)
-    return Knob("onednn", VARIABLE, int(profile.onednn), asked=profile.onednn)
 
 
 def in_force(log: str) -> tuple[Switch, ...]:

@@ -31,15 +31,13 @@ def _export(model: str, artifacts: Path) -> None:
     pipeline.export(model, "digits", training.Settings(epochs=training.EPOCHS["digits"]), artifacts, None, Progress())
 
 
-# Seen twice on 2 cores and 23 GB: killed for memory, and not ready after 240 s. TorchServe serves it.
-TOO_LARGE = pytest.mark.xfail(
-    run=False, reason="embedded-tfserving does not get ready with the 0.5 GB of weights of vgg11"
-)
-FAMILIES = [pytest.param(one, marks=TOO_LARGE if one == "vgg11" else ()) for one in sorted(architectures.ARCHITECTURES)]
+# With the 0.5 GB of weights of vgg11 the embedded server does not get ready: seen twice on 2 cores and 23 GB, once
+# killed for memory, once after 240 s.
+SERVERS = {"vgg11": ("pytorch",)}
 
 
-@pytest.mark.parametrize("model", FAMILIES)
-def test_passes_the_gate_and_wire_parity_on_both_servers(model, tmp_path):
+@pytest.mark.parametrize("model", sorted(architectures.ARCHITECTURES))
+def test_passes_the_gate_and_wire_parity_on_its_servers(model, tmp_path):
     try:
         # In a process of its own, as make compare has it: VGG fills gigabytes, which the servers need afterwards.
         exporting = multiprocessing.get_context("spawn").Process(target=_export, args=(model, tmp_path))
@@ -55,7 +53,7 @@ def test_passes_the_gate_and_wire_parity_on_both_servers(model, tmp_path):
             best = reference["probabilities"].argmax(axis=1)
         assert len(np.unique(best)) >= 5  # top-1 agreement says something: the best class is not always the same
         assert bundle.manifest["reference"]["images"] == len(best) == figures["samples"]
-        for target in ("pytorch", "tensorflow"):
+        for target in SERVERS.get(model, ("pytorch", "tensorflow")):
             with launch.start(target, bundle, PROFILE, tmp_path / target, startup_timeout_s=240) as running:
                 found = wire_parity.check(running.target, bundle.reference)
             assert set(found) >= {"grpc", "rest"}

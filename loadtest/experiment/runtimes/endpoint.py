@@ -23,16 +23,22 @@ from serving.engines import registry
 from serving.target import Target
 
 
+def named(experiment: Experiment) -> list[Target]:
+    """The experiment's endpoints as their clients see them."""
+    return [
+        spec.endpoint.target(spec.name, registry.engine(spec.engine), experiment.model)
+        for spec in experiment.targets
+        if spec.endpoint
+    ]
+
+
 def reached(experiment: Experiment) -> list[Target]:
-    """The experiment's endpoints as their clients see them, each of which has been connected to. Raises `Problem`."""
-    found = []
-    for spec in experiment.endpoints:
-        assert spec.endpoint
-        target = spec.endpoint.target(spec.name, registry.engine(spec.engine), experiment.model)
+    """The same, each of which has been connected to. Raises `Problem`."""
+    found = named(experiment)
+    for target in found:
         headers_of(target)
         for protocol in experiment.protocols:
             description.reach(target, protocol)
-        found.append(target)
     return found
 
 

@@ -108,9 +108,9 @@ class TensorFlowServing:
         from serving.engines.tensorflow_serving import onednn
 
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        for name in onednn.unset(profile):
+        for name in onednn.VARIABLE.unset(profile):
             os.environ.pop(name, None)
-        os.environ.update(onednn.variables(profile))
+        os.environ.update(onednn.VARIABLE.variables(profile))
         import tensorflow as tf
 
         tf.config.threading.set_intra_op_parallelism_threads(profile.threads)

@@ -10,38 +10,18 @@ one line at level INFO where it is on, and none where it is off.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
-from serving.engines.engine import ONEDNN, Knob, Switch
+from serving.engines.engine import ONEDNN, Switch
+from serving.engines.onednn_variable import OneDnnVariable
 
-if TYPE_CHECKING:
-    from serving.profile import ServingProfile
-
-VARIABLE = "TF_ENABLE_ONEDNN_OPTS"
+VARIABLE = OneDnnVariable(
+    "TF_ENABLE_ONEDNN_OPTS",
+    "TensorFlow computes with oneDNN where the CPU has AVX512-VNNI, AVX512-BF16, AVX-VNNI or AMX, and without it "
+    "elsewhere.",
+)
 SAID = "oneDNN custom operations are "
 _LINE = re.compile(rf"{SAID}(on|off)\b")
 _INFO = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: I |^I\d{4} ", re.MULTILINE)
-_DEFAULT = (
-    'onednn = "default": TensorFlow computes with oneDNN where the CPU has AVX512-VNNI, AVX512-BF16, AVX-VNNI or AMX, '
-    "and without it elsewhere."
-)
-
-
-def variables(profile: ServingProfile) -> dict[str, str]:
-    """The environment variable that a profile asks for; none where TensorFlow is to decide."""
-    return {} if profile.onednn == "default" else {VARIABLE: str(int(profile.onednn))}
-
-
-def unset(profile: ServingProfile) -> tuple[str, ...]:
-    """The variable that must not be there for TensorFlow to decide."""
-    return (VARIABLE,) if profile.onednn == "default" else ()
-
-
-def knob(profile: ServingProfile) -> Knob:
-    """What a server is given."""
-    if profile.onednn == "default":
-        return Knob("onednn", VARIABLE, None, note=_DEFAULT, asked=profile.onednn)
-    return Knob("onednn", VARIABLE, int(profile.onednn), asked=profile.onednn)
 
 
 def in_force(log: str) -> tuple[Switch, ...]:

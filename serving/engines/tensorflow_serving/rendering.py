@@ -64,8 +64,8 @@ max_enqueued_batches {{ value: {queue} }}
     return Rendering(
         files=files,
         arguments=tuple(f"--{key}={value}" for key, value in flags.items()),
-        environment={"OMP_NUM_THREADS": str(profile.threads), **onednn.variables(profile)},
-        unset=onednn.unset(profile),
+        environment={"OMP_NUM_THREADS": str(profile.threads), **onednn.VARIABLE.variables(profile)},
+        unset=onednn.VARIABLE.unset(profile),
         knobs=(
             Knob("max_batch_size", "max_batch_size", size, "images", same, "", size),
             Knob("batch_timeout_ms", "batch_timeout_micros", micros, "µs", same, "", profile.batch_timeout_ms),
@@ -88,7 +88,7 @@ max_enqueued_batches {{ value: {queue} }}
                 asked=profile.queue_capacity,
             ),
             Knob("device", "", None, kind=KnobKind.NO_COUNTERPART, asked=profile.device),
-            onednn.knob(profile),
+            onednn.VARIABLE.knob(profile),
             Knob(
                 name="front end, gRPC",
                 native_key="grpc_max_threads",

@@ -108,9 +108,9 @@ disable_system_metrics=true
         environment={
             "TANDEM_TORCH_THREADS": str(profile.threads),
             "OMP_NUM_THREADS": str(profile.threads),
-            **torch_switches.variables(profile),
+            **torch_switches.VARIABLE.variables(profile),
         },
-        unset=torch_switches.unset(profile),
+        unset=torch_switches.VARIABLE.unset(profile),
         knobs=_knobs(profile, delay, netty, counts, processes, rounded, apart),
     )
 
@@ -130,7 +130,7 @@ def _knobs(
             "queue_capacity", "job_queue_size", profile.queue_capacity, "requests", same, apart, profile.queue_capacity
         ),
         Knob("device", "number_of_gpu", 0 if profile.device == "cpu" else "all", "", same, "", profile.device),
-        torch_switches.knob(profile),
+        torch_switches.VARIABLE.knob(profile),
         Knob("front end, gRPC", "number_of_netty_threads", netty, "threads", other),
         Knob("front end, REST", "number_of_netty_threads", netty, "threads", other),
     )

@@ -120,16 +120,6 @@ class TritonTorchScript(Triton):
 
     def model_time(self, bundle: Bundle, profile: ServingProfile) -> Callable[[np.ndarray], object]:
         """The TorchScript file as the Python backend runs it."""
-        import torch
+        from serving.engines import torchscript_in_process
 
-        if profile.onednn != "default":
-            torch.backends.mkldnn.enabled = profile.onednn
-        torch.set_num_threads(profile.threads)
-        torch.set_num_interop_threads(1)
-        model = torch.jit.load(str(bundle.torchscript)).eval()
-
-        def call(rows: np.ndarray) -> object:
-            with torch.inference_mode():
-                return model(torch.from_numpy(rows)).numpy()
-
-        return call
+        return torchscript_in_process.load(bundle, profile)

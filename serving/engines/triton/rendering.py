@@ -68,9 +68,9 @@ def render(
         ),
         environment={
             "OMP_NUM_THREADS": str(profile.threads),
-            **(torch_switches.variables(profile) if torch and outside else {}),
+            **(torch_switches.VARIABLE.variables(profile) if torch and outside else {}),
         },
-        unset=torch_switches.unset(profile) if torch and outside else (),
+        unset=torch_switches.VARIABLE.unset(profile) if torch and outside else (),
         knobs=_knobs(library, backend, profile, len(models)),
         backend=backend,
     )
@@ -178,7 +178,7 @@ def _knobs(library: Library, backend: Backend, profile: ServingProfile, models: 
 
 def _onednn(library: Library, backend: Backend, profile: ServingProfile) -> Knob:
     if library is TORCHSCRIPT and backend.place is Place.BESIDE:
-        return torch_switches.knob(profile)
+        return torch_switches.VARIABLE.knob(profile)
     note = "" if library is TORCHSCRIPT else _MLAS
     return Knob("onednn", "", None, kind=KnobKind.NO_COUNTERPART, note=note, asked=profile.onednn)
 

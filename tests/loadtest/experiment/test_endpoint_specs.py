@@ -147,16 +147,19 @@ def test_only_runs_on_this_machine_mix_in_endpoints(runtime):
         parse(text)
 
 
-DOCUMENTED = re.findall(
-    r"^```toml\n(.*?)^```", (Path(__file__).parents[3] / "docs" / "endpoints.md").read_text(), re.MULTILINE | re.DOTALL
-)
+DOCS = Path(__file__).parents[3] / "docs"
+DOCUMENTED = [
+    text
+    for page in ("endpoints.md", "open-inference.md")
+    for text in re.findall(r"^```toml\n(.*?)^```", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL)
+]
 
 
 @pytest.mark.parametrize("text", DOCUMENTED)
 def test_what_the_documentation_shows_is_understood(text):
     found = experiments.parse('protocols = ["grpc", "rest"]', "base.toml", {}, ("endpoints.toml", text))
     assert found.endpoints
-    assert len(DOCUMENTED) == 6
+    assert len(DOCUMENTED) == 7
 
 
 BASE = 'protocols = ["grpc", "rest"]\nseed = 7\n[ladder]\nduration_s = 3.0\nfractions = [0.5]\n'

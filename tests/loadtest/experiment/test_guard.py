@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,12 +15,18 @@ from loadtest.experiment import file as experiments
 from loadtest.experiment import guard, load_running, phase_plan, plan
 from loadtest.experiment.file import Experiment
 from loadtest.experiment.phases import ClosedLoopPhase, OpenLoopPhase, SearchPhase
+from loadtest.experiment.runtimes import endpoint
 from loadtest.generator.closed_loop import ClosedLoop
 from loadtest.generator.failures import Failures
 from loadtest.generator.live import Slice
 from models.problem import Problem
+from serving.target import Target
 
 FAR = "203.0.113.7"  # of documentation (RFC 5737): nobody's
+
+
+def most_rate(asked: Experiment) -> float:
+    return guard.most_rate(asked, endpoint.named(asked))
 
 
 def experiment(more: str = "", host: str = FAR) -> Experiment:
@@ -60,13 +67,13 @@ def test_names_are_as_far_as_the_farthest_address_behind_them(monkeypatch):
 
 
 def test_a_near_server_may_have_what_the_experiment_asks_for():
-    assert guard.most_rate(experiment("ladder.rates.rest = [5000.0]", "127.0.0.1")) == 0
-    assert guard.most_rate(experiment("generator.most_rate = 30.0", "127.0.0.1")) == 30
+    assert most_rate(experiment("ladder.rates.rest = [5000.0]", "127.0.0.1")) == 0
+    assert most_rate(experiment("generator.most_rate = 30.0", "127.0.0.1")) == 30
 
 
 def test_a_far_one_gets_a_hundred_requests_a_second_at_most():
-    assert guard.most_rate(experiment()) == guard.MOST_RATE == 100
-    assert guard.most_rate(experiment("generator.most_rate = 30.0")) == 30
+    assert most_rate(experiment()) == guard.MOST_RATE == 100
+    assert most_rate(experiment("generator.most_rate = 30.0")) == 30
 
 
 @pytest.mark.parametrize(
@@ -75,6 +82,11 @@ def test_a_far_one_gets_a_hundred_requests_a_second_at_most():
         ("ladder.rates.rest = [50.0, 150.0]", "ladder.rates.rest asks for 150"),
         ("ladder.rate = 200.0", "ladder.rate asks for 200"),
         ("ladder.rates.rest = [50.0]\nladder.overload_rates.rest = 120.0", "ladder.overload_rates.rest asks for 120"),
+        (
+            'arrivals.spike_factor = 3.0\nladder.arrival = "spike"\nladder.rates.rest = [9.0]\n'
+            "ladder.overload_rates.rest = 50.0",
+            "ladder.overload_rates.rest asks for 150",
+        ),
         ('scenarios = ["spike"]\nspike.rates.rest = [60.0]', "spike.rates.rest asks for 180"),
         ('scenarios = ["soak"]\nsoak.rates.rest = [101.0]', "soak.rates.rest asks for 101"),
         ("generator.most_rate = 500.0", "generator.most_rate asks for 500"),
@@ -111,6 +123,26 @@ def test_what_a_probe_decides_stays_within_the_limit():
             assert isinstance(phase, OpenLoopPhase)
             assert phase.rate * resolved.peak(trial.scenario) <= 100
     assert phase_plan.warm_up(resolved, Path("x"), "rest").most_rate == 100
+
+
+def test_a_search_for_the_capacity_under_spikes_keeps_the_spikes_within_the_limit():
+    found = experiment(
+        'scenarios = ["capacity"]\ncapacity.arrival = "spike"\narrivals.spike_factor = 4.0\ngenerator.most_rate = 100.0'
+    )
+    resolved = plan.resolve(found, {"a": {"rest": 100.0}})
+    (start,) = plan.block(resolved, 1, plan.questions(resolved))
+    (trial,) = start.trials
+    phase = phase_plan.trial(resolved, trial, Path(), Path(), "")
+    assert isinstance(phase, SearchPhase)
+    assert phase.most_rate == 25
+
+
+def test_servers_that_a_targets_json_names_are_guarded_too():
+    near = Target("a", "torchserve", "0.12.0", "process", "m", 1, (1, 1, 1), 2, "127.0.0.1:1", "127.0.0.1:2")
+    asked = experiments.parse('protocols = ["rest"]\nladder.rates.rest = [150.0]')
+    assert guard.most_rate(asked, [near]) == 0
+    with pytest.raises(Problem, match=rf"target.a: http://{FAR}:2 .* ladder.rates.rest asks for 150"):
+        guard.most_rate(asked, [near, replace(near, rest=f"{FAR}:2")])
 
 
 def test_a_closed_loop_sends_no_more_than_its_rate_however_fast_the_answers_come():
