@@ -39,7 +39,8 @@ def average_pool(node: Node, x: Value) -> Value:
     counted = np.pad(np.ones((height, width), np.float32), pads, constant_values=float(included))
     with tf.init_scope():  # computed now, not at every request
         share = _slide(padded(tf.constant(counted[None, :, :, None]), extra), window, "AVG").numpy()
-    return Value(means / tf.cast(share, means.dtype), NHWC)
+    # A window that lies in the padding alone has the mean 0, as in ONNX Runtime.
+    return Value(tf.math.divide_no_nan(means, tf.cast(share, means.dtype)), NHWC)
 
 
 @operator("GlobalAveragePool", "GlobalMaxPool")

@@ -109,6 +109,15 @@ CHECKS: dict[str, tuple[Callable[..., None], tuple[st.SearchStrategy[Any], ...]]
 }
 
 
+def test_a_mean_over_nothing_but_padding_is_zero():
+    attributes = {"strides": [1, 1], "dilations": [1, 2], "pads": [0, 1, 0, 1], "kernel_shape": [1, 2]}
+    x = np.full((2, 1, 1, 3), -5, np.float32)
+    model = _model("AveragePool", x, [], attributes)
+    (ours,), (theirs,) = imported(model, {"x": x}), expected(model, {"x": x})
+    np.testing.assert_array_equal(ours, np.zeros((2, 3, 1, 1)))
+    np.testing.assert_array_equal(ours, theirs)
+
+
 @pytest.mark.parametrize("examples", [25, pytest.param(500, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("name", CHECKS)
 def test_random_attributes(name, examples):
