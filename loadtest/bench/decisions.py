@@ -13,7 +13,8 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from rich.table import Table
 from loadtest.bench import known_capacity
 from loadtest.bench.synthetic_servers import Outcome, Runs, Searches, World, experiment
 from loadtest.experiment.questions import Family, Metric
+from loadtest.experiment.settings import Decision
 from loadtest.experiment.verb import Verb
 from models.problem import Problem
 
@@ -192,10 +194,21 @@ CASES = (
 )
 
 
-def simulate(runs: int, seed: int, cases: Sequence[Case], told: Callable[[], None] = lambda: None) -> Iterator[Row]:
-    """The rows of cases. `told` is called after each run."""
+def simulate(
+    runs: int,
+    seed: int,
+    cases: Sequence[Case],
+    told: Callable[[], None] = lambda: None,
+    *,
+    budget_s: float | None = None,
+) -> Iterator[Row]:
+    """The rows of cases. `told` is called after each run; ``budget_s``: seconds of trials of the default experiment,
+    where they are not to be its own."""
     searches = Searches(experiment().capacity)
-    played = {name: Runs(experiment(name), searches) for name in {case.experiment for case in cases}}
+    experiments = {name: experiment(name) for name in {case.experiment for case in cases}}
+    if budget_s is not None and "default" in experiments:
+        experiments["default"] = replace(experiments["default"], decision=Decision(budget_s))
+    played = {name: Runs(one, searches) for name, one in experiments.items()}
     for case in cases:
         for spreads in case.spreads:
             world = World(case.capacity, case.p99, spreads, case.drift)
@@ -239,6 +252,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=13, help="of all that is drawn at random (13)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table as JSON, too")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="and as a table in Markdown")
+    parser.add_argument("--budget", type=float, metavar="SECONDS", help="of trials of a run (the default experiment's)")
     known_capacity.add_arguments(parser)
 
 
@@ -260,7 +274,8 @@ def _run(options: argparse.Namespace) -> int:
     ) as bar:
         total = sum(_runs(case, options.runs) * len(case.spreads) for case in CASES)
         task = bar.add_task("simulated runs", total=total)
-        rows = list(simulate(options.runs, options.seed, CASES, lambda: bar.advance(task)))
+        advance = partial(bar.advance, task)
+        rows = list(simulate(options.runs, options.seed, CASES, advance, budget_s=options.budget))
     _show(rows, console)
     if options.json:
         plain = [{**asdict(row), "is_met": row.is_met} for row in rows]

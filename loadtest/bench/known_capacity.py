@@ -35,7 +35,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Those of the bench on real servers."""
     parser.add_argument("--real", action="store_true", help="instead: a run on two real servers of known capacities")
     parser.add_argument("--ratio", type=float, default=2.0, help="of their capacities (2)")
-    parser.add_argument("--budget", type=float, default=300.0, metavar="SECONDS", help="of trials (300)")
     parser.add_argument("--bundle", type=Path, help="the model's bundle (default: the first under artifacts/)")
 
 
@@ -53,7 +52,7 @@ def bench(options: argparse.Namespace) -> int:
             QUICK: twins.lasting(bundle, BATCH_S, Path(name) / QUICK),
             SLOW: twins.lasting(bundle, BATCH_S * options.ratio, Path(name) / SLOW),
         }
-        chosen = experiment(options.budget, options.seed)
+        chosen = experiment(Decision().budget_s if options.budget is None else options.budget, options.seed)
         (verdict,) = twins.compare(chosen, sides, Path(name) / "results", progress).verdicts
     console.print(
         f"capacity ratio of {options.ratio:g} found as {wording.number(verdict.ratio)} "

@@ -90,7 +90,7 @@ def _run(options: argparse.Namespace) -> int:
     if len(experiment.targets) < 2 or "capacity" not in experiment.scenarios:
         raise Problem(f"experiment {options.experiment}: it compares no capacities of two targets")
     table = Table(title=f"To find a ratio of {wording.number(options.effect)} between capacities, four times in five")
-    for heading in ("starts lie apart", "starts of each", "decision.budget_s", "time", "this budget finds"):
+    for heading in ("starts lie apart", "starts of each", "budget_s", "time", "this budget finds"):
         table.add_column(heading, justify="right", no_wrap=True)
     for spread in spreads:
         found = budget(experiment, options.effect, spread)
