@@ -6,6 +6,7 @@ python -m loadtest.generator.worker --master HOST
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _work(options: argparse.Namespace) -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as with Ctrl-C, the workers end, too
     serve_master(options.master, options.port, options.processes)
     return 0
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from loadtest.experiment.events import Event, PhaseEnded, Second
@@ -198,8 +199,10 @@ def test_workers_on_other_nodes_share_the_schedule(tmp_path):
             block.measure(phases(block.run, trials=1))
             block.measure(phases(block.run, trials=2)[1:], name="block-2")
         finally:
+            left = psutil.Process(workers.pid).children(recursive=True)
             workers.terminate()
-            workers.wait()
+            assert workers.wait(timeout=30) == 130
+        assert psutil.wait_procs(left, timeout=10)[1] == []
     for number in (1, 2):
         trial = json.loads((block.run / "trials" / f"trial-{number}" / "trial.json").read_text())
         assert trial["latency_ms"]["p50"] > 0
