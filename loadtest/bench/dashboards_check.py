@@ -49,8 +49,9 @@ FAILURES = (EMPTY, REFUSED)
 SERVER_CHOSEN = re.compile(r'server=~?"')
 RATE = 40.0
 STEP_S = 1.0
-# Recording rules run every few seconds over a minute: the last load is seen by then.
-SETTLE_S = 6.0
+# Prometheus scrapes a new target within seconds, and its rules see the last load some seconds later; longer where the
+# machine is busy.
+SCRAPED_S, SETTLED_S = 30.0, 20.0
 
 
 @dataclass(frozen=True)
@@ -164,15 +165,16 @@ def _run(options: argparse.Namespace) -> int:
             programs=named,
         )
         up = running.enter_context(servers)
+        (port,) = ports.free(1)
+        prometheus.watch_generator(port)
         prometheus.watch_servers([(one.target, one.process.pid) for one in up])
-        began = time.time()
+        began, engines = time.time(), [one.target.engine for one in up]
+        _await_scraped(prometheus, engines)
         for one in up:
             console.print(f"loading {one.target.name}: {one.target.engine} {one.target.engine_version}", markup=False)
-            load(one.target, bundle, folder, options.seconds, prometheus)
-        time.sleep(SETTLE_S)
-        engines = [one.target.engine for one in up]
+            load(one.target, bundle, folder, options.seconds, port)
         try:
-            outcomes = check(PrometheusApi(prometheus.url), queries.load(), began, time.time(), engines)
+            outcomes = _settled(PrometheusApi(prometheus.url), began, engines)
         except Unreachable as trouble:
             raise Problem(f"Prometheus does not answer any more: {trouble}") from trouble
     _show(outcomes, console)
@@ -181,11 +183,28 @@ def _run(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def load(target: Target, bundle: Bundle, folder: Path, seconds: float, prometheus: Prometheus) -> None:
+def _await_scraped(prometheus: Prometheus, engines: Collection[str]) -> None:
+    """Wait until every server has been scraped: of a counter that is first seen after the load there is no rate."""
+    deadline = time.monotonic() + SCRAPED_S
+    while prometheus.query('count(up{server!=""} == 1)', time.time()) != len(engines):
+        if time.monotonic() > deadline:
+            raise Problem(f"Prometheus has not scraped {', '.join(engines)} in {SCRAPED_S:g} s")
+        time.sleep(0.1)
+
+
+def _settled(api: PrometheusApi, began: float, engines: Collection[str]) -> list[Outcome]:
+    """What came of all queries: once none lacks data, or after `SETTLED_S`."""
+    deadline = time.monotonic() + SETTLED_S
+    while True:
+        outcomes = check(api, queries.load(), began, time.time(), engines)
+        if time.monotonic() > deadline or all(one.verdict != EMPTY for one in outcomes):
+            return outcomes
+        time.sleep(0.5)
+
+
+def load(target: Target, bundle: Bundle, folder: Path, seconds: float, port: int) -> None:
     """Load a target over each protocol, then once beyond what the generator may have in flight, so that the panels of
-    failures have something to show, and send it a request that it must refuse."""
-    (port,) = ports.free(1)
-    prometheus.watch_generator(port)
+    failures have something to show, and send it a request that it must refuse. `port`: of the generator's metrics."""
     phases: list[OpenLoopPhase] = []
     for protocol in ("grpc", "rest"):
         name = f"{target.name}-{protocol}-within"
