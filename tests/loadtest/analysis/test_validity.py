@@ -46,7 +46,7 @@ TRIAL = OpenLoopPhase(
     protocol="rest",
     seed=1,
     rate=RATE,
-    duration_s=3.0,
+    duration_s=2.0,
     lead_in_s=0.2,
     check_share=0.5,
 )

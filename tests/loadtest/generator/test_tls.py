@@ -157,13 +157,13 @@ def client_of(where: Target, protocol: str) -> HttpClient | GrpcClient:
     return HttpClient(where.rest, lambda *_: None, lambda: None, made)
 
 
-def says(where: Target, protocol: str) -> tuple[str, str]:
+def says(where: Target, protocol: str, timeout_s: float = 10.0) -> tuple[str, str]:
     """What is said of a connection that fails: before a run, and by the generator."""
     with pytest.raises(Problem) as before:
-        description.reach(where, protocol)
+        description.reach(where, protocol, timeout_s)
     client = client_of(where, protocol)
     with pytest.raises(Problem) as later:
-        client.open() if isinstance(client, GrpcClient) else client.open(2)
+        client.open(timeout_s) if isinstance(client, GrpcClient) else client.open(2, timeout_s)
     assert "\n" not in f"{before.value}{later.value}"
     return str(before.value), str(later.value)
 
@@ -195,7 +195,8 @@ class TestNotTrusted:
     def test_no_tls_there(self, servers, protocol):
         plain = servers.plain[protocol]
         asked = servers.encrypted.rest_tls
-        for text in says(replace(plain, rest_tls=asked, grpc_tls=asked), protocol):
+        # A server of HTTP/1.1 without TLS waits for more of what it takes for a request.
+        for text in says(replace(plain, rest_tls=asked, grpc_tls=asked), protocol, timeout_s=1.0):
             assert re.search("wrong version number|record layer|EOF|[Tt]imed out|TLS handshake", text)
 
 
