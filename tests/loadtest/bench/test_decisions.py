@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -109,9 +110,18 @@ def test_the_table_says_what_must_be_and_what_was_and_its_status_what_is_missed(
     assert table.read_text().count("\n") == 6
 
     row = Row("case", (0.1, 0.1), "named", 0.94, 100, 200, 0.95, None, None, None, None)
-    monkeypatch.setattr(decisions, "simulate", lambda *_: iter([row]))
+    monkeypatch.setattr(decisions, "simulate", lambda *_, **__: iter([row]))
     assert decisions.VERB.main(["--runs", "20"]) == 1
     assert "missed: case, 10 %: named in 0.940 of 200" in capsys.readouterr().out
+
+
+def test_a_shorter_budget_makes_fewer_starts_and_names_fewer():
+    def row(budget_s):
+        return next(simulate(40, 13, [replace(CASES[0], spreads=((0.1, 0.1),))], budget_s=budget_s))
+
+    short, usual = row(200), row(None)
+    assert short.starts < usual.starts
+    assert short.share < usual.share == 1
 
 
 def test_impossible_numbers_of_runs_are_refused(capsys):
