@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from models import bundle as bundles
-from models import problem
+from models import declaration, problem
 from models.problem import Problem
 from models.progress import Progress
 
@@ -45,6 +45,14 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--classes", type=Path, help="text file with the classes' names, one a line, for --checkpoint"
             )
+            own = command.add_argument_group("a model of your own (--model package.module:factory)")
+            own.add_argument("--input", help="size of its images, HEIGHTxWIDTHxCHANNELS, such as 224x224x3")
+            own.add_argument(
+                "--preprocessing",
+                help="what becomes of pixels 0-255: imagenet, 0-1 (default), -1-1, none, or keys of [preprocessing] as "
+                '{preset = "imagenet", channel_order = "bgr"}',
+            )
+            own.add_argument("--output", help="what it gives: logits (default) or probabilities")
             also = "also compile the torch.export program for this CPU with AOTInductor (needs a C++ compiler)"
             command.add_argument("--aot", action="store_true", help=also)
     text = "check every hash of a bundle and run its parity gate again"
@@ -56,7 +64,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_place(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--model", default="convnet", help="architecture (%(default)s)")
+    text = "architecture, or your own package.module:factory (%(default)s)"
+    command.add_argument("--model", default="convnet", help=text)
     command.add_argument("--artifacts", type=Path, default=Path("artifacts"), help="where it is kept (%(default)s)")
 
 
@@ -65,7 +74,7 @@ def main() -> int:
     options = _parser().parse_args()
     progress = Progress()
     if options.verb == "verify":
-        folder = options.bundle or _newest(options.artifacts, options.model)
+        folder = options.bundle or _newest(options.artifacts, declaration.servable(options.model))
         bundle = bundles.load(folder)
         progress.say("hashes", f"{len(bundle.manifest['files'])} files unchanged")
         if not options.hashes_only:
@@ -79,7 +88,7 @@ def main() -> int:
 
     if options.dataset not in datasets.names():
         raise Problem(f"--dataset {options.dataset}: unknown; use one of {', '.join(datasets.names())}")
-    if options.model not in architectures.ARCHITECTURES:
+    if not declaration.is_factory(options.model) and options.model not in architectures.ARCHITECTURES:
         raise Problem(f"--model {options.model}: unknown; use one of {', '.join(sorted(architectures.ARCHITECTURES))}")
 
     from models import pipeline, training, weights
@@ -91,7 +100,14 @@ def main() -> int:
     if options.verb == "train":
         print(weights.train(*arguments))
     else:
-        own = Own(options.checkpoint, options.images, options.classes)
+        own = Own(
+            options.checkpoint,
+            options.images,
+            options.classes,
+            declaration.image_shape(options.input) if options.input else None,
+            declaration.preprocessing(options.preprocessing) if options.preprocessing else None,
+            declaration.output(options.output) if options.output else None,
+        )
         print(pipeline.export(*arguments, own=own, compiled=options.aot).folder)
     return 0
 

@@ -21,11 +21,13 @@ MANIFEST = "manifest.json"
 
 
 class Weights(StrEnum):
-    """Where a bundle's weights come from: training, a seed (untrained), or the user's checkpoint."""
+    """Where a bundle's weights come from: training, a seed (untrained), the user's checkpoint, or the user's factory,
+    which may have trained ones or not."""
 
     TRAINED = "trained"
     SEEDED = "seeded"
     CHECKPOINT = "checkpoint"
+    FACTORY = "factory"
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from models import architectures
+from models import architectures, declaration
 from models.architectures import ImageClassifier
 from models.bundle import sha256
 from models.problem import Problem
@@ -30,10 +30,16 @@ IMAGENET_STD = tuple(255 * std for std in (0.229, 0.224, 0.225))
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A state dict. ``mean`` and ``std``: per channel, where the file holds them (Tandem's own do)."""
+    """A state dict.
+
+    tensors    as the file names them
+    weights    the same as PyTorch and torchvision would name those of a network of the house
+    mean, std  per channel, where the file holds them (Tandem's own do)
+    """
 
     path: Path
     sha256: str
+    tensors: Mapping[str, Tensor]
     weights: Mapping[str, Tensor]
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -61,12 +67,13 @@ def read(path: Path) -> Checkpoint:
         raise Problem(
             f"CHECKPOINT={path}: not a checkpoint ({first}); save one with torch.save(model.state_dict(), file)"
         ) from None
-    weights = _state_dict(path, content)
-    for key, tensor in weights.items():
+    tensors = _state_dict(path, content)
+    for key, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise Problem(f"CHECKPOINT={path}: {key} holds NaN or infinity; use a checkpoint from before that")
+    weights = {_key(key): tensor for key, tensor in tensors.items()}
     mean, std = (_channels(weights.pop(name, None)) for name in ("mean", "std"))
-    return Checkpoint(path, sha256(path), weights, mean, std)
+    return Checkpoint(path, sha256(path), tensors, weights, mean, std)
 
 
 def classes(checkpoint: Checkpoint, model: str) -> int:
@@ -84,20 +91,37 @@ def classifier(checkpoint: Checkpoint, model: str, mean: list[float], std: list[
     Raises `Problem` naming file and key for weights that are missing, too many, or shaped otherwise.
     """
     made = architectures.build(model, classes(checkpoint, model), checkpoint.mean or mean, checkpoint.std or std)
-    own = made.network.state_dict()
-    # Files of before PyTorch 0.4.1 do not count batches; evaluation does not look at the count.
-    needed = [key for key in own if key in checkpoint.weights or not key.endswith(".num_batches_tracked")]
-    if absent := [key for key in needed if key not in checkpoint.weights]:
-        raise _other_network(checkpoint, model, f"{_some(absent)} missing")
-    if beyond := [key for key in checkpoint.weights if key not in own]:
-        raise _other_network(checkpoint, model, f"{_some(beyond)} too many")
-    for key in needed:
-        if checkpoint.weights[key].shape != own[key].shape:
-            sizes = f"{key} is {_sizes(checkpoint.weights[key])} and not {_sizes(own[key])}"
-            raise _other_network(checkpoint, model, sizes)
-    made.network.load_state_dict({**own, **checkpoint.weights})
+    _fill(checkpoint, model, made.network, checkpoint.weights)
     made.eval()
     return made
+
+
+def fill(checkpoint: Checkpoint, model: str, network: nn.Module) -> None:
+    """Give a user's own network the checkpoint's weights, whose keys may have the prefixes of `PREFIXES`.
+
+    Raises `Problem` as `classifier` does.
+    """
+    own = network.state_dict().keys()
+    tensors = checkpoint.tensors
+    forms: list[Mapping[str, Tensor]] = [tensors]
+    forms += [{key.removeprefix(prefix): tensors[key] for key in tensors} for prefix in PREFIXES]
+    forms += [{_key(key): tensors[key] for key in tensors}, checkpoint.weights]  # several of them; Tandem's own
+    _fill(checkpoint, model, network, min(forms, key=lambda weights: len(weights.keys() ^ own)))
+
+
+def _fill(checkpoint: Checkpoint, model: str, network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    own = network.state_dict()
+    # Files of before PyTorch 0.4.1 do not count batches; evaluation does not look at the count.
+    needed = [key for key in own if key in weights or not key.endswith(".num_batches_tracked")]
+    if absent := [key for key in needed if key not in weights]:
+        raise _other_network(checkpoint, model, f"{_some(absent)} missing")
+    if beyond := [key for key in weights if key not in own]:
+        raise _other_network(checkpoint, model, f"{_some(beyond)} too many")
+    for key in needed:
+        if weights[key].shape != own[key].shape:
+            sizes = f"{key} is {_sizes(weights[key])} and not {_sizes(own[key])}"
+            raise _other_network(checkpoint, model, sizes)
+    network.load_state_dict({**own, **weights})
 
 
 def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
@@ -109,15 +133,15 @@ def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
             f"CHECKPOINT={path}: holds a {type(content).__name__} and no state dict; save one with "
             "torch.save(model.state_dict(), file)"
         )
-    weights = {}
+    tensors = {}
     for key, tensor in content.items():
         if not isinstance(key, str) or not isinstance(tensor, Tensor):
             raise Problem(
                 f"CHECKPOINT={path}: {key} is a {type(tensor).__name__} and no tensor; save the state dict alone: "
                 "torch.save(model.state_dict(), file)"
             )
-        weights[_key(key)] = tensor.detach()
-    return weights
+        tensors[key] = tensor.detach()
+    return tensors
 
 
 def _key(key: str) -> str:
@@ -131,8 +155,9 @@ def _channels(values: Tensor | None) -> tuple[float, ...] | None:
 
 
 def _other_network(checkpoint: Checkpoint, model: str, what: str) -> Problem:
+    kind = "factory" if declaration.is_factory(model) else "architecture"
     return Problem(
-        f"CHECKPOINT={checkpoint.path}: not the weights of {model}: {what}; name the architecture that it was saved "
+        f"CHECKPOINT={checkpoint.path}: not the weights of {model}: {what}; name the {kind} that it was saved "
         "from as MODEL"
     )
 

@@ -1,7 +1,8 @@
 """The user's own images: a folder of JPEG and PNG files, in sub-folders named after their classes or in none.
 
-Files of other kinds and hidden ones are passed over. EXIF orientation is applied, gray becomes RGB, transparency is
-dropped; what has no such plain meaning (CMYK, 16 bits a channel) is refused. Pillow decodes.
+Files of other kinds and hidden ones are passed over. EXIF orientation is applied, gray becomes RGB for models of three
+channels and colours become gray for those of one, transparency is dropped; what has no such plain meaning (CMYK, 16
+bits a channel) is refused. Pillow decodes.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ PNG_BIT_DEPTH = 24  # the byte of a PNG file that holds it
 class ImageFolder:
     """Some images of a folder, spread evenly over all of them.
 
-    images       uint8 [N, H, W, 3]
+    images       uint8 [N, H, W, C]
     labels       int64 [N], places in `class_names`; None in a folder without sub-folders
     class_names  the sub-folders' names, sorted
     found        how many images the folder holds
@@ -43,7 +44,7 @@ class ImageFolder:
 
 
 def read(folder: Path, shape: tuple[int, int, int], most: int) -> ImageFolder:
-    """Read up to ``most`` images, brought to ``shape`` (H, W, 3). Raises `Problem` naming the file at fault."""
+    """Read up to ``most`` images, brought to ``shape`` (H, W, C). Raises `Problem` naming the file at fault."""
     if not folder.is_dir():
         raise Problem(f"IMAGES={folder}: no such folder")
     paths = sorted(path for path in folder.rglob("*") if _is_image(path.relative_to(folder)) and path.is_file())
@@ -61,7 +62,7 @@ def read(folder: Path, shape: tuple[int, int, int], most: int) -> ImageFolder:
     for path in chosen:
         content = path.read_bytes()
         digest.update(f"{path.relative_to(folder).as_posix()} {hashlib.sha256(content).hexdigest()}\n".encode())
-        images.append(enlargement.resized(_decoded(path, content), *shape[:2]))
+        images.append(enlargement.resized(_decoded(path, content), shape))
     labels = None
     if class_names:
         labels = np.array([class_names.index(path.relative_to(folder).parts[0]) for path in chosen], np.int64)

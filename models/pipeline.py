@@ -6,6 +6,8 @@ import hashlib
 import platform
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,9 @@ import numpy as np
 
 from models import (
     aot_inductor,
+    brought,
     datasets,
+    factories,
     onnx_export,
     parity,
     torch_export,
@@ -59,7 +63,7 @@ def export(
     recipe = recipes.read(model, dataset, settings, own)
     found = bundles.find(
         artifacts,
-        model,
+        recipe.model,
         recipe.images_of,
         training=recipe.to_dict(),
         libraries=libraries(),
@@ -77,13 +81,14 @@ def export(
     trained = weights.obtain(recipe, data, reference, artifacts, progress)
     manifest = _manifest(recipe, data, reference, trained, sources(handler))
     with bundles.writing(artifacts, manifest) as bundle:
-        _write(bundle, trained, reference, handler, compiled, progress)
-    return bundles.load(artifacts / model / str(bundle.version))
+        _write(bundle, recipe, trained, reference, handler, compiled, progress)
+    return bundles.load(artifacts / recipe.model / str(bundle.version))
 
 
 def verify(bundle: Bundle, progress: Progress) -> dict[str, Any]:
     """Run the parity gate again on a finished bundle; returns the figures. Raises `Problem` where it fails."""
-    trained = training.load(bundle.checkpoint)
+    own = bundle.manifest["training"].get("own")
+    trained = training.load(bundle.checkpoint) if own is None else brought.load(bundle.checkpoint, own)
     with np.load(bundle.reference) as reference:
         images, labels, expected = reference["images"], reference["labels"], reference["probabilities"]
     now = training.predict(trained.classifier, images)
@@ -141,13 +146,20 @@ def _manifest(
 
 
 def _write(
-    bundle: Bundle, trained: Trained, reference: Reference, handler: Path, compiled: bool, progress: Progress
+    bundle: Bundle,
+    recipe: Recipe,
+    trained: Trained,
+    reference: Reference,
+    handler: Path,
+    compiled: bool,
+    progress: Progress,
 ) -> None:
     """Fill the bundle's folder and add ``parity`` to its manifest, and ``aot_inductor`` where that is asked for."""
     started = time.monotonic()
     classifier = trained.classifier
     training.save(trained, bundle.checkpoint)
-    torchscript.export(classifier, bundle.torchscript)
+    with _exporting("TorchScript (torch.jit.trace)", recipe):
+        torchscript.export(classifier, bundle.torchscript)
     torchserve_archive.export(
         bundle.torchscript,
         bundle.archive,
@@ -157,11 +169,13 @@ def _write(
         handler=handler,
     )
     progress.say("export", "TorchScript and TorchServe archive")
-    torch_export.export(classifier, bundle.program)
+    with _exporting("torch.export", recipe):
+        torch_export.export(classifier, bundle.program)
     progress.say("export", "torch.export program")
     if compiled:
         _compile(bundle, progress)
-    onnx_export.export(classifier, bundle.onnx)
+    with _exporting("ONNX (torch.onnx.export)", recipe):
+        onnx_export.export(classifier, bundle.onnx)
     progress.say("export", "ONNX")
     from models import savedmodel  # takes seconds to import TensorFlow: only once it is needed
 
@@ -177,6 +191,17 @@ def _write(
     bundle.manifest["parity"] = figures
     np.savez_compressed(bundle.reference, images=images, labels=labels, probabilities=expected)
     progress.say("parity", describe(bundle.manifest["parity"]))
+
+
+@contextmanager
+def _exporting(what: str, recipe: Recipe) -> Iterator[None]:
+    """Say in a line what an exporter raises about a user's network."""
+    if recipe.brought is None:
+        yield
+        return
+    fix = "forward must be one fixed computation of tensors, whatever the images and their number (docs/models.md)"
+    with factories.said(f"{recipe.brought.said}: cannot be exported by {what}", fix):
+        yield
 
 
 def _compile(bundle: Bundle, progress: Progress) -> None:

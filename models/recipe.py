@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from models import architectures, checkpoints, enlargement, image_folder
+from models import architectures, brought, checkpoints, declaration, enlargement, image_folder
 from models.architectures import Architecture
+from models.brought import Brought
 from models.bundle import Weights
 from models.checkpoints import Checkpoint
 from models.datasets import IMAGE_SHAPE, Dataset
+from models.declaration import Output, Preprocessing, Shape
 from models.image_folder import ImageFolder
 from models.problem import Problem
 from models.training import Settings
 
 # Of images larger than those of the data sets: enough for parity, few enough for minutes on two cores.
 LARGE_IMAGES = 200
+LARGE_BYTES = 2**28  # of all of them: fewer, where they are huge
 CALIBRATION_IMAGES = 64
 PUBLISHED_CLASSES = 1000  # of ImageNet, where nothing else says how many
 NO_LABEL = -1
@@ -31,18 +35,22 @@ class Own:
     checkpoint  weights (CHECKPOINT)
     images      a folder of images (IMAGES)
     classes     a text file with the name of a class a line (CLASSES)
+    input, preprocessing, output  what a model of the user's own takes, does to it, and gives; None: not said
     """
 
     checkpoint: Path | None = None
     images: Path | None = None
     classes: Path | None = None
+    input: Shape | None = None
+    preprocessing: Preprocessing | None = None
+    output: Output | None = None
 
 
 @dataclass(frozen=True)
 class Reference:
     """The images of parity and of the load.
 
-    images  uint8 [N, H, W, 3], ``labels`` int64 [N], places in ``class_names`` or all `NO_LABEL`
+    images  uint8 [N, H, W, C], ``labels`` int64 [N], places in ``class_names`` or all `NO_LABEL`
     record  the manifest's ``reference`` entry: images, of how many, resized from what (None: from files of many sizes)
     """
 
@@ -59,7 +67,11 @@ class Reference:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Read by `read`; what it names exists and can be read."""
+    """Read by `read`; what it names exists and can be read.
+
+    model    the servable's name, and the architecture's where no network is ``brought``
+    brought  a network that is no architecture of the house, with its weights
+    """
 
     model: str
     dataset: str
@@ -67,15 +79,23 @@ class Recipe:
     checkpoint: Checkpoint | None = None
     folder: ImageFolder | None = None
     class_names: tuple[str, ...] | None = None
+    brought: Brought | None = None
 
     @property
     def architecture(self) -> Architecture:
-        """The network and the size of its images."""
+        """The network of the house and the size of its images."""
         return architectures.named(self.model)
+
+    @property
+    def image_shape(self) -> Shape:
+        """(H, W, C) of one image."""
+        return self.brought.image_shape if self.brought else self.architecture.image_shape
 
     @property
     def weights(self) -> Weights:
         """Where the weights come from."""
+        if self.brought is not None:
+            return self.brought.weights
         if self.checkpoint is not None:
             return Weights.CHECKPOINT
         return Weights.TRAINED if self.architecture.trained_here else Weights.SEEDED
@@ -96,37 +116,43 @@ class Recipe:
             Weights.TRAINED: self.settings.to_dict(),
             Weights.SEEDED: {"seed": self.settings.seed},
             Weights.CHECKPOINT: {"checkpoint": self.checkpoint.sha256 if self.checkpoint else None},
+            Weights.FACTORY: {"seed": self.settings.seed},
         }
         return {
             **decides[self.weights],
             "weights": self.weights.value,
             "images": self.folder.digest if self.folder else None,
             "classes": list(self.class_names) if self.class_names else None,
+            "own": self.brought.record if self.brought else None,
         }
 
     def names(self, data: Dataset | None) -> tuple[str, ...]:
-        """The classes' names, in the order of the logits. Raises `Problem` where a checkpoint has another number."""
+        """The classes' names, in the order of the logits. Raises `Problem` where the model has another number."""
         if self.weights is Weights.TRAINED:
             assert data is not None
             return data.class_names
         names = self.class_names or (self.folder.class_names if self.folder else data.class_names if data else ())
-        count = checkpoints.classes(self.checkpoint, self.model) if self.checkpoint else len(names) or PUBLISHED_CLASSES
+        if self.brought is not None:
+            count, what = self.brought.classes, f"{self.brought.said}: gives {self.brought.classes} classes"
+        elif self.checkpoint is not None:
+            count = checkpoints.classes(self.checkpoint, self.model)
+            what = f"CHECKPOINT={self.checkpoint.path}: {self.architecture.head}.weight is for {count} classes"
+        else:
+            count, what = len(names) or PUBLISHED_CLASSES, ""
         if not names:
             return tuple(f"class {number}" for number in range(count))
         if len(names) != count:
-            assert self.checkpoint is not None
             whose = "CLASSES" if self.class_names else f"IMAGES={self.folder.name}" if self.folder else self.dataset
             raise Problem(
-                f"CHECKPOINT={self.checkpoint.path}: {self.architecture.head}.weight is for {count} classes, and "
-                f"{whose} has {len(names)}; name them in CLASSES=labels.txt, one a line, or bring images without "
-                "sub-folders as IMAGES=folder"
+                f"{what}, and {whose} has {len(names)}; name them in CLASSES=labels.txt, one a line, or bring images "
+                "without sub-folders as IMAGES=folder"
             )
         return names
 
     def reference(self, data: Dataset | None) -> Reference:
         """The images and their labels. Raises `Problem` for a label that is no class."""
         names = self.names(data)
-        height, width, _ = shape = self.architecture.image_shape
+        shape = self.image_shape
         if self.folder is not None:
             labels = _labels(self.folder, names)
             record = {"images": len(labels), "of": self.folder.found, "folder": self.folder.name, "resized_from": None}
@@ -134,8 +160,8 @@ class Recipe:
         assert data is not None
         images, labels = data.test.images, data.test.labels
         if shape != IMAGE_SHAPE:
-            chosen = np.random.default_rng(0).permutation(len(labels))[:LARGE_IMAGES]
-            images, labels = enlargement.enlarged(images[chosen], height, width), labels[chosen]
+            chosen = np.random.default_rng(0).permutation(len(labels))[: _most(shape)]
+            images, labels = enlargement.enlarged(images[chosen], shape), labels[chosen]
         resized_from = None if shape == IMAGE_SHAPE else list(IMAGE_SHAPE[:2])
         record = {"images": len(labels), "of": len(data.test.labels), "folder": None, "resized_from": resized_from}
         if set(data.class_names) <= set(names):
@@ -150,21 +176,38 @@ class Recipe:
             return self.folder.images[:CALIBRATION_IMAGES]
         assert data is not None
         chosen = np.random.default_rng(0).permutation(len(data.train.labels))[:CALIBRATION_IMAGES]
-        height, width, _ = self.architecture.image_shape
-        return enlargement.enlarged(data.train.images[chosen], height, width)
+        return enlargement.enlarged(data.train.images[chosen], self.image_shape)
 
 
 def read(model: str, dataset: str, settings: Settings, own: Own) -> Recipe:
     """Read what the user brings. Raises `Problem` naming the file at fault and the fix."""
+    checkpoint = checkpoints.read(own.checkpoint) if own.checkpoint else None
+    class_names = _class_names(own.classes) if own.classes else None
+    if declaration.is_factory(model):
+        preprocessing, output = own.preprocessing or Preprocessing(), own.output or Output.LOGITS
+        network = brought.from_factory(model, own.input, preprocessing, output, checkpoint, settings.seed)
+        folder = _folder(own.images, network.image_shape)
+        return Recipe(declaration.servable(model), dataset, settings, checkpoint, folder, class_names, network)
+    for key in ("input", "preprocessing", "output"):
+        if getattr(own, key) is not None:
+            raise Problem(f"{key.upper()}: {model} is a network of the house, which has its own; leave it out")
     architecture = architectures.named(model)
     if own.classes and architecture.trained_here and not own.checkpoint:
         raise Problem(f"CLASSES={own.classes}: {model} is trained on {dataset}, whose classes have names; leave it out")
-    checkpoint = checkpoints.read(own.checkpoint) if own.checkpoint else None
     if checkpoint is not None:
         checkpoints.classifier(checkpoint, model, [0.0] * 3, [1.0] * 3)  # every key and shape
-    most = LARGE_IMAGES if architecture.image_shape != IMAGE_SHAPE else 10 * LARGE_IMAGES
-    folder = image_folder.read(own.images, architecture.image_shape, most) if own.images else None
-    return Recipe(model, dataset, settings, checkpoint, folder, _class_names(own.classes) if own.classes else None)
+    return Recipe(model, dataset, settings, checkpoint, _folder(own.images, architecture.image_shape), class_names)
+
+
+def _folder(path: Path | None, shape: Shape) -> ImageFolder | None:
+    return image_folder.read(path, shape, _most(shape)) if path else None
+
+
+def _most(shape: Shape) -> int:
+    """How many images of this shape are read: enough for parity, and no more than fit into memory several times."""
+    if math.prod(shape) <= math.prod(IMAGE_SHAPE):
+        return 10 * LARGE_IMAGES
+    return min(LARGE_IMAGES, max(1, LARGE_BYTES // math.prod(shape)))
 
 
 def _labels(folder: ImageFolder, names: tuple[str, ...]) -> np.ndarray:

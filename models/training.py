@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -56,6 +56,13 @@ class Trained:
 
     classifier: ImageClassifier
     record: dict[str, Any]
+
+
+Build = Callable[[Mapping[str, Any], int], ImageClassifier]
+
+
+def _house(record: Mapping[str, Any], classes: int) -> ImageClassifier:
+    return architectures.build(record["model"], classes)
 
 
 def train(model: str, dataset: Dataset, settings: Settings, progress: Progress) -> Trained:
@@ -114,14 +121,17 @@ def save(trained: Trained, path: Path) -> None:
         torch.save(content, unfinished)
 
 
-def load(path: Path) -> Trained:
-    """Read what `save` wrote, running no code of the file; raises `Problem` for a damaged or foreign file."""
+def load(path: Path, build: Build = _house) -> Trained:
+    """Read what `save` wrote, running no code of the file; raises `Problem` for a damaged or foreign file.
+
+    ``build`` makes the classifier that the weights are for, from the record and the number of classes.
+    """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         if content["format"] != CHECKPOINT_FORMAT:
             raise Problem(f"{path}: checkpoint format {content['format']}; delete it to train again")
         record = content["training"]
-        classifier = architectures.build(record["model"], content["classes"])
+        classifier = build(record, content["classes"])
         classifier.load_state_dict(content["weights"])
     except (FileNotFoundError, Problem):
         raise

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from models import architectures, checkpoints, datasets, seeded_weights, training
+from models import architectures, checkpoints, datasets, declaration, examination, factories, seeded_weights, training
+from models.brought import Brought
 from models.bundle import Weights
 from models.datasets import Dataset
+from models.declaration import Output
 from models.problem import Problem
 from models.progress import Progress
 from models.recipe import Recipe, Reference
@@ -28,6 +30,10 @@ def train(
 ) -> Path:
     """Train, unless a checkpoint of the same settings is there; returns the checkpoint's path. Raises `Problem` for an
     architecture that is not trained here."""
+    if declaration.is_factory(model):
+        raise Problem(
+            f"--model {model}: a model of your own is trained by you; export it, with CHECKPOINT=file or without"
+        )
     if not architectures.named(model).trained_here:
         raise Problem(f"--model {model}: too large to train here; export it with CHECKPOINT=file, or seeded")
     path = checkpoint_path(artifacts, model, dataset, settings)
@@ -51,6 +57,8 @@ def obtain(recipe: Recipe, data: Dataset | None, reference: Reference, artifacts
         "test_accuracy": None,
         "torch": str(torch.__version__),
     }
+    if recipe.brought is not None:
+        return _brought(recipe, recipe.brought, reference, record, progress)
     started = time.monotonic()
     if recipe.checkpoint is not None:
         if recipe.architecture.trained_here and data is not None:
@@ -70,6 +78,21 @@ def obtain(recipe: Recipe, data: Dataset | None, reference: Reference, artifacts
         classifier = seeded_weights.classifier(recipe.model, classes, mean, std, calibration, recipe.settings.seed)
     seconds = round(time.monotonic() - started, 1)
     return Trained(classifier, {**record, "seconds": seconds, "calibration_images": len(calibration)})
+
+
+def _brought(
+    recipe: Recipe, brought: Brought, reference: Reference, record: dict[str, Any], progress: Progress
+) -> Trained:
+    """The user's own network; what it gives for the reference's images is looked at, too."""
+    source = f"weights of {recipe.checkpoint.path}" if recipe.checkpoint else "weights as the factory made them"
+    shape = declaration.written(brought.image_shape)
+    progress.say("weights", f"{brought.said}, {source}, {shape} images, {brought.classes:,} classes")
+    with factories.said(f"{brought.said}: fails on the images of {recipe.images_of}"):
+        probabilities = training.predict(brought.classifier, reference.images)
+    examination.check_output(brought.said, probabilities, Output.PROBABILITIES)
+    if reference.labelled:
+        record["test_accuracy"] = _accuracy(probabilities, reference)
+    return Trained(brought.classifier, record)
 
 
 def _reusable(path: Path, model: str, dataset: str, settings: Settings) -> Trained | None:

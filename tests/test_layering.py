@@ -131,7 +131,7 @@ def strangers(room: str, allowed: tuple[str, ...], but: tuple[str, ...] = ()) ->
     ]
 
 
-PROJECT = ("models.bundle", "models.problem", "models.whole_file", "serving", "monitoring")
+PROJECT = ("models.bundle", "models.declaration", "models.problem", "models.whole_file", "serving", "monitoring")
 OF_ONE_ENGINE = tuple(f"serving.engines.{name}" for name in FOLDERS)
 OPEN_TO_ENGINES = (
     *("models.bundle", "models.problem", "models.whole_file"),

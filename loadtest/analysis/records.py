@@ -29,6 +29,7 @@ from loadtest.experiment.records import (
 from loadtest.experiment.scenarios import section
 from loadtest.experiment.settings import Slo
 from models.bundle import Weights
+from models.declaration import Preprocessing
 from serving.engines.engine import Backend, Knob, Switch
 from serving.target import Caveat, WhyStandIn
 
@@ -93,6 +94,7 @@ class ExperimentInfo(Record, frozen=True, kw_only=True):
 
     models    the models that each server holds, and their shares of the requests; empty where it is one
     checkpoint, images, classes  files and folders that the user brought; empty where none
+    input, output, preprocessing  what was said of a model of the user's own; empty of one of the house
     targets   their names, in the experiment's order
     profile   the serving profile shared by the targets; `overrides`: target → what differs from it there
     slo       with the defaults filled in
@@ -107,6 +109,9 @@ class ExperimentInfo(Record, frozen=True, kw_only=True):
     checkpoint: str = ""
     images: str = ""
     classes: str = ""
+    input: str = ""
+    output: str = ""
+    preprocessing: Preprocessing = msgspec.field(default_factory=Preprocessing)
     targets: tuple[str, ...] = ()
     protocols: tuple[str, ...] = ()
     runtime: str | None = None

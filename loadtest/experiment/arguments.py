@@ -7,16 +7,23 @@ from pathlib import Path
 
 from loadtest.experiment import file as experiments
 from loadtest.experiment import guard
+from models import declaration
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Which experiment, what of it is different, and where its results go."""
     parser.add_argument("--experiment", default="default", help="default, smoke, or a TOML file's path")
-    parser.add_argument("--model", help="overrides the experiment's model")
+    parser.add_argument("--model", help="overrides the experiment's model; your own: package.module:factory")
     parser.add_argument("--dataset", help="overrides the experiment's data set")
     parser.add_argument("--checkpoint", help="weights of the model (a PyTorch state dict), instead of training it")
     parser.add_argument("--images", help="a folder of JPEG and PNG files, in sub-folders named after classes or none")
     parser.add_argument("--classes", help="a text file with the names of the checkpoint's classes, one a line")
+    parser.add_argument("--input", help="size of your own model's images, such as 224x224x3")
+    parser.add_argument(
+        "--preprocessing",
+        help="of your own model: imagenet, 0-1, -1-1, none, or an inline table of its keys",
+    )
+    parser.add_argument("--output", help="what your own model gives: logits or probabilities")
     parser.add_argument("--seed", type=int, help="overrides the experiment's seed")
     parser.add_argument(
         "--set",
@@ -42,6 +49,8 @@ def add_consent(parser: argparse.ArgumentParser) -> None:
 
 def overrides(options: argparse.Namespace) -> dict[str, object]:
     """What the command line gives, dotted key to value. Raises `Problem`."""
-    named = {key: getattr(options, key) for key in ("model", "dataset", *experiments.BROUGHT, "seed")}
-    given = {key: value for key, value in named.items() if value is not None}
+    keys = ("model", "dataset", *experiments.BROUGHT, "input", "output", "seed")
+    given = {key: value for key in keys if (value := getattr(options, key)) is not None}
+    if options.preprocessing is not None:
+        given["preprocessing"] = declaration.preprocessing(options.preprocessing).declared
     return {**given, **dict(experiments.override(argument) for argument in options.set)}

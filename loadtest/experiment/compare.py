@@ -27,6 +27,7 @@ from loadtest.experiment.runtimes.targets import Targets
 from loadtest.experiment.steps import Noted, Words
 from loadtest.experiment.verb import Verb
 from models import bundle as bundle_archive
+from models import declaration
 from models.bundle import Bundle
 from models.problem import Problem
 from serving.cores import split_cores
@@ -89,7 +90,7 @@ def compare(
         docker_cli.require_engine()
     if experiment.runtime == "kubernetes":
         return _in_cluster(experiment, Cluster(context), artifacts, results, fresh, words)
-    bundles = [export(experiment, model, artifacts) for model in experiment.mix]
+    bundles = [export(experiment, model, artifacts) for model in experiment.models or (experiment.model,)]
 
     def servers(folder: RunFolder) -> Targets:
         if experiment.runtime == "container":
@@ -137,8 +138,11 @@ def export(experiment: Experiment, model: str, artifacts: Path) -> Bundle:
     for key in experiments.BROUGHT:
         if path := getattr(experiment, key):
             command += [f"--{key}", str(Path(path).resolve())]  # it runs in another folder than the user
+    for key, value in experiment.declared.items():
+        command.append(f"--{key}={experiment.preprocessing.to_text() if key == 'preprocessing' else value}")
     # In a session of its own: Ctrl-C reaches it as SIGTERM from here, which is clean even while its interpreter starts.
-    export = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    finding = _finding() if declaration.is_factory(model) else None
+    export = subprocess.Popen(command, cwd=ROOT, env=finding, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         output, _ = export.communicate()
     except KeyboardInterrupt:
@@ -148,6 +152,13 @@ def export(experiment: Experiment, model: str, artifacts: Path) -> Bundle:
     if export.returncode:
         raise Problem("the model could not be exported; the reason stands above")
     return bundle_archive.load(Path(output.strip().splitlines()[-1]))
+
+
+def _finding() -> dict[str, str]:
+    """This process' environment with a PYTHONPATH that finds a user's module from another folder than theirs."""
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    folders = [str(Path(folder).resolve()) for folder in ("", *filter(None, given))]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(folders))}
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

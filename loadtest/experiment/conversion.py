@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
+from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -60,8 +61,8 @@ def _converted(dotted: str, value: Any, wanted: Any) -> Any:
 def _words(kind: Any) -> str:
     """What a value may be; empty where that is a list."""
     origin = get_origin(kind)
-    if origin is Union:
-        return " or ".join(map(_words, get_args(kind)))
+    if origin in (Union, UnionType):
+        return " or ".join(filter(None, map(_words, get_args(kind))))
     if origin is Literal:
         return " or ".join(map(repr, get_args(kind)))
     return _WORDS.get(kind, "")

@@ -30,6 +30,8 @@ from loadtest.experiment.scenarios import (
 from loadtest.experiment.settings import Cost, Decision, Generator, Inputs, Slo, WarmUp
 from loadtest.experiment.target_specs import TargetSpec
 from loadtest.experiment.toml_lines import line_of
+from models import declaration
+from models.declaration import Preprocessing
 from models.problem import Problem
 from serving.engines import registry
 from serving.profile import ServingProfile
@@ -53,10 +55,11 @@ Shares = Annotated[Mapping[str, float], msgspec.Meta(description=SEVERAL)]
 class Experiment:
     """A validated experiment. Raises `Problem`, starting with the dotted key at fault, for an impossible value.
 
-    model   the one model that is served, or
+    model   the one model that is served: one of the house, or the user's own as package.module:factory; or
     models  several that each server holds at once, and which share of the requests each one gets
     checkpoint, images, classes  paths of what the user brings: the model's weights (else they are trained or, for large
         models, drawn from the seed), a folder of images, a text file with the classes' names; "" for none
+    input, output, preprocessing  what a user's own model takes ("224x224x3"), gives, and does to pixels
     """
 
     name: str = "default"
@@ -66,6 +69,9 @@ class Experiment:
     checkpoint: str = ""
     images: str = ""
     classes: str = ""
+    input: str = ""
+    output: str = ""
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
     targets: tuple[TargetSpec, ...] = field(default_factory=target_specs.by_default)
     protocols: tuple[str, ...] = ("grpc", "rest")
     runtime: str = "process"
@@ -92,6 +98,7 @@ class Experiment:
             raise Problem(f"name = {self.name!r}: use 1 to 64 letters, digits, '.', '_' or '-'")
         one_of("runtime", self.runtime, RUNTIMES)
         self._check_models()
+        self._check_own()
         self._check_targets()
         for key, known in (("protocols", PROTOCOLS), ("scenarios", tuple(SCENARIOS))):
             chosen = getattr(self, key)
@@ -159,6 +166,25 @@ class Experiment:
             if protocol not in spoken:
                 raise Problem(f"{where}: {target.engine} speaks {', '.join(spoken)}, and protocols has {protocol}")
 
+    def _check_own(self) -> None:
+        """What is said of the user's own model, where servers are started with it."""
+        if not self._starts_servers:
+            return
+        for model in self.models:
+            if declaration.is_factory(model):
+                raise Problem(f"models: {model} is a model of your own, which is served alone: name it as model")
+        if not declaration.is_factory(self.model) or self.models:
+            for key in self.declared:
+                raise Problem(f"{key}: for a model of your own (model = 'package.module:factory'); leave it out")
+            return
+        if not self.input:
+            raise Problem(f"model = {self.model!r}: say the size of its images: input = '224x224x3' (INPUT=224x224x3)")
+        shape = declaration.image_shape(self.input)
+        self.preprocessing.normalisation(shape[2])
+        self.preprocessing.steps(shape)
+        if self.output:
+            declaration.output(self.output)
+
     def _check_models(self) -> None:
         if not self.models:
             return
@@ -194,9 +220,24 @@ class Experiment:
         return self.target(name).tuned(self.profile)
 
     @property
+    def declared(self) -> dict[str, Any]:
+        """What is said of the user's own model, by its keys."""
+        said = {"input": self.input, "output": self.output, "preprocessing": self.preprocessing.declared}
+        return {key: value for key, value in said.items() if value}
+
+    @property
+    def served(self) -> str:
+        """What the one model is called on the servers, and under artifacts/."""
+        return declaration.servable(self.model) if self._starts_servers else self.model
+
+    @property
+    def _starts_servers(self) -> bool:
+        return self.runtime != "remote" and not all(target.endpoint for target in self.targets)
+
+    @property
     def mix(self) -> Shares:
         """The models served and the share of the requests that each one gets."""
-        return self.models or {self.model: 1.0}
+        return self.models or {self.served: 1.0}
 
     def scenario(self, name: str) -> Scenario:
         """The settings of a scenario, by its name."""
@@ -248,7 +289,8 @@ class Experiment:
 
         values = asdict(self)
         del values["model" if self.models else "models"]
-        for key in BROUGHT:
+        values["preprocessing"] = self.preprocessing.declared
+        for key in (*BROUGHT, "input", "output", "preprocessing"):
             if not values[key]:
                 del values[key]
         values.update(target_specs.values(self.targets))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from loadtest.analysis.records import LadderInfo, Summary
+from loadtest.analysis.records import ExperimentInfo, LadderInfo, Summary
 from loadtest.analysis.saved_run import SavedRun
 from loadtest.experiment.records import Environment
 from loadtest.report import wording
 from models.bundle import Weights
+from models.declaration import BY_DEFAULT, Output
 from serving.engines.engine import ONEDNN
 from serving.target import Caveat
 
@@ -19,6 +20,7 @@ def conditions(figures: Summary, accuracies: Sequence[float] = ()) -> list[tuple
     ladder = experiment.ladder or LadderInfo()
     found = [
         _models(figures, accuracies),
+        *_preprocessing(experiment),
         ("Servers", _servers(figures)),
         *_backends(figures),
         ("Requests", f"{wording.plural(ladder.batch, 'image')} each, {ladder.arrival} arrivals"),
@@ -92,6 +94,8 @@ def _models(figures: Summary, accuracies: Sequence[float]) -> tuple[str, str]:
     on = f" on {wording.isolated(whose)}" if whose else ""
     if not experiment.models:
         source = f" with the weights of {wording.isolated(experiment.checkpoint)}" if experiment.checkpoint else ""
+        if Weights.FACTORY in figures.weights.values():
+            source = " with weights as its factory made them"
         known = f", test accuracy {wording.number(accuracies[0] * 100)} %" if accuracies else ""
         return "Model", f"{wording.isolated(experiment.model or wording.NOTHING)}{source}{on}{known}"
     each = [
@@ -100,6 +104,32 @@ def _models(figures: Summary, accuracies: Sequence[float]) -> tuple[str, str]:
     ]
     known = f", test accuracy {' and '.join(map(wording.precise_share, accuracies))}" if accuracies else ""
     return "Models", f"{' and '.join(each)}{on}{known}"
+
+
+def _preprocessing(experiment: ExperimentInfo) -> list[tuple[str, str]]:
+    """What a model of the user's own takes and what is done to it before, in both servers' graphs."""
+    if not experiment.input:
+        return []
+    said = experiment.preprocessing
+    parts = [f"{wording.isolated(experiment.input.replace('x', '×'))} images"]
+    if said.resize:
+        parts.append(f"{'shorter side' if len(said.resize) == 1 else 'images'} resized to {_by(said.resize)}")
+    parts += [f"centre of {_by(said.centre_crop)} cropped"] if said.centre_crop else []
+    parts += [f"pixels '{said.preset or BY_DEFAULT}'"]
+    parts += [f"times {said.scale:.6g}"] if said.scale is not None else []
+    parts += [f"less {_numbers(said.mean)}"] if said.mean else []
+    parts += [f"divided by {_numbers(said.std)}"] if said.std else []
+    parts += [said.channel_order.upper()] if said.channel_order else []
+    parts += [said.layout.upper()] if said.layout else []
+    return [("Input", f"{', '.join(parts)}; the model gives {wording.isolated(experiment.output or Output.LOGITS)}")]
+
+
+def _by(sides: Sequence[int]) -> str:
+    return "×".join(map(str, sides))
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return " ".join(f"{value:g}" for value in values)
 
 
 def _servers(figures: Summary) -> str:

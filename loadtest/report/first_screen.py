@@ -19,7 +19,8 @@ from models.bundle import Weights
 
 @dataclass(frozen=True)
 class FirstScreen:
-    """The first screen of a run; ``weights``: what untrained ones mean for it, empty where there are none."""
+    """The first screen of a run; ``weights``: what those that were not trained, or of which that is not known, mean for
+    it; empty where there are none."""
 
     sentence: str
     rows: tuple[Row, ...]
@@ -36,7 +37,9 @@ def build(figures: Summary, names: Names | None = None) -> FirstScreen:
 
 
 def untrained(figures: Summary) -> str:
-    """What it means that weights were drawn from a seed; empty where none were."""
+    """What it means that weights were drawn from a seed or made by a user's factory; empty where none were."""
+    if Weights.FACTORY in figures.weights.values():
+        return "Weights as the model's factory made them, trained or not: speed and parity are real either way."
     seeded = [wording.isolated(model) for model, weights in figures.weights.items() if weights is Weights.SEEDED]
     if not seeded:
         return ""

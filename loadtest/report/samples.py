@@ -74,8 +74,8 @@ def _answers(wire: Mapping[str, Mapping[str, WireParity]], index: int) -> list[A
 
 
 def data_uri(image: np.ndarray) -> str:
-    """A uint8 image [H, W, 3] as a PNG inside an address."""
-    picture = Image.fromarray(image)
+    """A uint8 image [H, W, 3], or [H, W, 1] in gray, as a PNG inside an address."""
+    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     factor = max(1, -(-SMALLEST // max(picture.size)))
     picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
     out = io.BytesIO()

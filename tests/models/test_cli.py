@@ -14,6 +14,7 @@ from PIL import Image
 from models import architectures, problem
 from models import bundle as bundles
 from models.__main__ import main
+from tests.models import own_package
 
 pytestmark = pytest.mark.slow
 
@@ -90,6 +91,33 @@ def test_own_weights_and_own_unlabelled_pictures_become_a_bundle(models, tmp_pat
     assert bundles.versions(tmp_path / "artifacts", "lenet") == [1]
 
 
+def test_a_module_of_the_user_s_own_becomes_a_bundle(models, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    model = own_package.write(tmp_path, "brought_package")
+    (tmp_path / "labels.txt").write_text("\n".join("abcdefg"))
+    export: tuple[object, ...] = ("export", "--dataset", "digits", "--model", model, "--input", "33x47x1")
+    export += ("--classes", tmp_path / "labels.txt", "--artifacts", tmp_path / "artifacts")
+    done = models(*export, "--preprocessing=-1-1")
+    assert done.returncode == 0, done.stderr
+    assert f"MODEL={model}, weights as the factory made them, 33x47x1 images, 7 classes" in done.stderr
+    made = bundles.load(tmp_path / "artifacts" / "small" / "1")
+    assert (made.model, made.weights, made.input_shape, made.classes) == ("small", "factory", (33, 47, 1), 7)
+    own = made.manifest["training"]["own"]
+    assert (own["factory"], own["output"]) == (model, "logits")
+    assert own["preprocessing"] == {
+        **{"mean": [127.5], "std": [127.5], "resize": None, "centre_crop": None},
+        **{"channel_order": "rgb", "layout": "nchw"},
+    }
+    assert "reused" in models(*export, "--preprocessing=-1-1").stderr
+    path = tmp_path / "brought_package" / "network.py"
+    path.write_text(path.read_text().replace("16 * 4 * 6", "16 * 4 * 5"))
+    monkeypatch.delitem(sys.modules, "brought_package.network")
+    line = _fails(models(*export))
+    assert f"MODEL={model}: fails on a batch of 3 with INPUT=33x47x1: RuntimeError: mat1 and mat2 shapes" in line
+    assert f"({path}:18)" in line
+    assert bundles.versions(tmp_path / "artifacts", "small") == [1]
+
+
 def test_tensorflow_starts_without_a_word():
     done = subprocess.run(
         [sys.executable, "-c", "from models import savedmodel"], cwd=ROOT, capture_output=True, check=True
@@ -117,6 +145,14 @@ def test_verify_runs_the_gate_again_and_finds_a_changed_byte(artifacts, models, 
         (["export", "--dataset", "mnist"], "--dataset mnist: unknown; use one of cifar10, digits, fashion-mnist"),
         (["export", "--model", "vgg"], "--model vgg: unknown; use one of convnet"),
         (["train", "--dataset", "digits", "--epochs", "0"], "--epochs 0"),
+        (["train", "--model", "nets:build"], "--model nets:build: a model of your own is trained by you; export it"),
+        (["export", "--model", "nets:"], "model = 'nets:': use package.module:factory"),
+        (["export", "--model", "n:f", "--input", "3x4"], "input = '3x4': use HEIGHTxWIDTHxCHANNELS"),
+        (["export", "--model", "n:f", "--input", "8x8x3"], "MODEL=n:f: no module n, neither in the working folder nor"),
+        (
+            ["export", "--model", "lenet", "--input", "8x8x3"],
+            "INPUT: lenet is a network of the house, which has its own",
+        ),
         (["train", "--model", "vgg11", "--dataset", "digits"], "--model vgg11: too large to train here; export it"),
         (["export", "--model", "vgg11", "--checkpoint", "/nowhere"], "CHECKPOINT=/nowhere: no such file"),
         (["export", "--model", "vgg11", "--images", "/nowhere"], "IMAGES=/nowhere: no such folder"),

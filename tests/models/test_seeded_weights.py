@@ -15,7 +15,7 @@ CLASSES = 10
 def images():
     """48 images for the calibration and 24 others."""
     digits = datasets.load("digits")
-    return [enlargement.enlarged(some, 224, 224) for some in (digits.train.images[:48], digits.test.images[:24])]
+    return [enlargement.enlarged(some, (224, 224, 3)) for some in (digits.train.images[:48], digits.test.images[:24])]
 
 
 def _made(model, images, seed=0):

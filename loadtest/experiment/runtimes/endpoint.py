@@ -26,7 +26,7 @@ from serving.target import Target
 def named(experiment: Experiment) -> list[Target]:
     """The experiment's endpoints as their clients see them."""
     return [
-        spec.endpoint.target(spec.name, registry.engine(spec.engine), experiment.model)
+        spec.endpoint.target(spec.name, registry.engine(spec.engine), experiment.served)
         for spec in experiment.targets
         if spec.endpoint
     ]

@@ -46,8 +46,8 @@ def deployed(cluster: Cluster, experiment: Experiment) -> Settings:
     settings = record.settings
     if "autoscaling" in settings.components:
         raise Problem("autoscaling is on, which changes what is measured: make deploy COMPONENTS=loadtest first")
-    if settings.model != experiment.model:
-        raise Problem(f"{settings.model} is deployed, the experiment is of {experiment.model}: make deploy MODEL=…")
+    if settings.model != experiment.served:
+        raise Problem(f"{settings.model} is deployed, the experiment is of {experiment.served}: make deploy MODEL=…")
     device = "gpu" if settings.gpu else "cpu"
     if experiment.profile.device != device:
         raise Problem(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[3]
 AT_ONCE = 2  # builds
-MODELS = ("models/__init__.py", "models/bundle.py", "models/problem.py", "models/whole_file.py")
+MODELS = tuple(f"models/{name}.py" for name in ("__init__", "bundle", "declaration", "problem", "whole_file"))
 STAND_IN = "make up ARGS=--embedded (make images ARGS=--embedded) runs {title} in its place"
 OTHER_BASE = "give the engine access to the registry, or have the image under that name (docs/containers.md)"
 

@@ -74,6 +74,9 @@ def test_batching_compares_four_targets_over_one_protocol():
     assert (batching.scenarios, batching.capacity, batching.ladder) == (("capacity", "ladder"), Capacity(), Ladder())
 
 
+OWN = "model = 'nets.small:small'\ninput = '33x47x1'\n"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -158,6 +161,40 @@ def test_batching_compares_four_targets_over_one_protocol():
             "checkpoint = 'a.pth'\n[models]\nlenet = 0.5\nconvnet = 0.5\n",
             "mine.toml:1: checkpoint = 'a.pth': the weights of one model; use model, not models",
         ),
+        (
+            "model = 'nets:build'\n",
+            "mine.toml:1: model = 'nets:build': say the size of its images: input = '224x224x3' (INPUT=224x224x3)",
+        ),
+        ("model = 'nets:'\n", "mine.toml:1: model = 'nets:': use package.module:factory, such as nets.small:build"),
+        ("model = 'n:f'\ninput = '0x3x3'\n", "mine.toml:2: input = '0x3x3': an image has a row and a column"),
+        (
+            "model = 'n:f'\ninput = '8x8x3'\noutput = 'scores'\n",
+            "mine.toml:3: output = 'scores': use logits, probabilities",
+        ),
+        ("[preprocessing]\npreset = '0-1'\n", "mine.toml:1: preprocessing: for a model of your own (model = 'package"),
+        (
+            "seed = 1\ninput = '8x8x3'\n",
+            "mine.toml:2: input: for a model of your own (model = 'package.module:factory')",
+        ),
+        (
+            f"{OWN}[preprocessing]\npreset = 'imagenett'\n",
+            "mine.toml:4: preprocessing.preset = 'imagenett': use imagenet, 0-1, -1-1, none",
+        ),
+        (
+            f"{OWN}[preprocessing]\nscale = 1\nstd = [1, 2, 3]\n",
+            "mine.toml:5: preprocessing.std = [1.0, 2.0, 3.0]: is for 3 channels, and input has 1; give one for each",
+        ),
+        (
+            f"{OWN}[preprocessing]\ncentre_crop = [64]\n",
+            "mine.toml:4: preprocessing.centre_crop = [64]: images are 33x47",
+        ),
+        (f"{OWN}[preprocessing]\ncrop = 3\n", "mine.toml:4: preprocessing.crop: unknown key; known keys: preset, "),
+        (f"{OWN}[preprocessing]\nmean = 3\n", "mine.toml:4: preprocessing.mean = 3: use a list"),
+        (f"{OWN}[preprocessing]\nscale = 'x'\n", "mine.toml:4: preprocessing.scale = 'x': use a number without a unit"),
+        (
+            "models = {'n:f' = 0.5, lenet = 0.5}\n",
+            "mine.toml:1: models: n:f is a model of your own, which is served alone: name it as model",
+        ),
         ("[models]\nlenet = 0.5\nconvnet = 0.4\n", "mine.toml:1: models: the shares add up to 0.9, not to 1"),
         ("[models]\nlenet = 1\nconvnet = 0\n", "mine.toml:2: models.lenet = 1: use a share of the requests between 0"),
         ("[models]\nlenet = 0.5\nconvnet = nan\n", "mine.toml:3: models.convnet = nan: use a share of the requests"),
@@ -211,6 +248,18 @@ def test_the_models_and_their_shares_of_the_requests():
     several = experiment.parse("models = {convnet = 0.7, lenet = 0.3}\n")
     assert several.mix == {"convnet": 0.7, "lenet": 0.3}
     assert experiment.parse("models = {a = 0.333, b = 0.333, c = 0.333}\n").mix["c"] == 0.333
+
+
+def test_a_model_of_the_user_s_own_is_served_under_its_factory_s_name():
+    own = experiment.parse(f"{OWN}output = 'probabilities'\n[preprocessing]\nscale = 0.5\nresize = [40, 60]\n")
+    assert (own.mix, own.input, own.output) == ({"small": 1.0}, "33x47x1", "probabilities")
+    assert own.preprocessing.declared == {"scale": 0.5, "resize": [40, 60]}
+    assert experiment.parse(own.to_toml()) == own
+    other = experiment.parse(OWN, "f", {"preprocessing": {"preset": "none"}, "input": "8x8x1"})
+    assert (other.preprocessing.preset, other.input) == ("none", "8x8x1")
+    with pytest.raises(Problem, match=r"^command line: input = '8': use HEIGHTxWIDTHxCHANNELS"):
+        experiment.parse(OWN, "f", {"input": "8"})
+    assert experiment.parse(f"{OWN}runtime = 'remote'\n").served == "nets.small:small"  # what the servers call it
 
 
 def test_a_model_of_the_command_line_takes_the_place_of_the_file_s():

@@ -9,6 +9,7 @@ from loadtest.analysis.records import AnswersUnchecked, ExperimentInfo, LadderIn
 from loadtest.analysis.run_files import WireResult
 from loadtest.experiment.records import Environment, RateLimited, RightAnswers
 from loadtest.report import badges, conditions, parity_words, warning_words
+from models.declaration import Preprocessing
 from serving.target import Caveat
 from tests.loadtest.report.summaries import TF_SERVING, TORCHSERVE, latency, summary
 
@@ -73,6 +74,18 @@ def test_what_tandem_does_not_know_of_a_server_is_not_said():
     assert told["Starts"].startswith("none: the servers stayed up; ")
     assert "CPU" not in conditions.holds(theirs).replace("CPUs", "")
     assert "from EPYC" in conditions.holds(theirs)
+
+
+def test_an_own_model_s_input_and_preprocessing_are_conditions():
+    declared = Preprocessing("imagenet", std=(0.2, 0.3, 0.4), resize=(256,), centre_crop=(224,), channel_order="bgr")
+    own = ExperimentInfo(model="nets:build", checkpoint="w.pt", input="300x400x3", preprocessing=declared)
+    told = dict(conditions.conditions(summary(latency(5.0, 6.0), experiment=own)))
+    assert told["Model"] == "nets:build with the weights of w.pt"
+    assert told["Input"] == (
+        "300×400×3 images, shorter side resized to 256, centre of 224 cropped, pixels 'imagenet', "
+        "divided by 0.2 0.3 0.4, BGR; the model gives logits"
+    )
+    assert "Input" not in dict(conditions.conditions(summary(latency(5.0, 6.0), experiment=ASKED)))
 
 
 def test_of_a_mixed_run_it_is():

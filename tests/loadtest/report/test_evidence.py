@@ -51,6 +51,13 @@ def test_sample_images_are_the_saved_pixels_enlarged_without_smoothing(run):
     assert np.array_equal(np.asarray(picture)[::factor, ::factor], saved["images"][0])
 
 
+def test_a_gray_sample_is_a_gray_picture():
+    pixels = np.arange(12, dtype=np.uint8).reshape(3, 4, 1)
+    picture = Image.open(io.BytesIO(base64.b64decode(samples.data_uri(pixels).partition(",")[2])))
+    assert (picture.mode, picture.size) == ("L", (64, 48))
+    assert np.array_equal(np.asarray(picture)[::16, ::16], pixels[..., 0])
+
+
 def test_each_sample_has_every_servers_answer_said_once_where_protocols_agree(run):
     sample = samples.load(run)[0]
     assert sample.agrees

@@ -18,7 +18,7 @@ from loadtest.analysis import summary as summary_file
 from loadtest.analysis.records import Fault, MeasuredOnce, Needed, Outcome, SentLate, Summary
 from loadtest.experiment.questions import Metric
 from loadtest.experiment.records import NotPinned, WakesLate
-from loadtest.report import first_screen, host_words, terminal, wording
+from loadtest.report import conditions, first_screen, host_words, terminal, wording
 from loadtest.report.first_screen import FirstScreen
 from loadtest.report.names import of as names_of
 from loadtest.report.rows import Topic
@@ -344,6 +344,13 @@ def test_untrained_weights_are_said_in_every_place_and_trained_ones_in_none(tmp_
     assert sentence in (run / "report.md").read_text()
     assert sentence in html.unescape((run / "report.html").read_text())
     assert first_screen.build(figures).weights == sentence
+
+
+def test_whether_a_factory_s_weights_are_trained_is_not_claimed():
+    figures = msgspec.structs.replace(summary(GRPC_WON), weights={"nets:build": Weights.FACTORY})
+    said = first_screen.build(figures).weights
+    assert said == "Weights as the model's factory made them, trained or not: speed and parity are real either way."
+    assert "with weights as its factory made them" in dict(conditions.conditions(figures))["Model"]
 
 
 def test_of_several_models_the_untrained_ones_are_named():

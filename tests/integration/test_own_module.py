@@ -1,0 +1,106 @@
+"""A module of a user's own, outside the repository, from `make compare`'s command to a finished report on the real
+servers; and every kind of preprocessing through every export."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from loadtest.analysis import summary
+from models import bundle as bundles
+from models import factories
+from tests.models import own_package
+
+pytestmark = [pytest.mark.exhaustive, pytest.mark.timeout(600)]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _python(folder: Path, *arguments: object, path: Path | str) -> subprocess.CompletedProcess[str]:
+    """Run a command of Tandem's in a user's folder, as an installed checkout elsewhere is run."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, path)))}
+    command = [sys.executable, "-m", *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=500
+    )
+
+
+def test_a_package_outside_the_repository_comes_to_a_report(tmp_path, monkeypatch):
+    model = own_package.write(tmp_path / "project", "shopnets")
+    monkeypatch.syspath_prepend(tmp_path / "project")
+    torch.manual_seed(0)
+    torch.save({"state_dict": factories.call(model, seed=3).state_dict()}, tmp_path / "project" / "small.pt")
+    (tmp_path / "project" / "labels.txt").write_text("\n".join("abcdefg"))
+    for number in range(40):
+        kind = tmp_path / "project" / "pictures" / "abcdefg"[number % 7]
+        kind.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (50, 60 + number, 3), np.uint8)
+        Image.fromarray(pixels).save(kind / f"{number}.png")
+    (tmp_path / "project" / "mine.toml").write_text(
+        (ROOT / "experiments" / "smoke.toml").read_text() + "\n[preprocessing]\npreset = '-1-1'\n"
+    )
+    own: tuple[str, ...] = (
+        "--model",
+        model,
+        "--checkpoint",
+        "small.pt",
+        "--input",
+        "33x47x1",
+        "--classes",
+        "labels.txt",
+    )
+    own = (*own, "--images", "pictures", "--experiment", "mine.toml")
+    done = _python(tmp_path / "project", "loadtest", "compare", *own, path=tmp_path / "project")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Untrained" not in done.stdout
+    figures = summary.read(tmp_path / "project" / "results" / "latest")
+    assert figures.weights == {model: "checkpoint"}
+    assert figures.parity.proven
+    assert len(figures.measurements) == 4  # two servers, two protocols
+    assert all(item.valid and item.error_ratio == 0 for item in figures.measurements)
+    assert {target.model for target in figures.targets} == {"small"}
+    bundle = bundles.load(tmp_path / "project" / "artifacts" / "small" / "1")
+    assert bundle.input_shape == (33, 47, 1)
+    assert bundle.class_names == list("abcdefg")
+    told = (tmp_path / "project" / "results" / "latest" / "report.md").read_text()
+    assert f"{model}" in told
+    assert "33×47×1 images, pixels '-1-1'; the model gives logits" in told
+    again = _python(tmp_path / "project", "models", "verify", "--model", model, path=tmp_path / "project")
+    assert again.returncode == 0, again.stderr
+    assert "top-1 agreement 100.00%" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("shape", "preprocessing"),
+    [
+        ((40, 61, 3), '{preset = "imagenet", resize = [33, 47], channel_order = "bgr"}'),
+        ((70, 60, 3), '{preset = "-1-1", resize = [50], centre_crop = [33, 47], layout = "nhwc"}'),
+        ((20, 20, 1), "{scale = 0.5, mean = [3], std = [70], resize = [33, 47]}"),
+    ],
+)
+def test_preprocessing_is_the_same_in_every_export(shape, preprocessing, tmp_path):
+    channels_last = "nhwc" in preprocessing
+    (tmp_path / "nets.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        f"        self.conv = nn.Conv2d({shape[2]}, 8, 3, 2)\n"
+        "        self.head = nn.Linear(8 * 16 * 23, 10)\n"
+        "    def forward(self, x):\n"
+        f"        x = x.permute(0, 3, 1, 2) if {channels_last} else x\n"
+        "        return self.head(self.conv(x).relu().flatten(1))\n"
+    )
+    size = "x".join(map(str, shape))
+    command = ("models", "export", "--dataset", "digits", "--model", "nets:Net", "--input", size)
+    done = _python(tmp_path, *command, f"--preprocessing={preprocessing}", path="")
+    assert done.returncode == 0, done.stderr
+    exports = bundles.load(tmp_path / "artifacts" / "Net" / "1").manifest["parity"]["exports"]
+    assert set(exports) == {"pytorch", "torchscript", "torch_export", "onnx", "savedmodel"}
+    assert all(figure.get("max_abs_diff", 0) < 1e-4 for figure in exports.values())
