@@ -37,7 +37,7 @@ RUNTIME   ?=
 TARGETS   ?=
 RATE      ?=
 EFFECT    ?=
-deployment := --overlay '$(OVERLAY)' --components '$(COMPONENTS)' --registry '$(REGISTRY)' $(if $(MODEL),--model $(MODEL)) $(if $(MODEL_VERSION),--model-version $(MODEL_VERSION))
+deployment := --overlay '$(OVERLAY)' --components '$(COMPONENTS)' $(if $(ENGINES),--engines '$(ENGINES)') --registry '$(REGISTRY)' $(if $(MODEL),--model $(MODEL)) $(if $(MODEL_VERSION),--model-version $(MODEL_VERSION))
 what := $(if $(MODEL),--model '$(MODEL)') $(if $(DATASET),--dataset $(DATASET))
 own  := $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)') $(if $(IMAGES),--images '$(IMAGES)') $(if $(CLASSES),--classes '$(CLASSES)') $(if $(INPUT),--input '$(INPUT)') $(if $(PREPROCESSING),--preprocessing='$(PREPROCESSING)') $(if $(OUTPUT),--output '$(OUTPUT)')
 
@@ -100,7 +100,7 @@ gate: $(INSTALLED) ## is a run (RUN=FOLDER) worse than AGAINST=FOLDER by more th
 plan-run: $(INSTALLED) ## what it takes to find a difference, before anything runs (EFFECT=1.1)
 	@$(PY) -m loadtest plan-run --experiment $(EXPERIMENT) $(if $(EFFECT),--effect $(EFFECT)) $(ARGS)
 
-deploy: $(INSTALLED) ## both servers, load generator and monitoring on Kubernetes (OVERLAY=local|cpu|gpu REGISTRY=... COMPONENTS=...)
+deploy: $(INSTALLED) ## both servers, load generator and monitoring on Kubernetes (OVERLAY=local|cpu|gpu REGISTRY=... COMPONENTS=... ENGINES=...)
 	@$(PY) -m serving.runtimes.kubernetes deploy $(deployment) $(ARGS)
 
 deploy-plan: $(INSTALLED) ## what make deploy would change; touches nothing
@@ -158,14 +158,14 @@ bench-embedded: $(INSTALLED) ## the embedded server on a core of its own, beside
 bench-decisions: $(INSTALLED) ## how surely a run decides, on simulated servers whose truth is known
 	@$(PY) -m loadtest bench-decisions $(ARGS)
 
-bench-drain: $(INSTALLED) ## what clients lose when a server gets SIGTERM, and when it is replaced
-	@$(PY) -m loadtest bench-drain $(ARGS)
+bench-drain: $(INSTALLED) ## what clients lose when a server gets SIGTERM, and when it is replaced (ENGINES=...)
+	@$(PY) -m loadtest bench-drain $(if $(ENGINES),--engines '$(ENGINES)') $(ARGS)
 
 dashboards: $(DEV) ## write Grafana's dashboards again from the code in monitoring/grafana/
 	@$(PY) -m monitoring.grafana
 
 dashboards-check: $(INSTALLED) packages ## ask every query of every dashboard of a Prometheus beside both loaded servers
-	@$(PY) -m loadtest dashboards-check $(ARGS)
+	@$(PY) -m loadtest dashboards-check $(if $(ENGINES),--engines '$(ENGINES)') $(ARGS)
 
 watch: $(INSTALLED) ## both servers' figures live, while a run is going or `make serve` is up
 	@$(PY) -m monitoring.watch $(ARGS)

@@ -5,6 +5,8 @@ Every target of a server carries the label `server`; the recording rules keep it
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 RUNTIMES = ("process", "compose", "kubernetes")
@@ -29,9 +31,19 @@ KEEP = (
 _ACTIONS = ("keep", "drop", "drop")
 
 
-def configuration(runtime: str) -> dict[str, Any]:
-    """The content of prometheus.yml for a runtime of `RUNTIMES`; rules lie in rules/ beside it."""
-    jobs = {"process": _process, "compose": _compose, "kubernetes": _kubernetes}[runtime]()
+@dataclass(frozen=True)
+class Server:
+    """A server on Kubernetes: its headless Service's name, which the label `server` gets, and its page."""
+
+    name: str
+    port: int
+    path: str
+
+
+def configuration(runtime: str, further: Sequence[Server] = ()) -> dict[str, Any]:
+    """The content of prometheus.yml for a runtime of `RUNTIMES`, on Kubernetes with ``further`` servers; rules lie in
+    rules/ beside it."""
+    jobs = _kubernetes(further) if runtime == "kubernetes" else {"process": _process, "compose": _compose}[runtime]()
     # In a run, trials last seconds and a rate needs two samples.
     interval = "500ms" if runtime == "process" else "5s"
     config: dict[str, Any] = {
@@ -66,21 +78,19 @@ def _compose() -> list[dict[str, Any]]:
     ]
 
 
-def _kubernetes() -> list[dict[str, Any]]:
+def _kubernetes(further: Sequence[Server]) -> list[dict[str, Any]]:
     """Headless services list every ready pod in DNS, so that Prometheus needs no access to Kubernetes' API."""
     namespace = {"target_label": "namespace", "replacement": "tandem"}
-    torchserve = [
-        {"target_label": "server", "replacement": "torchserve"},
-        namespace,
-    ]
-    tensorflow = [
-        {"target_label": "server", "replacement": "tensorflow-serving"},
-        {"target_label": "__metrics_path__", "replacement": TENSORFLOW_PATH},
-        namespace,
-    ]
+    servers = (
+        Server("torchserve", TORCHSERVE_PORT, TORCHSERVE_PATH),
+        Server("tensorflow-serving", TENSORFLOW_PORT, TENSORFLOW_PATH),
+        *further,
+    )
     return [
-        _server({**_dns("torchserve", TORCHSERVE_PORT), "relabel_configs": torchserve}, "torchserve"),
-        _server({**_dns("tensorflow-serving", TENSORFLOW_PORT), "relabel_configs": tensorflow}, "tensorflow-serving"),
+        *(
+            _server({**_dns(one.name, one.port), "relabel_configs": [*_relabelled(one), namespace]}, one.name)
+            for one in servers
+        ),
         {**_named("loadtest", LOADTEST_PORT, "locust-master"), "relabel_configs": [namespace]},
         _named("dcgm-exporter", DCGM_PORT, "dcgm-exporter.tandem-dcgm"),
     ]
@@ -97,3 +107,8 @@ def _named(job: str, port: int, host: str | None = None) -> dict[str, Any]:
 
 def _dns(host: str, port: int) -> dict[str, Any]:
     return {"dns_sd_configs": [{"names": [host], "type": "A", "port": port, "refresh_interval": "5s"}]}
+
+
+def _relabelled(server: Server) -> list[dict[str, Any]]:
+    path = [{"target_label": "__metrics_path__", "replacement": server.path}] if server.path != "/metrics" else []
+    return [{"target_label": "server", "replacement": server.name}, *path]

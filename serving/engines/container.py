@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from serving.engines.engine import Ports
+from serving.engines.engine import Launch, Ports, Site
 
 if TYPE_CHECKING:
     from models.bundle import Bundle
+    from serving.profile import ServingProfile
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ class Container:
                   that does not wait for answers under way
     optional      whether it runs only where an experiment names it, and not in a stack of everything
     everywhere    whether the server listens on every address of its host, whatever `Site.host` says
+    outside       how it starts as a process, with its files in the site's folder, where its program outside the image
+                  computes with something else; None: as inside, by `command`. Raises `Problem`
     identify      asks the server's own program what it is, inside, and gives the version that it says, with the
                   runtime's where they differ. Raises `Problem` where it is something else. None: it is of our packages
     version       the same as far as it is known outside, given the tag of the base image (empty: none)
@@ -109,22 +112,32 @@ class Container:
     refuse_s: float = 0.0
     everywhere: bool = False
     optional: bool = False
+    outside: Callable[[Bundle, ServingProfile, Site, Path | None], Launch] | None = None
 
     def model_path(self, models: Path, model: str) -> Path:
         """The folder of the files of ``model``, below the folder of the models."""
         return models / self.model_folder.format(model=model)
 
 
+def instances(image: str, _: tuple[int, int, int]) -> str:
+    """A prediction's body as TorchServe's handler and TensorFlow Serving take it: rows of images."""
+    return f'{{"instances":[{image}]}}\n'
+
+
 @dataclass(frozen=True)
 class Deployment:
     """An engine's server on Kubernetes.
 
-    name     of its Deployment, its headless Service, its folder in k8s/base and, below tandem/, of the image that the
-             manifests there name (a stand-in has those of the engine in whose place it runs)
-    predict  the path of the prediction that the probes send; holds {model} and {version}
-    health   the path that answers 200 while the server lives; may hold them
+    name       of its Deployment, its headless Service, its folder in k8s/base and, below tandem/, of the image that the
+               manifests there name (a stand-in has those of the engine in whose place it runs)
+    predict    the path of the prediction that the probes send; holds {model} and {version}
+    health     the path that answers 200 while the server lives; may hold them
+    body       of that prediction: one image as JSON in lines, and its shape (H, W, C) → JSON
+    component  the folder of k8s/components that brings it; empty: it is in every overlay
     """
 
     name: str
     predict: str
     health: str
+    body: Callable[[str, tuple[int, int, int]], str] = instances
+    component: str = ""

@@ -55,6 +55,7 @@ def test_an_engine_whose_image_is_large_runs_where_it_is_asked_for_by_name_alone
         container.engines(experiment(TargetSpec("fourth", "triton-torchscript")), embedded=False)
     with pytest.raises(Problem, match="triton is not deployed"):
         kubernetes.engines(experiment(spec), deployment())
+    assert kubernetes.engines(experiment(BATCHED, spec), deployment(components=("triton",)))["third"].id == "triton"
 
 
 def test_a_stand_in_runs_where_it_is_asked_for_by_name():

@@ -12,8 +12,13 @@ SERVERS = {
     "torchserve": {"grpc": 7070, "rest": 8080, "metrics": 8082},
     "tensorflow-serving": {"grpc": 8500, "rest": 8501},
 }
+OPTIONAL = {"triton": {"grpc": 8001, "rest": 8000, "metrics": 8002}}  # where its component brings it
 MANAGEMENT = (8081, 7071)
+ENTRY_POINT_S = 2  # its pause after SIGTERM
 LEAST_PRE_STOP_S = 8  # a rolling update was seen to lose nothing from here on
+PREDICTION = re.compile(
+    r"POST (/predictions/\w+/\d+|/v1/models/\w+/versions/\d+:predict|/v2/models/\w+/versions/\d+/infer) HTTP"
+)
 CLIENT_NOTICES_S = 30 + 5  # gRPC's shortest pause between two questions to DNS, and the age of DNS' answer
 
 Policy = Callable[[list[Object]], Iterator[str]]
@@ -25,10 +30,23 @@ def promise(policy: Policy) -> Policy:
     return policy
 
 
+def servers(objects: list[Object]) -> dict[str, dict[str, int]]:
+    """The servers and their ports: those of every deployment, and the optional ones that are there."""
+    there = {one["metadata"]["name"] for one in find(objects, "Deployment")}
+    return {**SERVERS, **{name: ports for name, ports in OPTIONAL.items() if name in there}}
+
+
 def server(objects: list[Object], name: str) -> Object:
     """The one container of a server's pods."""
     (container,) = pod_specs(objects)[name]["containers"]
     return container
+
+
+def _files(objects: list[Object], name: str) -> dict[str, str]:
+    """What a server's pods find at /config."""
+    volume = next(one for one in pod_specs(objects)[name]["volumes"] if one["name"] == "config")
+    found: dict[str, str] = the(objects, "ConfigMap", volume["configMap"]["name"])["data"]
+    return found
 
 
 def bytes_of(quantity: str) -> float:
@@ -40,24 +58,23 @@ def bytes_of(quantity: str) -> float:
 
 @promise
 def ready_means_that_the_model_version_answers_a_prediction(objects):
-    for name in SERVERS:
+    for name in servers(objects):
         container = server(objects, name)
         for probe, word in (("startupProbe", "startup"), ("readinessProbe", "ready")):
             command = container.get(probe, {}).get("exec", {}).get("command")
             if command != ["/bin/bash", "/probe/probe.sh", word]:
                 yield f"{name}: {probe} runs {command}"
         environment = {entry["name"]: entry.get("value") for entry in container["env"]}
-        if environment.get("PORT") != str(SERVERS[name]["rest"]):
+        if environment.get("PORT") != str(servers(objects)[name]["rest"]):
             yield f"{name}: its probes ask port {environment.get('PORT')}"
-        volume = next(one for one in pod_specs(objects)[name]["volumes"] if one["name"] == "config")
-        request = the(objects, "ConfigMap", volume["configMap"]["name"])["data"]["predict.http"].split("\r\n")[0]
-        if not re.match(r"POST (/predictions/\w+/\d+|/v1/models/\w+/versions/\d+:predict) HTTP", request):
+        request = _files(objects, name)["predict.http"].split("\r\n")[0]
+        if not PREDICTION.match(request):
             yield f"{name}: its probes send {request!r}, which is no prediction of one version"
 
 
 @promise
 def liveness_does_not_kill_what_is_only_overloaded(objects):
-    for name in SERVERS:
+    for name in servers(objects):
         probe = server(objects, name).get("livenessProbe", {})
         if "exec" in probe or not ({"httpGet", "tcpSocket"} & set(probe)):
             yield f"{name}: liveness is {probe}"
@@ -78,7 +95,7 @@ def everything_has_startup_or_readiness_and_liveness_probes(objects):
 
 @promise
 def a_slow_start_is_not_a_death(objects):
-    for name in SERVERS:
+    for name in servers(objects):
         probe = server(objects, name)["startupProbe"]
         if probe["periodSeconds"] * probe["failureThreshold"] < 300:
             yield f"{name}: startup is given less than five minutes"
@@ -86,30 +103,32 @@ def a_slow_start_is_not_a_death(objects):
 
 @promise
 def a_rollout_loses_no_request(objects):
-    for name in SERVERS:
+    for name in servers(objects):
         command = server(objects, name).get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", [])
         pause = float(command[1]) if command[:1] == ["sleep"] else 0.0
         text = " ".join(value for one in find(objects, "ConfigMap") for value in one.get("data", {}).values())
-        ages = re.findall(r"max_connection_age_ms=(\d+)", text)
-        if len(ages) != len(SERVERS):
+        ages = re.findall(r"max[_-]connection[_-]age(?:_ms)?=(\d+)", text)
+        if len(ages) != len(servers(objects)):
             yield "a server keeps gRPC connections for ever: clients would stay with a pod that stops"
             continue
-        oldest = max(map(int, ages)) / 1000 * 1.1  # both servers spread the age by 10 %
+        oldest = max(map(int, ages)) / 1000 * 1.1  # servers spread the age by 10 %
         if pause < max(LEAST_PRE_STOP_S, oldest + CLIENT_NOTICES_S):
             yield f"{name}: preStop waits {pause:g} s, clients need {oldest + CLIENT_NOTICES_S:g} s to leave"
 
 
 @promise
 def the_grace_period_covers_pre_stop_and_what_is_in_flight(objects):
-    for name in SERVERS:
+    for name in servers(objects):
         pause = float(server(objects, name)["lifecycle"]["preStop"]["exec"]["command"][1])
-        if pod_specs(objects)[name].get("terminationGracePeriodSeconds", 30) < pause + 10:
-            yield f"{name}: the grace period ends before preStop ({pause:g} s) and ten seconds for what is in flight"
+        said = re.findall(r"exit-timeout-secs=(\d+)", _files(objects, name).get("flags.txt", ""))
+        rest = ENTRY_POINT_S + int(said[0]) if said else 10
+        if pod_specs(objects)[name].get("terminationGracePeriodSeconds", 30) < pause + rest:
+            yield f"{name}: the grace period ends before preStop ({pause:g} s) and {rest} s for what is in flight"
 
 
 @promise
 def a_rollout_takes_no_capacity_away(objects):
-    for name in SERVERS:
+    for name in servers(objects):
         deployment = the(objects, "Deployment", name)
         rolling = deployment["spec"].get("strategy", {}).get("rollingUpdate", {})
         if rolling.get("maxUnavailable") != 0 or not rolling.get("maxSurge"):
@@ -118,7 +137,7 @@ def a_rollout_takes_no_capacity_away(objects):
 
 @promise
 def disruption_budgets_keep_servers_up_and_nodes_drainable(objects):
-    for name in SERVERS:
+    for name in servers(objects):
         budgets = [
             one
             for one in find(objects, "PodDisruptionBudget")
@@ -130,7 +149,7 @@ def disruption_budgets_keep_servers_up_and_nodes_drainable(objects):
 
 @promise
 def replicas_spread_over_nodes_and_zones(objects):
-    for name in SERVERS:
+    for name in servers(objects):
         spreads = {
             one["topologyKey"]: one["labelSelector"]["matchLabels"]
             for one in pod_specs(objects)[name].get("topologySpreadConstraints", [])
@@ -151,10 +170,11 @@ def servers_keep_away_from_each_other_and_from_the_load_generator(objects):
     # While measuring (one replica of each by the loadtest component) they must; else they would rather.
     measuring = bool(_avoids(pod_specs(objects)["locust-worker"], "required"))
     how = "required" if measuring else "preferred"
-    others = {"torchserve": "tensorflow-serving", "tensorflow-serving": "torchserve"}
-    for name, other in others.items():
+    for name in servers(objects):
+        # What is optional keeps away from all others; the scheduler holds those to it, too.
+        others = [{"app.kubernetes.io/name": other} for other in SERVERS if other != name]
         avoids = _avoids(pod_specs(objects)[name], how)
-        for labels in ({"app.kubernetes.io/name": other}, {"app.kubernetes.io/component": "loadtest"}):
+        for labels in (*others, {"app.kubernetes.io/component": "loadtest"}):
             if labels not in avoids:
                 yield f"{name}: no {how} anti-affinity with {labels}"
     for name in ("locust-master", "locust-worker"):
@@ -164,7 +184,7 @@ def servers_keep_away_from_each_other_and_from_the_load_generator(objects):
 
 @promise
 def servers_and_load_generator_are_guaranteed(objects):
-    for name in (*SERVERS, "locust-master", "locust-worker"):
+    for name in (*servers(objects), "locust-master", "locust-worker"):
         for container in pod_specs(objects)[name]["containers"]:
             resources = container.get("resources", {})
             if not {"cpu", "memory"} <= set(resources.get("limits", {})) or (
@@ -176,7 +196,7 @@ def servers_and_load_generator_are_guaranteed(objects):
 @promise
 def both_servers_get_the_same(objects):
     seen = []
-    for name in SERVERS:
+    for name in servers(objects):
         spec, container = pod_specs(objects)[name], server(objects, name)
         deployment = the(objects, "Deployment", name)["spec"]
         seen.append(
@@ -195,9 +215,13 @@ def both_servers_get_the_same(objects):
                 "security": [spec["securityContext"], container["securityContext"]],
             }
         )
-    for key, value in seen[0].items():
-        if seen[1][key] != value:
-            yield f"{key}: torchserve has {value}, tensorflow-serving {seen[1][key]}"
+    for name, mine in list(zip(servers(objects), seen, strict=True))[1:]:
+        for key, value in seen[0].items():
+            if key == "grace" and name in OPTIONAL:
+                if mine[key] < value:
+                    yield f"{key}: torchserve has {value}, {name} {mine[key]}"
+            elif mine[key] != value:
+                yield f"{key}: torchserve has {value}, {name} {mine[key]}"
 
 
 @promise
@@ -326,7 +350,7 @@ def flows(objects: list[Object]) -> set[tuple[str, str, int]]:
 
 EVERY_PORT = tuple(
     sorted(
-        {port for ports in SERVERS.values() for port in ports.values()}
+        {port for ports in (SERVERS | OPTIONAL).values() for port in ports.values()}
         | set(MANAGEMENT)
         | {5557, 9646, 9647, 9090, 9093, 3000, 9400, 22, 443}
     )
@@ -368,7 +392,7 @@ def expected_flows(objects: list[Object]) -> set[tuple[str, str, int]]:
     wanted = {
         (source, name, ports[protocol])
         for source in ("locust-master", "locust-worker")
-        for name, ports in SERVERS.items()
+        for name, ports in servers(objects).items()
         for protocol in ("grpc", "rest")
     }
     wanted |= {(source, "locust-master", 5557) for source in ("locust-worker",)}
@@ -382,6 +406,7 @@ def expected_flows(objects: list[Object]) -> set[tuple[str, str, int]]:
             ("grafana", "prometheus", 9090),
             ("grafana", "alertmanager", 9093),
         }
+        wanted |= {("prometheus", name, OPTIONAL[name]["metrics"]) for name in pods if name in OPTIONAL}
         if "dcgm-exporter" in pods:
             wanted.add(("prometheus", "dcgm-exporter", 9400))
     return wanted
@@ -447,7 +472,7 @@ def images_are_by_version_tag_or_digest(objects):
 
 @promise
 def grpc_clients_see_every_replica(objects):
-    for name, ports in SERVERS.items():
+    for name, ports in servers(objects).items():
         service = the(objects, "Service", name)["spec"]
         if service.get("clusterIP") != "None":
             yield f"{name}: its Service is not headless"
@@ -527,7 +552,7 @@ def an_autoscaler_owns_its_replica_count(objects):
 
 @promise
 def gpus_go_to_gpu_nodes(objects):
-    for name in SERVERS:
+    for name in servers(objects):
         spec, resources = pod_specs(objects)[name], server(objects, name)["resources"]
         gpu = resources["limits"].get("nvidia.com/gpu")
         image = server(objects, name)["image"]

@@ -14,12 +14,23 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from serving.profile import ServingProfile
 from serving.runtimes.kubernetes.kubectl import program
+from serving.runtimes.kubernetes.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 K8S = ROOT / "k8s"
 Object = dict[str, Any]
 
+OPTIONAL_ENGINES = {
+    "local": ((), ("loadtest",)),
+    "cpu": (
+        (),
+        ("loadtest", "ingress"),
+        ("autoscaling", "autoscaling/prometheus-adapter", "ingress", "prometheus-operator"),
+    ),
+    "gpu": ((), ("gpu/runtime-class", "loadtest"), ("autoscaling", "prometheus-operator")),
+}
 SCALING = ((), ("autoscaling",), ("autoscaling", "autoscaling/prometheus-adapter"), ("loadtest",))
 
 
@@ -33,6 +44,13 @@ class Combination(NamedTuple):
         return "+".join([self.overlay, *self.components])
 
 
+def with_triton(overlay: str, *components: str) -> Combination:
+    """The combination that `make deploy` makes of these components and an engine that is not in every overlay."""
+    chosen = ("triton", *components)
+    settings = Settings(overlay, chosen, "", "convnet", 1, (32, 32, 3), 10, ServingProfile())
+    return Combination(overlay, settings.layers)
+
+
 def _combinations() -> Iterator[Combination]:
     for overlay in ("local", "cpu", "gpu"):
         scalings = SCALING if overlay != "local" else ((), ("loadtest",))  # one node has nothing to scale to
@@ -42,6 +60,8 @@ def _combinations() -> Iterator[Combination]:
         ):
             yield Combination(overlay, (*runtime, *scaling, *ingress, *operator))
         yield Combination(overlay, ("pinned-images",))
+        for components in OPTIONAL_ENGINES[overlay]:
+            yield with_triton(overlay, *components)
 
 
 COMBINATIONS = tuple(_combinations())

@@ -6,9 +6,12 @@ import re
 
 import pytest
 
+from serving.runtimes.kubernetes import servers
 from tests.k8s.api_server import ApiServer
 
 pytestmark = pytest.mark.slow
+
+THREE = "torchserve,tensorflow-serving,triton"
 
 
 def version(api: ApiServer, name: str) -> str:
@@ -206,9 +209,44 @@ def test_undeploy_leaves_a_namespace_of_somebody_else(api, run, capsys):
         (["--registry", "https://registry.example.com/team"], "use HOST/TEAM or HOST:PORT/TEAM"),
         (["--registry", "registry.example.com/Team"], "the team in lower case and no https://"),
         (["--model", "vgg"], "no bundle there; make export first"),
+        (["--engines", "triton"], "ENGINES=triton: torchserve, tensorflow-serving are part of every deployment"),
+        (["--engines", "torchserve,tensorflow"], "engine 'tensorflow': use one of torchserve, "),
+        (["--engines", f"{THREE}-torchscript"], "has no Deployment in k8s/"),
     ],
 )
 def test_a_wrong_word_on_the_command_line(api, run, capsys, arguments, message):
     assert run("deploy", *arguments) == 1
     assert message in capsys.readouterr().err
     assert api.writes == []
+
+
+def test_a_third_engine_comes_in_where_it_is_named_and_is_rolled_out_with_the_others(api, run, next_version, capsys):
+    assert run("deploy", "--engines", THREE, "--components", "loadtest", "--registry", "registry.example.com/team") == 0
+    deployment = api.find("deployments", "triton")["spec"]
+    (container,) = deployment["template"]["spec"]["containers"]
+    others = api.find("deployments", "torchserve")["spec"]
+    assert container["image"] == "registry.example.com/team/tandem/triton:1"
+    assert container["resources"] == others["template"]["spec"]["containers"][0]["resources"]
+    assert (deployment["replicas"], others["replicas"]) == (1, 1)
+    assert (
+        "requiredDuringSchedulingIgnoredDuringExecution"
+        in deployment["template"]["spec"]["affinity"]["podAntiAffinity"]
+    )
+    (files,) = [api.objects[key]["data"] for key in api.objects if key[0] == "configmaps" and "triton-config" in key[2]]
+    assert files["predict.http"].startswith("POST /v2/models/convnet/versions/1/infer ")
+    assert 'backend: "onnxruntime"' in files["convnet.pbtxt"]
+    assert "dims: [10]" in files["convnet.pbtxt"]
+    assert '"version": "1"' in files["repository.json"]
+    assert "triton 1/1" in capsys.readouterr().err
+    next_version()
+    assert run("rollout", "--model-version", "2") == 0
+    assert {version(api, name) for name in ("torchserve", "tensorflow-serving", "triton")} == {"2"}
+    assert "all 3 servers serve convnet version 2" in capsys.readouterr().out
+    assert run("deploy", "--components", "loadtest", "--registry", "registry.example.com/team") == 0
+    assert "triton" not in api.names("deployments")
+    assert "triton" not in api.names("services")
+
+
+def test_engines_by_name():
+    assert servers.named(["tensorflow-serving", "torchserve"]) == ((), False)
+    assert servers.named(["torchserve", "embedded-tfserving", "triton"]) == (("triton",), True)

@@ -14,7 +14,7 @@ from serving.runtimes.kubernetes import __main__ as command_line
 from serving.runtimes.kubernetes import plan, rollout
 from serving.runtimes.kubernetes.settings import folders
 from tests.k8s.api_server import ApiServer, serving
-from tests.k8s.rendered import K8S, ROOT, Combination, everything
+from tests.k8s.rendered import K8S, ROOT, Combination, everything, with_triton
 
 pytestmark = pytest.mark.slow
 
@@ -45,6 +45,7 @@ def test_every_component_and_overlay_is_named():
         (Combination("local", ()), "| `local` |"),
         (Combination("cpu", ()), "| `cpu` |"),
         (Combination("cpu", ("loadtest",)), "| `cpu`, `COMPONENTS=loadtest` |"),
+        (with_triton("cpu"), "| `cpu`, `ENGINES=torchserve,tensorflow-serving,triton` |"),
         (Combination("gpu", ()), "| `gpu` |"),
     ],
     ids=str,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.k8s import policies
-from tests.k8s.rendered import COMBINATIONS, Combination, Object, everything, find, pod_specs, the
+from tests.k8s.rendered import COMBINATIONS, Combination, Object, everything, find, pod_specs, the, with_triton
 
 
 @pytest.mark.parametrize("promise", policies.POLICIES)
@@ -28,7 +28,7 @@ def drop(path: str) -> Callable[[Object], None]:
 
 def put(path: str, value: Any) -> Callable[[Object], None]:
     def change(one: Any) -> None:
-        *steps, last = [int(step) if step.isdecimal() else step for step in path.split("/")]
+        *steps, last = [int(step) if step.lstrip("-").isdecimal() else step for step in path.split("/")]
         for step in steps:
             one = one[step]
         if value is None:
@@ -179,6 +179,58 @@ def test_a_broken_promise_is_seen(promise):
     assert list(policies.POLICIES[promise](objects))
 
 
+# What is said of an engine that a component brings, in the same form.
+OPTIONAL_BREAKS: dict[str, tuple[str, str, Callable[[Object], None], Combination]] = {
+    "the_grace_period_covers_pre_stop_and_what_is_in_flight": (
+        "Deployment",
+        "triton",
+        put(f"{POD}/terminationGracePeriodSeconds", 75),
+        with_triton("cpu"),
+    ),
+    "a_rollout_loses_no_request": (
+        "Deployment",
+        "triton",
+        put(f"{SERVER}/lifecycle/preStop/exec/command/1", "20"),
+        with_triton("cpu"),
+    ),
+    "both_servers_get_the_same": ("Deployment", "triton", put("spec/replicas", 1), with_triton("cpu")),
+    "servers_keep_away_from_each_other_and_from_the_load_generator": (
+        "Deployment",
+        "triton",
+        drop(f"{POD}/affinity"),
+        with_triton("local", "loadtest"),
+    ),
+    "only_the_needed_flows_are_open": ("NetworkPolicy", "prometheus", drop("spec/egress/-1"), with_triton("cpu")),
+    "gpus_go_to_gpu_nodes": ("Deployment", "triton", put(f"{SERVER}/image", "tandem/triton:1"), with_triton("gpu")),
+    "an_autoscaler_owns_its_replica_count": (
+        "Deployment",
+        "triton",
+        put("spec/replicas", 2),
+        with_triton("gpu", "autoscaling", "prometheus-operator"),
+    ),
+}
+
+
+@pytest.mark.parametrize("promise", OPTIONAL_BREAKS)
+def test_a_promise_broken_by_an_optional_engine_is_seen(promise):
+    kind, name, change, combination = OPTIONAL_BREAKS[promise]
+    objects = copy.deepcopy(everything()[combination])
+    assert not list(policies.POLICIES[promise](objects))
+    change(the(objects, kind, name))
+    assert list(policies.POLICIES[promise](objects))
+
+
+def test_without_its_component_nothing_speaks_of_an_optional_engine():
+    for combination, objects in everything().items():
+        named = [f"{one['kind']} {one['metadata']['name']}" for one in objects if "triton" in one["metadata"]["name"]]
+        flows = [flow for flow in policies.flows(objects) if "triton" in flow]
+        if "triton" in combination.components:
+            assert {"Deployment triton", "Service triton", "Service triton-rest", "NetworkPolicy triton"} <= set(named)
+        else:
+            assert not named
+            assert not flows
+
+
 def test_the_gpu_overlay_asks_for_gpus():
     objects = everything()[Combination("gpu", ())]
     assert all(
@@ -198,10 +250,17 @@ def test_the_operator_component_replaces_our_own_monitoring():
     assert not {"prometheus", "alertmanager", "grafana"} & set(pod_specs(objects))
     monitored = {one["metadata"]["name"] for one in find(objects, "ServiceMonitor")}
     assert monitored == {"torchserve", "tensorflow-serving", "locust", "dcgm-exporter"}
+    also = everything()[with_triton("gpu", "autoscaling", "prometheus-operator")]
+    assert {one["metadata"]["name"] for one in find(also, "ServiceMonitor")} == {*monitored, "triton"}
 
 
-def test_service_monitors_find_each_pod_once():
-    objects = everything()[Combination("gpu", ("prometheus-operator",))]
+@pytest.mark.parametrize(
+    "combination",
+    [Combination("gpu", ("prometheus-operator",)), with_triton("gpu", "autoscaling", "prometheus-operator")],
+    ids=str,
+)
+def test_service_monitors_find_each_pod_once(combination):
+    objects = everything()[combination]
     for monitor in find(objects, "ServiceMonitor"):
         spec = monitor["spec"]
         space = spec.get("namespaceSelector", {}).get("matchNames", ["tandem"])

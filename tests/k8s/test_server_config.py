@@ -18,29 +18,32 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import yaml
 
 from serving import ports
 from serving.client import Client
 from serving.engines.torchserve import rendering
 from serving.profile import ServingProfile
 from serving.runtimes.containers import base_images
-from serving.runtimes.kubernetes import operator_rules, pinned_images, server_config
-from serving.runtimes.kubernetes.servers import by_target, deployment_of, deployments
+from serving.runtimes.kubernetes import operator_rules, optional_engines, pinned_images, server_config
+from serving.runtimes.kubernetes.servers import by_target, deployment_of, optional
 from serving.runtimes.process import launch
 from serving.runtimes.process.server_process import ServerProcess
-from tests.components import require
-from tests.k8s.rendered import K8S, ROOT, Combination, everything, pod_specs, the
+from tests.components import require, require_program
+from tests.k8s.rendered import K8S, ROOT, Combination, everything, pod_specs, the, with_triton
 
 pytestmark = pytest.mark.slow
 
-SERVERS = by_target(embedded=False)
+SERVERS = {**by_target(embedded=False), **{one.default_target: one for one in optional()}}
+DEFAULT = ServingProfile()
 BASE_IMAGES = ROOT / "docker" / "base-images.env"
+CPU = Combination("cpu", ())
 PROBE = K8S / "base" / "probe.sh"
 
 
-def write(folder: Path, **changes) -> None:
-    arguments = {"model": "convnet", "version": 1, "input_shape": (32, 32, 3), "cores": 4}
-    server_config.write(SERVERS.values(), ServingProfile(), folder, **{**arguments, **changes})
+def write(folder: Path, profile: ServingProfile = DEFAULT, **changes) -> None:
+    arguments = {"model": "convnet", "version": 1, "input_shape": (32, 32, 3), "classes": 10, "cores": 4}
+    server_config.write(SERVERS.values(), profile, folder, **{**arguments, **changes})
 
 
 def render(**changes) -> dict[str, dict[str, str]]:
@@ -48,14 +51,14 @@ def render(**changes) -> dict[str, dict[str, str]]:
     with tempfile.TemporaryDirectory() as name:
         write(Path(name), **changes)
         return {
-            deployment: {path.name: path.read_bytes().decode() for path in (Path(name) / deployment).iterdir()}
-            for deployment in deployments()
+            folder.name: {path.name: path.read_bytes().decode() for path in folder.iterdir()}
+            for folder in Path(name).iterdir()
         }
 
 
-@pytest.mark.parametrize("rendered", [server_config.checked_in, operator_rules.checked_in, pinned_images.checked_in])
-def test_what_is_checked_in_is_what_is_rendered(rendered):
-    for path, content in rendered().items():
+@pytest.mark.parametrize("part", [server_config, operator_rules, optional_engines, pinned_images])
+def test_what_is_checked_in_is_what_is_rendered(part):
+    for path, content in part.checked_in().items():
         assert path.read_bytes() == content, "run make manifests"
 
 
@@ -64,6 +67,7 @@ def test_kustomize_is_given_every_file_of_its_folders():
     for folder, pattern in (
         ("k8s/base/torchserve", "config/*"),
         ("k8s/base/tensorflow-serving", "config/*"),
+        ("k8s/base/triton", "config/*"),
         ("monitoring/grafana", "dashboards/*.json"),
         ("monitoring/prometheus", "rules/*.yaml"),
     ):
@@ -78,19 +82,24 @@ def test_servers_listen_where_services_lead_and_management_stays_inside():
     assert "grpc_inference_port=7070" in properties
     assert "management_address=http://127.0.0.1:8081" in properties
     assert "--rest_api_port=8501" in render()["tensorflow-serving"]["flags.txt"].splitlines()
+    flags = render()["triton"]["flags.txt"].splitlines()
+    assert {"--http-address=0.0.0.0", "--http-port=8000", "--grpc-port=8001", "--metrics-port=8002"} <= set(flags)
 
 
-def test_both_servers_close_connections_after_the_same_time():
+def test_all_servers_close_connections_after_the_same_time():
     files = render()
     assert "grpc_inference_max_connection_age_ms=20000" in files["torchserve"]["config.properties"]
     assert "--grpc_channel_arguments=grpc.max_connection_age_ms=20000" in files["tensorflow-serving"]["flags.txt"]
+    assert "--grpc-max-connection-age=20000" in files["triton"]["flags.txt"].splitlines()
 
 
 def test_the_probes_request_is_a_whole_http_request_of_one_image():
     for files in render(version=7, input_shape=(2, 3, 1)).values():
         head, body = files["predict.http"].split("\r\n\r\n")
         assert int(head.rpartition(" ")[2]) == len(body)
-        assert json.loads(body) == {"instances": [[[[0], [0], [0]], [[0], [0], [0]]]]}
+        image = [[[0], [0], [0]], [[0], [0], [0]]]
+        tensor = {"name": "images", "shape": [1, 2, 3, 1], "datatype": "UINT8", "data": [image]}
+        assert json.loads(body) in ({"instances": [image]}, {"inputs": [tensor]})
         assert "/7" in head.splitlines()[0]
 
 
@@ -106,8 +115,16 @@ def probe(folder: Path, port: int, word: str) -> subprocess.CompletedProcess[str
     )
 
 
-@pytest.mark.parametrize(("target", "engine"), SERVERS.items(), ids=SERVERS)
+@pytest.mark.parametrize(
+    ("target", "engine"),
+    [
+        pytest.param(name, one, id=name, marks=[pytest.mark.exhaustive] if one in optional() else [])
+        for name, one in SERVERS.items()
+    ],
+)
 def test_ready_means_that_this_version_answers(target, engine, bundle, tmp_path):
+    if engine in optional():
+        require_program(engine)
     name = deployment_of(engine).name
     for version in (bundle.version, bundle.version + 1):
         write(tmp_path / str(version), version=version, input_shape=bundle.input_shape)
@@ -188,14 +205,16 @@ def test_an_overloaded_server_stays_ready_and_a_broken_one_does_not(word, predic
 
 def test_a_gpu_profile_uses_the_gpu(tmp_path):
     gpu = replace(ServingProfile(), device="gpu")
-    server_config.write(SERVERS.values(), gpu, tmp_path, model="convnet", version=1, input_shape=(32, 32, 3), cores=4)
+    write(tmp_path, profile=gpu)
     assert "number_of_gpu=0" not in (tmp_path / "torchserve" / "config.properties").read_text()
     assert "number_of_gpu=0" in render()["torchserve"]["config.properties"]
+    assert "kind: KIND_GPU" in (tmp_path / "triton" / "convnet.pbtxt").read_text()
+    assert "kind: KIND_CPU" in render()["triton"]["convnet.pbtxt"]
 
 
-def mounted(name: str, folder: Path) -> list[str]:
+def mounted(name: str, folder: Path, combination: Combination = CPU) -> list[str]:
     """Write what a monitoring pod finds in its ConfigMap into ``folder``; returns its arguments, for that folder."""
-    objects = everything()[Combination("cpu", ())]
+    objects = everything()[combination]
     spec = pod_specs(objects)[name]
     source = next(volume["configMap"] for volume in spec["volumes"] if volume["name"] == "config")
     data = the(objects, "ConfigMap", source["name"])["data"]
@@ -207,9 +226,16 @@ def mounted(name: str, folder: Path) -> list[str]:
     return arguments.replace(f"/etc/{name}/", f"{folder}/").replace(f"=/{name}", f"={folder}/data").split()
 
 
-def test_promtool_accepts_what_is_mounted(tmp_path):
+@pytest.mark.parametrize("combination", [CPU, with_triton("cpu")], ids=str)
+def test_promtool_accepts_what_is_mounted(tmp_path, combination):
     require("promtool")
-    mounted("prometheus", tmp_path)
+    mounted("prometheus", tmp_path, combination)
+    jobs = {one["job_name"]: one for one in yaml.safe_load((tmp_path / "prometheus.yml").read_text())["scrape_configs"]}
+    there = {deployment_of(one).name for one in SERVERS.values()} & set(pod_specs(everything()[combination]))
+    assert {*there, "loadtest", "dcgm-exporter"} == set(jobs)
+    if "triton" in there:
+        assert jobs["triton"]["dns_sd_configs"][0]["names"] == ["triton"]
+        assert jobs["triton"]["dns_sd_configs"][0]["port"] == 8002
     done = subprocess.run(
         ["promtool", "check", "config", "prometheus.yml"], cwd=tmp_path, capture_output=True, text=True, check=False
     )

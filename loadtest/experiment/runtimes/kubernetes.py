@@ -28,7 +28,7 @@ from serving.runtimes.kubernetes import endpoints, plan, rollout
 from serving.runtimes.kubernetes.cluster_prometheus import ClusterPrometheus
 from serving.runtimes.kubernetes.kubectl import NAMESPACE, Cluster, Object
 from serving.runtimes.kubernetes.port_forward import PortForward
-from serving.runtimes.kubernetes.servers import deployment_of, deployments
+from serving.runtimes.kubernetes.servers import deployment_of
 from serving.runtimes.kubernetes.settings import Record, Settings
 from serving.target import Target
 
@@ -161,7 +161,7 @@ class KubernetesTargets:
         self._target = None
 
     def _take_over(self, now: Callable[[str], None]) -> None:
-        for name in deployments():
+        for name in self._settings.deployments:
             deployment = self._cluster.find("deployment", name)
             if deployment is None:
                 raise Problem(f"{name} is gone from {self._cluster.context}: make deploy")
@@ -172,7 +172,7 @@ class KubernetesTargets:
 
     def _apply(self, settings: Settings) -> None:
         objects = plan.render(settings, self._folder.path / "servers" / "kubernetes")
-        names = set(deployments())
+        names = set(settings.deployments)
         chosen = [
             one
             for one in objects

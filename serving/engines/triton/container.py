@@ -1,14 +1,18 @@
-"""Triton in a container: NVIDIA's image, with Triton's own backend for ONNX Runtime in the server's process."""
+"""Triton in a container and on Kubernetes: NVIDIA's image, with Triton's own backend for ONNX Runtime."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from serving.engines.container import Container, Inside, PublishedPort, Readiness
-from serving.engines.engine import Ports
+from serving.engines.container import Container, Deployment, Inside, PublishedPort, Readiness
+from serving.engines.engine import Launch, Ports, Site
+
+if TYPE_CHECKING:
+    from models.bundle import Bundle
+    from serving.profile import ServingProfile
 
 PROGRAM = "/opt/tritonserver/bin/tritonserver"
 PORTS = Ports(rest=8000, grpc=8001, metrics=8002)
@@ -41,6 +45,13 @@ def _ready(states: Sequence[str]) -> bool:
     return bool(states)  # an answer with another status than 200 is none: the model is not ready
 
 
+def _outside(bundle: Bundle, profile: ServingProfile, site: Site, program: Path | None) -> Launch:
+    """The server of the wheel, which has the Python backend alone."""
+    from serving.engines.triton import ENGINE, server
+
+    return server.launch_at(ENGINE, ENGINE.library, [bundle], profile, site, program)
+
+
 CONTAINER = Container(
     image="triton",
     packages=False,
@@ -58,4 +69,20 @@ CONTAINER = Container(
     readiness=Readiness(PORTS.rest, "/v2/models/{model}", _states, _ready),
     version=lambda tag: tag.removesuffix("-py3"),
     optional=True,
+    outside=_outside,
+)
+
+
+def _body(image: str, shape: tuple[int, int, int]) -> str:
+    height, width, channels = shape
+    head = f'{{"name":"images","shape":[1,{height},{width},{channels}],"datatype":"UINT8","data":'
+    return f'{{"inputs":[{head}[{image}]}}]}}\n'
+
+
+DEPLOYMENT = Deployment(
+    "triton",
+    predict="/v2/models/{model}/versions/{version}/infer",
+    health="/v2/models/{model}/versions/{version}/ready",
+    body=_body,
+    component="triton",
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from serving.engines.container import Container, Deployment
 from serving.engines.engine import Call, Fact, Launch, Ports, Question, Rendering, Served, Site, Switch, Wheel
 from serving.engines.triton.backends import ONNX_RUNTIME, TORCHSCRIPT, Library
-from serving.engines.triton.container import CONTAINER
+from serving.engines.triton.container import CONTAINER, DEPLOYMENT
 from serving.engines.triton.facts import FACTS
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Triton:
     metrics_path = "/metrics"
     facts: tuple[Fact, ...] = FACTS
     container: Container | None = CONTAINER
-    deployment: Deployment | None = None
+    deployment: Deployment | None = DEPLOYMENT
     library: Library = ONNX_RUNTIME
 
     def call(self, target: Target, protocol: str) -> Call:
@@ -115,6 +115,7 @@ class TritonTorchScript(Triton):
     default_target = "triton-torchscript"
     # Triton's own backend has a PyTorch of its own, and a TorchScript file does not load in an older one than wrote it.
     container: Container | None = None
+    deployment: Deployment | None = None
     packages: tuple[str, ...] = ("torch",)
     library: Library = TORCHSCRIPT
 

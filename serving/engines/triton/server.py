@@ -64,7 +64,6 @@ def launch(
         raise Problem(
             f"profile.device = {profile.device!r}: {engine.title}'s server of the wheel computes on the CPU alone"
         )
-    said, home = version(engine, library, program), _home(engine, program)
     rest, grpc, metrics = tcp.choose(
         [
             (ports.rest, f"{engine.title}'s REST API"),
@@ -79,6 +78,20 @@ def launch(
         models="",
         cores=len(cores) or len(os.sched_getaffinity(0)),
     )
+    return launch_at(engine, library, bundles, profile, site, program)
+
+
+def launch_at(
+    engine: Engine,
+    library: Library,
+    bundles: Sequence[Bundle],
+    profile: ServingProfile,
+    site: Site,
+    program: Path | None,
+) -> Launch:
+    """The same, with its files in ``site.configuration``, at an address and ports that are known to be free."""
+    said, home = version(engine, library, program), _home(engine, program)
+    folder = Path(site.configuration)
     served = [
         Served(one.model, str(one.version), str(library.of(one).resolve()), one.input_shape, one.classes)
         for one in bundles
@@ -89,7 +102,7 @@ def launch(
     release = partial(_release, scratch)
     try:
         _backends(home, scratch / "backends")
-        _repository(served, folder.resolve(), scratch / "models")
+        _repository(served, folder, scratch / "models")
     except BaseException:
         release()
         raise

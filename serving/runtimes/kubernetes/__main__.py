@@ -12,7 +12,17 @@ from models import bundle as bundles
 from models.bundle import Bundle
 from models.problem import Problem, run
 from serving.profile import ServingProfile, parser_of
-from serving.runtimes.kubernetes import deploy, images, operator_rules, pinned_images, plan, preflight, server_config
+from serving.runtimes.kubernetes import (
+    deploy,
+    images,
+    operator_rules,
+    optional_engines,
+    pinned_images,
+    plan,
+    preflight,
+    server_config,
+    servers,
+)
 from serving.runtimes.kubernetes.kubectl import NAMESPACE, Cluster
 from serving.runtimes.kubernetes.progress import Steps
 from serving.runtimes.kubernetes.settings import K8S, Record, Settings
@@ -33,12 +43,17 @@ def main(argv: list[str] | None = None) -> int:
         verb.add_argument("--overlay", default="local", help="a folder of k8s/overlays: local, cpu or gpu")
         verb.add_argument("--components", default="", help="folders of k8s/components, separated by spaces or commas")
         verb.add_argument(
+            "--engines",
+            default="",
+            help="ids of all engines to run, separated by commas; empty: those of every overlay",
+        )
+        verb.add_argument(
             "--registry", default="", help="where images are pushed; empty: they are loaded into the nodes"
         )
         verb.add_argument("--model", default="convnet", help="name of the bundle")
         verb.add_argument("--model-version", type=int, help="version of the bundle (default: the newest)")
         verb.add_argument("--artifacts", type=Path, default=Path("artifacts"), help="folder of the bundles")
-        verb.add_argument("--node-type", default="", help="instance type (node label) that both servers must run on")
+        verb.add_argument("--node-type", default="", help="instance type (node label) that the servers must run on")
         verb.add_argument("--embedded", action="store_true", help="the embedded server instead of TensorFlow Serving")
         verb.add_argument(
             "--set", action="append", default=[], metavar="KEY=VALUE", help="a key of the serving profile"
@@ -46,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         _images_argument(verb)
         _cluster_arguments(verb)
 
-    roll = verbs.add_parser("rollout", help="bring both servers to another model version")
+    roll = verbs.add_parser("rollout", help="bring the servers to another model version")
     roll.add_argument("--model-version", type=int, help="the version to roll out")
     roll.add_argument("--back", action="store_true", help="back to the version before")
     roll.add_argument("--artifacts", type=Path, default=Path("artifacts"), help="folder of the bundles")
@@ -85,9 +100,12 @@ def _settings(options: argparse.Namespace, bundle: Bundle) -> Settings:
             values[key] = parser_of(key)(text)
         except ValueError:
             raise Problem(f"--set {argument}: use KEY=VALUE, such as max_batch_size=64") from None
+    components = options.components.replace(",", " ").split()
+    ids = options.engines.replace(",", " ").split()
+    brought, stand_in = servers.named(ids) if ids else ((), False)
     return Settings(
         overlay=options.overlay,
-        components=tuple(options.components.replace(",", " ").split()),
+        components=tuple(dict.fromkeys([*brought, *components])),
         registry=options.registry,
         model=bundle.model,
         version=bundle.version,
@@ -95,7 +113,7 @@ def _settings(options: argparse.Namespace, bundle: Bundle) -> Settings:
         classes=bundle.classes,
         profile=ServingProfile.from_dict(values),
         node_type=options.node_type,
-        embedded=options.embedded,
+        embedded=options.embedded or stand_in,
     )
 
 
@@ -164,7 +182,7 @@ def _rollout(options: argparse.Namespace) -> int:
     if version is None:
         raise Problem("there is no version before: this deployment has served one version only")
     if version == record.settings.version:
-        raise Problem(f"version {version} is what both servers serve already")
+        raise Problem(f"version {version} is what {record.settings.all_servers} serve already")
     settings = record.settings.with_version(version)
     have_bundle = version in bundles.versions(options.artifacts, settings.model)
     with Steps() as steps:
@@ -179,7 +197,7 @@ def _rollout(options: argparse.Namespace) -> int:
             deploy.prove(cluster, settings, bundle, steps.say)
         else:
             steps.say(f"note: {options.artifacts}/{settings.model}/{version} is not here, so parity was not checked")
-    print(f"both servers serve {settings.model} version {version}; back: make rollout BACK=1")
+    print(f"{settings.all_servers} serve {settings.model} version {version}; back: make rollout BACK=1")
     return 0
 
 
@@ -200,7 +218,8 @@ def _undeploy(options: argparse.Namespace) -> int:
 
 
 def _manifests(_: argparse.Namespace) -> int:
-    rendered = {**server_config.checked_in(), **operator_rules.checked_in(), **pinned_images.checked_in()}
+    parts = (server_config, operator_rules, optional_engines, pinned_images)
+    rendered = {path: content for part in parts for path, content in part.checked_in().items()}
     for path, content in rendered.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)

@@ -15,7 +15,6 @@ from serving import wire_parity
 from serving.client import Client, RequestFailed
 from serving.runtimes.kubernetes import endpoints, plan, preflight, rollout
 from serving.runtimes.kubernetes.kubectl import NAMESPACE, Cluster, Object, explain
-from serving.runtimes.kubernetes.servers import deployments
 from serving.runtimes.kubernetes.settings import Record, Settings, identity
 
 Say = Callable[[str], None]
@@ -124,9 +123,9 @@ def _some_samples(bundle: Bundle) -> Iterator[Path]:
 
 
 def roll(cluster: Cluster, record: Record, settings: Settings, folder: Path, *, timeout_s: float, say: Say) -> None:
-    """Bring both servers to the model version of ``settings``; where that fails, back to the one before.
+    """Bring the servers to the model version of ``settings``; where that fails, back to the one before.
 
-    Raises `Problem` where it failed; both servers then serve the old version again.
+    Raises `Problem` where it failed; they then serve the old version again.
     """
     objects = plan.render(settings, folder)
     preflight.check(cluster, objects)
@@ -138,9 +137,10 @@ def roll(cluster: Cluster, record: Record, settings: Settings, folder: Path, *, 
         back = plan.render(old, folder)
         keep = Record(old, record.previous_version, tuple(map(identity, back)))
         cluster.apply([*back, keep.to_object()])
-        rollout.wait(cluster, rollout.deployments(deployments()), timeout_s=timeout_s, say=say)
+        rollout.wait(cluster, rollout.deployments(old.deployments), timeout_s=timeout_s, say=say)
         raise Problem(
-            f"version {settings.version} did not roll out, both servers serve version {old.version} again: {problem}",
+            f"version {settings.version} did not roll out, {old.all_servers} serve version {old.version} again: "
+            f"{problem}",
             problem.details,
         ) from None
 

@@ -26,7 +26,13 @@ def inside(cluster: Cluster, settings: Settings, name: str, engine: Engine) -> T
     profile = settings.serving_profile
     # What was applied: the same profile, for the same number of CPUs.
     rendering = server_config.render(
-        engine, profile, model=settings.model, version=settings.version, cores=plan.cores(deployed.values())
+        engine,
+        profile,
+        model=settings.model,
+        version=settings.version,
+        cores=plan.cores(deployed.values()),
+        input_shape=settings.input_shape,
+        classes=settings.classes,
     )
     ports = container_of(engine).ports
     host = f"{own}.{NAMESPACE}.svc"

@@ -33,11 +33,12 @@ def publish(
     *,
     digests: bool = True,
 ) -> None:
-    """Build the three images and push them, or load them into the nodes of kind or minikube. Raises `Problem`."""
+    """Build the images and push them, or load them into the nodes of kind or minikube. Raises `Problem`."""
     if not settings.registry:
         require_loadable(context)
     say(f"images   building for {bundle.model} version {bundle.version}")
-    chosen, build = containers.chosen(embedded=settings.embedded), how(settings, digests=digests)
+    chosen = (*map(containers.of, settings.servers.values()), containers.LOADTEST)
+    build = how(settings, digests=digests)
     if not settings.registry:
         for name in containers.build(bundle, chosen, build, artifacts):
             _load(context, name)

@@ -14,7 +14,7 @@ import yaml
 from serving.runtimes.containers import images as containers
 from serving.runtimes.kubernetes import images, kubectl, server_config
 from serving.runtimes.kubernetes.kubectl import NAMESPACE, Object
-from serving.runtimes.kubernetes.servers import deployment_of, deployments
+from serving.runtimes.kubernetes.servers import deployment_of, known
 from serving.runtimes.kubernetes.settings import K8S, Settings
 
 VERSION_ANNOTATION = "tandem.dev/model-version"
@@ -35,6 +35,7 @@ def render(settings: Settings, folder: Path) -> list[Object]:
         model=settings.model,
         version=settings.version,
         input_shape=settings.input_shape,
+        classes=settings.classes,
         cores=cores(kubectl.build(folder)),
     )
     _write_kustomization(settings, folder, names)
@@ -59,7 +60,7 @@ def cpu_limit(objects: Iterable[Object]) -> float:
 
 def servers(objects: Iterable[Object]) -> list[Object]:
     """The servers' Deployments."""
-    names = deployments()
+    names = known()
     return [one for one in objects if one["kind"] == "Deployment" and one["metadata"]["name"] in names]
 
 
@@ -109,25 +110,41 @@ def quantity(text: str) -> float:
 
 def _write_kustomization(settings: Settings, folder: Path, names: dict[str, list[str]]) -> None:
     k8s = os.path.relpath(K8S, folder.resolve())
+    brought = {deployment_of(one).name for one in settings.servers.values() if deployment_of(one).component}
+    for name in brought & names.keys():
+        _write_component(folder / name, name, names[name])
     content: Object = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "resources": [f"{k8s}/overlays/{settings.overlay}"],
-        "components": [f"{k8s}/components/{component}" for component in settings.components],
-        "images": [_image(settings, name) for name in (*deployments(), containers.LOADTEST.name)],
+        "components": [
+            *(f"{k8s}/components/{component}" for component in settings.layers),
+            *sorted(brought & names.keys()),
+        ],
+        "images": [_image(settings, name) for name in (*settings.deployments, containers.LOADTEST.name)],
         "configMapGenerator": [
-            {
-                "name": f"{name}-config",
-                "namespace": NAMESPACE,
-                "behavior": "replace",
-                "files": [f"{name}/{file}" for file in files],
-            }
+            _config_map(name, [f"{name}/{file}" for file in files])
             for name, files in names.items()
+            if name not in brought
         ],
         "patches": [_server_patch(settings)],
     }
+    _write(folder, content)
+
+
+def _write_component(folder: Path, name: str, files: list[str]) -> None:
+    """The configuration of a server that a component brings: Kustomize makes a folder's own before those come."""
+    component = {"apiVersion": "kustomize.config.k8s.io/v1alpha1", "kind": "Component"}
+    _write(folder, {**component, "configMapGenerator": [_config_map(name, files)]})
+
+
+def _write(folder: Path, content: Object) -> None:
     text = "# Rendered by make deploy; changes here are lost.\n" + yaml.safe_dump(content, sort_keys=False, width=120)
     (folder / "kustomization.yaml").write_text(text)
+
+
+def _config_map(name: str, files: list[str]) -> Object:
+    return {"name": f"{name}-config", "namespace": NAMESPACE, "behavior": "replace", "files": files}
 
 
 def _image(settings: Settings, name: str) -> dict[str, str]:

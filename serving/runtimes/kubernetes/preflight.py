@@ -1,4 +1,4 @@
-"""What can be known before the cluster is touched: its version, one's permissions, and room for both servers."""
+"""What can be known before the cluster is touched: its version, one's permissions, and room for the servers."""
 
 from __future__ import annotations
 

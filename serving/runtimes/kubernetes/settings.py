@@ -58,7 +58,34 @@ class Settings:
     @property
     def servers(self) -> dict[str, Engine]:
         """The engines that it deploys, by the names of their targets."""
-        return servers.by_target(embedded=self.embedded)
+        return servers.by_target(embedded=self.embedded, components=self.components)
+
+    @property
+    def deployments(self) -> tuple[str, ...]:
+        """The names of its servers' Deployments."""
+        return tuple(servers.deployment_of(one).name for one in self.servers.values())
+
+    @property
+    def all_servers(self) -> str:
+        """Its servers together, in words."""
+        return "both servers" if len(self.servers) == 2 else f"all {len(self.servers)} servers"
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The components in the order in which they are applied: those that bring an engine first, and behind another
+        one what an engine's own folder has under the same name."""
+        optional = (servers.deployment_of(one).component for one in servers.optional())
+        engines = [one for one in optional if one in self.components]
+        if not engines:
+            return self.components
+        others = [one for one in self.components if one not in engines]
+        if self.overlay == "gpu":
+            others.insert(0, "gpu")  # once more: the overlay had it before the engines came in
+        found = [*engines]
+        for name in others:
+            found += [name, *(f"{engine}/{name}" for engine in engines)]
+        there = folders(K8S / "components")
+        return tuple(dict.fromkeys(one for one in found if one in there))
 
     def runs(self, engine: Engine) -> Engine:
         """What it deploys where ``engine`` is asked for: that one, or what stands in for it. Raises `Problem`."""

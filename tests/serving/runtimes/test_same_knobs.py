@@ -52,13 +52,23 @@ def in_a_container(engine: Engine, bundle: Bundle, profile: ServingProfile, fold
 
 
 def in_a_pod(engine: Engine, bundle: Bundle, profile: ServingProfile) -> Given:
-    return given(server_config.render(engine, profile, model=bundle.model, version=bundle.version, cores=len(CORES)))
+    rendering = server_config.render(
+        engine,
+        profile,
+        model=bundle.model,
+        version=bundle.version,
+        cores=len(CORES),
+        input_shape=bundle.input_shape,
+        classes=bundle.classes,
+    )
+    return given(rendering)
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
 @pytest.mark.parametrize("engine", [one for one in registry.all() if one.deployment], ids=lambda engine: engine.id)
 def test_every_runtime_gives_a_server_the_same_knobs_and_variables(engine, profile, bundle, tmp_path):
-    process = as_a_process(engine, bundle, profile, tmp_path)
-    assert {knob.name for knob in process[0]} >= set(profile.to_dict())
-    assert in_a_container(engine, bundle, profile, tmp_path) == process
-    assert in_a_pod(engine, bundle, profile) == process
+    container = in_a_container(engine, bundle, profile, tmp_path)
+    assert {knob.name for knob in container[0]} >= set(profile.to_dict())
+    assert in_a_pod(engine, bundle, profile) == container
+    if not (engine.container and engine.container.outside):  # it computes with another backend there
+        assert as_a_process(engine, bundle, profile, tmp_path) == container
