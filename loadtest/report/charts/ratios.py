@@ -29,6 +29,8 @@ METRICS = {Metric.P99: "p99 latency", Metric.CAPACITY: "capacity"}
 DRAWN = (1e-3, 1e3)  # ratios beyond are drawn at the edge
 CUT = 3.0  # a bar that reaches so many times as far from 1 as the usual one, on the log scale, is cut
 LEAST = math.log10(1.5)  # the axis reaches so far at least
+ROOM = 0.45  # a cut bar's words take so much of the way to the axis' end, on a telephone
+ABOVE_PX = 15  # from a bar to words above it
 
 
 def ratios(figures: Summary, identity: str = "ratios") -> Chart | None:
@@ -68,7 +70,7 @@ def ratios(figures: Summary, identity: str = "ratios") -> Chart | None:
         rows.append((_spoken(verdict, several), exact, wording.interval(shown), better, ", ".join(trials)))
     bars = [(point - low, point + high) for point, low, high in zip(points, lows, highs, strict=True)]
     reach = axis_reach(points, bars)
-    cut = [mark for row in zip(labels, bars, ends, strict=True) for mark in _cut(*row, reach)]
+    cut = [mark for row in zip(labels, points, bars, ends, strict=True) for mark in _cut(*row, reach)]
     where_cut = f", cut at {wording.number(10**reach)}" if cut else ""
     cut_words = f" A bar with {BREAK} is longer than the axis; how far it goes stands there." if cut else ""
     return Chart(
@@ -157,13 +159,15 @@ def axis_reach(points: Sequence[float], bars: Sequence[tuple[float, float]]) -> 
 
 
 def _cut(
-    label: str, bar: tuple[float, float], shown: tuple[float | None, float | None], reach: float
+    label: str, point: float, bar: tuple[float, float], shown: tuple[float | None, float | None], reach: float
 ) -> Sequence[Drawing]:
-    """The marks of a row's bar where it is longer than the axis; ``shown``: its ends, None where it has none."""
+    """The marks of a row's bar where it is longer than the axis; ``shown``: its ends, None where it has none. Where
+    they would cover the row's ``point``, they stand above the bar."""
     marks = []
     for end, value, side in zip(bar, shown, (-1, 1), strict=True):
         if side * math.log10(end) > reach:
             words = wording.number(value) if value else ""
+            covers = side * math.log10(point) > (1 - ROOM) * reach
             text = f"{BREAK} {words} ▸" if side > 0 else f"◂ {words} {BREAK}"
             marks.append(
                 note(
@@ -174,6 +178,7 @@ def _cut(
                     color="var(--ink)",
                     bgcolor="var(--surface)",
                     borderpad=1,
+                    **({"yshift": ABOVE_PX} if covers else {}),
                 )
             )
     return marks

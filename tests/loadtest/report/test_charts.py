@@ -22,7 +22,7 @@ from loadtest.report import content
 from loadtest.report.charts.decomposition import CUT, axis_end, decomposition
 from loadtest.report.charts.figure import BREAK, CROSSES, DASHES, MARKERS, STARS, Chart
 from loadtest.report.charts.latency import latency_by_rate
-from loadtest.report.charts.ratios import axis_reach, ratios
+from loadtest.report.charts.ratios import ABOVE_PX, axis_reach, ratios
 from tests.loadtest.runs.build import EMBEDDED, TORCHSERVE, decompose, write_run
 
 RATES = {"grpc": [250.0, 500.0]}
@@ -112,6 +112,15 @@ def test_a_very_wide_interval_does_not_flatten_the_others_and_is_marked_as_cut(f
     assert f"A bar with {BREAK} is longer than the axis" in chart.caption
     assert chart.table.rows[0][2] == "0.300–150"  # the whole interval stands in the table
     assert "(0.300–150)" in chart.alternative
+
+
+def test_a_cut_bars_words_stand_above_it_where_they_would_cover_its_mark(figures):
+    first, *others = (replace(verdict, ratio=1.0, ci95=(0.9, 1.1)) for verdict in figures.verdicts)
+    for ratio, shifts in ((1.1, [None]), (40.0, [ABOVE_PX])):
+        chart = ratios(replace(figures, verdicts=(replace(first, ratio=ratio, ci95=(0.9, 900.0)), *others)))
+        assert chart
+        marks = [mark for mark in chart.layout["annotations"] if BREAK in mark["text"]]
+        assert [mark.get("yshift") for mark in marks] == shifts
 
 
 def test_where_no_interval_is_much_wider_nothing_is_cut(figures):
