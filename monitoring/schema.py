@@ -25,7 +25,7 @@ UNITS = frozenset(
 Values = Mapping[str, Any]
 NATIVE_TYPES = frozenset({"counter", "gauge", "histogram"})
 NATIVE_UNITS = UNITS | frozenset(
-    {"milliseconds", "microseconds", "watts", "celsius", "hertz", "loads", "retries", "code", "alerts"}
+    {"batches", "milliseconds", "microseconds", "watts", "celsius", "hertz", "loads", "retries", "code", "alerts"}
 )
 _PARTS = ("source", "cannot", "meaning")
 _PLACE = re.compile(r"<([a-z_0-9]+|_)(?:\|([a-z_0-9]+))?>")

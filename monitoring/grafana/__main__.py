@@ -8,13 +8,13 @@ from pathlib import Path
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from monitoring.grafana import comparison, gpu, load_test, tensorflow_serving, torchserve
+from monitoring.grafana import comparison, gpu, load_test, tensorflow_serving, torchserve, triton
 from monitoring.grafana.queries import DASHBOARDS
 
 
 def dashboards() -> list[Dashboard]:
     """All dashboards, the one to start from first."""
-    return [one.build() for one in (comparison, torchserve, tensorflow_serving, load_test, gpu)]
+    return [one.build() for one in (comparison, torchserve, tensorflow_serving, triton, load_test, gpu)]
 
 
 def generated() -> dict[str, str]:

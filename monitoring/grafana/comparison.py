@@ -1,4 +1,4 @@
-"""Comparison: both servers side by side on every row, and both on one scale."""
+"""Comparison: the servers side by side on every row, and on one scale."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def build() -> Dashboard:
     return board.build(
         "tandem-comparison",
         "Tandem / Comparison",
-        "TorchServe and TensorFlow Serving in one vocabulary, side by side. A click on a value or a line leads to that "
-        "server's own dashboard.",
+        "The servers in one vocabulary, side by side: TorchServe, TensorFlow Serving, and NVIDIA Triton where it takes "
+        "part. A click on a value or a line leads to that server's own dashboard.",
         [
             _servers(),
             _row("Request rate", "serving:requests:rate1m"),
@@ -50,11 +50,14 @@ def _servers() -> Row:
 
 
 def _row(title: str, name: str, *more: str) -> Row:
-    """Each server's value beside the other's, and both as lines on one scale; `more` are lines of further metrics."""
+    """Each server's value beside the others', and all as lines on one scale; `more` are lines of further metrics."""
     measure = recorded(name)
-    values = [number(f"{title}: {one.title}", measure, [series(measure, server=one)], server=one) for one in SERVERS]
     lines = [series(recorded(one), note=one.rsplit(":", 1)[1] if more else "") for one in (name, *more)]
-    return Row(title, *values, graph(f"{title}: both", measure, lines, servers=SERVERS))
+    return Row(
+        title,
+        number(f"{title}: each", measure, [series(measure)], width=12, servers=SERVERS),
+        graph(f"{title}: together", measure, lines, servers=SERVERS),
+    )
 
 
 def _gpu() -> Row:

@@ -34,7 +34,7 @@ UNITS: Mapping[str, str] = {
     "code": "none",
     **{
         unit: f"suffix: {unit}"
-        for unit in ("images", "requests", "processes", "restarts", "cores", "loads", "retries", "alerts")
+        for unit in ("images", "batches", "requests", "processes", "restarts", "cores", "loads", "retries", "alerts")
     },
 }
 

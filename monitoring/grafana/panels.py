@@ -78,9 +78,7 @@ def graph(
         panel.max(maximum)
     for server in servers:
         color = DynamicConfigValue("color", {"mode": "shades", "fixedColor": server.color})
-        panel.with_override(
-            MatcherConfig("byRegexp", f"/^({server.pattern})/"), [color, DynamicConfigValue("links", [server.link])]
-        )
+        panel.with_override(_of(server), [color, DynamicConfigValue("links", [server.link])])
     return _finished(panel, title, measure, queries, width)
 
 
@@ -90,11 +88,11 @@ def number(
     queries: Sequence[Query],
     *,
     width: int = 6,
-    server: WatchedServer | None = None,
+    servers: Sequence[WatchedServer] = (),
     words: Mapping[str, tuple[str, str]] | None = None,
 ) -> stat.Panel:
-    """Last values, large, with a line of how they came about. `server`: whose dashboard a click
-    leads to; `words`: value to (text, colour) shown instead."""
+    """Last values, large, with a line of how they came about. `servers`: whose values lead to their dashboard; `words`:
+    value to (text, colour) shown instead."""
     panel = (
         stat.Panel()
         .graph_mode(BigValueGraphMode.NONE if words else BigValueGraphMode.AREA)
@@ -106,8 +104,8 @@ def number(
     )
     if words:
         panel.mappings([_mapping(words)])
-    if server:
-        panel.with_override(MatcherConfig("byRegexp", "/.*/"), [DynamicConfigValue("links", [server.link])])
+    for server in servers:
+        panel.with_override(_of(server), [DynamicConfigValue("links", [server.link])])
     return _finished(panel, title, measure, queries, width)
 
 
@@ -119,8 +117,7 @@ def states(
     words: Mapping[str, tuple[str, str]],
     width: int = 12,
 ) -> statetimeline.Panel:
-    """Bands of time in which a value stayed the same. `server`: whose dashboard a click
-    leads to; `words`: value to (text, colour) shown instead."""
+    """Bands of time in which a value stayed the same. `words`: value to (text, colour) shown instead."""
     panel = (
         statetimeline.Panel()
         .merge_values(True)
@@ -151,6 +148,11 @@ def heat_map(title: str, measure: Measure, query: Query, *, width: int = 12) -> 
         .scale_distribution(common.ScaleDistributionConfig().type(ScaleDistribution.LINEAR))
     )
     return _finished(panel, title, measure, [query], width, PromQueryFormat.HEATMAP)
+
+
+def _of(server: WatchedServer) -> MatcherConfig:
+    """The series of a server, whose legend begins with its name."""
+    return MatcherConfig("byRegexp", f"/^({server.pattern})/")
 
 
 AnyPanel = TypeVar("AnyPanel", timeseries.Panel, stat.Panel, statetimeline.Panel, heatmap.Panel)

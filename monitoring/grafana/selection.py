@@ -37,7 +37,8 @@ class WatchedServer:
 
 TORCHSERVE = WatchedServer("TorchServe", "tandem-torchserve", "torchserve", "orange")
 TENSORFLOW = WatchedServer("TensorFlow Serving", "tandem-tensorflow-serving", "tensorflow-serving", "blue")
-SERVERS = (TORCHSERVE, TENSORFLOW)
+TRITON = WatchedServer("NVIDIA Triton", "tandem-triton", "triton", "green")
+SERVERS = (TORCHSERVE, TENSORFLOW, TRITON)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from loadtest.bench import dashboards_check
 from monitoring.grafana import queries
 from monitoring.prometheus_api import PrometheusApi
 from serving import ports
+from serving.engines import registry
 from serving.runtimes.process import prometheus
-from tests.components import require
+from tests.components import require, require_program
 
 pytestmark = pytest.mark.slow
 
@@ -37,6 +38,29 @@ def test_every_query_of_every_dashboard_has_data_or_a_reason(bundle):
     assert done.stdout.splitlines()[-1] == f"{expected} queries, 0 failed"
     for dashboard in queries.load():
         assert len(re.findall(rf"{re.escape(dashboard['title'])} .* data ", done.stdout)) >= 5
+
+
+@pytest.mark.exhaustive
+def test_every_query_of_tritons_dashboard_has_data_where_it_runs(bundle):
+    """The real tritonserver, beside a TorchServe, as Triton tells no protocol; the third server's is empty."""
+    require("prometheus")
+    require_program(registry.engine("triton"))
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "loadtest", "dashboards-check", "--bundle", str(bundle.folder)),
+            *("--seconds", "2", "--engines", "torchserve,triton"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    board = next(one for one in queries.load() if one["uid"] == "tandem-triton")
+    shown = [line for line in done.stdout.splitlines() if line.strip(" │|").startswith(board["title"])]
+    assert [line for line in shown if " data " not in line and not re.search(" namespace | Alerts ", line)] == []
+    assert "TensorFlow Serving was not started" in done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,7 @@ def test_the_dashboards_that_were_promised():
         "tandem-comparison",
         "tandem-torchserve",
         "tandem-tensorflow-serving",
+        "tandem-triton",
         "tandem-load-test",
         "tandem-gpu",
     }
@@ -110,26 +111,30 @@ def test_queries_name_metrics_of_the_schema_alone(uid):
             assert name in known.metrics or whole, f"{name} in {query}"
 
 
-def test_the_comparison_has_both_servers_side_by_side_on_every_row():
-    panels = list(queries.panels(DASHBOARDS["tandem-comparison"]))
-    subjects = [panel["title"].removesuffix(": both") for panel in panels if panel["title"].endswith(": both")]
+def test_the_comparison_has_all_servers_side_by_side_on_every_row():
+    panels = {panel["title"]: panel for panel in queries.panels(DASHBOARDS["tandem-comparison"])}
+    subjects = [title.removesuffix(": together") for title in panels if title.endswith(": together")]
     assert subjects == [
         *("Request rate", "Goodput", "Latency p50", "Latency p95", "Latency p99", "Errors", "Batch size"),
         *("Queue", "Saturation", "In flight", "CPU", "Memory"),
     ]
-    at = {panel["title"]: panel["gridPos"]["y"] for panel in panels}
     for subject in subjects:
-        assert {at[f"{subject}: {server.title}"] for server in SERVERS} == {at[f"{subject}: both"]}
+        values, lines = panels[f"{subject}: each"], panels[f"{subject}: together"]
+        assert values["gridPos"]["y"] == lines["gridPos"]["y"]
+        # One value for each server that is there: of none that is not, not even an empty one.
+        (query,) = values["targets"]
+        assert "server=" not in query["expr"]
+        assert query["legendFormat"].startswith("{{server}}")
 
 
 def test_a_click_on_a_servers_value_or_line_leads_to_its_dashboard():
     panels = {panel["title"]: panel for panel in queries.panels(DASHBOARDS["tandem-comparison"])}
     for server in SERVERS:
-        for title in (f"Request rate: {server.title}", "Request rate: both"):
+        for title in ("Request rate: each", "Request rate: together"):
             links = [
                 link["url"]
                 for override in panels[title]["fieldConfig"]["overrides"]
-                if title != "Request rate: both" or server.pattern in override["matcher"]["options"]
+                if override["matcher"]["options"] == f"/^({server.pattern})/"
                 for part in override["properties"]
                 if part["id"] == "links"
                 for link in part["value"]
