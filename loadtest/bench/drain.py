@@ -1,7 +1,8 @@
 """What clients lose when a server gets SIGTERM, and when it is replaced by another (`make bench-drain`).
 
-Both servers as processes, bare and under the entry point of the images, which drains them: TensorFlow Serving itself
-where its program is named, on the PATH or fetched, else what stands in for it. Each request waits for its batch
+The servers as processes, bare and under the entry point of the images, which drains them: TensorFlow Serving itself
+where its program is named, on the PATH or fetched, else what stands in for it; an engine that runs outside its image
+with another backend (--engines), with that one. Each request waits for its batch
 (--batch-timeout-ms), so that at any moment a few of every kind are under way. Then the replacement, as a rolling update
 of the Deployments does it, in a tenth of the time: the new server becomes an endpoint, the old one leaves the list,
 which clients notice a while later, and is told to end after its preStop pause, or without one. Both have the same ports
@@ -41,6 +42,7 @@ from serving.engines.container import Container, Inside
 from serving.engines.engine import Engine, Ports, Served, Site
 from serving.profile import ServingProfile
 from serving.runtimes.answering import Awaited
+from serving.runtimes.containers import servers as containers
 from serving.runtimes.process import launch, own_program
 from serving.runtimes.process.server_process import ServerProcess
 from serving.target import Target
@@ -131,8 +133,13 @@ class Row:
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     defaults = Options()
     parser.add_argument("--bundle", type=Path, help="the model's bundle (default: the first under artifacts/)")
-    known = registry.DEFAULT_TARGETS
-    parser.add_argument("--target", action="append", choices=known, help="whose server; repeatable (default: all)")
+    known = [one.default_target for one in containers.engines() if not one.stands_in_for]
+    default = ", ".join(registry.DEFAULT_TARGETS)
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--target", action="append", choices=known, help=f"whose server; repeatable (default: {default})"
+    )
+    which.add_argument("--engines", help="the same by engines, separated by commas, such as torchserve,triton")
     parser.add_argument("--rate", type=float, default=defaults.rate, help="requests/s of each kind (%(default)s)")
     parser.add_argument("--scale", type=float, default=defaults.scale, help="of the Deployments' times (%(default)s)")
     parser.add_argument(
@@ -148,7 +155,7 @@ def _run(given: argparse.Namespace) -> int:
             raise Problem(f"--{name.replace('_', '-')} {getattr(given, name):g}: use {least} to {most}")
     options = Options(given.rate, given.scale, given.batch_timeout_ms)
     bundle, named = twins.find_bundle(given.bundle), programs.named(given)
-    engines = [registry.of_target(name) for name in given.target or registry.DEFAULT_TARGETS]
+    engines = _engines(given)
     launch.require(engines, named)
     chosen = [launch.at_hand(engine, named) for engine in engines]
     subjects = [Subject(engine, bundle, own_program.find(engine, named)) for engine in chosen]
@@ -157,6 +164,20 @@ def _run(given: argparse.Namespace) -> int:
     if given.json:
         given.json.write_text(json.dumps([vars(row) for row in rows], indent=2) + "\n")
     return int(any(row.way == WAYS[-1].name and row.lost + row.refused for row in rows))
+
+
+def _engines(given: argparse.Namespace) -> list[Engine]:
+    """Those whose servers are asked for. Raises `Problem` where there is none, or one without a container."""
+    if given.engines:
+        ids = filter(None, map(str.strip, given.engines.split(",")))
+        engines = [registry.engine(id) for id in dict.fromkeys(ids)]
+    else:
+        engines = [registry.of_target(name) for name in given.target or registry.DEFAULT_TARGETS]
+    for engine in engines:
+        containers.container_of(engine)
+    if not engines:
+        raise Problem("--engines names none: give ids, separated by commas")
+    return engines
 
 
 def measure(subject: Subject, options: Options, ways: Sequence[Way]) -> Iterator[Row]:
@@ -241,8 +262,7 @@ def _started(
         # Short: a worker's Unix socket lies below it.
         name = running.enter_context(tempfile.TemporaryDirectory(prefix="tandem-"))
         listens = own if aside else shared
-        inside, environment = _prepared(subject, options, folder, Path(name), address, listens)
-        command = [*container.command(inside)]
+        command, environment = running.enter_context(_prepared(subject, options, folder, Path(name), address, listens))
         if way.supervised:
             command = [sys.executable, "-c", SUPERVISED, container.image, name, *command]
         if aside:
@@ -257,10 +277,11 @@ def _started(
         yield Replica(_target(subject.engine, subject.bundle, address, shared), server)
 
 
+@contextmanager
 def _prepared(
     subject: Subject, options: Options, folder: Path, scratch: Path, address: str, listens: PortPair
-) -> tuple[Inside, dict[str, str]]:
-    """What a container's entry point would find, with the files written; and the server's environment."""
+) -> Iterator[tuple[list[str], dict[str, str]]]:
+    """The server's command line and environment, with the files written that its container's entry point would find."""
     rest, grpc = listens
     management, metrics, grpc_management = ports.free(3)
     bundle, container = subject.bundle, subject.container
@@ -273,11 +294,18 @@ def _prepared(
         cores=len(os.sched_getaffinity(0)),
         connection_age_s=CONNECTION_AGE_S * options.scale,
     )
+    if container.outside:
+        plan = container.outside(bundle, options.profile, site, subject.program)
+        try:
+            yield [*plan.command], {**plan.environment}
+        finally:
+            plan.release()
+        return
     served = [Served(bundle.model, container.model_version(bundle), str(models))]
     rendering = subject.engine.render(options.profile, served, site)
     rendering.write(folder)
     inside = Inside(folder, models, scratch, rendering.arguments, subject.program)
-    return inside, {**rendering.environment, **container.environment(inside)}
+    yield [*container.command(inside)], {**rendering.environment, **container.environment(inside)}
 
 
 def _target(engine: Engine, bundle: Bundle, address: str, shared: PortPair) -> Target:

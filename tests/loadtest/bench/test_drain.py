@@ -13,6 +13,8 @@ import pytest
 from loadtest.bench import drain
 from loadtest.bench.name_server import Endpoints, NameServer, answer
 from loadtest.bench.switching_load import FLOWS, Outcome
+from serving.engines import registry
+from tests.components import require_program
 
 pytestmark = pytest.mark.slow
 
@@ -75,9 +77,34 @@ def test_the_real_server_is_measured_where_it_is_named_though_it_listens_everywh
     assert "TensorFlow Serving: replaced, bare, no pause" in capsys.readouterr().err
 
 
+@pytest.mark.exhaustive
+def test_tritons_server_loses_nothing_when_it_is_replaced(bundle, tmp_path, monkeypatch, capsys):
+    """The real tritonserver of the wheel, with its Python backend."""
+    require_program(registry.engine("triton"))
+    monkeypatch.setattr(drain, "WAYS", (drain.WAYS[0], drain.WAYS[-1]))
+    monkeypatch.setattr(drain, "BEFORE_S", 0.5)
+    monkeypatch.setenv("TANDEM_DRAIN_S", "0.5")
+    file = tmp_path / "rows.json"
+    options = ["--engines", "triton", "--rate", "20", "--scale", "0.025", "--json", str(file)]
+    assert drain.VERB.main(["--bundle", str(bundle.folder), *options]) == 0
+    rows = json.loads(file.read_text())
+    assert {row["engine"] for row in rows} == {"triton"}
+    alone, paused = ([row for row in rows if row["way"] == way.name] for way in drain.WAYS)
+    assert [row["flow"] for row in paused] == list(map(str, FLOWS))
+    assert [(row["lost"], row["refused"], row["failures"]) for row in paused] == [(0, 0, [])] * len(FLOWS)
+    assert sum(row["refused"] for row in alone) > 0  # nobody else is there
+    assert "Triton: replaced, entry point, preStop" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
-    [("--rate=0", "--rate 0: use 1 to 200"), ("--batch-timeout-ms=5000", "--batch-timeout-ms 5000: use 1 to 1000")],
+    [
+        ("--engines=triton-torchscript", "has no container image"),
+        ("--engines=,", "--engines names none"),
+        ("--engines=torch", "engine 'torch': use one of torchserve, "),
+        ("--rate=0", "--rate 0: use 1 to 200"),
+        ("--batch-timeout-ms=5000", "--batch-timeout-ms 5000: use 1 to 1000"),
+    ],
 )
 def test_impossible_options_are_refused(option, message, capsys):
     assert drain.VERB.main([option]) == 1
