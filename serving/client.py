@@ -21,6 +21,8 @@ GRPC_OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),
     # Where the name has several addresses (a headless Service), calls go to all of them in turn.
     ("grpc.lb_policy_name", "round_robin"),
+    # Not through the proxy that http_proxy may name, not even to this machine.
+    ("grpc.enable_http_proxy", 0),
 ]
 
 

@@ -6,7 +6,7 @@ import socket
 import ssl
 
 from models.problem import Problem
-from serving import client, tls
+from serving import client, proxies, tls
 from serving.client import Client, RequestFailed
 from serving.engines import registry
 from serving.engines.engine import Description, Question
@@ -28,11 +28,20 @@ def reach(target: Target, protocol: str, timeout_s: float = TIMEOUT_S) -> None:
     except ssl.SSLError as error:
         raise Problem(f"{where}: {tls.reason(error)}") from None
     except socket.gaierror as error:
-        raise Problem(f"{where}: its name cannot be resolved ({error.strerror})") from None
+        raise Problem(f"{where}: its name cannot be resolved ({error.strerror}){_past(target, protocol)}") from None
     except OSError as error:
-        raise Problem(f"{where}: cannot be connected to ({error.strerror or error}); is the server up?") from None
+        raise Problem(
+            f"{where}: cannot be connected to ({error.strerror or error}); is the server up?{_past(target, protocol)}"
+        ) from None
     if protocol == "grpc" and target.grpc_tls and chosen != "h2":
         raise Problem(f"{where}: speaks no HTTP/2 over TLS (its ALPN chose {chosen or 'nothing'}), which gRPC needs")
+
+
+def _past(target: Target, protocol: str) -> str:
+    """What to know of a server that is not reached, where others would go through a proxy."""
+    host = target.address(protocol).rpartition(":")[0].strip("[]")
+    name = proxies.variable(host, encrypted=target.tls(protocol) is not None)
+    return f"; {name} names a proxy, which Tandem does not use: go where the server is reached without" if name else ""
 
 
 def describe(target: Target, protocol: str, timeout_s: float = TIMEOUT_S) -> Description | None:

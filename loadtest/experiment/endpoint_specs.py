@@ -42,6 +42,7 @@ class EndpointSpec:
 
     url             of its HTTP API: "https://host:port/base"
     grpc            of its gRPC API: "grpcs://host:port", or "host:port", which is not encrypted
+    metrics         of its Prometheus page: "http://host:port/metrics"; empty: it is not scraped
     model, version  what it calls the model, and the version to ask for; empty: the experiment's model, any version
     tls             see `serving.target.Tls`
     http2           load over REST goes over HTTP/2
@@ -52,6 +53,7 @@ class EndpointSpec:
 
     url: str = ""
     grpc: str = ""
+    metrics: str = ""
     model: str = ""
     version: str = ""
     tls: Tls = field(default_factory=Tls)
@@ -83,6 +85,7 @@ class EndpointSpec:
             pinned_version=self.version,
             grpc=grpc.address if grpc else "",
             rest=rest.address if rest else "",
+            metrics=_page(self.metrics) if self.metrics else None,
             base_path=rest.path if rest else "",
             rest_tls=tls if rest and rest.encrypted else None,
             grpc_tls=tls if grpc and grpc.encrypted else None,
@@ -151,7 +154,7 @@ def _no_plain_secret(key: str, value: Any, where: str) -> None:
 def _check(found: EndpointSpec, where: str) -> None:
     if not found.url and not found.grpc:
         raise Problem(f"{where}: give it a url, a grpc address, or both; without them Tandem starts the server itself")
-    for key in ("url", "grpc"):
+    for key in _SCHEMES:
         if getattr(found, key):
             try:
                 _place(getattr(found, key), key)
@@ -210,7 +213,8 @@ class _Place:
     encrypted: bool
 
 
-_SCHEMES = {"url": {"http": 80, "https": 443}, "grpc": {"grpc": 0, "grpcs": 443}}
+_HTTP = {"http": 80, "https": 443}
+_SCHEMES = {"url": _HTTP, "grpc": {"grpc": 0, "grpcs": 443}, "metrics": _HTTP}
 
 
 def _place(text: str, key: str) -> _Place:
@@ -218,7 +222,7 @@ def _place(text: str, key: str) -> _Place:
     schemes = _SCHEMES[key]
     known = " or ".join(f"{scheme}://" for scheme in schemes)
     if "://" not in text:
-        if key == "url":
+        if key != "grpc":
             raise ValueError(f"use {known}HOST:PORT")
         text = f"grpc://{text}"
     parts = urlsplit(text)
@@ -240,6 +244,12 @@ def _place(text: str, key: str) -> _Place:
         raise ValueError("name its port, too: host:port")
     bracketed = f"[{host}]" if ":" in host else host
     return _Place(f"{bracketed}:{port}", parts.path.rstrip("/"), parts.scheme in ("https", "grpcs"))
+
+
+def _page(text: str) -> str:
+    """The address of a page, with its port."""
+    place = _place(text, "metrics")
+    return f"http{'s' if place.encrypted else ''}://{place.address}{place.path or '/'}"
 
 
 def _is_host(host: str) -> bool:

@@ -417,6 +417,13 @@ class RateLimited(Record, frozen=True, kw_only=True, tag="rate-limited"):
     most: float
 
 
+class ProxyNotUsed(Record, frozen=True, kw_only=True, tag="proxy-not-used"):
+    """The environment names a proxy by which other programs would reach these endpoints; the load went past it."""
+
+    variable: str
+    targets: list[str]
+
+
 class DifferentNodes(Record, frozen=True, kw_only=True, tag="different-nodes"):
     """The servers ran on different types of nodes."""
 
@@ -448,7 +455,16 @@ class Remark(Record, frozen=True, kw_only=True, tag="remark"):
 
 
 RunNote = (
-    Resumed | WakesLate | NoPrometheus | NotPinned | RateLimited | DifferentNodes | ServerRestarted | StoodIn | Remark
+    Resumed
+    | WakesLate
+    | NoPrometheus
+    | NotPinned
+    | RateLimited
+    | ProxyNotUsed
+    | DifferentNodes
+    | ServerRestarted
+    | StoodIn
+    | Remark
 )
 """What a reader of a run's results should know of it. In environment.json, `warnings`."""
 

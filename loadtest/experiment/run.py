@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from loadtest.experiment import model_time, observation, phase_plan, plan, records, standing, starts, steps
+from loadtest.experiment import model_time, observation, phase_plan, plan, proxies, records, standing, starts, steps
 from loadtest.experiment.events import Event, PhaseEnded, PhaseStarted, Second, Spoiled, Stopped, Tried
 from loadtest.experiment.file import Experiment
 from loadtest.experiment.load_job import LoadJob
@@ -111,6 +111,8 @@ class _Measuring:
             self._note(NotPinned())
         if most := self.experiment.generator.most_rate:
             self._note(RateLimited(most=most))
+        for note in proxies.not_used(self.experiment.targets):
+            self._note(note)
 
     def _note(self, note: RunNote) -> None:
         if self.folder.note(note):

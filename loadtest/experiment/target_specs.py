@@ -39,6 +39,12 @@ class TargetSpec:
             raise Problem(
                 f"target.{self.name}.profile: whoever keeps the server up tunes it; leave it out, or the address"
             )
+        if self.endpoint and self.endpoint.metrics and registry.engine(self.engine).dialect is None:
+            known = ", ".join(one.id for one in registry.all() if one.dialect and not one.stands_in_for)
+            raise Problem(
+                f"target.{self.name}.metrics: what a server of engine {self.engine} calls its metrics is not known; "
+                f"leave it out, or name the engine itself: {known}"
+            )
         if self.endpoint is None and registry.engine(self.engine).endpoint_only:
             raise Problem(f"target.{self.name}: Tandem starts no server of engine {self.engine}: give it a url")
 

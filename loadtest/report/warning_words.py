@@ -29,6 +29,7 @@ from loadtest.experiment.records import (
     DifferentNodes,
     NoPrometheus,
     NotPinned,
+    ProxyNotUsed,
     RateLimited,
     Remark,
     Resumed,
@@ -58,6 +59,11 @@ def warning(item: SummaryWarning) -> str:  # noqa: PLR0912 - one sentence for ea
             told = "Prometheus is not installed: no server-side metrics (apt-get install prometheus)"
         case RateLimited():
             told = f"no more than {wording.number(item.most)} requests/s were to be sent, whatever the servers could do"
+        case ProxyNotUsed():
+            told = (
+                f"{wording.isolated(item.variable)} names a proxy; the load went past it, straight to "
+                f"{wording.listed([wording.target_name(one) for one in item.targets])}"
+            )
         case NotPinned():
             told = "server and load generator are not pinned to cores of their own"
         case DifferentNodes():

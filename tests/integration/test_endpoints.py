@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from loadtest.experiment.records import RightAnswers
 from models.bundle import Bundle
 from serving.profile import ServingProfile
 from serving.runtimes.process import launch
+from tests.components import require
 from tests.mlserver.running import mlserver
 from tests.nginx import TOKEN, authority, front
 
@@ -119,6 +121,7 @@ def site(bundle: Bundle, artifacts: Path, tmp_path_factory) -> Iterator[Site]:
             folder,
             {
                 "torchserve-1.example.com:8080": up["pytorch"].rest,
+                "torchserve-1.example.com:8082": urlsplit(up["pytorch"].metrics or "").netloc,
                 "torchserve-2.example.com:8080": up["pytorch"].rest,
                 "models.example.com:8443": f"localhost:{nginx.rest}",
                 "models.example.com:9443": f"localhost:{nginx.grpc}",
@@ -143,6 +146,10 @@ def test_two_torchserves(site):
     assert all(one.requests.ok == one.requests.sent > 20 for one in found.measurements)
     page = (site.folder / "results" / "latest" / "report.html").read_text()
     assert "every server answered as the first one does" in page
+    require("prometheus")  # the first one's page was named, the second one's was not
+    told = {one.target: one.server[0].throughput for one in found.measurements}
+    assert told["old"] == pytest.approx(40.0, rel=0.5)
+    assert told["new"] is None
 
 
 def test_tensorflow_serving_through_nginx_with_tls_and_a_token(site):

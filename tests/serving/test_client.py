@@ -51,3 +51,17 @@ def test_grpc_calls_go_to_every_replica_in_turn():
         for _ in range(30):
             client.predict("grpc", image)
     assert calls == {0: 10, 1: 10, 2: 10}
+
+
+def test_grpc_goes_past_a_proxy_of_the_environment(monkeypatch):
+    """gRPC's own library would use it, even to this machine."""
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    calls: Counter[int] = Counter()
+    server, port = replica(0, calls)
+    try:
+        with Client(replace(target("pytorch"), grpc=f"127.0.0.1:{port}")) as client:
+            assert client.predict("grpc", np.zeros((1, 32, 32, 3), np.uint8)).shape == (1, 10)
+    finally:
+        server.stop(None)

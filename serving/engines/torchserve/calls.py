@@ -6,8 +6,10 @@ from functools import partial
 from urllib.parse import quote
 
 import numpy as np
+import orjson
 from google.protobuf.message import DecodeError
 
+from serving.engines import http_request
 from serving.engines.engine import Call
 from serving.target import Target
 from serving.wire import json_rows
@@ -25,7 +27,8 @@ def call(target: Target, protocol: str) -> Call:
         return Call(GRPC_METHOD, "", partial(_message, target), partial(_answer, classes))
     if protocol == "rest-binary":
         return Call(path, "application/octet-stream", _raw, partial(_probabilities, classes))
-    return Call(path, json_rows.CONTENT_TYPE, json_rows.encode, partial(json_rows.decode, classes=classes))
+    decode = partial(json_rows.decode, classes=classes) if classes else _theirs
+    return Call(path, json_rows.CONTENT_TYPE, json_rows.encode, decode)
 
 
 def _raw(samples: np.ndarray) -> bytes:
@@ -53,7 +56,27 @@ def _answer(classes: int, message: bytes) -> np.ndarray:
 
 def _probabilities(classes: int, body: bytes) -> np.ndarray:
     if not classes:
-        return json_rows.decode(body, 0)
+        return _theirs(body)
     if not body or len(body) % (4 * classes):
         raise ValueError(f"the answer is no float32 (N, {classes}): {body[:200]!r}")
     return np.frombuffer(body, dtype="<f4").reshape(-1, classes)
+
+
+def _theirs(body: bytes) -> np.ndarray:
+    """[N, values] of what any handler answers: rows of ``predictions``; numbers, or rows of them; objects such as
+    TorchServe's image classifier gives, class to probability, by their names in order. ValueError for anything else."""
+    try:
+        document = orjson.loads(body)
+    except ValueError:
+        raise ValueError(f"the answer is no JSON: {body[:200]!r}") from None
+    if isinstance(document, dict) and "predictions" in document:
+        return json_rows.decode(body, 0)
+    found = http_request.values(orjson.dumps(_in_order(document)), "")
+    return http_request.rows(found, single=found.ndim < 2)
+
+
+def _in_order(value: object) -> object:
+    """Objects as lists of their values, whatever order those came in."""
+    if isinstance(value, dict):
+        return [_in_order(value[name]) for name in sorted(value)]
+    return [_in_order(one) for one in value] if isinstance(value, list) else value

@@ -89,7 +89,7 @@ class Prometheus:
         for target, _ in targets:
             if target.metrics:
                 url = urlsplit(target.metrics)
-                labels = {"server": target.engine, "__metrics_path__": url.path}
+                labels = {"server": target.engine, "__scheme__": url.scheme, "__metrics_path__": url.path}
                 self._write(f"serving-{target.name}.json", [{"targets": [url.netloc], "labels": labels}])
         known = {target.engine: process for target, process in targets if process is not None}
         if known and self._processes is None:

@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtest.experiment import file as experiments
-from loadtest.experiment import target_specs
+from loadtest.experiment import proxies, target_specs
 from loadtest.experiment.endpoint_specs import EndpointSpec
+from loadtest.experiment.records import ProxyNotUsed
+from loadtest.experiment.target_specs import TargetSpec
 from models.problem import Problem
 from serving.engines import registry
 from serving.target import SecretHeader, Target, Tls
@@ -25,6 +27,7 @@ name = "mine"
 engine = "tensorflow-serving"
 url = "https://models.example.org/serving/"
 grpc = "grpcs://models.example.org:9443"
+metrics = "https://metrics.example.org/monitoring/prometheus/metrics"
 model = "resnet"
 version = 3
 tls = { ca = "ca.pem", certificate = "me.pem", key = "me.key", server_name = "inner.example.org" }
@@ -59,6 +62,7 @@ def test_everything_that_a_target_says_reaches_its_clients():
     )
     assert found.rest_tls == found.grpc_tls == Tls(here("ca.pem"), here("me.pem"), here("me.key"), "inner.example.org")
     assert (found.model, found.pinned_version, found.version) == ("resnet", "3", 3)
+    assert found.metrics == "https://metrics.example.org:443/monitoring/prometheus/metrics"
     assert found.headers == (("X-Team", "vision"),)
     assert found.secret_headers == (
         SecretHeader("Authorization", env="MODELS_TOKEN", prefix="Bearer "),
@@ -98,6 +102,11 @@ REFUSED = [
     ('url = "http://h:1/?x=1"', "a.url = 'http://h:1/?x=1': give the address alone"),
     ('url = "http://ho st:1"', "a.url = 'http://ho st:1': use http:// or https://HOST:PORT"),
     ('grpc = "localhost"', "a.grpc = 'localhost': name its port, too"),
+    ('url = "http://h:1"\nmetrics = "h:8082"', "a.metrics = 'h:8082': use http:// or https://HOST:PORT"),
+    (
+        'url = "http://h:1"\nmetrics = "http://h:8082/m?x=1"',
+        "a.metrics = 'http://h:8082/m?x=1': give the address alone",
+    ),
     ('url = "http://h:1"\nurll = "x"', "a.urll: unknown key; did you mean url?"),
     ('url = "http://h:1"\ntoken = "abc"', "a.token: a secret does not stand in this file"),
     (
@@ -131,6 +140,15 @@ def test_what_cannot_be_is_refused_in_one_line_that_names_the_key(lines, says):
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith("endpoints.toml:")
     assert f"target.{says}" in str(caught.value)
+
+
+def test_metrics_of_an_engine_that_is_not_known_are_refused():
+    text = 'protocols = ["rest"]\n[[target]]\nname = "a"\nengine = "open-inference"\nurl = "http://h:1"\nmetrics = "http://h:2/m"'
+    with pytest.raises(
+        Problem, match=r"target\.a\.metrics: what a server of engine open-inference .* torchserve, .*triton"
+    ):
+        parse(text)
+    assert target(parse(text.replace("open-inference", "triton"))).metrics == "http://h:2/m"
 
 
 def test_a_password_in_an_address_is_refused_and_not_repeated():
@@ -207,3 +225,24 @@ def test_whatever_is_accepted_survives_being_saved(host, port, encrypted, header
     endpoint = found[0].endpoint
     assert isinstance(endpoint, EndpointSpec)
     assert endpoint.target("a", registry.engine("torchserve"), "m").rest == f"{host}:{port}"
+
+
+def test_proxies_that_the_load_goes_past_are_listed_by_variable(monkeypatch):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    ours = TargetSpec("ours", "torchserve")
+    blue, green = (
+        TargetSpec(
+            name, "open-inference", endpoint=EndpointSpec(url=f"https://{name}.example.com", grpc="10.0.0.7:8001")
+        )
+        for name in ("blue", "green")
+    )
+    assert proxies.not_used([ours, blue, green]) == []
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy:3128")
+    monkeypatch.setenv("NO_PROXY", "green.example.com")
+    assert proxies.not_used([ours, blue, green]) == [
+        ProxyNotUsed(variable="HTTPS_PROXY", targets=["blue"]),
+        ProxyNotUsed(variable="HTTP_PROXY", targets=["blue", "green"]),
+    ]

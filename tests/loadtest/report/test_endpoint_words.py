@@ -7,7 +7,7 @@ import msgspec
 from loadtest.analysis import validity
 from loadtest.analysis.records import AnswersUnchecked, ExperimentInfo, LadderInfo, Parity, WireParity
 from loadtest.analysis.run_files import WireResult
-from loadtest.experiment.records import Environment, RateLimited, RightAnswers
+from loadtest.experiment.records import Environment, ProxyNotUsed, RateLimited, RightAnswers
 from loadtest.report import badges, conditions, parity_words, warning_words
 from models.declaration import Preprocessing
 from serving.target import Caveat
@@ -95,4 +95,6 @@ def test_of_a_mixed_run_it_is():
 
 def test_a_limit_is_told():
     assert "no more than 100 requests/s" in warning_words.warning(RateLimited(most=100.0))
+    past = ProxyNotUsed(variable="HTTPS_PROXY", targets=["blue", "green"])
+    assert warning_words.warning(past) == "HTTPS_PROXY names a proxy; the load went past it, straight to blue and green"
     assert "stays up" in warning_words.caveat(Caveat.KEPT_UP)
