@@ -154,8 +154,8 @@ def _run(given: argparse.Namespace) -> int:
         if not least <= getattr(given, name) <= most:
             raise Problem(f"--{name.replace('_', '-')} {getattr(given, name):g}: use {least} to {most}")
     options = Options(given.rate, given.scale, given.batch_timeout_ms)
-    bundle, named = twins.find_bundle(given.bundle), programs.named(given)
-    engines = _engines(given)
+    engines, named = _engines(given), programs.named(given)
+    bundle = twins.find_bundle(given.bundle)
     launch.require(engines, named)
     chosen = [launch.at_hand(engine, named) for engine in engines]
     subjects = [Subject(engine, bundle, own_program.find(engine, named)) for engine in chosen]
