@@ -134,10 +134,11 @@ def export(experiment: Experiment, model: str, artifacts: Path) -> Bundle:
     Raises `Problem`.
     """
     command = [sys.executable, "-m", "models", "export", "--model", model, "--dataset", experiment.dataset]
-    command += ["--seed", str(experiment.seed), "--artifacts", str(artifacts)]
+    place = artifacts if Path.cwd() == ROOT else artifacts.resolve()  # it runs in another folder than the user
+    command += ["--seed", str(experiment.seed), "--artifacts", str(place)]
     for key in experiments.BROUGHT:
         if path := getattr(experiment, key):
-            command += [f"--{key}", str(Path(path).resolve())]  # it runs in another folder than the user
+            command += [f"--{key}", str(Path(path).resolve())]
     for key, value in experiment.declared.items():
         command.append(f"--{key}={experiment.preprocessing.to_text() if key == 'preprocessing' else value}")
     # In a session of its own: Ctrl-C reaches it as SIGTERM from here, which is clean even while its interpreter starts.

@@ -22,56 +22,45 @@ pytestmark = [pytest.mark.exhaustive, pytest.mark.timeout(600)]
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def _python(folder: Path, *arguments: object, path: Path | str) -> subprocess.CompletedProcess[str]:
-    """Run a command of Tandem's in a user's folder, as an installed checkout elsewhere is run."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, path)))}
+def _python(path: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run a command of Tandem's as make does, in its own folder; ``path``: PYTHONPATH, as it is given to make."""
     command = [sys.executable, "-m", *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=500
-    )
+    environment = {**os.environ, "PYTHONPATH": str(path)}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=500)
 
 
 def test_a_package_outside_the_repository_comes_to_a_report(tmp_path, monkeypatch):
     model = own_package.write(tmp_path / "project", "shopnets")
     monkeypatch.syspath_prepend(tmp_path / "project")
-    torch.manual_seed(0)
-    torch.save({"state_dict": factories.call(model, seed=3).state_dict()}, tmp_path / "project" / "small.pt")
-    (tmp_path / "project" / "labels.txt").write_text("\n".join("abcdefg"))
+    torch.save({"state_dict": factories.call(model, seed=3).state_dict()}, tmp_path / "small.pt")
+    (tmp_path / "labels.txt").write_text("\n".join("abcdefg"))
     for number in range(40):
-        kind = tmp_path / "project" / "pictures" / "abcdefg"[number % 7]
+        kind = tmp_path / "pictures" / "abcdefg"[number % 7]
         kind.mkdir(parents=True, exist_ok=True)
         pixels = np.random.default_rng(number).integers(0, 256, (50, 60 + number, 3), np.uint8)
         Image.fromarray(pixels).save(kind / f"{number}.png")
-    (tmp_path / "project" / "mine.toml").write_text(
-        (ROOT / "experiments" / "smoke.toml").read_text() + "\n[preprocessing]\npreset = '-1-1'\n"
-    )
-    own: tuple[str, ...] = (
-        "--model",
-        model,
-        "--checkpoint",
-        "small.pt",
-        "--input",
-        "33x47x1",
-        "--classes",
-        "labels.txt",
-    )
-    own = (*own, "--images", "pictures", "--experiment", "mine.toml")
-    done = _python(tmp_path / "project", "loadtest", "compare", *own, path=tmp_path / "project")
+    smoke = (ROOT / "experiments" / "smoke.toml").read_text()
+    (tmp_path / "mine.toml").write_text(f"{smoke}\n[preprocessing]\npreset = '-1-1'\n")
+    own = ("--model", model, "--checkpoint", tmp_path / "small.pt", "--input", "33x47x1")
+    brought = ("--classes", tmp_path / "labels.txt", "--images", tmp_path / "pictures")
+    places = ("--artifacts", tmp_path / "artifacts", "--results", tmp_path / "results")
+    compare = ("loadtest", "compare", "--experiment", tmp_path / "mine.toml", *own, *brought, *places)
+    done = _python(tmp_path / "project", *compare)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Untrained" not in done.stdout
-    figures = summary.read(tmp_path / "project" / "results" / "latest")
+    assert "ntrained" not in done.stdout
+    figures = summary.read(tmp_path / "results" / "latest")
     assert figures.weights == {model: "checkpoint"}
     assert figures.parity.proven
     assert len(figures.measurements) == 4  # two servers, two protocols
     assert all(item.valid and item.error_ratio == 0 for item in figures.measurements)
     assert {target.model for target in figures.targets} == {"small"}
-    bundle = bundles.load(tmp_path / "project" / "artifacts" / "small" / "1")
+    bundle = bundles.load(tmp_path / "artifacts" / "small" / "1")
     assert bundle.input_shape == (33, 47, 1)
     assert bundle.class_names == list("abcdefg")
-    told = (tmp_path / "project" / "results" / "latest" / "report.md").read_text()
-    assert f"{model}" in told
+    told = (tmp_path / "results" / "latest" / "report.md").read_text()
+    assert model in told
     assert "33×47×1 images, pixels '-1-1'; the model gives logits" in told
-    again = _python(tmp_path / "project", "models", "verify", "--model", model, path=tmp_path / "project")
+    again = _python(tmp_path / "project", "models", "verify", *places[:2], "--model", model)
     assert again.returncode == 0, again.stderr
     assert "top-1 agreement 100.00%" in again.stderr
 
@@ -99,7 +88,7 @@ def test_preprocessing_is_the_same_in_every_export(shape, preprocessing, tmp_pat
     )
     size = "x".join(map(str, shape))
     command = ("models", "export", "--dataset", "digits", "--model", "nets:Net", "--input", size)
-    done = _python(tmp_path, *command, f"--preprocessing={preprocessing}", path="")
+    done = _python(tmp_path, *command, f"--preprocessing={preprocessing}", "--artifacts", tmp_path / "artifacts")
     assert done.returncode == 0, done.stderr
     exports = bundles.load(tmp_path / "artifacts" / "Net" / "1").manifest["parity"]["exports"]
     assert set(exports) == {"pytorch", "torchscript", "torch_export", "onnx", "savedmodel"}
