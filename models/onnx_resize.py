@@ -87,10 +87,8 @@ def _factors(
             whole = x.shape[axis]
             result.append((factor, None if whole is None else math.floor(whole * factor)))
         return result
-    wanted = node.integers(sizes, "sizes")
-    if wanted is None or len(wanted) != len(axes):
-        node.fail(f"sizes={wanted} for {len(axes)} axes; give scales or sizes, one for each")
     before = [x.shape[axis] for axis in axes]
+    wanted = _wanted(node, sizes, before)
     # A batch of unknown size is never resized, whatever size the exporter saw.
     ratios = [1.0 if size is None else want / size for want, size in zip(wanted, before, strict=True)]
     policy = node.choice("keep_aspect_ratio_policy", "stretch", "stretch", "not_larger", "not_smaller")
@@ -98,6 +96,24 @@ def _factors(
         ratio = min(ratios) if policy == "not_larger" else max(ratios)
         return [(ratio, None if size is None else math.floor(ratio * size + 0.5)) for size in before]
     return [(ratio, None if size is None else want) for ratio, want, size in zip(ratios, wanted, before, strict=True)]
+
+
+def _wanted(node: Node, sizes: Value | None, before: list[int | None]) -> list[int]:
+    """The sizes that are asked for; of an axis of unknown size any number, as PyTorch's exporter takes it from the
+    input's shape at run time."""
+    if sizes is not None and sizes.constant is None and sizes.rank == 1:
+        from tensorflow.python.framework.tensor_util import constant_value_as_shape
+
+        found = constant_value_as_shape(sizes.logical())
+        known = list(found) if found.rank is not None else []
+        if len(known) == len(before) and all(
+            size is None or want is not None for want, size in zip(known, before, strict=True)
+        ):
+            return [want or 1 for want in known]
+    wanted = node.integers(sizes, "sizes")
+    if wanted is None or len(wanted) != len(before):
+        node.fail(f"sizes={wanted} for {len(before)} axes; give scales or sizes, one for each")
+    return wanted
 
 
 def _taps(

@@ -230,6 +230,25 @@ def test_constants_are_folded_and_every_kind_is_read():
     np.testing.assert_allclose(folded, [2.0 + 2 + _random(2)[0], 4 + 3 + _random(2)[1]], rtol=1e-6)
 
 
+def test_sizes_to_resize_to_may_be_made_of_the_input_s_own():
+    """The pattern of PyTorch's exporter for interpolate(size=...): Shape, Concat, Resize."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["kept"], start=0, end=2),
+        helper.make_node("Concat", ["kept", "rest"], ["sizes"], axis=0),
+        helper.make_node("Resize", ["x", "", "", "sizes"], ["y0"], mode="linear", antialias=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 2, 9, 7])],
+        [onnx.ValueInfoProto(name="y0")],
+        [numpy_helper.from_array(_ints(4, 11), "rest")],
+    )
+    _compare(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9), _random(3, 2, 9, 7)
+    )
+
+
 def test_shape_arithmetic_at_run_time():
     """The pattern of dynamic flattening: Shape, Gather, Unsqueeze, Concat, Reshape."""
     nodes = [
