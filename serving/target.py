@@ -140,6 +140,9 @@ class Target:
     headers         sent with every request, beside those of its content; `secret_headers`: likewise
     request         how it is asked, where its engine does not say
     is_endpoint     it was up before, at an address that the user gave
+    machine         what tells the machine that its processes are on from others (see `this_machine`); empty: not known
+    process         the number there of the process that all of its others descend from; 0: not known
+    log             the path there of its log; empty: not known
     """
 
     name: str
@@ -170,6 +173,9 @@ class Target:
     secret_headers: tuple[SecretHeader, ...] = ()
     request: HttpRequest | None = None
     is_endpoint: bool = False
+    machine: str = ""
+    process: int = 0
+    log: str = ""
 
     def address(self, protocol: str) -> str:
         """ "host:port" of the API that speaks a protocol."""

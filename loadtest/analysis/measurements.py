@@ -13,7 +13,6 @@ import numpy as np
 from loadtest.analysis import over_time, statistics, validity
 from loadtest.analysis.records import (
     Caution,
-    CountsDiffer,
     Fault,
     Intervals,
     Measurement,
@@ -156,6 +155,7 @@ def _figures(run: SavedRun, item: _Sampled, between: statistics.Spread | None, s
     slips = [record.schedule_slip_ms for record in records if record.schedule_slip_ms]
     saved = run.target(target)
     faults = validity.by_repetition(item.trials, map(validity.faults, item.trials))
+    cautions = validity.by_repetition(item.trials, map(validity.cautions, item.trials))
     return Measurement(
         target=target,
         protocol=protocol,
@@ -178,7 +178,7 @@ def _figures(run: SavedRun, item: _Sampled, between: statistics.Spread | None, s
         ),
         valid=not faults,
         why_not_valid=tuple(Fault(*one) for one in faults),
-        cautions=tuple(_cautions(item.trials, answers, requests.ok)),
+        cautions=tuple(Caution(*one) for one in cautions),
         few_samples=validity.thin_percentiles(answers),
         repetitions=len(records),
         duration_s=duration_s,
@@ -187,6 +187,8 @@ def _figures(run: SavedRun, item: _Sampled, between: statistics.Spread | None, s
         ),
         generator_cpu=_largest(record.generator_cpu for record in records),
         cpu_stolen=_largest(record.cpu_stolen for record in records),
+        others=_largest(record.others.share for record in records if record.others),
+        first_error=next((record.first_error for record in records if record.first_error), None),
         warm_up_throughput=tuple(trial.warm_up.throughput for trial in item.trials if trial.warm_up),
         server=tuple(trial.server for trial in item.trials if trial.server),
         trials=tuple(trial.folder.name for trial in item.trials),
@@ -210,13 +212,6 @@ def _intervals(item: _Sampled, between: statistics.Spread, scales: dict[str, flo
         elif bounds and answers:
             found[name] = float(np.exp(bounds[0])), float(np.exp(bounds[1]))
     return Intervals(**found)
-
-
-def _cautions(trials: Sequence[SavedTrial], answers: int, ok: int) -> Iterable[Caution]:
-    for one in validity.by_repetition(trials, map(validity.cautions, trials)):
-        yield Caution(*one)
-    if answers != ok:
-        yield Caution((), CountsDiffer(answers, ok))
 
 
 def _by_model(trials: Sequence[SavedTrial]) -> dict[str, ModelFigures]:

@@ -15,16 +15,20 @@ from typing import Any
 import msgspec
 
 from loadtest.experiment.boundary import Binding, Shape
+from loadtest.experiment.own_errors import Lack
 from loadtest.experiment.questions import Family, Metric
 from loadtest.experiment.records import (
     ConnectionsLost,
     Environment,
+    FirstError,
     MedianAndTail,
+    OtherProcess,
     Requests,
     RightAnswers,
     RunNote,
     ServerDied,
     ServerFigures,
+    ServerOutOfFiles,
 )
 from loadtest.experiment.scenarios import section
 from loadtest.experiment.settings import Slo
@@ -312,13 +316,51 @@ class UnsteadyWarmUp(Told, frozen=True):
     cap_s: float | None
 
 
-WhyInvalid = SentLate | SlipUnknown | ArrivalsDropped | WrongAnswers | ServerDied | NoAnswer | UnsteadyWarmUp
+class OthersOnCores(Told, frozen=True):
+    """Other programs used so large a share of the server's or of the generator's cores' time, the larger of the two;
+    ``by``: those that used most; ``cpu_stolen``: the share of the machine's CPU time that its host gave to others."""
+
+    share: float
+    allowed: float
+    by: tuple[OtherProcess, ...] = ()
+    cpu_stolen: float = 0.0
+
+
+class GeneratorOutOf(Told, frozen=True):
+    """So many requests failed because the generator's own machine had none of this left."""
+
+    lack: Lack
+    requests: int
+
+
+class HeldUp(Told, frozen=True):
+    """A control group stopped the generator so often until its next period, for so many seconds in all."""
+
+    periods: int
+    seconds: float
+
+
+WhyInvalid = (
+    SentLate
+    | SlipUnknown
+    | OthersOnCores
+    | GeneratorOutOf
+    | HeldUp
+    | ArrivalsDropped
+    | WrongAnswers
+    | ServerDied
+    | ServerOutOfFiles
+    | NoAnswer
+    | UnsteadyWarmUp
+)
 
 
 class TrialRepeated(Told, frozen=True):
-    """The trial was repeated, because the generator had sent late: the slip (p99) of each attempt put aside."""
+    """The trial was repeated, because the generator had sent late, the slip (p99) of each attempt put aside, or because
+    other programs had used its cores: the share of their time in each."""
 
     slips_p99_ms: tuple[float, ...]
+    others: tuple[float, ...] = ()
 
 
 class WarmUpRepeated(Told, frozen=True):
@@ -346,14 +388,14 @@ class ArrivalsDiffer(Told, frozen=True):
     allowed: float
 
 
-class CountsDiffer(Told, frozen=True):
-    """The histograms hold other numbers of answers than the counters say were ok."""
+class ServerHeldUp(Told, frozen=True):
+    """A control group of the server's alone stopped it so often until its next period, for so many seconds in all."""
 
-    in_histograms: int
-    in_counters: int
+    periods: int
+    seconds: float
 
 
-Notice = TrialRepeated | WarmUpRepeated | NotSettled | BusyGenerator | ArrivalsDiffer | ConnectionsLost | CountsDiffer
+Notice = TrialRepeated | WarmUpRepeated | NotSettled | BusyGenerator | ArrivalsDiffer | ConnectionsLost | ServerHeldUp
 
 
 class Fault(Record, frozen=True):
@@ -427,10 +469,12 @@ class Measurement(Record, frozen=True, kw_only=True):
     batch          images in one request
     achieved_rate  ok answers over the measured time and the backlog that grew in it; `images_per_s` likewise
     goodput        ok answers within the SLO's latency
-    errors         kind → how many; `error_ratio`: of the requests that were sent
-    few_samples    percentiles with fewer than ten answers beyond them
+    errors         kind → how many; `error_ratio`: of the requests that were sent; `first_error`: the first answer that
+                   was one, of the earliest repetition that has any
+    few_samples    percentiles with fewer than ten answers beyond them, which are not compared
     duration_s     measured, over all repetitions
-    in_flight_max, generator_cpu, cpu_stolen  the largest over the repetitions; the latter two are shares
+    in_flight_max, generator_cpu, cpu_stolen, others  the largest over the repetitions; the latter three are shares, the
+                   last of the cores' time that other programs used
     warm_up_throughput  requests/s of the closed loop before each repetition
     trials, spoiled     folders of the repetitions, and of attempts that the generator spoiled
     recovery_s     spike: for each repetition, seconds from its end until p99 of every later second meets the SLO (0: it
@@ -472,6 +516,8 @@ class Measurement(Record, frozen=True, kw_only=True):
     drift_p50: float | None = None
     drift_p99: float | None = None
     by_model: dict[str, ModelFigures] = {}
+    others: float | None = None
+    first_error: FirstError | None = None
 
 
 # --- capacity ---
@@ -590,6 +636,7 @@ class Outcome(enum.Enum):
     NO_COMMON_RATE       the two were not both measured at that rate
     NO_VALID_RATE        no start of one of them is valid there
     NO_RATE_MET_SLO      `because_of` met the SLO at no rate that was tried
+    TOO_FEW_ANSWERS      fewer than ten answers of `because_of` lie beyond the percentile
 
     a ratio, but:
     NO_DIFFERENCE_SHOWN  its interval includes 1
@@ -603,6 +650,7 @@ class Outcome(enum.Enum):
     NO_COMMON_RATE = "no-common-rate"
     NO_VALID_RATE = "no-valid-rate"
     NO_RATE_MET_SLO = "no-rate-met-slo"
+    TOO_FEW_ANSWERS = "too-few-answers"
     NO_DIFFERENCE_SHOWN = "no-difference-shown"
     NOT_AFTER_CORRECTION = "not-after-correction"
     ONE_START_ONLY = "one-start-only"
@@ -872,6 +920,7 @@ class Undecided(enum.Enum):
     TOLERANCE_WITHIN  the interval holds the tolerance: more starts would tell
     MAY_BE_CHANCE     it lies beyond the tolerance, but as many questions as the gate asks may show that by chance
     TOO_FEW_STARTS    one of the runs has fewer than two valid starts
+    TOO_FEW_ANSWERS   fewer than ten answers of one of the runs lie beyond the percentile
     NO_VALID_RATE     one of the measurements broke a rule of measurement, or this run has none any more
     NO_RATE_MET_SLO   the baseline met the SLO at no rate, so there is nothing to be worse than
     TOO_MANY_ERRORS   it is no worse, but fails more requests than the SLO allows
@@ -881,6 +930,7 @@ class Undecided(enum.Enum):
     TOLERANCE_WITHIN = "tolerance-within"
     MAY_BE_CHANCE = "may-be-chance"
     TOO_FEW_STARTS = "too-few-starts"
+    TOO_FEW_ANSWERS = "too-few-answers"
     NO_VALID_RATE = "no-valid-rate"
     NO_RATE_MET_SLO = "no-rate-met-slo"
     TOO_MANY_ERRORS = "too-many-errors"

@@ -198,6 +198,8 @@ def _why_open(question: Question, evidence: Evidence, compared: Comparison | Non
     broken, because_of = verdicts.why_not_compared(question, evidence)
     if broken is Outcome.NO_VALID_RATE or not starts.count(question, evidence.figures):
         return Undecided.NO_VALID_RATE
+    if broken is Outcome.TOO_FEW_ANSWERS and starts.count(question, evidence.figures) > 1:
+        return Undecided.TOO_FEW_ANSWERS
     if BASELINE in because_of:
         return Undecided.NO_RATE_MET_SLO
     return Undecided.TOO_FEW_STARTS if compared is None else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -51,10 +52,13 @@ class SavedTrial:
         return max(1, math.ceil(self.record.duration_s))
 
     def intervals(self, model: str = "") -> Intervals:
-        """The latency histograms by the second, of one of several models or of all requests. Raises `Problem` for a
-        missing or damaged log."""
-        name = f"latency-{model}.hlog" if model else "latency.hlog"
-        return read_intervals(self.folder / name, self.seconds)
+        """The latency histograms by the second, of one of several models or of all requests. Raises `Problem` for a log
+        that is missing, damaged, or holds other numbers of answers than trial.json says."""
+        path = self.folder / (f"latency-{model}.hlog" if model else "latency.hlog")
+        found = read_intervals(path, self.seconds)
+        counted = (self.record.by_model or {})[model].requests if model else self.record.requests
+        _agree(path, "answers", int(found.counts.sum()), counted.ok)
+        return found
 
     def timeline(self) -> list[dict[str, float | None]]:
         """timeline.csv, a row a second; empty where there is none. Cells that hold no number are None."""
@@ -170,6 +174,8 @@ def load(folder: Path) -> SavedRun:
         raise Problem(f"{folder}: no experiment.toml in it, so it is not a run; name a folder under results/")
     experiment, text = asked
     models = list(experiment.models)
+    searches = [saved.read_search(path) for path in sorted((folder / "searches").glob("[!.]*/search.json"))]
+    _check_searches(folder, searches)
     return SavedRun(
         folder=folder,
         experiment=experiment,
@@ -183,21 +189,58 @@ def load(folder: Path) -> SavedRun:
         wire_parity=run_files.read(folder / "wire-parity.json", WireResults),
         targets=run_files.targets(folder / "targets.json"),
         trials=[_trial(folder, path) for path in sorted((folder / "trials").glob("[!.]*/trial.json"))],
-        searches=[saved.read_search(path) for path in sorted((folder / "searches").glob("[!.]*/search.json"))],
+        searches=searches,
         decisions=saved.read_decisions(folder / "decisions.json") or Decisions(looks=()),
         model_times=run_files.read(folder / "model-time.json", dict[str, ModelTime]) or {},
     )
 
 
+def _agree(path: Path, what: str, held: int, counted: int) -> None:
+    """Raise `Problem` where a file does not hold as many of something as its trial.json counted."""
+    if held != counted:
+        raise Problem(
+            f"{path}: holds {held:,} {what}, and trial.json beside it counted {counted:,}: one of them is damaged; "
+            "delete the folder and run again to repeat the trial"
+        )
+
+
+def _check_timeline(trial: SavedTrial) -> None:
+    """Raise `Problem` where a trial's timeline.csv, if it has one, is of other requests than its trial.json."""
+    path, rows, record = trial.folder / "timeline.csv", trial.timeline(), trial.record
+    if not path.exists():
+        return
+    counted = {
+        "scheduled": record.requests.scheduled,
+        "sent": record.requests.sent,
+        "ok": record.requests.ok,
+        "errors": sum(record.errors.values()),
+    }
+    for column, count in counted.items():
+        _agree(path, f"requests as {column}", round(sum(row.get(column) or 0.0 for row in rows)), count)
+
+
+def _check_searches(folder: Path, searches: Sequence[SearchRecord]) -> None:
+    """Raise `Problem` where a trial is missing that a search tried."""
+    for search in searches:
+        for step in search.steps:
+            if step.trial and not (folder / "trials" / step.trial / "trial.json").exists():
+                raise Problem(
+                    f"{folder}/trials/{step.trial}: missing, and searches/{search.id}/search.json tried it; run again "
+                    "to repeat the trial"
+                )
+
+
 def _trial(folder: Path, path: Path) -> SavedTrial:
     record = saved.read_trial(path)
     warm_up, server = folder / "warm-ups" / str(record.warm_up) / "warm-up.json", path.parent / "server.json"
-    return SavedTrial(
+    trial = SavedTrial(
         folder=path.parent,
         record=record,
-        warm_up=saved.read_warm_up(warm_up) if record.warm_up and warm_up.exists() else None,
+        warm_up=saved.read_warm_up(warm_up) if record.warm_up else None,
         server=saved.read_server(server) if server.exists() else None,
     )
+    _check_timeline(trial)
+    return trial
 
 
 def _rows(path: Path) -> list[dict[str, float | None]]:

@@ -15,13 +15,17 @@ from loadtest.analysis.records import (
     BusyGenerator,
     ExportDiffers,
     ExportParity,
+    GeneratorOutOf,
+    HeldUp,
     NoAnswer,
     NoExportParity,
     NotCompared,
     Notice,
     NotSettled,
+    OthersOnCores,
     Parity,
     SentLate,
+    ServerHeldUp,
     SlipUnknown,
     TrialRepeated,
     UnsteadyWarmUp,
@@ -33,11 +37,12 @@ from loadtest.analysis.records import (
 from loadtest.analysis.run_files import Gate, Manifest, WireResult
 from loadtest.analysis.saved_run import SavedTrial
 from loadtest.experiment import starts
-from loadtest.experiment.records import RightAnswers, ServerDied
+from loadtest.experiment.enough import is_enough
+from loadtest.experiment.own_errors import lacks
+from loadtest.experiment.records import ConnectionsLost, RightAnswers, ServerDied, ServerOutOfFiles
 from loadtest.experiment.settings import Slo
-from loadtest.experiment.slip import allowed_ms
+from loadtest.experiment.slip import OTHERS_ALLOWED, allowed_ms, late, taken
 
-FEWEST_BEYOND = 10
 BUSY_GENERATOR = 0.9
 SHARES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 TOLERANCE = 1e-4  # of parity, where the bundle does not say
@@ -52,16 +57,20 @@ def faults(trial: SavedTrial, *, overload: bool = True) -> list[WhyInvalid]:
     requests = record.requests
     found: list[WhyInvalid] = []
     slip = record.schedule_slip_ms.p99 if record.schedule_slip_ms else None
-    allowed = allowed_ms(record.latency_ms.p50)
     if slip is None and requests.sent:
         found.append(SlipUnknown())
-    elif slip is not None and slip > allowed:
-        found.append(SentLate(slip, allowed, record.cpu_stolen or 0.0))
+    elif slip is not None and late(record):
+        found.append(SentLate(slip, allowed_ms(record.latency_ms.p50), record.cpu_stolen or 0.0))
+    if record.others and taken(record):
+        found.append(OthersOnCores(record.others.share, OTHERS_ALLOWED, record.others.by, record.cpu_stolen or 0.0))
+    if record.throttled:
+        found.append(HeldUp(record.throttled.periods, record.throttled.seconds))
+    found += [GeneratorOutOf(lack, count) for lack, count in lacks(record.errors).items()]
     if overload and requests.dropped:
         found.append(ArrivalsDropped(requests.dropped, record.max_in_flight))
     if record.wrong:
         found.append(WrongAnswers(record.wrong, record.checked))
-    found += [note for note in record.notes if isinstance(note, ServerDied)]
+    found += [note for note in record.notes if isinstance(note, ServerDied | ServerOutOfFiles)]
     if overload and not requests.ok:
         found.append(NoAnswer())
     if trial.warm_up and not trial.warm_up.steady:
@@ -78,25 +87,30 @@ def usable(trial: SavedTrial, slo: Slo) -> bool:
 def disqualifying(reason: WhyInvalid, *, overload: bool = True) -> bool:
     """Whether a fault counts against more than its own start (``overload``: see `faults`).
 
-    That the generator was late once, or that a server did not get steady, says nothing of the other starts; but a
-    server that died, dropped arrivals or answered wrongly must not win by what is left when that start is left out.
+    That the generator was late once, or kept from its work, or that a server did not get steady, says nothing of the
+    other starts; but a server that died, had no more file descriptors, dropped arrivals or answered wrongly must not
+    win by what is left when that start is left out.
     """
-    own = isinstance(reason, (SentLate, UnsteadyWarmUp))
+    own = isinstance(reason, (SentLate, OthersOnCores, HeldUp, GeneratorOutOf, UnsteadyWarmUp))
     return not (own or (not overload and isinstance(reason, (ArrivalsDropped, NoAnswer))))
 
 
 def cautions(trial: SavedTrial) -> list[Notice]:
     """What a reader should know of a trial that is valid all the same."""
     record, warm_up = trial.record, trial.warm_up
-    found: list[Notice] = [note for note in record.notes if not isinstance(note, ServerDied)]
+    found: list[Notice] = [note for note in record.notes if isinstance(note, ConnectionsLost)]
     if record.spoiled:
-        found.append(TrialRepeated(tuple(one.schedule_slip_ms.p99 or 0.0 for one in record.spoiled)))
+        late_ones = [one.schedule_slip_ms.p99 or 0.0 for one in record.spoiled if one.others is None]
+        others = [one.others for one in record.spoiled if one.others is not None]
+        found.append(TrialRepeated(tuple(late_ones), tuple(others)))
     if warm_up and warm_up.unsteady_attempts:
         found.append(WarmUpRepeated(len(warm_up.unsteady_attempts)))
     if warm_up and warm_up.settling and not warm_up.settling.settled:
         found.append(NotSettled())
     if record.generator_cpu is not None and record.generator_cpu > BUSY_GENERATOR:
         found.append(BusyGenerator(record.generator_cpu))
+    if record.server_throttled:
+        found.append(ServerHeldUp(record.server_throttled.periods, record.server_throttled.seconds))
     arrivals = record.arrivals_check
     if arrivals and not arrivals.ok:
         found.append(ArrivalsDiffer(record.arrival, arrivals.distance, arrivals.allowed))
@@ -116,7 +130,7 @@ def by_repetition(
 
 def thin_percentiles(answers: int) -> tuple[str, ...]:
     """The percentiles that rest on fewer than ten answers beyond them: to be read with care."""
-    return tuple(name for name, level in SHARES.items() if answers * (1 - level) < FEWEST_BEYOND)
+    return tuple(name for name, level in SHARES.items() if not is_enough(answers, level))
 
 
 def parity(

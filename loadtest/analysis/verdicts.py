@@ -177,7 +177,11 @@ def why_not_compared(question: Question, evidence: Evidence) -> tuple[Outcome | 
         if not all(measured):
             return Outcome.NO_COMMON_RATE, ()
         faults = [fault.reason for one in measured if one for fault in one.why_not_valid]
-        return (Outcome.NO_VALID_RATE if any(map(validity.disqualifying, faults)) else None), ()
+        if any(map(validity.disqualifying, faults)):
+            return Outcome.NO_VALID_RATE, ()
+        sides = zip(question.compared, _sides(question, evidence.figures), strict=True)
+        few = tuple(name for name, side in sides if side and not starts.are_enough(side.values()))
+        return (Outcome.TOO_FEW_ANSWERS if few else None), few
     limits = [evidence.limits[name, question.protocol] for name in question.compared]
     if any(one.open_ends and one.open_ends[0].why is WhyOpen.NOTHING_VALID for one in limits):
         return Outcome.NO_VALID_RATE, ()

@@ -45,10 +45,12 @@ LARGEST = 700.0  # the logarithm of a ratio that is still a number
 
 @dataclass(frozen=True)
 class Figure:
-    """What one start says: the logarithm of its figure, and the variance of that as far as its own trials tell."""
+    """What one start says: the logarithm of its figure, the variance of that as far as its own trials tell, and how
+    many answers a percentile is of."""
 
     log_value: float
     variance: float = 0.0
+    answers: float = math.inf
 
 
 @dataclass(frozen=True)

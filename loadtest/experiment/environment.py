@@ -13,17 +13,30 @@ from pathlib import Path
 
 import msgspec
 
+from loadtest.experiment import cgroups, cpu_time
 from loadtest.experiment.records import Environment, Lateness
 from serving.engines import registry
+from serving.runtimes.process import open_files
 
 # Beside those of the engines.
 LIBRARIES = ("onnx", "onnxruntime", "grpcio", "locust", "gevent", "prometheus-client", "numpy")
 
 
 def of_generator(cores: Sequence[int]) -> Environment:
-    """This machine as the load generator finds it on `cores` (empty: anywhere)."""
+    """This machine as the load generator finds it on `cores` (empty: anywhere), and who else is at work on it."""
+    before = cpu_time.snapshot()
     priority, lateness = punctuality(cores)
-    return msgspec.structs.replace(describe(), generator_priority=priority, wake_up_lateness_ms=lateness)
+    after, ours = cpu_time.snapshot(), [os.getpid()]
+    found, passed = describe(), after.at - before.at
+    used = cpu_time.used_s(before, after, found.cpus)
+    busy = None if used is None else max(0.0, used - cpu_time.spent_s(before, after, ours)) / passed / len(found.cpus)
+    return msgspec.structs.replace(
+        found,
+        generator_priority=priority,
+        wake_up_lateness_ms=lateness,
+        busy_at_start=None if busy is None else round(busy, 4),
+        busy_by=cpu_time.others(before, after, ours),
+    )
 
 
 def punctuality(cores: Sequence[int], seconds: float = 1.0) -> tuple[str, Lateness]:
@@ -54,6 +67,9 @@ def describe() -> Environment:
     return Environment(
         cpu_model=_first("/proc/cpuinfo", "model name") or platform.processor(),
         cpu_count=len(os.sched_getaffinity(0)),
+        cpus=tuple(sorted(os.sched_getaffinity(0))),
+        cpu_quota=cgroups.quota(cgroups.folders()),
+        open_files=open_files.allowed(),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         os=_first("/etc/os-release", "PRETTY_NAME", "=") or platform.system(),
         kernel=platform.release(),

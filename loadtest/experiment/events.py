@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from loadtest.experiment.records import SaysNothing, SloMiss
+from loadtest.experiment.records import CoresTaken, SaysNothing, SentLate, SloMiss
 
 
 class _Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
@@ -41,17 +41,19 @@ class Tried(_Event, frozen=True, kw_only=True, tag="tried"):
 
 
 class Spoiled(_Event, frozen=True, kw_only=True, tag="spoiled"):
-    """The generator sent late, and the trial is repeated. `slip_p99_ms`: by how much."""
+    """A trial is repeated, because the generator sent late or others used its cores. `why`: which of them."""
 
-    slip_p99_ms: float
+    why: SentLate | CoresTaken
 
 
 class Stopped(_Event, frozen=True, kw_only=True, tag="stopped"):
-    """So many of the latest requests failed that no more are sent; `kinds`: how often each way of failing was seen."""
+    """So many of the latest requests failed that no more are sent; `kinds`: how often each way of failing was seen;
+    `said`: what the first answer that was an error said."""
 
     failed: int
     of: int
     kinds: dict[str, int]
+    said: str = ""
 
 
 class PhaseEnded(_Event, frozen=True, kw_only=True, tag="phase-ended"):

@@ -106,6 +106,7 @@ class Experiment:
                 one_of(key, value, known)
             if not chosen or len(set(chosen)) != len(chosen):
                 raise Problem(f"{key} = {list(chosen)}: name each once, of {', '.join(known)}")
+        self._check_batches()
         self._check_most_rate()
         for name in self.scenarios:
             rates = getattr(self.scenario(name), "rates", None)
@@ -117,6 +118,18 @@ class Experiment:
                 self._check_own_rate()
             if getattr(self.scenario(name), "arrival", "") == "trace" and not self.arrivals.trace:
                 raise Problem(f"{section(name)}.arrival = 'trace': name the file of timestamps as arrivals.trace")
+
+    def _check_batches(self) -> None:
+        for name in self.scenarios:
+            batch = self.scenario(name).batch
+            for target in self.targets:
+                most = self.profile_of(target.name).max_batch_size
+                if batch > most and not target.endpoint and self.runtime != "remote":  # those say so themselves
+                    own = f"target.{target.name}." if "max_batch_size" in target.profile else ""
+                    raise Problem(
+                        f"{section(name)}.batch = {batch}: {target.name} takes at most {most} images in one request: "
+                        f"use no more, or raise {own}profile.max_batch_size"
+                    )
 
     def _check_most_rate(self) -> None:
         most = self.generator.most_rate

@@ -16,6 +16,7 @@ from loadtest.experiment.runtimes import endpoint
 from loadtest.experiment.runtimes.endpoint import EndpointTargets
 from loadtest.experiment.runtimes.remote import RemoteTargets
 from loadtest.experiment.runtimes.targets import Targets
+from loadtest.experiment.scenarios import section
 from loadtest.experiment.steps import Words
 from loadtest.experiment.verb import Verb
 from models import bundle as bundle_archive
@@ -74,6 +75,16 @@ def load_running(
     if absent := [name for name in experiment.target_names if name not in up]:
         there = ", ".join(sorted(up))
         raise Problem(f"{targets_file}: no server of it is called {', '.join(absent)}; there are {there}")
+
+    for target in first:
+        for scenario in experiment.scenarios:
+            batch = experiment.scenario(scenario).batch
+            if target.name in experiment.target_names and batch > target.max_batch_size:
+                raise Problem(
+                    f"{section(scenario)}.batch = {batch}: {target.name} of {targets_file} takes at most "
+                    f"{target.max_batch_size} images in one request: use no more, or start it with a larger "
+                    "--max-batch-size"
+                )
 
     def servers(folder: RunFolder) -> Targets:
         return RemoteTargets(folder, chosen, experiment.protocols, first)

@@ -18,6 +18,9 @@ GENERATOR_START_S = 1.5
 # A JVM that has answered so many is some way from its best, and near enough for a search to start from.
 PROBE_REQUESTS = 5000
 
+# Files that a server has open beside its connections: some 300 of a JVM's; and connections over gRPC and HTTP/2.
+OWN_FILES, CONNECTIONS = 512, 64
+
 
 def warm_up(experiment: Experiment, folder: Path, protocol: str, *, probe: bool = False) -> WarmUpPhase:
     """A warm-up whose results go to `folder`; a probe only asks, roughly, for the closed loop's throughput."""
@@ -80,6 +83,17 @@ def trial(
     )
 
 
+def open_files(experiment: Experiment) -> int:
+    """How many files a server, or the generator, may have to have open at once: a connection for each request in flight
+    over HTTP/1.1, few over gRPC and HTTP/2, and its own."""
+    rest = any(protocol != "grpc" for protocol in experiment.protocols)
+    most = [experiment.warm_up.concurrency]
+    for name in experiment.scenarios:
+        one, bound = experiment.scenario(name), experiment.generator.max_in_flight
+        most.append(_concurrency(experiment, one) if isinstance(one, SingleStream | Offline) else bound)
+    return OWN_FILES + (max(most) if rest else CONNECTIONS)
+
+
 def overhead_s(experiment: Experiment, start: Start) -> float:
     """Seconds that a start of a server takes besides its trials, as planned: its own, and its warm-ups."""
     protocols = {chosen.protocol for chosen in start.trials}
@@ -95,9 +109,6 @@ def expected_s(experiment: Experiment, chosen: Trial) -> float:
 def _closed_loop(
     experiment: Experiment, scenario: SingleStream | Offline, chosen: Trial, folder: Path, warm_up_id: str
 ) -> ClosedLoopPhase:
-    concurrency = scenario.concurrency if isinstance(scenario, Offline) else 1
-    profiles = [experiment.profile_of(name) for name in experiment.target_names]
-    full = 4 * max(profile.max_batch_size * profile.instances for profile in profiles)  # the same load for all
     return ClosedLoopPhase(
         id=chosen.id,
         folder=folder,
@@ -105,7 +116,7 @@ def _closed_loop(
         seed=chosen.seed,
         scenario=chosen.scenario,
         duration_s=scenario.duration_s,
-        concurrency=concurrency or max(1, full // scenario.batch),
+        concurrency=_concurrency(experiment, scenario),
         lead_in_s=scenario.lead_in_s,
         timeout_s=experiment.generator.timeout_s,
         check_share=experiment.generator.check_share,
@@ -114,3 +125,11 @@ def _closed_loop(
         batch=scenario.batch,
         warm_up=warm_up_id,
     )
+
+
+def _concurrency(experiment: Experiment, scenario: SingleStream | Offline) -> int:
+    """How many requests a closed loop keeps in flight."""
+    concurrency = scenario.concurrency if isinstance(scenario, Offline) else 1
+    profiles = [experiment.profile_of(name) for name in experiment.target_names]
+    full = 4 * max(profile.max_batch_size * profile.instances for profile in profiles)  # the same load for all
+    return concurrency or max(1, full // scenario.batch)

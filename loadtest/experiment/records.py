@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from loadtest.experiment.arrival_shape import Shape
+from loadtest.experiment.own_errors import Lack
 from loadtest.experiment.questions import Family, Metric
 from loadtest.experiment.staircase import Try
 from models.problem import Problem
@@ -102,15 +103,63 @@ class ConnectionsLost(Record, frozen=True, kw_only=True, tag="connections-lost")
     lost: int
 
 
-TrialNote = ServerDied | ConnectionsLost
-"""What happened in a trial besides its figures. A server that died makes the trial invalid; the rest are cautions."""
+class ServerOutOfFiles(Record, frozen=True, kw_only=True, tag="server-out-of-files"):
+    """The server's log says so often that it had no file descriptor left."""
+
+    times: int
+
+
+TrialNote = ServerDied | ConnectionsLost | ServerOutOfFiles
+"""What happened in a trial besides its figures. Lost connections are a caution; the others make the trial invalid."""
 
 
 class SpoiledAttempt(Record, frozen=True, kw_only=True):
-    """An attempt at a trial that the generator spoiled by sending late; it is kept in `spoiled/<folder>`."""
+    """An attempt at a trial that the generator spoiled by sending late, or other programs by using its cores (`others`:
+    that share of their time); it is kept in `spoiled/<folder>`."""
 
     folder: str
     schedule_slip_ms: Slip = Slip()
+    others: float | None = None
+
+
+class OtherProcess(Record, frozen=True, kw_only=True):
+    """A program that is not of the run, or several of one name: the number of one of its processes, and how many CPUs
+    it used in the mean."""
+
+    name: str
+    pid: int
+    cpus: float
+
+
+class OtherUse(Record, frozen=True, kw_only=True):
+    """What others used of the cores of a trial: shares of the time of the server's and of the generator's that neither
+    used, with what the machine's host gave to others; None where that cannot be told. `by`: the programs that used
+    most, on whichever cores."""
+
+    server: float | None = None
+    generator: float | None = None
+    by: tuple[OtherProcess, ...] = ()
+
+    @property
+    def share(self) -> float:
+        """The larger of the shares."""
+        return max(self.server or 0.0, self.generator or 0.0)
+
+
+class Throttling(Record, frozen=True, kw_only=True):
+    """How often control groups stopped who is in them until the next period, and for how many seconds."""
+
+    periods: int
+    seconds: float
+
+
+class FirstError(Record, frozen=True, kw_only=True):
+    """The first answer of a trial that was an error: its kind, when it came, in seconds from the trial's beginning,
+    and what it said, on one line."""
+
+    kind: str
+    after_s: float
+    said: str
 
 
 class ModelShare(Record, frozen=True, kw_only=True):
@@ -135,6 +184,9 @@ class TrialRecord(Record, frozen=True, kw_only=True):
     checked, wrong   answers compared with the reference, and those of them that differed
     generator_cpu    share of a core that the busiest worker used, and `generator_cpus` all of them together
     cpu_stolen       the largest share of CPU time that its host gave to others
+    others           what other programs used of the cores; None: not known
+    throttled        where the generator's control groups held it up; `server_throttled`: the server's own ones
+    first_error      None: no answer was an error, or none said anything
     warm_up          the id of the warm-up before it
     spoiled          attempts before this one that the generator spoiled
     by_model         where the requests were for several models
@@ -169,6 +221,10 @@ class TrialRecord(Record, frozen=True, kw_only=True):
     generator_cpu: float | None = None
     generator_cpus: float | None = None
     cpu_stolen: float | None = None
+    others: OtherUse | None = None
+    throttled: Throttling | None = None
+    server_throttled: Throttling | None = None
+    first_error: FirstError | None = None
     warm_up: str | None = None
     started_at: float = 0.0
     ended_at: float = 0.0
@@ -242,6 +298,27 @@ class BoundTooLow(Record, frozen=True, kw_only=True, tag="bound-too-low"):
     held: float
 
 
+class CoresTaken(Record, frozen=True, kw_only=True, tag="cores-taken"):
+    """Other programs used so large a share of the cores' time that the trial says nothing of the server."""
+
+    share: float
+    by: tuple[OtherProcess, ...] = ()
+
+
+class HeldUp(Record, frozen=True, kw_only=True, tag="held-up"):
+    """A control group held the generator up, so the trial says nothing of the server."""
+
+    periods: int
+    seconds: float
+
+
+class OutOf(Record, frozen=True, kw_only=True, tag="out-of"):
+    """So many requests failed because the generator's own machine had none of this left."""
+
+    lack: Lack
+    requests: int
+
+
 class ArrivalsDropped(Record, frozen=True, kw_only=True, tag="arrivals-dropped"):
     """Arrivals were dropped: too many requests were in flight."""
 
@@ -253,6 +330,7 @@ class RequestsFailed(Record, frozen=True, kw_only=True, tag="requests-failed"):
 
     failed: int
     sent: int
+    first_error: FirstError | None = None
 
 
 class NothingAnswered(Record, frozen=True, kw_only=True, tag="nothing-answered"):
@@ -274,7 +352,7 @@ class NotProven(Record, frozen=True, kw_only=True, tag="not-proven"):
     needed: int
 
 
-SaysNothing = SentLate | BoundTooLow
+SaysNothing = SentLate | BoundTooLow | CoresTaken | HeldUp | OutOf | ServerOutOfFiles
 """Why a trial says nothing of the server."""
 
 SloMiss = ArrivalsDropped | RequestsFailed | NothingAnswered | TooSlow | NotProven
@@ -411,6 +489,28 @@ class NotPinned(Record, frozen=True, kw_only=True, tag="not-pinned"):
     """Server and generator have no cores of their own."""
 
 
+class BusyMachine(Record, frozen=True, kw_only=True, tag="busy-machine"):
+    """Before any load other programs used so large a share of the machine's CPU time; `by`: those that used most."""
+
+    share: float
+    allowed: float
+    by: tuple[OtherProcess, ...] = ()
+
+
+class CpuQuota(Record, frozen=True, kw_only=True, tag="cpu-quota"):
+    """A control group allows the programs here so many CPUs' time, and they have so many CPUs."""
+
+    cpus: float
+    of: int
+
+
+class FewFiles(Record, frozen=True, kw_only=True, tag="few-files"):
+    """The user may open so many files at most (the hard limit), and the experiment may need more."""
+
+    allowed: int
+    needed: int
+
+
 class RateLimited(Record, frozen=True, kw_only=True, tag="rate-limited"):
     """At most so many requests/s were to be sent, also by probes and searches (`generator.most_rate`)."""
 
@@ -459,6 +559,9 @@ RunNote = (
     | WakesLate
     | NoPrometheus
     | NotPinned
+    | BusyMachine
+    | CpuQuota
+    | FewFiles
     | RateLimited
     | ProxyNotUsed
     | DifferentNodes
@@ -494,6 +597,10 @@ class Environment(Record, frozen=True, kw_only=True):
 
     server_cores, generator_cores  CPUs that each is pinned to; empty: not pinned
     load_average_at_start          over 1, 5 and 15 minutes
+    busy_at_start                  the share of its CPUs' time that others used before any load; `busy_by`: who most
+    cpus                           the CPUs that programs may use here; `cpu_quota`: and of their time so many CPUs'
+                                   worth, None: all of it
+    open_files                     how many files a program may have open
     prometheus                     its version, None where it did not watch the run
     order                          the targets in the order in which their servers were started
     nodes                          target → its node, in a cluster
@@ -510,6 +617,11 @@ class Environment(Record, frozen=True, kw_only=True):
     started_at: float | None = None
     finished_at: float | None = None
     load_average_at_start: tuple[float, ...] = ()
+    busy_at_start: float | None = None
+    busy_by: tuple[OtherProcess, ...] = ()
+    cpus: tuple[int, ...] = ()
+    cpu_quota: float | None = None
+    open_files: int | None = None
     generator_priority: str | None = None
     wake_up_lateness_ms: Lateness | None = None
     server_cores: tuple[int, ...] = ()
@@ -531,6 +643,10 @@ _OPTIONAL = (
     "late",
     "arrivals_check",
     "by_model",
+    "others",
+    "throttled",
+    "server_throttled",
+    "first_error",
     "unsteady_attempts",
     "settling",
 )

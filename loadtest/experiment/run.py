@@ -22,6 +22,10 @@ from loadtest.experiment.observation import Prometheus
 from loadtest.experiment.phases import OpenLoopPhase, Phase, SearchPhase, Traffic, WarmUpPhase
 from loadtest.experiment.plan import Start, Trial
 from loadtest.experiment.records import (
+    BusyMachine,
+    CpuQuota,
+    Environment,
+    FewFiles,
     NoPrometheus,
     NotPinned,
     RateLimited,
@@ -33,7 +37,7 @@ from loadtest.experiment.records import (
 from loadtest.experiment.run_folder import RunFolder, manifest_name
 from loadtest.experiment.runtimes.load_origin import THIS_MACHINE, LoadOrigin
 from loadtest.experiment.runtimes.targets import Targets
-from loadtest.experiment.slip import SLIP_FLOOR_MS
+from loadtest.experiment.slip import OTHERS_ALLOWED, SLIP_FLOOR_MS
 from loadtest.experiment.starts import Figures
 from loadtest.experiment.steps import Progress
 from models import whole_file
@@ -105,6 +109,7 @@ class _Measuring:
         late = lateness.p99 if lateness else None
         if late is not None and late > SLIP_FLOOR_MS:
             self._note(WakesLate(p99_ms=late, allowed_ms=SLIP_FLOOR_MS))
+        self._note_limits(self.folder.environment())
         if not self.prometheus:
             self._note(NoPrometheus())
         if not self.targets.generator_cores:
@@ -113,6 +118,16 @@ class _Measuring:
             self._note(RateLimited(most=most))
         for note in proxies.not_used(self.experiment.targets):
             self._note(note)
+
+    def _note_limits(self, found: Environment) -> None:
+        """Say what this machine, or another program on it, keeps from the run."""
+        if found.busy_at_start is not None and found.busy_at_start > OTHERS_ALLOWED:
+            self._note(BusyMachine(share=found.busy_at_start, allowed=OTHERS_ALLOWED, by=found.busy_by))
+        if found.cpu_quota is not None and found.cpu_quota < len(found.cpus):
+            self._note(CpuQuota(cpus=round(found.cpu_quota, 3), of=len(found.cpus)))
+        needed = phase_plan.open_files(self.experiment)
+        if found.open_files is not None and found.open_files < needed:
+            self._note(FewFiles(allowed=found.open_files, needed=needed))
 
     def _note(self, note: RunNote) -> None:
         if self.folder.note(note):
@@ -229,6 +244,7 @@ class _Measuring:
         if self.prometheus:
             self.prometheus.watch_generator(self.exporter_port)
         target = self.targets.target(start.target)
+        _fitting(target, phases)
         job = LoadJob(
             target=target,
             reference=self.bundles[0].reference if self.bundles else self.folder.reference,
@@ -268,7 +284,7 @@ class _Measuring:
             case Tried():
                 tell(steps.RateTried(target, protocol, event.rate, event.why_not))
             case Spoiled():
-                tell(steps.TrialSpoiled(target, protocol, event.slip_p99_ms))
+                tell(steps.TrialSpoiled(target, protocol, event.why))
             case PhaseEnded():
                 self._phase_ended(target, phase)
 
@@ -315,6 +331,17 @@ class _Measuring:
         return math.fsum(start_s(self.experiment, start) for block in blocks for start in block)
 
 
+def _fitting(target: Target, phases: Sequence[Phase]) -> None:
+    """Raise `Problem` where a server that Tandem knows takes fewer images in one request than a phase sends."""
+    for phase in phases:
+        batch = (phase.trial if isinstance(phase, SearchPhase) else phase).batch
+        if batch > target.max_batch_size and not target.is_endpoint:
+            raise Problem(
+                f"target.{target.name}: it takes at most {target.max_batch_size} images in one request, and {phase.id} "
+                f"sends {batch}: use a smaller batch, or start it with a larger profile.max_batch_size"
+            )
+
+
 def start_s(experiment: Experiment, start: Start) -> float:
     """Seconds that one start of a server will probably take, with its warm-ups and trials."""
     loads = math.fsum(phase_plan.expected_s(experiment, trial) for trial in start.trials)
@@ -330,7 +357,8 @@ def _warmed(phase: WarmUpPhase) -> WarmUpRecord:
 
 def _stopped(target: str, event: Stopped, most: float) -> str:
     kinds = ", ".join(f"{count} × {kind}" for kind, count in event.kinds.items())
+    said = f"; the first said: {event.said}" if event.said else ""
     return (
         f"target.{target}: {event.failed} of the latest {event.of} requests failed ({kinds}): stopped, since "
-        f"generator.stop_error_ratio = {most:g}; what was measured before is kept"
+        f"generator.stop_error_ratio = {most:g}; what was measured before is kept{said}"
     )

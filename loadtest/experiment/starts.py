@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from loadtest.experiment import slo as slo_of_trial
 from loadtest.experiment import staircase
 from loadtest.experiment.decision import Comparison, Figure, compare
+from loadtest.experiment.enough import is_enough
 from loadtest.experiment.questions import Metric, Question
 from loadtest.experiment.records import SearchRecord, ServerDied, TrialRecord
 from loadtest.experiment.settings import Slo
@@ -52,7 +53,7 @@ def figures(
             tried.setdefault(key, []).append(Try(trial.offered_rate, meets(trial, slo)))
         elif trial.scenario == "ladder" and says_something(trial, slo, unsteady) and has_latency(trial):
             subject = Subject(Metric.P99, trial.target, trial.protocol, trial.offered_rate)
-            value = Figure(math.log(trial.latency_ms.p99 or math.nan), P99_SD**2)
+            value = Figure(math.log(trial.latency_ms.p99 or math.nan), P99_SD**2, trial.requests.ok)
             found.setdefault(subject, {})[trial.repetition] = value
     centres = {(one.target, one.protocol, one.repetition): one.centre for one in searches}
     for (subject, block), tries in tried.items():
@@ -87,12 +88,17 @@ def has_latency(trial: TrialRecord) -> bool:
 
 def comparison(question: Question, found: Figures, up_to: int | None = None) -> Comparison | None:
     """The two targets of a question compared, by the starts of the first ``up_to`` blocks (None: of all); None where
-    there are too few."""
+    there are too few, or too few answers in them for a p99 (see `enough`)."""
     sides = []
     for target in question.compared:
         blocks = found.get(Subject(question.metric, target, question.protocol, question.rate), {})
         sides.append([blocks[block] for block in sorted(blocks)][:up_to])
-    return compare(*sides)
+    return None if question.metric is Metric.P99 and not all(map(are_enough, sides)) else compare(*sides)
+
+
+def are_enough(figures: Iterable[Figure]) -> bool:
+    """Whether the p99 latencies of so many starts rest on enough answers in all."""
+    return is_enough(sum(one.answers for one in figures), 0.99)
 
 
 def looked(question: Question, found: Figures, planned: Sequence[int], *, over: bool) -> list[Comparison | None]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from loadtest.experiment.records import RunNote, SaysNothing, SearchRecord, SloMiss, TrialRecord
+from loadtest.experiment.records import CoresTaken, RunNote, SaysNothing, SearchRecord, SentLate, SloMiss, TrialRecord
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,11 @@ class RateTried:
 
 @dataclass(frozen=True)
 class TrialSpoiled:
-    """The generator sent late, and the trial is repeated."""
+    """The generator sent late, or others used its cores, and the trial is repeated."""
 
     target: str
     protocol: str
-    slip_p99_ms: float
+    why: SentLate | CoresTaken
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 import gevent.socket
 from gevent import get_hub, monkey
 
+from loadtest.experiment import own_errors
 from loadtest.generator.tls_session import BrokenSession, Session
 from models.problem import Problem
 
@@ -22,6 +23,14 @@ _Socket: Any = monkey.get_original("socket", "socket")
 CONNECT_S = 5.0
 # Why a connection does not stand, where nothing says; by whether it was to be encrypted.
 NO_ANSWER = ("is the server running?", "no TLS handshake: is the server running, and does it speak TLS?")
+
+
+def cannot_open(address: str, error: OSError) -> Problem:
+    """What to say where this machine lets no connection be opened before the clock."""
+    return Problem(
+        f"cannot open connections to {address}: {error.strerror}: this user may open too few files; raise the hard "
+        "limit (ulimit -Hn)"
+    )
 
 
 class Places:
@@ -73,7 +82,7 @@ class Connection:
     """One TCP connection. A subclass implements `received` and `ended`.
 
     `ended` is called exactly once: when the peer closes, the network fails, or the connect is refused. `failure` then
-    says why, in a few words, where TLS failed.
+    says why, in a few words, where TLS failed, and `lost_kind` which kind of error its requests then are.
     """
 
     def __init__(self, place: tuple[int, Any], read_size: int, session: Session | None = None) -> None:
@@ -90,7 +99,9 @@ class Connection:
         self._socket.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
         self._reader = self._loop.io(self._socket.fileno(), READ)
         self._writer = self._loop.io(self._socket.fileno(), WRITE)
-        self.refused = self._socket.connect_ex(where) not in (0, errno.EINPROGRESS)
+        number = self._socket.connect_ex(where)
+        self.refused = number not in (0, errno.EINPROGRESS)
+        self.lost_kind = own_errors.kind_of(number) if self.refused else "connection"
         self._reader.start(self._readable)
         if session is not None:
             self.write(session.begin(), as_is=True)

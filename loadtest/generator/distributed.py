@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 import gevent
@@ -45,6 +44,7 @@ from loadtest.generator.outcomes import Outcomes, merge
 from loadtest.generator.punctuality import punctual
 from loadtest.generator.timer import clock
 from models.problem import Problem
+from serving.this_machine import boot_id
 
 _Kind = TypeVar("_Kind")
 
@@ -76,7 +76,7 @@ class Master:
             Stream(target=one.target, reference=one.reference.read_bytes(), share=one.share) for one in plan.traffic
         )
         for index, worker in enumerate(self._workers):
-            here = greetings[worker].machine == _machine()
+            here = greetings[worker].machine == boot_id()
             begin = Begin(
                 worker=index,
                 workers=self.count,
@@ -196,7 +196,7 @@ class Worker:
 
     def serve(self) -> None:
         """Announce this worker and do what the master says."""
-        self._tell(Hello(machine=_machine()))
+        self._tell(Hello(machine=boot_id()))
         begin = self._await(Begin)
         if begin is None:
             return
@@ -282,14 +282,6 @@ class Worker:
 def _cores(cores: tuple[int, ...], worker: int, workers: int) -> tuple[int, ...]:
     """A worker's cores: its share where there are enough for all, else all of them."""
     return cores[worker::workers] if len(cores) >= workers else cores
-
-
-def _machine() -> str:
-    """What tells this machine from others until it is booted again."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
 
 
 def _patience_s(phase: LoadPhase) -> float:

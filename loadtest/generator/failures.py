@@ -11,13 +11,15 @@ FEWEST = 20
 
 
 class Failures:
-    """How the requests of the last `WINDOW_S` seconds ended: `failed` of those that `ended`, by their `kinds`."""
+    """How the requests of the last `WINDOW_S` seconds ended: `failed` of those that `ended`, by their `kinds`; `said`:
+    what the first answer that was an error said."""
 
     def __init__(self, most: float) -> None:
         """``most``: the share that may fail; 1: all of them."""
         self._most = most
         self._pieces: deque[tuple[float, int, Counter[str]]] = deque()
         self.ended = 0
+        self.said = ""
         self._kinds: Counter[str] = Counter()
 
     @property
@@ -38,6 +40,7 @@ class Failures:
         ended, kinds = piece.latency_ms.size + piece.failed_ms.size, Counter(piece.errors)
         self._pieces.append((now, ended, kinds))
         self.ended += ended
+        self.said = self.said or piece.said
         self._kinds.update(kinds)
         while self._pieces[0][0] < now - WINDOW_S:
             _, ended, kinds = self._pieces.popleft()

@@ -7,7 +7,8 @@ from collections.abc import Callable, Container
 import gevent
 import httptools
 
-from loadtest.generator.connection import NO_ANSWER, Connection, Places
+from loadtest.experiment import own_errors
+from loadtest.generator.connection import NO_ANSWER, Connection, Places, cannot_open
 from loadtest.generator.recording import Finish
 from loadtest.generator.timer import clock
 from loadtest.generator.tls_session import NewSession
@@ -18,8 +19,9 @@ class HttpClient:
     """A pool of connections to one server, as many as there are requests in flight.
 
     `finish` learns how each request ended: None (a `good` status), "http_503" and the like, "connection" (refused,
-    reset or closed before a whole answer) or "bad_response" (not HTTP). `between` is called after each piece of work,
-    so that the owner can send what has become due meanwhile.
+    reset or closed before a whole answer), "bad_response" (not HTTP) or one of `own_errors.KINDS`; with the answer of a
+    request that failed by its status comes its body. `between` is called after each piece of work, so that the owner
+    can send what has become due meanwhile.
     """
 
     def __init__(
@@ -42,8 +44,14 @@ class HttpClient:
     def open(self, connections: int, timeout_s: float = 5.0) -> None:
         """Connect before the clock starts. Raises `Problem` where the server cannot be reached."""
         self.places.keep_reachable()
-        fresh = [_HttpConnection(self) for _ in range(connections - len(self._all))]
-        self._all.update(fresh)
+        fresh: list[_HttpConnection] = []
+        for _ in range(connections - len(self._all)):
+            try:
+                fresh.append(_HttpConnection(self))
+            except OSError as error:
+                self.close()
+                raise cannot_open(self._address, error) from error
+            self._all.add(fresh[-1])
         deadline = clock() + timeout_s
         while not all(connection.connected() for connection in fresh):
             if clock() > deadline or not all(connection.open for connection in fresh):
@@ -60,8 +68,8 @@ class HttpClient:
         else:
             try:
                 connection = _HttpConnection(self)
-            except OSError:  # out of file descriptors
-                self._finish(request, "connection", clock(), None)
+            except OSError as error:
+                self._finish(request, own_errors.kind_of(error.errno), clock(), None)
                 return
             self._all.add(connection)
         connection.start(request, payload, keep)
@@ -88,7 +96,7 @@ class HttpClient:
             connection.close()
             self._gone(connection)
         if request >= 0:
-            self._finish(request, kind, when, b"".join(connection.body) if connection.keep else None)
+            self._finish(request, kind, when, b"".join(connection.body) if connection.keep or kind else None)
 
     def _gone(self, connection: _HttpConnection) -> None:
         self._all.discard(connection)
@@ -110,7 +118,7 @@ class _HttpConnection(Connection):
     def start(self, request: int, payload: bytes, keep: bool) -> None:
         self.request = request
         self.keep = keep
-        if keep:
+        if self.body:
             self.body = []
         if self.refused:
             self.lose()
@@ -133,11 +141,11 @@ class _HttpConnection(Connection):
         self._client.between()
 
     def ended(self) -> None:
-        self._client.answered(self, "connection", clock(), reuse=False)
+        self._client.answered(self, self.lost_kind, clock(), reuse=False)
 
     # httptools calls these while it parses.
     def on_body(self, data: bytes) -> None:
-        if self.keep:
+        if self.keep or self._parser.get_status_code() not in self._client.good:
             self.body.append(data)
 
     def on_message_complete(self) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Container, Sequence
-from contextlib import suppress
 
 import gevent
 
-from loadtest.generator.connection import NO_ANSWER, Connection, Places
+from loadtest.experiment import own_errors
+from loadtest.generator.connection import NO_ANSWER, Connection, Places, cannot_open
 from loadtest.generator.recording import Finish
 from loadtest.generator.timer import clock
 from loadtest.generator.tls_session import NewSession
@@ -37,7 +37,8 @@ class GrpcClient:
 
     `finish` learns how each call ended: None (gRPC status OK and a message), "grpc_UNAVAILABLE" and the like,
     "http_502" and the like (an answer without gRPC status), "no_answer" (OK without a message), "connection" (refused
-    or lost) or "bad_response" (not HTTP/2). `between` is called after each piece of work. A call that a server refuses
+    or lost), "bad_response" (not HTTP/2) or one of `own_errors.KINDS`; with a status that is an error comes what the
+    server says of it. `between` is called after each piece of work. A call that a server refuses
     unread, by GOAWAY or REFUSED_STREAM, goes out once more, as in every gRPC client (gRFC A6, transparent retry).
     """
 
@@ -65,13 +66,18 @@ class GrpcClient:
         self._turn = 0
         self._retried: set[int] = set()
         self._tried = 0.0
+        self._lost_kind = "connection"  # of requests that no connection can be had for
         self._most = CONNECTIONS
 
     def open(self, timeout_s: float = 5.0) -> None:
         """Connect and exchange settings before the clock starts. Raises `Problem` where that fails."""
         self.places.keep_reachable()
         self._most = max(CONNECTIONS, min(len(self.places), _MOST_CONNECTIONS))
-        fresh = [self._connect() for _ in range(self._most - len(self._usable))]
+        try:
+            fresh = [self._connect() for _ in range(self._most - len(self._usable))]
+        except OSError as error:
+            self.close()
+            raise cannot_open(self._address, error) from error
         deadline = clock() + timeout_s
         while not all(connection.settled for connection in fresh):
             if clock() > deadline or not all(connection.open for connection in fresh):
@@ -86,13 +92,15 @@ class GrpcClient:
         """Call with a message framed by `http2_frames.grpc_message`; `keep`: hand its answer's message to `finish`."""
         usable = self._usable
         if len(usable) < self._most and clock() - self._tried > _RECONNECT_S:
-            with suppress(OSError):  # out of file descriptors
-                self._connect()
+            try:
+                self._lost_kind = self._connect().lost_kind
+            except OSError as error:
+                self._lost_kind = own_errors.kind_of(error.errno)
         if usable:
             self._turn = (self._turn + 1) % len(usable)
             usable[self._turn].call((request, payload, keep))
         else:
-            self.finish(request, "connection", clock(), None)
+            self.finish(request, self._lost_kind, clock(), None)
 
     def split(self, payload: bytes) -> tuple[bytes, bytes]:
         """(Block of headers, message) of a payload."""
@@ -343,6 +351,8 @@ class _Http2Connection(Connection):
         if not flags & h2.END_STREAM:
             if http_status != 200:
                 self._http_status[stream] = http_status
+                if self._kind_of(http_status):
+                    self._messages.setdefault(stream, [])  # what it says of the error
             return
         if self._good is not None:
             self._finish(stream, self._kind_of(http_status or self._http_status.get(stream, 200)), when)
@@ -350,13 +360,13 @@ class _Http2Connection(Connection):
         kind = h2.kind_of(http_status or self._http_status.get(stream, 0), grpc_status)
         if kind is None and stream not in self._with_data:
             kind = "no_answer"
-        self._finish(stream, kind, when)
+        self._finish(stream, kind, when, self._decoder.message(block) if kind else b"")
 
     def _kind_of(self, status: int) -> str | None:
         """How a REST request ended that was answered with this status."""
         return None if self._good is not None and status in self._good else f"http_{status}"
 
-    def _finish(self, stream: int, kind: str | None, when: float) -> None:
+    def _finish(self, stream: int, kind: str | None, when: float, said: bytes = b"") -> None:
         call = self._calls.get(stream)
         if call is None:
             return
@@ -364,6 +374,8 @@ class _Http2Connection(Connection):
         if call[2] and kind is None:
             message = b"".join(self._messages[stream])
             message = message[5:] if self._good is None else message
+        elif kind is not None:
+            message = said or b"".join(self._messages.get(stream, ()))
         if stream in self._uploads:  # answered before the whole request was sent
             self.write(h2.frame(h2.RST_STREAM, 0, stream, h2.WORD.pack(h2.NO_ERROR)))
         self._forget(stream)

@@ -20,7 +20,8 @@ class Slice:
     """Requests of one phase between two looks.
 
     offered, sent, dropped  counts; latency_ms: of right-status answers, from their due time; failed_ms: time to
-    failure of the others; errors: kind → count; slip_ms: send − due of the sent; in_flight: now
+    failure of the others; errors: kind → count; slip_ms: send − due of the sent; in_flight: now; said: what the first
+    answer that was an error said, in all of the phase
     """
 
     offered: int
@@ -31,6 +32,7 @@ class Slice:
     errors: dict[str, int]
     slip_ms: NDArray[np.float64]
     in_flight: int
+    said: str = ""
 
 
 def join(slices: Sequence[Slice]) -> Slice:
@@ -47,6 +49,7 @@ def join(slices: Sequence[Slice]) -> Slice:
         errors=dict(errors),
         slip_ms=np.concatenate([one.slip_ms for one in slices]),
         in_flight=sum(one.in_flight for one in slices),
+        said=next((one.said for one in slices if one.said), ""),
     )
 
 
@@ -81,6 +84,7 @@ class Reader:
             errors={kinds[code]: count for code, count in Counter(outcome[~good].tolist()).items()},
             slip_ms=(sent[offered] - due[offered])[went] * 1e3,
             in_flight=recording.in_flight,
+            said=recording.first_error[1] if recording.first_error else "",
         )
 
 

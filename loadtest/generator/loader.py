@@ -134,6 +134,7 @@ class Loader:
 
             before, _ = stolen_share()
             began, cpu = clock(), _cpu_seconds()
+            loop.recording.counted_from = started
             loop.run(client, phase.timeout_s, TICK_S, tick)
             busy = (_cpu_seconds() - cpu) / (clock() - began)
             loop.drain(client, phase.timeout_s)

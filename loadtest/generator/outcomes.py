@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from loadtest.experiment.records import FirstError
 from loadtest.generator.recording import FIRST_KIND, OK, Recording
 
 _ARRAYS = ("due", "sent", "done", "status", "models")
@@ -25,6 +26,7 @@ class Outcomes:
     checked, wrong   how many answers were compared with the reference, and how many differed
     busy, cpus       the share of a core that the busiest worker used, and that all of them together used
     stolen           the largest share of CPU time stolen
+    first_error      the first answer that was an error
     """
 
     due: NDArray[np.float64]
@@ -37,6 +39,7 @@ class Outcomes:
     busy: float = 0.0
     cpus: float = 0.0
     stolen: float = 0.0
+    first_error: FirstError | None = None
     models: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
 
     @classmethod
@@ -64,6 +67,7 @@ class Outcomes:
             status=places[status[chosen]].astype(np.uint8),
             kinds=tuple(known[code] for code in sorted(known)),
             models=np.zeros(0, np.uint8) if models is None else models[chosen],
+            first_error=_first_error(recording, started, ended),
             **values,
         )
 
@@ -110,4 +114,17 @@ def merge(shares: Sequence[Outcomes]) -> Outcomes:
         busy=max(one.busy for one in shares),
         cpus=sum(one.cpus for one in shares),
         stolen=max(one.stolen for one in shares),
+        first_error=min(
+            (one.first_error for one in shares if one.first_error), key=lambda found: found.after_s, default=None
+        ),
     )
+
+
+def _first_error(recording: Recording, started: float, ended: float) -> FirstError | None:
+    if recording.first_error is None:
+        return None
+    request, said = recording.first_error
+    if not started <= recording.due[request] < ended:
+        return None
+    kind = recording.kinds()[recording.status[request]]
+    return FirstError(kind=kind, after_s=round(recording.done[request] - started, 3), said=said)

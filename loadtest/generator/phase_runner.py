@@ -25,18 +25,20 @@ from loadtest.experiment.phases import (
     WarmUpPhase,
 )
 from loadtest.experiment.records import (
+    CoresTaken,
     SearchRecord,
     SearchStep,
+    Slip,
     SpoiledAttempt,
     TrialRecord,
     WarmUpAttempt,
     WarmUpRecord,
 )
-from loadtest.experiment.slip import spoiled
-from loadtest.experiment.slo import says_nothing, why_missed
+from loadtest.experiment.slo import says_nothing, why_missed, why_spoiled
 from loadtest.experiment.staircase import Try
 from loadtest.generator.exporter import Exporter, nothing_due
 from loadtest.generator.failures import Failures
+from loadtest.generator.host_watch import HostWatch
 from loadtest.generator.live import SecondLines, Slice, say
 from loadtest.generator.loader import Report
 from loadtest.generator.outcomes import Outcomes
@@ -116,29 +118,37 @@ class Generator:
             return self._workers.load(phase, take)[1]
 
     def _trial(self, phase: TrialPhase) -> TrialRecord:
-        """Run a trial, again where the generator spoiled it; trial.json's record.
+        """Run a trial, again where the generator or other programs spoiled it; trial.json's record.
 
-        Only what the generator did decides that, never what the server answered, so that repeating cannot flatter it.
+        Only what happened beside the server decides that, never what it answered, so that repeating cannot flatter it.
         The spoiled attempts are kept in a folder `spoiled` beside the trials' folder.
         """
         retries = phase.retries if isinstance(phase, OpenLoopPhase) else 0
         mix = {one.target.model: one.share for one in self._plan.mix}
         aside: list[SpoiledAttempt] = []
         while True:
+            watch = HostWatch(self._plan.target, self._plan.cores)
             with self._watched(phase) as take:
                 started_at, outcomes = self._workers.load(phase, take)
+            seen = watch.seen()
             measured = Measured(outcomes, phase.duration_s)
             record = trial_record(
-                phase, self._plan.target, measured, started_at, workers=self._workers.count, mix=mix, spoiled=aside
+                *(phase, self._plan.target, measured, started_at),
+                workers=self._workers.count,
+                mix=mix,
+                spoiled=aside,
+                seen=seen,
             )
-            slip = record.schedule_slip_ms
-            if slip is None or slip.p99 is None or not spoiled(record) or len(aside) >= retries:
+            why = why_spoiled(record)
+            if why is None or len(aside) >= retries:
                 self._write(phase.folder, record, measured)
                 return record
             folder = phase.folder.parent.with_name("spoiled") / f"{phase.id}-{len(aside) + 1}"
-            aside.append(SpoiledAttempt(folder=folder.name, schedule_slip_ms=slip))
+            others = why.share if isinstance(why, CoresTaken) else None
+            slip = record.schedule_slip_ms or Slip()
+            aside.append(SpoiledAttempt(folder=folder.name, schedule_slip_ms=slip, others=others))
             self._write(folder, record, measured)
-            say(self._out, Spoiled(id=phase.id, slip_p99_ms=slip.p99))
+            say(self._out, Spoiled(id=phase.id, why=why))
 
     def _write(self, folder: Path, record: TrialRecord, measured: Measured) -> None:
         with _whole_folder(folder) as partial:
@@ -194,7 +204,8 @@ class Generator:
             between()
             lines.add(piece, now)
             if failures.too_many(piece, now):
-                say(self._out, Stopped(id=phase.id, failed=failures.failed, of=failures.ended, kinds=failures.kinds))
+                counts = {"failed": failures.failed, "of": failures.ended}
+                say(self._out, Stopped(id=phase.id, kinds=failures.kinds, said=failures.said, **counts))
                 raise Problem(f"{phase.id}: {failures.failed} of the latest {failures.ended} requests failed")
             return True
 

@@ -12,6 +12,7 @@ PENDING, OK, DROPPED = 0, 1, 2
 # Kinds of error are numbered from here on.
 FIRST_KIND = 3
 _MOST_KINDS = 250
+LONGEST_QUOTE = 500  # characters of an answer
 
 # How a client reports an answer: (request, kind of error or None, `timer.clock` at its last byte, body where kept).
 Finish = Callable[[int, str | None, float, bytes | None], None]
@@ -24,6 +25,7 @@ class Recording:
                      control holds back after it is latency, not slip)
     status           one byte a request: PENDING, OK, DROPPED (never sent: too many in flight) or an error's code
     bodies           answers kept for checking, by request
+    first_error      the first answer to a request due from `counted_from` on that was an error: (request, what it said)
     finished         requests in the order in which they ended; a reader keeps its own position in it
     in_flight        requests sent and neither answered nor given up
     """
@@ -36,6 +38,8 @@ class Recording:
         self.status = bytearray(count)
         self.bodies: dict[int, bytes] = {}
         self.finished: list[int] = []
+        self.counted_from = 0.0
+        self.first_error: tuple[int, str] | None = None
         self.in_flight = 0
         self.offered = 0
         self._codes: dict[str, int] = {}
@@ -46,6 +50,7 @@ class Recording:
     def begin(self, at: float) -> None:
         """Turn due times relative to a start into times of `timer.clock`, given that start."""
         np.frombuffer(self.due, dtype=np.float64)[:] += at
+        self.counted_from = at
 
     def offer(self, due: float) -> int:
         """Append one request that is due now (closed loop); its number."""
@@ -63,8 +68,11 @@ class Recording:
         self.done[request] = when
         self.in_flight -= 1
         self.finished.append(request)
-        if body is not None and kind is None:
-            self.bodies[request] = body
+        if kind is None:
+            if body is not None:
+                self.bodies[request] = body
+        elif body and self.first_error is None and self.due[request] >= self.counted_from:
+            self.first_error = request, quoted(body)
 
     def drop(self, request: int) -> None:
         """The bound on requests in flight forbids sending this one."""
@@ -95,3 +103,9 @@ class Recording:
             np.frombuffer(self.done, dtype=np.float64),
             np.frombuffer(self.status, dtype=np.uint8),
         )
+
+
+def quoted(body: bytes) -> str:
+    """What an answer says, on one line, as far as one reads it."""
+    text = " ".join(body[: 8 * LONGEST_QUOTE].decode("utf-8", "replace").split())
+    return text if len(text) <= LONGEST_QUOTE else text[: LONGEST_QUOTE - 1] + "…"

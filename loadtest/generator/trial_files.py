@@ -12,7 +12,7 @@ import numpy as np
 from hdrh.histogram import HdrHistogram
 from numpy.typing import NDArray
 
-from loadtest.experiment import records
+from loadtest.experiment import own_errors, records
 from loadtest.experiment.arrival_shape import PLAIN
 from loadtest.experiment.phases import ClosedLoopPhase, OpenLoopPhase, TrialPhase
 from loadtest.experiment.records import (
@@ -23,19 +23,22 @@ from loadtest.experiment.records import (
     ModelShare,
     Requests,
     ServerDied,
+    ServerOutOfFiles,
     Slip,
     SpoiledAttempt,
     TrialNote,
     TrialRecord,
 )
 from loadtest.generator import arrivals_check
+from loadtest.generator.host_watch import Seen
 from loadtest.generator.outcomes import Outcomes
 from loadtest.generator.recording import DROPPED, FIRST_KIND
 from serving.target import Target
 
 LOWEST_US, HIGHEST_US, DIGITS = 1, 60_000_000, 3
+NOTHING = Seen()
 _COLUMNS = ["second", "scheduled", "sent", "ok", "errors", "p50_ms", "p99_ms", "max_ms", "slip_p99_ms", "in_flight"]
-_NO_ANSWER = ("timeout", "connection", "bad_response")
+_NO_ANSWER = ("timeout", "connection", "bad_response", *own_errors.KINDS)
 _PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p999": 99.9, "max": 100.0}
 
 
@@ -96,11 +99,13 @@ def trial_record(
     workers: int = 1,
     mix: Mapping[str, float] | None = None,
     spoiled: Sequence[SpoiledAttempt] = (),
+    seen: Seen = NOTHING,
 ) -> TrialRecord:
     """trial.json of a phase whose measured part began at `started_at` (Unix time).
 
     A closed loop offers no rate: its `offered_rate` is 0, and `concurrency` says how many requests were in flight.
-    mix: the shares of several models, by name, in the order of the plan's; spoiled: earlier attempts at it.
+    mix: the shares of several models, by name, in the order of the plan's; spoiled: earlier attempts at it;
+    seen: what else happened on the machine.
     """
     opened = phase if isinstance(phase, OpenLoopPhase) else None
     outcomes, requests = measured.outcomes, measured.requests
@@ -134,11 +139,15 @@ def trial_record(
         generator_cpu=round(outcomes.busy, 3),
         generator_cpus=round(outcomes.cpus, 3),
         cpu_stolen=round(outcomes.stolen, 4),
+        others=seen.others,
+        throttled=seen.throttled,
+        server_throttled=seen.server_throttled,
+        first_error=outcomes.first_error,
         warm_up=phase.warm_up,
         started_at=round(started_at, 3),
         ended_at=round(started_at + phase.duration_s, 3),
         workers=workers,
-        notes=_notes(measured),
+        notes=_notes(measured, seen),
         spoiled=tuple(spoiled),
         by_model=by_model(mix, measured) if mix else None,
     )
@@ -160,15 +169,16 @@ def by_model(mix: Mapping[str, float], measured: Measured) -> dict[str, ModelSha
     return found
 
 
-def _notes(measured: Measured) -> tuple[TrialNote, ...]:
+def _notes(measured: Measured, seen: Seen) -> tuple[TrialNote, ...]:
+    refused = (ServerOutOfFiles(times=seen.server_no_files),) if seen.server_no_files else ()
     lost = measured.errors.get("connection", 0)
     if not lost:
-        return ()
+        return refused
     failed = ~measured.ok & np.isfinite(measured.done)
     first = float(np.min(measured.done[failed]))
     answered_after = bool(np.any(measured.done[measured.ok] > first))
     kind = ConnectionsLost if answered_after else ServerDied
-    return (kind(after_s=round(max(first, 0.0), 1), lost=lost),)
+    return (kind(after_s=round(max(first, 0.0), 1), lost=lost), *refused)
 
 
 def model_log(folder: Path, model: str) -> Path:

@@ -37,6 +37,7 @@ class WarmUp:
         self._windows: list[Window] = []
         self._latency_ms: list[NDArray[np.float64]] = []  # by window
         self._errors: Counter[str] = Counter()
+        self._said = ""
         self._agreed = 0
         self._requests = self._answered = 0  # in all, and in the window that is open
         self.over = False
@@ -44,6 +45,7 @@ class WarmUp:
     def take(self, piece: Slice, now: float) -> None:
         """What happened until `now`."""
         self._pieces.append(piece)
+        self._said = self._said or piece.said
         self._answered += piece.latency_ms.size
         failing = any(one.errors for one in self._pieces)
         whole = self._answered >= self._phase.concurrency or failing or now - self._edge >= _PATIENCE_S
@@ -84,7 +86,8 @@ class WarmUp:
         if not throughput:
             seen = ", ".join(f"{count} × {kind}" for kind, count in self._errors.most_common()) or "no answer at all"
             silence = self._edge - self._last_success
-            raise Problem(f"warm-up {phase.id}: no successful answer for {silence:.1f} s: {seen}")
+            said = f"; the first said: {self._said}" if self._said else ""
+            raise Problem(f"warm-up {phase.id}: no successful answer for {silence:.1f} s: {seen}{said}")
         latency_ms = np.concatenate(self._latency_ms[-len(counted) :])
         p50, p99 = np.percentile(latency_ms, (50, 99)).round(3).tolist()
         return WarmUpAttempt(

@@ -13,6 +13,7 @@ import time
 
 from loadtest.experiment.generator_process import LOCUSTFILE, ROOT
 from loadtest.experiment.verb import Verb
+from serving.runtimes.process import open_files
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +30,7 @@ def _work(options: argparse.Namespace) -> int:
 
 def serve_master(host: str, port: int, processes: int) -> None:
     """Be `processes` workers for the master at host:port, run after run, until interrupted."""
+    open_files.raise_limit()
     command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--worker"]
     command += ["--master-host", host, "--master-port", str(port)]
     while True:

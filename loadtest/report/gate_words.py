@@ -19,6 +19,7 @@ RATIO = (
 WHY = {
     Undecided.MAY_BE_CHANCE: "as many questions as are asked here may show that by chance",
     Undecided.TOO_FEW_STARTS: "too few starts to tell how far starts lie apart",
+    Undecided.TOO_FEW_ANSWERS: "too few answers for such a percentile",
     Undecided.NO_VALID_RATE: "not measured validly in both runs",
     Undecided.NO_RATE_MET_SLO: "the baseline met the SLO at no rate that was tried",
     Undecided.TOO_MANY_ERRORS: "but this run fails more requests than the SLO allows",

@@ -8,12 +8,16 @@ from collections.abc import Sequence
 from loadtest.experiment.records import (
     ArrivalsDropped,
     BoundTooLow,
+    CoresTaken,
+    HeldUp,
     NothingAnswered,
     NotProven,
+    OutOf,
     RequestsFailed,
     SaysNothing,
     SearchRecord,
     SentLate,
+    ServerOutOfFiles,
     SloMiss,
     TooSlow,
     TrialRecord,
@@ -35,7 +39,7 @@ from loadtest.experiment.steps import (
     WarmingUp,
     WarmUpNotSteady,
 )
-from loadtest.report import warning_words
+from loadtest.report import machine_words, warning_words
 
 
 def line(step: Step) -> str:  # noqa: PLR0911, PLR0912 - one sentence for each kind of step
@@ -65,7 +69,7 @@ def line(step: Step) -> str:  # noqa: PLR0911, PLR0912 - one sentence for each k
             return f"{step.target} {step.protocol}: capacity: {step.rate:g}/s {outcome}"
         case TrialSpoiled():
             label = f"{step.target} {step.protocol}"
-            return f"note: {label}: sent late (slip p99 {step.slip_p99_ms:.1f} ms); the trial is repeated"
+            return f"note: {label}: {_spoiled(step.why)}; the trial is repeated"
         case TrialEnded():
             trial = step.trial
             return f"start {trial.repetition}  {trial.target} {trial.protocol} {_measured(trial)}"
@@ -85,19 +89,34 @@ def reason(why: SaysNothing | SloMiss) -> str:  # noqa: PLR0911 - one phrase for
     match why:
         case SentLate():
             return f"the generator sent late: schedule slip p99 {why.slip_p99_ms:.2f} ms"
+        case CoresTaken():
+            return f"other programs used the cores: {machine_words.used(why.share, why.by)}"
+        case HeldUp():
+            return f"stopped {machine_words.held_up(why.periods, why.seconds)}"
+        case OutOf():
+            return machine_words.out_of(why.lack, why.requests)
+        case ServerOutOfFiles():
+            return f"the server had no more file descriptors (its log, {why.times} times)"
         case BoundTooLow():
             bound = f"max_in_flight = {why.max_in_flight} is less than the {why.held:.0f} that the SLO allows"
             return f"{why.dropped} arrivals dropped: {bound}"
         case ArrivalsDropped():
             return f"{why.dropped} arrivals dropped"
         case RequestsFailed():
-            return f"{why.failed} of {why.sent} requests failed"
+            first = f" ({machine_words.first_error(why.first_error)})" if why.first_error else ""
+            return f"{why.failed} of {why.sent} requests failed{first}"
         case NothingAnswered():
             return "no request was answered"
         case TooSlow():
             return f"p99 {why.p99_ms:.1f} ms"
         case NotProven():
             return f"{why.over} of {why.sent} requests over the limit prove no p99 within it: {why.needed} would"
+
+
+def _spoiled(why: SentLate | CoresTaken) -> str:
+    if isinstance(why, SentLate):
+        return f"sent late (slip p99 {why.slip_p99_ms:.1f} ms)"
+    return f"other programs used the cores: {machine_words.used(why.share, why.by)}"
 
 
 def _measured(trial: TrialRecord) -> str:
@@ -109,7 +128,8 @@ def _measured(trial: TrialRecord) -> str:
         late = slip.p99 if slip and slip.p99 is not None else 0.0
         outcome = f"p50 {latency.p50:.2f} ms, p99 {latency.p99:.2f} ms, slip p99 {late:.2f} ms"
     failed = sum(trial.errors.values())
-    return f"{what}: {outcome}" + (f", {failed} errors" if failed else "")
+    first = f" ({machine_words.first_error(trial.first_error)})" if trial.first_error else ""
+    return f"{what}: {outcome}" + (f", {failed} errors{first}" if failed else "")
 
 
 def _searched(search: SearchRecord) -> str:

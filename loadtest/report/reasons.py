@@ -10,14 +10,18 @@ from loadtest.analysis.records import (
     ArrivalsDropped,
     BusyGenerator,
     Caution,
-    CountsDiffer,
     Decomposition,
     Fault,
+    GeneratorOutOf,
+    HeldUp,
+    Measurement,
     NoAnswer,
     Notice,
     NotSettled,
     OpenEnd,
+    OthersOnCores,
     SentLate,
+    ServerHeldUp,
     SlipUnknown,
     TrialRepeated,
     UnsteadyWarmUp,
@@ -27,10 +31,11 @@ from loadtest.analysis.records import (
     WhyOpen,
     WrongAnswers,
 )
-from loadtest.experiment.records import ConnectionsLost, ServerDied
-from loadtest.report import wording
+from loadtest.experiment.records import ConnectionsLost, ServerDied, ServerOutOfFiles
+from loadtest.report import machine_words, wording
 
 NOTABLY_STOLEN = 0.01
+FEW_SAMPLES = "fewer than ten answers lie beyond this percentile: it is read with care, and not compared"
 
 
 def of_repetitions(item: Fault | Caution) -> str:
@@ -51,12 +56,10 @@ def fault(reason: WhyInvalid) -> str:
         case SlipUnknown():
             told = "the generator did not record its schedule slip, so it cannot prove that it kept its schedule"
         case SentLate():
-            stolen = wording.share(reason.cpu_stolen)
-            host = f" (its host gave {stolen} of this machine's CPU time to others meanwhile)"
             told = (
                 f"the generator sent late: schedule slip p99 was {wording.milliseconds(reason.slip_p99_ms)}, allowed "
                 f"are {wording.setting(round(reason.allowed_ms, 2), 'ms')}"
-                f"{host if reason.cpu_stolen >= NOTABLY_STOLEN else ''}"
+                f"{_stolen(reason.cpu_stolen)}"
             )
         case ArrivalsDropped():
             told = (
@@ -67,6 +70,21 @@ def fault(reason: WhyInvalid) -> str:
             told = f"{wording.count(reason.wrong)} of {wording.count(reason.checked)} checked answers were wrong"
         case ServerDied():
             told = _lost("the server died or became unreachable", reason)
+        case OthersOnCores():
+            used = machine_words.used(reason.share, reason.by)
+            told = (
+                f"other programs used the server’s or the generator’s cores: {used}, allowed are "
+                f"{wording.share(reason.allowed)}{_stolen(reason.cpu_stolen)}"
+            )
+        case HeldUp():
+            told = f"server and generator were stopped {machine_words.held_up(reason.periods, reason.seconds)}"
+        case GeneratorOutOf():
+            told = machine_words.out_of(reason.lack, reason.requests)
+        case ServerOutOfFiles():
+            told = (
+                f"the server had no more file descriptors: its log says so {wording.plural(reason.times, 'time')}; "
+                "raise the hard limit of its user (ulimit -Hn)"
+            )
         case NoAnswer():
             told = "no request was answered correctly, so there is no latency to report"
         case UnsteadyWarmUp():
@@ -81,8 +99,7 @@ def caution(reason: Notice) -> str:
         case ConnectionsLost():
             told = _lost("the server refused or closed connections", reason)
         case TrialRepeated():
-            slips = " and ".join(map(wording.milliseconds, reason.slips_p99_ms))
-            told = f"repeated, because the generator sent late before (slip p99 {slips}); those are kept in spoiled/"
+            told = f"repeated, because {_spoiled(reason)}; those are kept in spoiled/"
         case WarmUpRepeated():
             told = f"the warm-up was repeated: {wording.plural(reason.attempts, 'attempt')} did not get steady"
         case NotSettled():
@@ -95,11 +112,24 @@ def caution(reason: Notice) -> str:
                 f"{reason.distance:.2f} from those (allowed {reason.allowed:g}), so the server met "
                 "other bursts than it was to"
             )
-        case CountsDiffer():
-            told = (
-                f"the histograms hold {reason.in_histograms:,} answers, the counters say {reason.in_counters:,} were ok"
-            )
+        case ServerHeldUp():
+            told = f"the server was stopped {machine_words.held_up(reason.periods, reason.seconds)}"
     return told
+
+
+def _stolen(share: float) -> str:
+    told = f" (its host gave {wording.share(share)} of this machine's CPU time to others meanwhile)"
+    return told if share >= NOTABLY_STOLEN else ""
+
+
+def _spoiled(reason: TrialRepeated) -> str:
+    late = " and ".join(map(wording.milliseconds, reason.slips_p99_ms))
+    others = " and ".join(map(wording.share, reason.others))
+    causes = [
+        f"the generator sent late before (slip p99 {late})" if late else "",
+        f"other programs used its cores before ({others} of their time)" if others else "",
+    ]
+    return " and ".join(filter(None, causes))
 
 
 def _lost(what: str, reason: ServerDied | ConnectionsLost) -> str:
@@ -129,3 +159,10 @@ def untold(item: Decomposition) -> list[str]:
         Untold.UNEVEN: "the model alone took longer than inside the server: this machine was not equally fast twice",
     }
     return [says[why] for why in item.cannot_report]
+
+
+def errors(item: Measurement) -> str:
+    """The errors of a measurement by kind, and what the first answer among them said."""
+    kinds = ", ".join(f"{wording.count(count)} × {kind}" for kind, count in item.errors.items())
+    first = machine_words.first_error(item.first_error) if item.first_error else ""
+    return f"{kinds}; {first}" if kinds and first else kinds or first

@@ -47,6 +47,7 @@ def environment(*, autoescape: bool, finalize: Callable[[Any], Any] | None = Non
         target=wording.target,
         shorten=wording.shorten,
         reason=reasons.of_repetitions,
+        errors=reasons.errors,
         open_end=reasons.open_end,
         bound=capacity_words.bound,
         found=capacity_words.found,

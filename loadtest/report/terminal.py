@@ -30,6 +30,10 @@ def show(summary: Summary, report: Path | None = None, console: Console | None =
     console.print(table)
     if any(" (wide)" in str(cell) for column in table.columns for cell in column.cells):
         console.print(Text(f"wide: the ends of the interval lie more than {WIDE}-fold apart", style="dim"))
+    if any("†" in str(cell) for column in table.columns for cell in column.cells):
+        console.print(Text(f"†: {reasons.FEW_SAMPLES}", style="dim"))
+    for line in _errors(summary):
+        console.print(Text(line), soft_wrap=True)
     broken = _not_valid(summary)
     for line in broken[:SHOWN_REASONS]:
         console.print(Text(f"not valid: {line}", style="red"))
@@ -109,15 +113,27 @@ def _table(summary: Summary) -> Table:
 
 def _percentile(item: Measurement, name: str) -> str:
     bounds, value = item.ci95[name], wording.number(item.latency_ms[name])
+    value += "†" if name in item.few_samples and item.latency_ms[name] is not None else ""
     if not bounds:
         return value
     return f"{value} ({'wide' if bounds[1] > WIDE * bounds[0] else wording.interval(bounds)})"
 
 
+def _which(item: Measurement) -> str:
+    rate = wording.rate(item.offered_rate) if item.offered_rate else item.scenario
+    return f"{wording.target_name(item.target)} over {wording.protocol(item.protocol)} at {rate}"
+
+
+def _errors(summary: Summary) -> list[str]:
+    """What each server said first of what it refused."""
+    return [
+        f"errors: {_which(item)}: {reasons.errors(item)}"
+        for item in summary.measurements
+        if item.first_error and item.scenario != "capacity"
+    ]
+
+
 def _not_valid(summary: Summary) -> list[str]:
     return [
-        f"{wording.target_name(item.target)} over {wording.protocol(item.protocol)} at "
-        f"{wording.rate(item.offered_rate)}: {reasons.of_repetitions(why)}"
-        for item in summary.measurements
-        for why in item.why_not_valid
+        f"{_which(item)}: {reasons.of_repetitions(why)}" for item in summary.measurements for why in item.why_not_valid
     ]

@@ -111,6 +111,7 @@ def because(verdict: Verdict, slo: Slo, names: Names) -> str:
     failed = " and ".join(f"{names[name]} failed {wording.share(part)}" for name, part in verdict.error_ratios.items())
     return {
         Outcome.NO_RATE_MET_SLO: f"{blamed} met the SLO at no rate that was tried",
+        Outcome.TOO_FEW_ANSWERS: f"fewer than ten answers of {blamed} lie beyond p99{_at(verdict)}",
         Outcome.NO_VALID_RATE: f"{both} were not both measured validly{_at(verdict)}",
         Outcome.NO_COMMON_RATE: f"{both} were not both measured{_at(verdict)}",
         Outcome.ONE_START_ONLY: "with one start only nothing tells how far starts lie apart",

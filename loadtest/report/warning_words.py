@@ -26,7 +26,10 @@ from loadtest.analysis.records import (
     WhyNotProven,
 )
 from loadtest.experiment.records import (
+    BusyMachine,
+    CpuQuota,
     DifferentNodes,
+    FewFiles,
     NoPrometheus,
     NotPinned,
     ProxyNotUsed,
@@ -37,7 +40,7 @@ from loadtest.experiment.records import (
     StoodIn,
     WakesLate,
 )
-from loadtest.report import wording
+from loadtest.report import machine_words, wording
 from serving.engines import registry
 from serving.runtimes.process import obtain_words
 from serving.target import Caveat
@@ -66,6 +69,21 @@ def warning(item: SummaryWarning) -> str:  # noqa: PLR0912 - one sentence for ea
             )
         case NotPinned():
             told = "server and load generator are not pinned to cores of their own"
+        case BusyMachine():
+            told = (
+                f"before any load other programs used this machine’s CPUs: {machine_words.used(item.share, item.by)}; "
+                f"beyond {wording.share(item.allowed)} trials are repeated, then not valid: end them, or wait"
+            )
+        case CpuQuota():
+            told = (
+                f"a control group allows programs here {wording.number(item.cpus)} CPUs’ time on {item.of} CPUs: "
+                "trials in which it stops them are not valid"
+            )
+        case FewFiles():
+            told = (
+                f"this user may open {wording.count(item.allowed)} files at most, and the experiment may need "
+                f"{wording.count(item.needed)}: raise the hard limit (ulimit -Hn), or lower generator.max_in_flight"
+            )
         case DifferentNodes():
             told = "the servers ran on different types of nodes: make deploy ARGS=--node-type=… makes them the same"
         case ServerRestarted():

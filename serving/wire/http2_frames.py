@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+from urllib.parse import unquote_to_bytes
 
 from hpack import Decoder, Encoder, HPACKError, NeverIndexedHeaderTuple
 
@@ -168,6 +169,11 @@ class ResponseHeaders:
         if len(self._seen) < _MOST_BLOCKS:
             self._seen[block] = status
         return status
+
+    def message(self, block: bytes) -> bytes:
+        """What a block of trailers that `decode` has taken says of an error; empty where it says nothing."""
+        said: bytes = dict(self._decoder.decode(block, raw=True)).get(b"grpc-message", b"")
+        return unquote_to_bytes(said)  # as gRPC has it over HTTP/2
 
 
 def kind_of(http_status: int, grpc_status: int) -> str | None:

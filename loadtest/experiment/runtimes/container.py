@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -26,6 +26,7 @@ from serving.runtimes.containers.servers import container_of
 from serving.runtimes.containers.stack import Stack, State
 from serving.runtimes.process.server_process import ServerProcess
 from serving.target import Target
+from serving.this_machine import boot_id
 
 READY_S = 120.0
 # A container that is killed comes back by its restart policy; one that does not is the end of the run.
@@ -80,11 +81,13 @@ class ContainerTargets:
         self._stack.start_alone(engine)
         target = self._wait_until_it_answers(name, engine, profile, rendering)
         target = self._stack.as_it_says(target, engine, rendering)
-        target.save(folder / "target.json")
         state = self._stack.inspect(service) or {}
+        pid = int(state["State"]["Pid"])
+        target = replace(target, machine=boot_id() if pid else "", process=pid)
+        target.save(folder / "target.json")
         self._in_use = _InUse(target, service, state.get("Id", ""), folder, self._folder)
         if self._prometheus:
-            self._prometheus.watch_server(target, int(state["State"]["Pid"]) or None)
+            self._prometheus.watch_server(target, pid or None)
         self._parity_gate.prove(target, now)
 
     def target(self, name: str) -> Target:  # noqa: ARG002 - as the protocol has it

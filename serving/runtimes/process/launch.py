@@ -19,6 +19,7 @@ from serving.runtimes.answering import Awaited
 from serving.runtimes.process import own_program, wheels
 from serving.runtimes.process.server_process import ServerProcess
 from serving.target import Target
+from serving.this_machine import boot_id
 
 if TYPE_CHECKING:
     from models.bundle import Bundle
@@ -96,7 +97,9 @@ def start(
     except BaseException:
         plan.release()
         raise
-    running = RunningTarget(_target(name, engine, bundle, profile, plan, cores), process, plan.release)
+    target = _target(name, engine, bundle, profile, plan, cores)
+    here = replace(target, machine=boot_id(), process=process.pid, log=str(process.log.resolve()))
+    running = RunningTarget(here, process, plan.release)
     try:
         process.wait_until(partial(_asked, process, partial(_loaded, plan, process)), deadline - time.monotonic())
         for one in bundles:

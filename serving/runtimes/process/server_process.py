@@ -14,17 +14,22 @@ from pathlib import Path
 import psutil
 
 from models.problem import Problem
+from serving.runtimes.process import open_files
 
 # Runs between us and the server, in a fresh interpreter instead of preexec_fn, which may deadlock where the parent has
-# threads: dies with its parent (prctl 1 = PR_SET_PDEATHSIG), pins itself, becomes the server.
+# threads: dies with its parent (prctl 1 = PR_SET_PDEATHSIG), pins itself, may have as many files open as its user may,
+# becomes the server.
 _START = """
-import ctypes, os, signal, sys
-parent, cores, command = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
+import ctypes, os, resource, signal, sys
+parent, cores, files, command = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4:]
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 if os.getppid() != parent:
     sys.exit(1)
 if cores:
     os.sched_setaffinity(0, [int(core) for core in cores.split(",")])
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+if 0 <= soft < files:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
 os.execvp(command[0], command)
 """
 LOG_LINES = 15
@@ -56,7 +61,8 @@ class ServerProcess:
         available = os.sched_getaffinity(0)
         if not set(cores) <= available:
             raise Problem(f"{name}: cores {sorted(cores)} are not all among this process's {sorted(available)}")
-        wrapped = [sys.executable, "-I", "-S", "-c", _START, str(os.getpid()), ",".join(map(str, cores)), *command]
+        wrapped = [sys.executable, "-I", "-S", "-c", _START, str(os.getpid()), ",".join(map(str, cores))]
+        wrapped += [str(open_files.allowed()), *command]
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output:
             self._child = subprocess.Popen(

@@ -92,6 +92,7 @@ def edited(run: Path, folder: Path, **values: object) -> Path:
         record = json.loads(path.read_text())
         if record["scenario"] == "ladder":
             path.write_text(json.dumps({**record, **values}))
+            (path.parent / "timeline.csv").unlink()  # its counts would be others
     return copy
 
 

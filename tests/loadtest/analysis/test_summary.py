@@ -22,9 +22,10 @@ from loadtest.analysis.records import (
     ArrivalsDropped,
     BusyGenerator,
     Caution,
-    CountsDiffer,
     ExportDiffers,
     Fault,
+    GeneratorOutOf,
+    HeldUp,
     MeasuredOnce,
     Measurement,
     NoExportParity,
@@ -32,9 +33,11 @@ from loadtest.analysis.records import (
     NotFinished,
     NotMeasured,
     NotSettled,
+    OthersOnCores,
     Outcome,
     ParityNotProven,
     SentLate,
+    ServerHeldUp,
     Slip,
     SlipUnknown,
     StandIn,
@@ -46,8 +49,18 @@ from loadtest.analysis.records import (
     WarmUpRepeated,
     WrongAnswers,
 )
+from loadtest.experiment.own_errors import Lack
 from loadtest.experiment.questions import Family, Metric
-from loadtest.experiment.records import ConnectionsLost, NotPinned, Remark, Requests, ServerDied
+from loadtest.experiment.records import (
+    ConnectionsLost,
+    FirstError,
+    NotPinned,
+    OtherProcess,
+    Remark,
+    Requests,
+    ServerDied,
+    ServerOutOfFiles,
+)
 from models.problem import Problem
 from serving.target import WhyStandIn
 from tests.loadtest.analysis.figures import bounds
@@ -418,15 +431,96 @@ def test_requests_that_left_otherwise_than_asked_are_a_caution_and_the_measureme
     assert item.cautions == (Caution((2,), ArrivalsDiffer("poisson", 0.6, 0.1)),)
 
 
-def test_histograms_that_hold_other_counts_than_the_trial_says_are_noticed(tmp_path):
-    run = write_run(tmp_path / "run", {}, rates={"grpc": [50.0]}, asked=["pytorch"])
-    record = {"target": "pytorch", "protocol": "grpc", "offered_rate": 50.0}
-    write_trial(run / "trials" / "t1", record, [np.full(50, 5.0)] * 2)
-    path = run / "trials" / "t1" / "trial.json"
-    values = json.loads(path.read_text())
-    path.write_text(json.dumps({**values, "requests": {**values["requests"], "ok": 97}}))
-    (item,) = summary.build(run).measurements
-    assert item.cautions == (Caution((), CountsDiffer(in_histograms=100, in_counters=97)),)
+def without_last_line(path: Path) -> None:
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+
+
+def only_the_beginning(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def half_a_line(path: Path) -> None:
+    *whole, last = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*whole, last[:3]]))
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("latency.hlog", without_last_line),
+        ("latency.hlog", only_the_beginning),
+        ("timeline.csv", without_last_line),
+        ("timeline.csv", half_a_line),
+        ("../../warm-ups/pytorch-grpc-r1/warm-up.json", Path.unlink),
+    ],
+)
+def test_a_saved_file_that_others_do_not_agree_with_is_refused_in_one_line(tmp_path, file, damage):
+    run = write_run(tmp_path / "run", {"pytorch": TORCHSERVE}, rates={"grpc": [50.0]}, repetitions=1, duration_s=3)
+    summary.build(run)
+    (trial,) = run.glob("trials/*")
+    damage(trial / file)
+    with pytest.raises(Problem, match=f"{Path(file).name}.* again") as refused:
+        summary.build(run)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_search_whose_trial_is_gone_is_refused(tmp_path):
+    run = write_run(tmp_path / "run", {"pytorch": TORCHSERVE}, rates={"grpc": [50.0]}, repetitions=1, searches=1)
+    shutil.rmtree(next(run.glob("trials/pytorch-grpc-capacity-r1-2")))
+    with pytest.raises(Problem, match=r"capacity-r1-2: missing, and searches/.*/search.json tried it"):
+        summary.build(run)
+
+
+BUSY = {"server": 0.02, "generator": 0.31, "by": [{"name": "cc1", "pid": 42, "cpus": 0.6}]}
+WHO = (OtherProcess(name="cc1", pid=42, cpus=0.6),)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"others": BUSY}, OthersOnCores(0.31, 0.1, WHO, 0.0)),
+        ({"throttled": {"periods": 29, "seconds": 1.5}}, HeldUp(29, 1.5)),
+        ({"errors": {"own_files": 9}}, GeneratorOutOf(Lack.FILES, 9)),
+        ({"notes": [{"type": "server-out-of-files", "times": 7}]}, ServerOutOfFiles(times=7)),
+    ],
+)
+def test_what_the_machine_did_makes_a_trial_invalid(tmp_path, values, reason):
+    run = build(tmp_path / "run", BOTH, spoil=lambda target, *_: values if target == "pytorch" else {})
+    for item in run.measurements:
+        assert item.valid == (item.target == "tensorflow")
+        if not item.valid:
+            assert [fault.reason for fault in item.why_not_valid] == [reason]
+    assert {one.outcome for one in run.verdicts} == {Outcome.NO_VALID_RATE}
+
+
+def test_a_server_that_its_own_group_stops_is_a_caution_and_others_within_the_limit_are_none(tmp_path):
+    held_up = {"server_throttled": {"periods": 2, "seconds": 0.1}, "others": {**BUSY, "generator": 0.09}}
+    run = build(tmp_path / "run", {"pytorch": TORCHSERVE}, spoil=lambda *_: held_up)
+    assert all(item.valid for item in run.measurements)
+    assert {caution.reason for item in run.measurements for caution in item.cautions} == {ServerHeldUp(2, 0.1)}
+    assert {item.others for item in run.measurements} == {0.09}
+
+
+def test_a_p99_of_too_few_answers_is_marked_and_not_compared(tmp_path):
+    run = write_run(tmp_path / "run", BOTH, rates={"grpc": [40.0, 400.0]}, duration_s=2)
+    found = summary.build(run)
+    thin = {item.offered_rate: "p99" in item.few_samples for item in found.measurements}
+    assert thin == {40.0: True, 400.0: False}
+    outcomes = {one.offered_rate: one for one in found.verdicts if one.metric is Metric.P99}
+    assert outcomes[40.0].outcome is Outcome.TOO_FEW_ANSWERS
+    assert outcomes[40.0].because_of == ("pytorch", "tensorflow")
+    assert not outcomes[40.0].has_ratio
+    assert outcomes[400.0].has_ratio
+
+
+def test_the_first_error_answer_of_the_earliest_repetition_is_kept(tmp_path):
+    said = {"kind": "http_400", "after_s": 0.2, "said": "batch size too big"}
+    run = build(
+        tmp_path / "run",
+        {"pytorch": TORCHSERVE},
+        spoil=lambda *key: {"errors": {"http_400": 3}, "first_error": said} if key[-1] == 2 else {},
+    )
+    assert {item.first_error for item in run.measurements} == {FirstError(**said)}
 
 
 def test_a_server_that_fails_requests_wins_nothing(tmp_path):

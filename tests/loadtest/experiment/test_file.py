@@ -87,6 +87,11 @@ OWN = "model = 'nets.small:small'\ninput = '33x47x1'\n"
             "mine.toml:3: ladder.duration_s = '6s': use a number without a unit (the key's suffix names it)",
         ),
         ("[slo]\np99_ms = 0\n", "mine.toml:2: slo.p99_ms = 0.0: use milliseconds from 0.1 to 60000"),
+        (
+            "[ladder]\nbatch = 64\n",
+            "mine.toml:2: ladder.batch = 64: pytorch takes at most 32 images in one request: use no more, or raise "
+            "profile.max_batch_size",
+        ),
         ("[profile]\nmax_batch_size = 0\n", "mine.toml:2: profile.max_batch_size = 0: use a whole number of 1 or more"),
         ("[profile]\nthreads = 2\ndevice = 'tpu'\n", "mine.toml:3: profile.device = 'tpu': use one of cpu, gpu"),
         ("[profile]\nonednn = 'on'\n", "mine.toml:2: profile.onednn = 'on': use true or false or 'default'"),

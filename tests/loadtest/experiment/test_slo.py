@@ -7,20 +7,27 @@ from typing import Any
 import pytest
 
 from loadtest.experiment.early_stopping import LONGEST_S
+from loadtest.experiment.own_errors import Lack
 from loadtest.experiment.records import (
     ArrivalsDropped,
     BoundTooLow,
+    CoresTaken,
+    HeldUp,
     Latency,
     NothingAnswered,
     NotProven,
+    OtherUse,
+    OutOf,
     Requests,
     RequestsFailed,
     SentLate,
+    ServerOutOfFiles,
     Slip,
+    Throttling,
     TooSlow,
     TrialRecord,
 )
-from loadtest.experiment.slo import says_nothing, why_missed
+from loadtest.experiment.slo import says_nothing, why_missed, why_spoiled
 
 
 def trial(
@@ -101,6 +108,24 @@ def test_answers_that_were_late_at_another_limit_leave_it_to_the_measured_percen
     other = trial(sent=100, slo_p99_ms=10.0, late=50)
     assert why_missed(other, 50.0, 0.001) is None
     assert why_missed(other, 10.0, 0.001) == TooSlow(p99_ms=20.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"errors": {"own_files": 3}}, OutOf(lack=Lack.FILES, requests=3)),
+        ({"errors": {"own_ports": 1}}, OutOf(lack=Lack.PORTS, requests=1)),
+        ({"throttled": Throttling(periods=29, seconds=1.5)}, HeldUp(periods=29, seconds=1.5)),
+        ({"server_throttled": Throttling(periods=29, seconds=1.5)}, None),
+        ({"others": OtherUse(server=0.11, generator=0.02)}, CoresTaken(share=0.11)),
+        ({"others": OtherUse(server=0.1)}, None),
+        ({"notes": (ServerOutOfFiles(times=7),)}, ServerOutOfFiles(times=7)),
+    ],
+)
+def test_what_the_machine_did_says_nothing_of_the_server(values, why):
+    assert says_nothing(trial(**values), 50.0) == why
+    # Only what may go better the next time is repeated.
+    assert (why_spoiled(trial(**values)) is not None) == isinstance(why, CoresTaken)
 
 
 def test_a_generator_that_sent_late_says_nothing_of_the_server():

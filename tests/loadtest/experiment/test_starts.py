@@ -72,8 +72,8 @@ def test_a_start_s_capacity_is_what_its_search_s_trials_say_around_its_centre():
 def test_a_start_s_latency_is_that_of_its_trial_at_the_rate():
     found = starts.figures([trial(p99=20.0), trial(rate=600.0, p99=33.0)], [], SLO, ())
     assert found == {
-        AT_300: {2: Figure(math.log(20.0), starts.P99_SD**2)},
-        Subject(Metric.P99, "pytorch", "grpc", 600.0): {2: Figure(math.log(33.0), starts.P99_SD**2)},
+        AT_300: {2: Figure(math.log(20.0), starts.P99_SD**2, 900)},
+        Subject(Metric.P99, "pytorch", "grpc", 600.0): {2: Figure(math.log(33.0), starts.P99_SD**2, 900)},
     }
 
 
@@ -197,6 +197,21 @@ def test_there_is_nothing_to_compare_below_two_starts_or_without_a_target():
     assert starts.comparison(ASKED, {}) is None
     other = Question(Family.REST, Metric.P99, "grpc", BOTH, 600.0)
     assert starts.count(other, FOUND) == 0
+
+
+def test_a_p99_of_too_few_answers_is_not_compared():
+    def found(answers: int) -> Figures:
+        sides = {"pytorch": (9.0, 9.5), "tensorflow": (4.0, 4.2)}
+        return {
+            Subject(Metric.P99, name, "grpc", 300.0): {
+                block: Figure(math.log(value), answers=answers) for block, value in enumerate(values)
+            }
+            for name, values in sides.items()
+        }
+
+    # Ten of a thousand lie beyond it: of two starts with 500 answers each.
+    assert starts.comparison(ASKED, found(499)) is None
+    assert starts.comparison(ASKED, found(500)) is not None
 
 
 def compared(*counts: int | None) -> list[decision.Comparison | None]:

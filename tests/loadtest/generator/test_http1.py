@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 
+from loadtest.experiment import own_errors
+from loadtest.experiment.own_errors import Lack
 from loadtest.generator.connection import Places
 from loadtest.generator.http1 import HttpClient
+from loadtest.generator.http2 import GrpcClient
+from loadtest.generator.open_loop import OpenLoop
 from models.problem import Problem
 from tests.loadtest.generator.small_servers import Load, small_server
 
@@ -27,6 +37,62 @@ DUE = np.arange(40) / 200
 def test_every_request_ends_as_the_server_made_it_end(mode, kind):
     with small_server("rest", mode) as (where, _):
         assert Load(where, "rest", DUE).kinds() == {kind: 40}
+
+
+def test_the_first_answer_that_is_an_error_is_quoted():
+    with small_server("rest", "503") as (where, _):
+        _, said = Load(where, "rest", DUE).recording.first_error or (-1, "")
+    assert said == "busy"
+    with small_server("rest", "ok") as (where, _):
+        assert Load(where, "rest", DUE).recording.first_error is None
+
+
+@contextmanager
+def files_left(count: int) -> Iterator[None]:
+    """No more than so many files can be opened here."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(int(name) for name in os.listdir("/proc/self/fd")) + 1, hard))
+    held: list[int] = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.dup(0))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[0] + count, hard))
+        yield
+    finally:
+        for number in held:
+            os.close(number)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_generator_without_file_descriptors_blames_itself():
+    def starve(loop: OpenLoop) -> None:
+        if not starved:
+            starved.append(limit.__enter__())
+
+    starved: list[None] = []
+    limit = files_left(3)
+    with small_server("rest", "delay:1.5") as (where, _):
+        try:
+            load = Load(where, "rest", np.full(60, 0.3), timeout_s=10, tick=starve)
+        finally:
+            limit.__exit__(None, None, None)
+    kinds = load.kinds()
+    assert kinds["own_files"] > 20
+    assert "connection" not in kinds
+    assert own_errors.lacks(kinds) == {Lack.FILES: kinds["own_files"]}
+
+
+@pytest.mark.parametrize("protocol", ["rest", "grpc"])
+def test_too_few_files_before_the_clock_are_a_problem(protocol):
+    with small_server(protocol, "ok") as (where, _), files_left(1):
+        client: HttpClient | GrpcClient
+        if protocol == "rest":
+            client = HttpClient(where.rest, lambda *_: None, lambda: None)
+        else:
+            client = GrpcClient(where.grpc, "/x/y", lambda *_: None, lambda: None)
+        with pytest.raises(Problem, match="Too many open files: this user may open too few files"):
+            client.open(64)  # of gRPC: seconds
 
 
 def test_a_server_that_never_answers_gives_time_outs_and_the_trial_ends():

@@ -28,6 +28,12 @@ def test_every_call_ends_with_the_servers_status(mode, kind):
         assert Load(where, "grpc", DUE).kinds() == {kind: 40}
 
 
+def test_what_the_server_says_of_the_first_error_is_kept():
+    with small_server("grpc", "unavailable") as (where, _):
+        _, said = Load(where, "grpc", DUE).recording.first_error or (-1, "")
+    assert said == "not now"
+
+
 def test_many_calls_at_once_share_the_connections():
     with small_server("grpc", "ok") as (where, _):
         assert Load(where, "grpc", MANY).kinds() == {"ok": 400}

@@ -51,6 +51,20 @@ def test_it_carries_the_verdict_and_every_measurement(run):
         assert len(row) == len(rows[0])
         p99 = f"{wording.number(item['latency_ms']['p99'])} ({wording.interval(item['ci95']['p99'])})"
         assert row[rows[0].index("p99, ms (95 %)")] == p99
+        thin = row[rows[0].index("p99.9, ms (95 %)")]
+        assert thin.startswith(f"{wording.number(item['latency_ms']['p999'])}†")  # 1 of 1,500 answers lies beyond
+    assert "† Fewer than ten answers lie beyond this percentile" in text
+
+
+def test_what_the_server_said_of_its_errors_is_quoted(tmp_path):
+    said = {"kind": "http_400", "after_s": 0.2, "said": "batch size 64 | too big"}
+    failing = {"errors": {"http_400": 3}, "first_error": said}
+    servers = {"pytorch": TORCHSERVE}
+    run = write_run(tmp_path / "run", servers, rates={"grpc": [50.0]}, duration_s=1, spoil=lambda *_: failing)
+    report.write(run)
+    quote = "6 × http_400; the first, http_400 after 0.2 s: “batch size 64"
+    assert quote.replace("_", "\\_") in (run / "report.md").read_text()
+    assert quote in (run / "report.html").read_text()
 
 
 def test_what_stands_under_the_headline_is_there_to_the_end(tmp_path):

@@ -10,20 +10,27 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from loadtest.experiment import steps
+from loadtest.experiment.own_errors import Lack
 from loadtest.experiment.progress import RunProgress
 from loadtest.experiment.records import (
     ArrivalsDropped,
     BoundTooLow,
+    CoresTaken,
+    FirstError,
+    HeldUp,
     Latency,
     NoPrometheus,
     NothingAnswered,
     NotProven,
+    OtherProcess,
+    OutOf,
     Requests,
     RequestsFailed,
     SaysNothing,
     SearchRecord,
     SearchStep,
     SentLate,
+    ServerOutOfFiles,
     Slip,
     SloMiss,
     TooSlow,
@@ -61,7 +68,13 @@ SAID: list[tuple[steps.Step, list[str]]] = [
     (steps.WarmUpNotSteady("pytorch", "grpc", 15.0), ["note", "pytorch grpc", "15 s"]),
     (steps.UnderLoad("pytorch", "grpc", 250.0, 248, 9.53), ["pytorch grpc", "250/s", "248/s", "9.5 ms"]),
     (steps.RateTried("pytorch", "grpc", 250.0, TooSlow(p99_ms=61.2)), ["250/s", "61.2 ms"]),
-    (steps.TrialSpoiled("pytorch", "grpc", 12.34), ["note", "12.3 ms"]),
+    (steps.TrialSpoiled("pytorch", "grpc", SentLate(slip_p99_ms=12.34)), ["note", "12.3 ms", "repeated"]),
+    (
+        steps.TrialSpoiled(
+            "pytorch", "grpc", CoresTaken(share=0.31, by=(OtherProcess(name="cc1", pid=42, cpus=0.62),))
+        ),
+        ["note", "31 %", "cc1 (0.62 CPUs, pid 42)", "repeated"],
+    ),
     (steps.TrialEnded(TRIAL), ["start 2", "pytorch grpc", "250/s", "1.25 ms", "9.50 ms", "0.41 ms", "3 errors"]),
     # 1640 × exp(∓1.96 × 0.05)
     (steps.SearchEnded(SEARCH), ["start 3", "pytorch rest", "1,640/s", "1,487-1,809", "2 trials"]),
@@ -76,6 +89,14 @@ REASONS = [
     (NothingAnswered(), ["no request"]),
     (TooSlow(p99_ms=50.1), ["50.1 ms"]),
     (NotProven(over=3, sent=990, needed=1001), ["3 of 990", "1001"]),
+    (CoresTaken(share=0.314), ["31 %"]),
+    (HeldUp(periods=29, seconds=1.2), ["29 times", "1.20 s"]),
+    (OutOf(lack=Lack.FILES, requests=7), ["the generator itself", "file descriptors", "7 requests"]),
+    (ServerOutOfFiles(times=10_176), ["the server", "file descriptors", "10176"]),
+    (
+        RequestsFailed(failed=9, sent=9, first_error=FirstError(kind="http_400", after_s=0.2, said="batch too large")),
+        ["9 of 9", "http_400", "batch too large"],
+    ),
 ]
 
 
@@ -128,4 +149,4 @@ def test_without_a_terminal_only_what_lasts_is_printed():
             progress.tell(step)
     lines = out.getvalue().splitlines()
     assert lines == [progress_words.line(step) for step, _ in SAID if isinstance(step, steps.LASTING)]
-    assert len(lines) == 9
+    assert len(lines) == 10

@@ -12,6 +12,7 @@ import pytest
 from loadtest.analysis import records
 from loadtest.analysis.records import Outcome, Untold, WhyOpen
 from loadtest.experiment.boundary import Binding, Shape
+from loadtest.experiment.records import OtherProcess
 from loadtest.experiment.settings import Slo
 from loadtest.report import capacity_words, names, reasons, verdict_words, warning_words
 from serving.engines import registry
@@ -32,6 +33,8 @@ def made(kind: type[msgspec.Struct]) -> Any:
         known = [one for one in (typing.get_args(field.type) or (field.type,)) if one in VALUES]
         if field.name in ("cpu_stolen", "share"):
             values[field.name] = 0.4321
+        elif field.name == "by":
+            values[field.name] = (OtherProcess(name="Zebra", pid=4321, cpus=765.4),)
         elif typing.get_origin(field.type) is tuple:
             values[field.name] = (765.4, 765.4)
         elif field.name == "why":
@@ -133,5 +136,5 @@ def test_a_reason_names_the_repetitions_that_it_holds_for():
     say = reasons.of_repetitions
     assert say(records.Fault((1, 2), wrong)) == f"repetitions 1 and 2: {reasons.fault(wrong)}"
     assert say(records.Fault((3,), wrong)) == f"repetition 3: {reasons.fault(wrong)}"
-    differ = records.CountsDiffer(1, 2)
-    assert say(records.Caution((), differ)) == reasons.caution(differ)
+    held_up = records.ServerHeldUp(1, 0.2)
+    assert say(records.Caution((), held_up)) == reasons.caution(held_up)

@@ -47,6 +47,18 @@ def test_figures_stand_with_their_interval_and_engine(capsys, figures):
     assert "TensorFlow Serving 2" not in text
 
 
+def test_a_percentile_of_few_answers_is_marked_and_the_first_error_quoted(capsys, tmp_path):
+    said = {"kind": "http_400", "after_s": 0.2, "said": "batch size too big"}
+    failing = {"errors": {"http_400": 3}, "first_error": said}
+    run = write_run(
+        tmp_path / "run", {"pytorch": TORCHSERVE}, rates={"grpc": [40.0]}, duration_s=2, spoil=lambda *_: failing
+    )
+    text = " ".join(shown(capsys, summary.build(run)).split())
+    assert "† (" in text or "†)" in text or "† " in text
+    assert "†: fewer than ten answers lie beyond this percentile" in text
+    assert "PyTorch over gRPC at 40/s: 6 × http_400; the first, http_400 after 0.2 s: “batch size too big”" in text
+
+
 def test_the_verdict_the_faults_and_the_report_are_said(capsys, figures):
     text = " ".join(shown(capsys, figures).split())
     assert "not valid: TensorFlow over gRPC at 500/s: repetitions 1, 2 and 3: 5 arrivals were dropped" in text

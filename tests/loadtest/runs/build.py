@@ -118,6 +118,8 @@ def write_trial(
     ok = sum(len(latencies) for latencies in seconds)
     failed = sum(record.get("errors", {}).values())
     dropped = record.pop("dropped", 0)
+    for column, more in ((1, failed + dropped), (2, failed), (4, failed)):  # they all fell into the last second
+        rows[-1][column] += more
     total = ok + failed
 
     def at(share: float) -> float | None:
@@ -255,7 +257,7 @@ def write_run(
     for number, (stack, server) in enumerate(servers.items(), start=1):
         _configure(folder / "servers" / f"{_slug(stack)}-{number}", server)
         for protocol in rates:
-            for repetition in range(1, max(repetitions, searches) + 1):
+            for repetition in range(1, max(repetitions, searches, 2 if overload else 0) + 1):
                 _warm_up(folder, _slug(stack), protocol, repetition, server)
     order = 0
     for place, (stack, server) in enumerate(servers.items()):

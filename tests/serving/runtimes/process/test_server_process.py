@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 from models.problem import Problem
 from serving import ports
+from serving.runtimes.process import open_files
 from serving.runtimes.process.server_process import ServerProcess
 
 SLEEP = "import time; print('up', flush=True); time.sleep(600)"
@@ -71,6 +73,20 @@ def test_cores_are_pinned(tmp_path):
         assert os.sched_getaffinity(process.pid) == {core}
     finally:
         process.stop()
+
+
+def test_a_child_may_open_as_many_files_as_its_user_may(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))  # the usual soft limit is 1,024
+    try:
+        child = ServerProcess("child", ["sh", "-c", "ulimit -Sn"], tmp_path / "log")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    try:
+        await_true(lambda: child.status is not None)
+        assert child.last_lines() == [str(open_files.allowed())]
+    finally:
+        child.stop()
 
 
 def test_a_core_that_is_not_there_is_a_problem(tmp_path):
@@ -133,6 +149,7 @@ def test_a_program_that_does_not_exist(tmp_path):
 def test_it_dies_with_its_parent(tmp_path):
     code = f"""
 import pathlib, sys, time
+from serving.runtimes.process import open_files
 from serving.runtimes.process.server_process import ServerProcess
 process = ServerProcess("s", [sys.executable, "-c", {SLEEP!r}], pathlib.Path({str(tmp_path)!r}) / "server.log")
 process.wait_until(lambda: "up" in process.last_lines(), 20)
