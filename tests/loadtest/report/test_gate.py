@@ -120,6 +120,7 @@ def test_a_server_that_cannot_be_measured_any_more_is_not_passed_over(runs, say,
     for trial in (gone / "trials").glob("*/trial.json"):
         if json.loads(trial.read_text())["scenario"] == "capacity":
             shutil.rmtree(trial.parent)
+    shutil.rmtree(gone / "searches")
     status, lines, _ = say("gone", "--tolerance", "2")
     assert (status, lines[1]) == (3, "not decided  PyTorch, capacity over gRPC: not measured validly in both runs")
     assert lines[0].startswith("no worse     PyTorch, p99")
