@@ -513,7 +513,7 @@ def test_a_p99_of_too_few_answers_is_marked_and_not_compared(tmp_path):
 
 
 def test_the_first_error_answer_of_the_earliest_repetition_is_kept(tmp_path):
-    said = {"kind": "http_400", "after_s": 0.2, "said": "batch size too big"}
+    said: dict[str, Any] = {"kind": "http_400", "after_s": 0.2, "said": "batch size too big"}
     run = build(
         tmp_path / "run",
         {"pytorch": TORCHSERVE},
