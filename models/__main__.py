@@ -45,6 +45,9 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--classes", type=Path, help="text file with the classes' names, one a line, for --checkpoint"
             )
+            command.add_argument(
+                "--savedmodel", type=Path, help="folder of a SavedModel that is the TensorFlow side, in place of ours"
+            )
             own = command.add_argument_group("a model of your own (--model package.module:factory)")
             own.add_argument("--input", help="size of its images, HEIGHTxWIDTHxCHANNELS, such as 224x224x3")
             own.add_argument(
@@ -107,6 +110,7 @@ def main() -> int:
             declaration.image_shape(options.input) if options.input else None,
             declaration.preprocessing(options.preprocessing) if options.preprocessing else None,
             declaration.output(options.output) if options.output else None,
+            options.savedmodel,
         )
         print(pipeline.export(*arguments, own=own, compiled=options.aot).folder)
     return 0

@@ -69,6 +69,11 @@ class Bundle:
         return Weights(self.manifest.get("weights", Weights.TRAINED))
 
     @property
+    def own_files(self) -> dict[str, Any]:
+        """Files of the user's own that are part of it, by their kind, as `models.own_files.Files.record` tells of each."""
+        return dict(self.manifest.get("own_files", {}))
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the manifest file, which holds the SHA-256 of every other file."""
         return sha256(self.folder / MANIFEST)
@@ -227,7 +232,7 @@ def _read(folder: Path) -> Bundle:
             raise Problem(f"{path}: format {manifest['format']}, this program reads {FORMAT}; export again")
         bundle = Bundle(folder, manifest)
         _ = (bundle.model, bundle.version, bundle.input_shape, bundle.classes, bundle.class_names, bundle.compiled_for)
-        _ = bundle.weights
+        _ = (bundle.weights, bundle.own_files)
         _ = (
             manifest["files"].items(),
             manifest["training"].items(),

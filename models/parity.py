@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from models import aot_inductor, layers, onnx_bisection, torch_export, torchscript
+from models import aot_inductor, layers, onnx_bisection, savedmodel_differences, torch_export, torchscript
 from models.architectures import ImageClassifier
 from models.bundle import Bundle
 from models.problem import Problem
@@ -73,6 +73,10 @@ def check(
                 bar.advance(len(parts[-1]), name)
             probabilities = np.concatenate(parts)
             result = compare(probabilities, reference)
+            if result.first_different is not None and name == "savedmodel" and name in bundle.own_files:
+                raise savedmodel_differences.problem(
+                    bundle, predict, images, reference, result.first_different, TOLERANCE, _figures(result)
+                )
             if result.first_different is not None:
                 raise _difference(name, bundle, classifier, images, result)
             exports[name] = {
@@ -99,8 +103,14 @@ def _difference(
         layer += _bisected(bundle, images[sample : sample + 1])
     return Problem(
         f"parity: {name} is not the model that was trained: sample {sample} of the test split, {layer}; "
-        f"max |Δp| {result.max_abs_diff:.2g} (tolerance {TOLERANCE:g}), top-1 agreement {result.top1_agreement:.2%}; "
+        f"{_figures(result)}; "
         "nothing was exported, report this line with the versions of torch, onnx and tensorflow"
+    )
+
+
+def _figures(result: Comparison) -> str:
+    return (
+        f"max |Δp| {result.max_abs_diff:.2g} (tolerance {TOLERANCE:g}), top-1 agreement {result.top1_agreement:.2%}"
     )
 
 

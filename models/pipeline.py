@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,6 +35,9 @@ from models.problem import Problem
 from models.progress import Progress
 from models.recipe import Own, Recipe, Reference
 from models.training import Settings, Trained
+
+if TYPE_CHECKING:
+    from models.own_savedmodel import OwnSavedModel
 
 LIBRARIES = ("torch", "tensorflow", "onnx", "onnxruntime", "onnxscript", "numpy", "torch-model-archiver")
 NOTHING_OWN = Own()
@@ -78,10 +81,11 @@ def export(
         aot_inductor.require_compiler()
     data = datasets.load(dataset, data_folder) if recipe.needs_dataset else None
     reference = recipe.reference(data)
+    port = _port(recipe, reference)
     trained = weights.obtain(recipe, data, reference, artifacts, progress)
     manifest = _manifest(recipe, data, reference, trained, sources(handler))
     with bundles.writing(artifacts, manifest) as bundle:
-        _write(bundle, recipe, trained, reference, handler, compiled, progress)
+        _write(bundle, recipe, trained, reference, handler, compiled, port, progress)
     return bundles.load(artifacts / recipe.model / str(bundle.version))
 
 
@@ -152,9 +156,12 @@ def _write(
     reference: Reference,
     handler: Path,
     compiled: bool,
+    port: OwnSavedModel | None,
     progress: Progress,
 ) -> None:
-    """Fill the bundle's folder and add ``parity`` to its manifest, and ``aot_inductor`` where that is asked for."""
+    """Fill the bundle's folder and add ``parity`` to its manifest, and ``aot_inductor`` where that is asked for.
+
+    ``port``: the user's SavedModel, which takes the place of the one that is made of the ONNX file."""
     started = time.monotonic()
     classifier = trained.classifier
     training.save(trained, bundle.checkpoint)
@@ -177,13 +184,19 @@ def _write(
     with _exporting("ONNX (torch.onnx.export)", recipe):
         onnx_export.export(classifier, bundle.onnx)
     progress.say("export", "ONNX")
-    from models import savedmodel  # takes seconds to import TensorFlow: only once it is needed
-
-    savedmodel.export(bundle.onnx, bundle.savedmodel / str(bundle.version))
-    progress.say("export", f"SavedModel ({time.monotonic() - started:.0f} s for all)")
-
     images, labels = reference.images, reference.labels
     expected = training.predict(classifier, images)
+    from models import savedmodel  # takes seconds to import TensorFlow: only once it is needed
+
+    if port is None:
+        savedmodel.export(bundle.onnx, bundle.savedmodel / str(bundle.version))
+    else:
+        fit = port.fit(expected, classifier, parity.TOLERANCE)
+        port.write(fit, bundle.savedmodel / str(bundle.version))
+        bundle.manifest["own_files"] = {"savedmodel": port.record(fit)}
+        progress.say("savedmodel", f"{port.files.path}, {fit.words()}")
+    progress.say("export", f"SavedModel ({time.monotonic() - started:.0f} s for all)")
+
     figures = parity.check(bundle, classifier, images, labels, expected, progress)
     if not reference.labelled:
         for figure in figures["exports"].values():
@@ -202,6 +215,15 @@ def _exporting(what: str, recipe: Recipe) -> Iterator[None]:
     fix = "forward must be one fixed computation of tensors, whatever the images and their number (docs/models.md)"
     with factories.said(f"{recipe.brought.said}: cannot be exported by {what}", fix):
         yield
+
+
+def _port(recipe: Recipe, reference: Reference) -> OwnSavedModel | None:
+    """The user's SavedModel, which fits the other side's images and classes."""
+    if recipe.savedmodel is None:
+        return None
+    from models.own_savedmodel import OwnSavedModel
+
+    return OwnSavedModel(recipe.savedmodel, reference.images, len(reference.class_names))
 
 
 def _compile(bundle: Bundle, progress: Progress) -> None:

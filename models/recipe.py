@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from models import architectures, brought, checkpoints, declaration, enlargement, image_folder
+from models import architectures, brought, checkpoints, declaration, enlargement, image_folder, own_files
 from models.architectures import Architecture
 from models.brought import Brought
 from models.bundle import Weights
@@ -17,6 +17,7 @@ from models.checkpoints import Checkpoint
 from models.datasets import IMAGE_SHAPE, Dataset
 from models.declaration import Output, Preprocessing, Shape
 from models.image_folder import ImageFolder
+from models.own_files import Files
 from models.problem import Problem
 from models.training import Settings
 
@@ -36,6 +37,7 @@ class Own:
     images      a folder of images (IMAGES)
     classes     a text file with the name of a class a line (CLASSES)
     input, preprocessing, output  what a model of the user's own takes, does to it, and gives; None: not said
+    savedmodel  the TensorFlow side, a SavedModel's folder (SAVEDMODEL)
     """
 
     checkpoint: Path | None = None
@@ -44,6 +46,7 @@ class Own:
     input: Shape | None = None
     preprocessing: Preprocessing | None = None
     output: Output | None = None
+    savedmodel: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class Recipe:
     folder: ImageFolder | None = None
     class_names: tuple[str, ...] | None = None
     brought: Brought | None = None
+    savedmodel: Files | None = None
 
     @property
     def architecture(self) -> Architecture:
@@ -124,6 +128,7 @@ class Recipe:
             "images": self.folder.digest if self.folder else None,
             "classes": list(self.class_names) if self.class_names else None,
             "own": self.brought.record if self.brought else None,
+            "savedmodel": self.savedmodel.digest if self.savedmodel else None,
         }
 
     def names(self, data: Dataset | None) -> tuple[str, ...]:
@@ -183,11 +188,12 @@ def read(model: str, dataset: str, settings: Settings, own: Own) -> Recipe:
     """Read what the user brings. Raises `Problem` naming the file at fault and the fix."""
     checkpoint = checkpoints.read(own.checkpoint) if own.checkpoint else None
     class_names = _class_names(own.classes) if own.classes else None
+    savedmodel = own_files.savedmodel(own.savedmodel) if own.savedmodel else None
     if declaration.is_factory(model):
         preprocessing, output = own.preprocessing or Preprocessing(), own.output or Output.LOGITS
         network = brought.from_factory(model, own.input, preprocessing, output, checkpoint, settings.seed)
         folder = _folder(own.images, network.image_shape)
-        return Recipe(declaration.servable(model), dataset, settings, checkpoint, folder, class_names, network)
+        return Recipe(declaration.servable(model), dataset, settings, checkpoint, folder, class_names, network, savedmodel)
     for key in ("input", "preprocessing", "output"):
         if getattr(own, key) is not None:
             raise Problem(f"{key.upper()}: {model} is a network of the house, which has its own; leave it out")
@@ -196,7 +202,8 @@ def read(model: str, dataset: str, settings: Settings, own: Own) -> Recipe:
         raise Problem(f"CLASSES={own.classes}: {model} is trained on {dataset}, whose classes have names; leave it out")
     if checkpoint is not None:
         checkpoints.classifier(checkpoint, model, [0.0] * 3, [1.0] * 3)  # every key and shape
-    return Recipe(model, dataset, settings, checkpoint, _folder(own.images, architecture.image_shape), class_names)
+    folder = _folder(own.images, architecture.image_shape)
+    return Recipe(model, dataset, settings, checkpoint, folder, class_names, savedmodel=savedmodel)
 
 
 def _folder(path: Path | None, shape: Shape) -> ImageFolder | None:

@@ -112,14 +112,23 @@ def export(source: Path, folder: Path) -> None:
                 table[name] = {"tensor": value.tensor.name, "axes": value.axes}
         return {OUTPUT: tf.identity(values[OUTPUT].logical(), OUTPUT)}
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, BYTES_INPUT)], autograph=False)
-    def network_on_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        outputs: dict[str, tf.Tensor] = network(_decode(tf.ensure_shape(image_bytes, [None]), shape))
-        return outputs
-
     module = tf.Module()
     with _naming(source):
         module.network = network.get_concrete_function()
+    write(module, shape, folder)
+    (folder / VALUES).parent.mkdir(exist_ok=True)
+    (folder / VALUES).write_text(json.dumps(table, indent=1) + "\n")
+
+
+def write(module: tf.Module, shape: list[int | None], folder: Path) -> None:
+    """Write a SavedModel with both signatures of `export` around ``module.network``, a concrete function from images
+    uint8 ``shape`` ([None, H, W, C]) to {"probabilities": …}; with it all that the module holds."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, BYTES_INPUT)], autograph=False)
+    def network_on_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        outputs: dict[str, tf.Tensor] = module.network(_decode(tf.ensure_shape(image_bytes, [None]), shape))
+        return outputs
+
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _quiet():
         tf.saved_model.save(
@@ -130,8 +139,6 @@ def export(source: Path, folder: Path) -> None:
                 BYTES_SIGNATURE: network_on_bytes.get_concrete_function(),
             },
         )
-    (folder / VALUES).parent.mkdir(exist_ok=True)
-    (folder / VALUES).write_text(json.dumps(table, indent=1) + "\n")
 
 
 def load(folder: Path, signature: str = SIGNATURE) -> Callable[[np.ndarray], np.ndarray]:
@@ -165,8 +172,9 @@ def is_imported(folder: Path) -> bool:
     return (folder / VALUES).is_file()
 
 
-def every_tensor(folder: Path, images: np.ndarray, signature: str = SIGNATURE) -> list[np.ndarray]:
-    """Every tensor that any SavedModel's ``signature`` computes from ``images``, its function calls taken apart."""
+def every_tensor(folder: Path, images: np.ndarray, signature: str = SIGNATURE) -> dict[str, np.ndarray]:
+    """Every tensor that any SavedModel's ``signature`` computes from ``images``, by name, in the order of computation;
+    its function calls are taken apart."""
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     loaded = tf.saved_model.load(str(folder))
@@ -182,8 +190,8 @@ def every_tensor(folder: Path, images: np.ndarray, signature: str = SIGNATURE) -
             if tensor.dtype.is_floating and tensor.dtype.is_numpy_compatible
         ]
         with tf.compat.v1.Session(graph=graph) as session:
-            arrays: list[np.ndarray] = session.run(wanted, {given.name: images})
-    return arrays
+            arrays = session.run(wanted, {given.name: images})
+    return {tensor.name.removesuffix(":0"): array for tensor, array in zip(wanted, arrays, strict=True)}
 
 
 def _apply(node: Node, arguments: list[Value | None]) -> tuple[Value, ...]:

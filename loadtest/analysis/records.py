@@ -34,6 +34,7 @@ from loadtest.experiment.scenarios import section
 from loadtest.experiment.settings import Slo
 from models.bundle import Weights
 from models.declaration import Preprocessing
+from models.own_files import Around, Kind
 from serving.engines.engine import Backend, Knob, Switch
 from serving.target import Caveat, WhyStandIn
 
@@ -97,7 +98,7 @@ class ExperimentInfo(Record, frozen=True, kw_only=True):
     """The experiment as resolved. What a run did not save is None or empty.
 
     models    the models that each server holds, and their shares of the requests; empty where it is one
-    checkpoint, images, classes  files and folders that the user brought; empty where none
+    checkpoint, images, classes, savedmodel  files and folders that the user brought; empty where none
     input, output, preprocessing  what was said of a model of the user's own; empty of one of the house
     targets   their names, in the experiment's order
     profile   the serving profile shared by the targets; `overrides`: target → what differs from it there
@@ -116,6 +117,7 @@ class ExperimentInfo(Record, frozen=True, kw_only=True):
     input: str = ""
     output: str = ""
     preprocessing: Preprocessing = msgspec.field(default_factory=Preprocessing)
+    savedmodel: str = ""
     targets: tuple[str, ...] = ()
     protocols: tuple[str, ...] = ()
     runtime: str | None = None
@@ -799,12 +801,23 @@ SummaryWarning = (
 )
 
 
+class OwnFile(Record, frozen=True, kw_only=True):
+    """A file, or folder, of the user's own model that was served.
+
+    around  what Tandem's own graph does around it; empty: it was served as it came
+    """
+
+    name: str
+    around: tuple[Around, ...] = ()
+
+
 class Summary(Record, frozen=True, kw_only=True):
     """Everything that a run measured and what follows from it: summary.json.
 
     targets    in the experiment's order; ``rankings`` place them, ``verdicts`` compare each with each
     warnings   what a reader must know, the run's own first
     weights    model → where its weights come from, as far as the bundles tell
+    own_files  the files of the user's own that were served in place of Tandem's exports
     """
 
     format: int = FORMAT
@@ -819,6 +832,7 @@ class Summary(Record, frozen=True, kw_only=True):
     rankings: tuple[Ranking, ...]
     warnings: tuple[SummaryWarning, ...]
     weights: dict[str, Weights] = {}
+    own_files: dict[Kind, OwnFile] = {}
 
     def target(self, name: str) -> TargetInfo:
         """A target by its name. Raises KeyError."""

@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from loadtest.analysis.records import ExperimentInfo, WireParity
+from loadtest.analysis.records import ExperimentInfo, OwnFile, WireParity
 from loadtest.experiment import records as saved
 from loadtest.experiment.records import Environment, RightAnswers
 from models.bundle import Weights
+from models.own_files import Kind
 from models.problem import Problem
 from serving.engines.engine import Backend, Knob, Switch
 from serving.target import Caveat
@@ -51,7 +52,8 @@ class Training(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """A bundle's manifest.json; ``files``: name → sha256; bundles of before ``weights`` was said were trained."""
+    """A bundle's manifest.json; ``files``: name → sha256; ``own_files``: of the user's
+    own, by their kind; bundles of before ``weights`` was said were trained."""
 
     version: int | str | None = None
     weights: Weights | None = None
@@ -59,6 +61,7 @@ class Manifest(msgspec.Struct, frozen=True):
     training: Training | None = None
     dataset: Dataset | None = None
     files: dict[str, str] = {}
+    own_files: dict[Kind, OwnFile] = {}
 
     @property
     def class_names(self) -> tuple[str, ...]:

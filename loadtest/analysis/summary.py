@@ -78,6 +78,7 @@ def build(run_folder: Path) -> Summary:
         rankings=rankings.of(run.target_names, found),
         warnings=tuple(_warnings(run, targets, parity)),
         weights=_weights(run),
+        own_files=run.manifest.own_files if run.manifest else {},
     )
 
 

@@ -24,6 +24,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="of your own model: imagenet, 0-1, -1-1, none, or an inline table of its keys",
     )
     parser.add_argument("--output", help="what your own model gives: logits or probabilities")
+    parser.add_argument("--savedmodel", help="the folder of a SavedModel that is the TensorFlow side, as it is")
     parser.add_argument("--seed", type=int, help="overrides the experiment's seed")
     parser.add_argument(
         "--set",

@@ -45,7 +45,7 @@ ONE_MODEL_RUNTIMES = ("container", "kubernetes")
 SHARES_TOLERANCE = 0.005
 
 # What the user may bring, by the keys that are flags of `python -m models export` as well.
-BROUGHT = ("checkpoint", "images", "classes")
+BROUGHT = ("checkpoint", "images", "classes", "savedmodel")
 
 SEVERAL = "a table of two or more, such as {convnet = 0.7, lenet = 0.3}"
 Shares = Annotated[Mapping[str, float], msgspec.Meta(description=SEVERAL)]
@@ -57,8 +57,9 @@ class Experiment:
 
     model   the one model that is served: one of the house, or the user's own as package.module:factory; or
     models  several that each server holds at once, and which share of the requests each one gets
-    checkpoint, images, classes  paths of what the user brings: the model's weights (else they are trained or, for large
-        models, drawn from the seed), a folder of images, a text file with the classes' names; "" for none
+    checkpoint, images, classes, savedmodel  paths of what the user brings: the model's weights (else they are trained
+        or, for large models, drawn from the seed), a folder of images, a text file with the classes' names, a
+        SavedModel's folder that is the TensorFlow side; "" for none
     input, output, preprocessing  what a user's own model takes ("224x224x3"), gives, and does to pixels
     """
 
@@ -72,6 +73,7 @@ class Experiment:
     input: str = ""
     output: str = ""
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    savedmodel: str = ""
     targets: tuple[TargetSpec, ...] = field(default_factory=target_specs.by_default)
     protocols: tuple[str, ...] = ("grpc", "rest")
     runtime: str = "process"
@@ -201,8 +203,9 @@ class Experiment:
     def _check_models(self) -> None:
         if not self.models:
             return
-        if self.checkpoint:
-            raise Problem(f"checkpoint = {self.checkpoint!r}: the weights of one model; use model, not models")
+        for key, what in (("checkpoint", "the weights of one model"), ("savedmodel", "one model")):
+            if given := getattr(self, key):
+                raise Problem(f"{key} = {given!r}: {what}; use model, not models")
         for model, share in self.models.items():
             if not 0 < share < 1:
                 raise Problem(f"models.{model} = {share:g}: use a share of the requests between 0 and 1")

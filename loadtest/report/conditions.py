@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from loadtest.analysis.records import ExperimentInfo, LadderInfo, Summary
 from loadtest.analysis.saved_run import SavedRun
 from loadtest.experiment.records import Environment
-from loadtest.report import wording
+from loadtest.report import own_model, wording
 from models.bundle import Weights
 from models.declaration import BY_DEFAULT, Output
 from serving.engines.engine import ONEDNN
@@ -21,6 +21,7 @@ def conditions(figures: Summary, accuracies: Sequence[float] = ()) -> list[tuple
     found = [
         _models(figures, accuracies),
         *_preprocessing(experiment),
+        *own_model.rows(figures),
         ("Servers", _servers(figures)),
         *_backends(figures),
         ("Requests", f"{wording.plural(ladder.batch, 'image')} each, {ladder.arrival} arrivals"),
