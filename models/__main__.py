@@ -48,6 +48,10 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--savedmodel", type=Path, help="folder of a SavedModel that is the TensorFlow side, in place of ours"
             )
+            command.add_argument(
+                "--torchscript", type=Path, help="TorchScript file of a model whose source is not here"
+            )
+            command.add_argument("--onnx", type=Path, help="ONNX file that the SavedModel is made of, in place of ours")
             own = command.add_argument_group("a model of your own (--model package.module:factory)")
             own.add_argument("--input", help="size of its images, HEIGHTxWIDTHxCHANNELS, such as 224x224x3")
             own.add_argument(
@@ -111,6 +115,8 @@ def main() -> int:
             declaration.preprocessing(options.preprocessing) if options.preprocessing else None,
             declaration.output(options.output) if options.output else None,
             options.savedmodel,
+            options.torchscript,
+            options.onnx,
         )
         print(pipeline.export(*arguments, own=own, compiled=options.aot).folder)
     return 0

@@ -17,6 +17,7 @@ from models.architectures import ImageClassifier
 from models.bundle import Weights
 from models.checkpoints import Checkpoint
 from models.declaration import Output, Preprocessing, Shape
+from models.own_files import Around, Files
 from models.problem import Problem
 from models.training import Trained
 
@@ -30,6 +31,7 @@ class Brought:
     classes     how many
     weights     whose they are
     record      what made it, as plain values for the manifest; a bundle of an equal record can be used again
+    files       that it is in, where it came as a file; ``around``: what Tandem's own graph does around it
     """
 
     said: str
@@ -37,6 +39,8 @@ class Brought:
     classes: int
     weights: Weights
     record: dict[str, Any]
+    files: Files | None = None
+    around: tuple[Around, ...] = ()
 
     @property
     def image_shape(self) -> Shape:

@@ -21,13 +21,14 @@ MANIFEST = "manifest.json"
 
 
 class Weights(StrEnum):
-    """Where a bundle's weights come from: training, a seed (untrained), the user's checkpoint, or the user's factory,
-    which may have trained ones or not."""
+    """Where a bundle's weights come from: training, a seed (untrained), the user's checkpoint, the user's factory
+    (trained or not), or the file that the user's whole model is in."""
 
     TRAINED = "trained"
     SEEDED = "seeded"
     CHECKPOINT = "checkpoint"
     FACTORY = "factory"
+    FILE = "file"
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Bundle:
 
     @property
     def own_files(self) -> dict[str, Any]:
-        """Files of the user's own that are part of it, by their kind, as `models.own_files.Files.record` tells of each."""
+        """Files of the user's own that are part of it, by kind, as `models.own_files.Files.record` tells of each."""
         return dict(self.manifest.get("own_files", {}))
 
     @property

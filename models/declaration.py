@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
+from pathlib import PurePath
 from typing import Any
 
 import msgspec
@@ -239,8 +240,16 @@ def servable(model: str) -> str:
     """What a model is called on the servers and under artifacts/: a factory's own name, made safe."""
     if not FACTORY.fullmatch(model):
         return model
-    name = re.sub(r"[^A-Za-z0-9]+", "_", model.partition(":")[2]).strip("_")
-    return name[:64] or "model"
+    return _safe(model.partition(":")[2])
+
+
+def servable_of(file: PurePath) -> str:
+    """What a model that came as a file is called on the servers and under artifacts/."""
+    return _safe(file.stem)
+
+
+def _safe(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_")[:64] or "model"
 
 
 def _sides(given: tuple[int, ...], height: int, width: int) -> tuple[int, int] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from models import onnx_reading
 NHWC = (0, 2, 3, 1)
 # Where torch.onnx writes the modules that a node comes from, outermost first, and the node of its own graph last.
 SCOPES = "pkg.torch.onnx.name_scopes"
+WEIGHT = ".weight"
+CALLS = re.compile(r"^((Stateful)?PartitionedCall(_\d+)?/)+")
 
 
 @dataclass(frozen=True)
@@ -111,9 +114,7 @@ def onnx_values(model: onnx.ModelProto, images: np.ndarray) -> dict[str, np.ndar
     return dict(zip(names, session.run(names, {given.name: images}), strict=True))
 
 
-def _matches(
-    theirs: dict[str, np.ndarray], peers: dict[str, list[_Peer]], tolerance: float
-) -> dict[str, list[_Peer]]:
+def _matches(theirs: dict[str, np.ndarray], peers: dict[str, list[_Peer]], tolerance: float) -> dict[str, list[_Peer]]:
     """Those of each value's peers that hold the same numbers."""
     same = {}
     for name, candidates in peers.items():
@@ -132,7 +133,12 @@ def _described(node: onnx.NodeProto, name: str, wanted: np.ndarray, candidates: 
     apart = np.nan_to_num(np.abs(nearest.array.astype(np.float64) - wanted), nan=np.inf)
     place = tuple(int(index) for index in np.unravel_index(int(apart.argmax()), apart.shape))
     values = float(wanted[place]), float(nearest.array[place]), float(apart[place])
-    return Difference(node.op_type, label, name, place, *values, layer, nearest.name)
+    return Difference(node.op_type, label, name, place, *values, layer, _short(nearest.name))
+
+
+def _short(name: str | None) -> str | None:
+    """A tensor's name without those of the calls that were taken apart."""
+    return None if name is None else CALLS.sub("", name)
 
 
 def _nearest(candidates: list[_Peer], wanted: np.ndarray) -> _Peer | None:
@@ -146,14 +152,16 @@ def _nearest(candidates: list[_Peer], wanted: np.ndarray) -> _Peer | None:
 
 
 def _layer(node: onnx.NodeProto) -> str | None:
-    """The innermost module that an exporter says a node comes from."""
+    """The innermost module that an exporter says a node comes from; where it folded that one into another, both."""
+    owner = next((name.removesuffix(WEIGHT) for name in node.input if name.endswith(WEIGHT)), None)
     written = next((entry.value for entry in node.metadata_props if entry.key == SCOPES), "[]")
     try:
         scopes = ast.literal_eval(written)
     except (ValueError, SyntaxError):
-        return None
+        return owner
     modules = [str(scope) for scope in scopes[:-1] if scope] if isinstance(scopes, list) else []
-    return modules[-1] if modules else None
+    named = dict.fromkeys(filter(None, (owner, *modules[-1:])))
+    return " with ".join(named) or None
 
 
 def _made_downstream(model: onnx.ModelProto, good: dict[str, bool]) -> dict[str, bool]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from models import torchscript
 from models.architectures import ImageClassifier
 
 INPUT, OUTPUT = "images", "probabilities"
@@ -24,6 +25,22 @@ def export(classifier: ImageClassifier, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with _quiet():
         _program(classifier).save(str(path))
+
+
+def export_torchscript(source: Path, path: Path, example: torch.Tensor) -> None:
+    """Write a TorchScript file that speaks the wire as ONNX; ``example``: images of the shape that it takes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _quiet():
+        # The exporter of before torch.export, which is deprecated: the newer one takes no ScriptModules (torch 2.13).
+        torch.onnx.export(
+            torchscript.load(source),
+            (example,),
+            str(path),
+            dynamo=False,
+            dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+        )
 
 
 def graph(classifier: ImageClassifier) -> torch.fx.GraphModule:

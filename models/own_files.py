@@ -1,8 +1,9 @@
-"""Files of a user's own model, before a deep-learning library opens them: which they are, and what was put around them."""
+"""Files of a user's own model, before a deep-learning library opens them, and what was put around them."""
 
 from __future__ import annotations
 
 import hashlib
+import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -73,7 +74,9 @@ def savedmodel(folder: Path) -> Files:
     if not _is_savedmodel(folder):
         below = sorted(path.name for path in folder.iterdir() if path.is_dir() and _is_savedmodel(path))
         if below:
-            raise Problem(f"{label}: a folder of versions ({', '.join(below)}); name one: SAVEDMODEL={folder / below[-1]}")
+            raise Problem(
+                f"{label}: a folder of versions ({', '.join(below)}); name one: SAVEDMODEL={folder / below[-1]}"
+            )
         raise Problem(f"{label}: no SavedModel ({SAVED_MODEL[0]} is missing); {WRITE_SAVEDMODEL}")
     return Files(folder, hashes(folder))
 
@@ -97,6 +100,14 @@ def onnx(path: Path) -> Files:
     """An ONNX file, which `models.onnx_reading` reads. Raises `Problem` where there is none."""
     _check_file(f"ONNX={path}", path)
     return Files(path, {path.name: sha256(path)})
+
+
+def copy(files: Files, path: Path) -> None:
+    """Copy a file as it is. Raises `Problem` where it is not the one that was read any more."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(files.path, path)
+    if sha256(path) != files.sha256[files.path.name]:
+        raise Problem(f"{files.path}: changed while it was read; start again")
 
 
 def hashes(folder: Path) -> dict[str, str]:

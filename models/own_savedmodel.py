@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tensorflow.python.saved_model.loader_impl import parse_saved_model
 
-from models import checkpoints, own_files, savedmodel
+from models import answers, checkpoints, own_files, savedmodel
+from models.answers import FEW
 from models.architectures import ImageClassifier
 from models.own_files import Around, Files
 from models.problem import Problem
@@ -25,8 +25,6 @@ from models.tensorflow_quietly import tf
 # A server has no Python beside it; and what reads or writes files when it is asked is no classifier.
 REFUSED = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc", "ReadFile", "WriteFile", "MatchingFiles"})
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
-SUM_TOLERANCE = 1e-3  # of probabilities in float16
-FEW = 8  # images that show what it takes and gives
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class OwnSavedModel:
         """
         self.files, self.classes = files, classes
         self._images = images[:FEW]
-        self.image_shape: tuple[int, int, int] = images.shape[1:]  # type: ignore[assignment]
+        self.image_shape: tuple[int, int, int] = images.shape[1:]
         self.label = f"SAVEDMODEL={files.path}"
         _check_content(self.label, files.path)
         try:
@@ -79,7 +77,7 @@ class OwnSavedModel:
         self._dtype, self._channels_first = self._pixels(taken)
         self._given = given.dtype
         self._check_output(given)
-        self._answers = self._steady()
+        self._answers = answers.steady(self.label, self._ask, self._images)
 
     def fit(self, expected: np.ndarray, classifier: ImageClassifier, tolerance: float) -> Fit:
         """What has to be around it.
@@ -96,11 +94,11 @@ class OwnSavedModel:
             around.append(Around.CAST)
         if self._channels_first:
             around.append(Around.TRANSPOSED)
-        if self._dtype.is_floating and _apart(self._answers, expected) > tolerance:
+        if self._dtype.is_floating and not _same(self._answers, expected, tolerance):
             for scaling in _scalings(classifier):
-                answers = self._ask(self._images, scaling)
-                if _apart(answers, expected) <= tolerance:
-                    return Fit((*around, Around.NORMALISED, *_softmax(answers)), scaling)
+                given = self._ask(self._images, scaling)
+                if _same(given, expected, tolerance):
+                    return Fit((*around, Around.NORMALISED, *_softmax(given)), scaling)
         return Fit((*around, *_softmax(self._answers)))
 
     def write(self, fit: Fit, folder: Path) -> None:
@@ -158,24 +156,6 @@ class OwnSavedModel:
             self._refuse_output(list(answer.shape))
         return answer
 
-    def _steady(self) -> np.ndarray:
-        """Its answers, the same when it is asked again, and when an image comes alone."""
-        images = self._images
-        answers, again = self._ask(images), self._ask(images)
-        if not np.isfinite(answers).all():
-            raise Problem(f"{self.label}: answers NaN or infinity; mend its weights")
-        if not _agree(answers, again):
-            raise Problem(
-                f"{self.label}: gives two answers to the same images: it keeps state or draws at random; export it for "
-                "inference (training=False)"
-            )
-        if not _agree(answers[:1], self._ask(images[:1])):
-            raise Problem(
-                f"{self.label}: an image's answer depends on the other images of its batch, as batch normalisation in "
-                "training mode does; export it for inference (training=False)"
-            )
-        return answers
-
     def _only(self, what: str, specs: dict[str, Any]) -> tuple[str, tf.TensorSpec]:
         """The one input or output of the signature."""
         if len(specs) != 1:
@@ -225,6 +205,8 @@ class OwnSavedModel:
 
 def _check_content(label: str, folder: Path) -> None:
     """Refuse operations that no classifier needs, and weights that are no numbers, before any of it runs."""
+    from tensorflow.python.saved_model.loader_impl import parse_saved_model
+
     try:
         proto = parse_saved_model(str(folder))
     except (OSError, UnicodeDecodeError) as error:
@@ -287,29 +269,12 @@ def _scalings(classifier: ImageClassifier) -> list[Scaling]:
     return [own, *usual]
 
 
-def _softmax(answers: np.ndarray) -> list[Around]:
-    return [] if _are_probabilities(answers) else [Around.SOFTMAX]
+def _same(given: np.ndarray, expected: np.ndarray, tolerance: float) -> bool:
+    return answers.agree(answers.as_probabilities(given), expected, tolerance)
 
 
-def _apart(answers: np.ndarray, expected: np.ndarray) -> float:
-    """max |Δp|, of logits after a softmax; infinity where they hold NaN."""
-    probabilities = answers.astype(np.float64)
-    if not _are_probabilities(answers):
-        powers = np.exp(probabilities - probabilities.max(axis=1, keepdims=True))
-        probabilities = powers / powers.sum(axis=1, keepdims=True)
-    return float(np.nan_to_num(np.abs(probabilities - expected).max(), nan=np.inf))
-
-
-def _are_probabilities(answers: np.ndarray) -> bool:
-    """Whether each row is of shares of one; logits are not, for all of some images."""
-    sums = answers.astype(np.float64).sum(axis=1)
-    return bool(answers.min() >= -SUM_TOLERANCE and (np.abs(sums - 1) <= SUM_TOLERANCE).all())
-
-
-def _agree(first: np.ndarray, second: np.ndarray, tolerance: float = 1e-4) -> bool:
-    """Within the tolerance, relative to the largest for values above 1."""
-    limit = tolerance * max(1.0, float(np.abs(second).max()))
-    return bool((np.abs(first.astype(np.float64) - second) <= limit).all())
+def _softmax(given: np.ndarray) -> list[Around]:
+    return [] if answers.are_probabilities(given) else [Around.SOFTMAX]
 
 
 def _sizes(sizes: Sequence[int | None]) -> str:

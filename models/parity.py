@@ -98,9 +98,18 @@ def _difference(
 ) -> Problem:
     sample = result.first_different
     assert sample is not None
-    layer = layers.first_difference(name, bundle, classifier, images[sample], TOLERANCE)
+    if isinstance(classifier.network, torch.jit.ScriptModule):
+        layer = "and a TorchScript file shows no layers"
+    else:
+        layer = layers.first_difference(name, bundle, classifier, images[sample], TOLERANCE)
     if name == "savedmodel":
         layer += _bisected(bundle, images[sample : sample + 1])
+    if name in bundle.own_files:
+        file = bundle.own_files[name]["name"]
+        return Problem(
+            f"parity: {name.upper()}={file} is not the model of the PyTorch side: sample {sample} "
+            f"of the reference, {layer}; {_figures(result)}; nothing was exported"
+        )
     return Problem(
         f"parity: {name} is not the model that was trained: sample {sample} of the test split, {layer}; "
         f"{_figures(result)}; "
@@ -109,9 +118,7 @@ def _difference(
 
 
 def _figures(result: Comparison) -> str:
-    return (
-        f"max |Δp| {result.max_abs_diff:.2g} (tolerance {TOLERANCE:g}), top-1 agreement {result.top1_agreement:.2%}"
-    )
+    return f"max |Δp| {result.max_abs_diff:.2g} (tolerance {TOLERANCE:g}), top-1 agreement {result.top1_agreement:.2%}"
 
 
 def _bisected(bundle: Bundle, images: np.ndarray) -> str:

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ from models import (
     datasets,
     factories,
     onnx_export,
+    own_files,
+    own_torchscript,
     parity,
     torch_export,
     torchscript,
@@ -31,6 +34,8 @@ from models import bundle as bundles
 from models import recipe as recipes
 from models.bundle import Bundle, Weights
 from models.datasets import Dataset
+from models.own_files import Kind
+from models.own_onnx import OwnOnnx
 from models.problem import Problem
 from models.progress import Progress
 from models.recipe import Own, Recipe, Reference
@@ -41,6 +46,23 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("torch", "tensorflow", "onnx", "onnxruntime", "onnxscript", "numpy", "torch-model-archiver")
 NOTHING_OWN = Own()
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Files of the user's own in place of exports."""
+
+    savedmodel: OwnSavedModel | None
+    onnx: OwnOnnx | None
+
+    def records(self, recipe: Recipe) -> dict[str, Any]:
+        """The manifest's entries, but for that of the SavedModel, which has to be asked first."""
+        records = {}
+        if recipe.brought is not None and recipe.brought.files is not None:
+            records[Kind.TORCHSCRIPT.value] = recipe.brought.files.record(recipe.brought.around)
+        if self.onnx is not None:
+            records[Kind.ONNX.value] = self.onnx.files.record(self.onnx.around)
+        return records
 
 
 def export(
@@ -77,30 +99,38 @@ def export(
         progress.say("export", f"reused {found.folder}")
         return found
 
+    if compiled and recipe.brought and recipe.brought.files:
+        raise Problem(f"--aot: {recipe.brought.said} cannot be compiled, as it is no Python module; leave --aot out")
     if compiled:  # what cannot be is said before minutes of training
         aot_inductor.require_compiler()
     data = datasets.load(dataset, data_folder) if recipe.needs_dataset else None
     reference = recipe.reference(data)
     port = _port(recipe, reference)
     trained = weights.obtain(recipe, data, reference, artifacts, progress)
+    graph = _graph(recipe, reference, trained)
     manifest = _manifest(recipe, data, reference, trained, sources(handler))
     with bundles.writing(artifacts, manifest) as bundle:
-        _write(bundle, recipe, trained, reference, handler, compiled, port, progress)
+        _write(bundle, recipe, trained, reference, handler, compiled, _Parts(port, graph), progress)
     return bundles.load(artifacts / recipe.model / str(bundle.version))
 
 
 def verify(bundle: Bundle, progress: Progress) -> dict[str, Any]:
     """Run the parity gate again on a finished bundle; returns the figures. Raises `Problem` where it fails."""
     own = bundle.manifest["training"].get("own")
-    trained = training.load(bundle.checkpoint) if own is None else brought.load(bundle.checkpoint, own)
+    if own is None:
+        classifier = training.load(bundle.checkpoint).classifier
+    elif Kind.TORCHSCRIPT in bundle.own_files:
+        classifier = own_torchscript.served(bundle)
+    else:
+        classifier = brought.load(bundle.checkpoint, own).classifier
     with np.load(bundle.reference) as reference:
         images, labels, expected = reference["images"], reference["labels"], reference["probabilities"]
-    now = training.predict(trained.classifier, images)
+    now = training.predict(classifier, images)
     if parity.compare(now, expected).first_different is not None:
         raise Problem(
             f"{bundle.checkpoint}: eager PyTorch no longer gives the probabilities of {bundle.reference.name}"
         )
-    return parity.check(bundle, trained.classifier, images, labels, now, progress)
+    return parity.check(bundle, classifier, images, labels, now, progress)
 
 
 def libraries() -> dict[str, str]:
@@ -156,17 +186,22 @@ def _write(
     reference: Reference,
     handler: Path,
     compiled: bool,
-    port: OwnSavedModel | None,
+    parts: _Parts,
     progress: Progress,
 ) -> None:
     """Fill the bundle's folder and add ``parity`` to its manifest, and ``aot_inductor`` where that is asked for.
 
-    ``port``: the user's SavedModel, which takes the place of the one that is made of the ONNX file."""
+    ``parts``: the user's own, which take the place of exports."""
     started = time.monotonic()
     classifier = trained.classifier
     training.save(trained, bundle.checkpoint)
-    with _exporting("TorchScript (torch.jit.trace)", recipe):
-        torchscript.export(classifier, bundle.torchscript)
+    own = bundle.manifest["own_files"] = parts.records(recipe)
+    file = recipe.brought.files if recipe.brought else None
+    if file is not None and not own[Kind.TORCHSCRIPT.value]["around"]:
+        own_files.copy(file, bundle.torchscript)
+    else:
+        with _exporting("TorchScript (torch.jit.trace)", recipe):
+            torchscript.export(classifier, bundle.torchscript)
     torchserve_archive.export(
         bundle.torchscript,
         bundle.archive,
@@ -176,25 +211,33 @@ def _write(
         handler=handler,
     )
     progress.say("export", "TorchScript and TorchServe archive")
-    with _exporting("torch.export", recipe):
-        torch_export.export(classifier, bundle.program)
-    progress.say("export", "torch.export program")
+    if file is not None:
+        progress.say("export", "no torch.export program: it is made of Python, not of TorchScript")
+    else:
+        with _exporting("torch.export", recipe):
+            torch_export.export(classifier, bundle.program)
+        progress.say("export", "torch.export program")
     if compiled:
         _compile(bundle, progress)
     with _exporting("ONNX (torch.onnx.export)", recipe):
-        onnx_export.export(classifier, bundle.onnx)
+        if parts.onnx is not None:
+            parts.onnx.write(bundle.onnx)
+        elif file is not None:
+            onnx_export.export_torchscript(bundle.torchscript, bundle.onnx, classifier.example())
+        else:
+            onnx_export.export(classifier, bundle.onnx)
     progress.say("export", "ONNX")
     images, labels = reference.images, reference.labels
     expected = training.predict(classifier, images)
     from models import savedmodel  # takes seconds to import TensorFlow: only once it is needed
 
-    if port is None:
+    if parts.savedmodel is None:
         savedmodel.export(bundle.onnx, bundle.savedmodel / str(bundle.version))
     else:
-        fit = port.fit(expected, classifier, parity.TOLERANCE)
-        port.write(fit, bundle.savedmodel / str(bundle.version))
-        bundle.manifest["own_files"] = {"savedmodel": port.record(fit)}
-        progress.say("savedmodel", f"{port.files.path}, {fit.words()}")
+        fit = parts.savedmodel.fit(expected, classifier, parity.TOLERANCE)
+        parts.savedmodel.write(fit, bundle.savedmodel / str(bundle.version))
+        own[Kind.SAVEDMODEL.value] = parts.savedmodel.record(fit)
+        progress.say("savedmodel", f"{parts.savedmodel.files.path}, {fit.words()}")
     progress.say("export", f"SavedModel ({time.monotonic() - started:.0f} s for all)")
 
     figures = parity.check(bundle, classifier, images, labels, expected, progress)
@@ -224,6 +267,13 @@ def _port(recipe: Recipe, reference: Reference) -> OwnSavedModel | None:
     from models.own_savedmodel import OwnSavedModel
 
     return OwnSavedModel(recipe.savedmodel, reference.images, len(reference.class_names))
+
+
+def _graph(recipe: Recipe, reference: Reference, trained: Trained) -> OwnOnnx | None:
+    """The user's ONNX file, which fits the PyTorch side's images and classes."""
+    if recipe.onnx is None:
+        return None
+    return OwnOnnx(recipe.onnx, trained.classifier, reference.images, len(reference.class_names))
 
 
 def _compile(bundle: Bundle, progress: Progress) -> None:

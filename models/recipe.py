@@ -9,7 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from models import architectures, brought, checkpoints, declaration, enlargement, image_folder, own_files
+from models import (
+    architectures,
+    brought,
+    checkpoints,
+    declaration,
+    enlargement,
+    image_folder,
+    own_files,
+    own_torchscript,
+)
 from models.architectures import Architecture
 from models.brought import Brought
 from models.bundle import Weights
@@ -38,6 +47,7 @@ class Own:
     classes     a text file with the name of a class a line (CLASSES)
     input, preprocessing, output  what a model of the user's own takes, does to it, and gives; None: not said
     savedmodel  the TensorFlow side, a SavedModel's folder (SAVEDMODEL)
+    torchscript, onnx  a model whose source is not here, as files (TORCHSCRIPT, ONNX)
     """
 
     checkpoint: Path | None = None
@@ -47,6 +57,8 @@ class Own:
     preprocessing: Preprocessing | None = None
     output: Output | None = None
     savedmodel: Path | None = None
+    torchscript: Path | None = None
+    onnx: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +96,7 @@ class Recipe:
     class_names: tuple[str, ...] | None = None
     brought: Brought | None = None
     savedmodel: Files | None = None
+    onnx: Files | None = None
 
     @property
     def architecture(self) -> Architecture:
@@ -121,6 +134,7 @@ class Recipe:
             Weights.SEEDED: {"seed": self.settings.seed},
             Weights.CHECKPOINT: {"checkpoint": self.checkpoint.sha256 if self.checkpoint else None},
             Weights.FACTORY: {"seed": self.settings.seed},
+            Weights.FILE: {},
         }
         return {
             **decides[self.weights],
@@ -129,6 +143,7 @@ class Recipe:
             "classes": list(self.class_names) if self.class_names else None,
             "own": self.brought.record if self.brought else None,
             "savedmodel": self.savedmodel.digest if self.savedmodel else None,
+            "onnx": self.onnx.digest if self.onnx else None,
         }
 
     def names(self, data: Dataset | None) -> tuple[str, ...]:
@@ -189,11 +204,29 @@ def read(model: str, dataset: str, settings: Settings, own: Own) -> Recipe:
     checkpoint = checkpoints.read(own.checkpoint) if own.checkpoint else None
     class_names = _class_names(own.classes) if own.classes else None
     savedmodel = own_files.savedmodel(own.savedmodel) if own.savedmodel else None
+    onnx = own_files.onnx(own.onnx) if own.onnx else None
+    if own.torchscript is not None:
+        if checkpoint is not None or declaration.is_factory(model):
+            raise Problem(
+                f"TORCHSCRIPT={own.torchscript}: holds network and weights; leave CHECKPOINT and "
+                "MODEL=package.module:factory out, or TORCHSCRIPT"
+            )
+        file = own_files.torchscript(own.torchscript)
+        network = own_torchscript.read(file, own.input, own.preprocessing, own.output)
+        name, folder = declaration.servable_of(own.torchscript), _folder(own.images, network.image_shape)
+        return Recipe(name, dataset, settings, None, folder, class_names, network, savedmodel, onnx)
+    if onnx is not None and checkpoint is None and not declaration.is_factory(model):
+        raise Problem(
+            f"ONNX={own.onnx}: TorchServe needs the same model in PyTorch, which no ONNX file becomes; bring that, "
+            "too: TORCHSCRIPT=file.pt, CHECKPOINT=file.pth with MODEL, or MODEL=package.module:factory"
+        )
     if declaration.is_factory(model):
         preprocessing, output = own.preprocessing or Preprocessing(), own.output or Output.LOGITS
         network = brought.from_factory(model, own.input, preprocessing, output, checkpoint, settings.seed)
         folder = _folder(own.images, network.image_shape)
-        return Recipe(declaration.servable(model), dataset, settings, checkpoint, folder, class_names, network, savedmodel)
+        return Recipe(
+            declaration.servable(model), dataset, settings, checkpoint, folder, class_names, network, savedmodel, onnx
+        )
     for key in ("input", "preprocessing", "output"):
         if getattr(own, key) is not None:
             raise Problem(f"{key.upper()}: {model} is a network of the house, which has its own; leave it out")
@@ -203,7 +236,7 @@ def read(model: str, dataset: str, settings: Settings, own: Own) -> Recipe:
     if checkpoint is not None:
         checkpoints.classifier(checkpoint, model, [0.0] * 3, [1.0] * 3)  # every key and shape
     folder = _folder(own.images, architecture.image_shape)
-    return Recipe(model, dataset, settings, checkpoint, folder, class_names, savedmodel=savedmodel)
+    return Recipe(model, dataset, settings, checkpoint, folder, class_names, None, savedmodel, onnx)
 
 
 def _folder(path: Path | None, shape: Shape) -> ImageFolder | None:

@@ -84,7 +84,10 @@ def _brought(
     recipe: Recipe, brought: Brought, reference: Reference, record: dict[str, Any], progress: Progress
 ) -> Trained:
     """The user's own network; what it gives for the reference's images is looked at, too."""
-    source = f"weights of {recipe.checkpoint.path}" if recipe.checkpoint else "weights as the factory made them"
+    if recipe.checkpoint is not None:
+        source = f"weights of {recipe.checkpoint.path}"
+    else:
+        source = "its own weights" if brought.files else "weights as the factory made them"
     shape = declaration.written(brought.image_shape)
     progress.say("weights", f"{brought.said}, {source}, {shape} images, {brought.classes:,} classes")
     with factories.said(f"{brought.said}: fails on the images of {recipe.images_of}"):

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import zipfile
-
 import pytest
-import torch
 
 from models import own_files
 from models.own_files import Around, Files
