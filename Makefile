@@ -16,6 +16,8 @@ INPUT      =
 OUTPUT     =
 PREPROCESSING =
 SAVEDMODEL ?=
+TORCHSCRIPT ?=
+ONNX       ?=
 RUN        ?= results/latest
 AGAINST    ?=
 TOLERANCE  ?= 1.05
@@ -40,14 +42,14 @@ RATE      ?=
 EFFECT    ?=
 deployment := --overlay '$(OVERLAY)' --components '$(COMPONENTS)' $(if $(ENGINES),--engines '$(ENGINES)') --registry '$(REGISTRY)' $(if $(MODEL),--model $(MODEL)) $(if $(MODEL_VERSION),--model-version $(MODEL_VERSION))
 what := $(if $(MODEL),--model '$(MODEL)') $(if $(DATASET),--dataset $(DATASET))
-own  := $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)') $(if $(IMAGES),--images '$(IMAGES)') $(if $(CLASSES),--classes '$(CLASSES)') $(if $(INPUT),--input '$(INPUT)') $(if $(PREPROCESSING),--preprocessing='$(PREPROCESSING)') $(if $(OUTPUT),--output '$(OUTPUT)') $(if $(SAVEDMODEL),--savedmodel '$(SAVEDMODEL)')
+own  := $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)') $(if $(IMAGES),--images '$(IMAGES)') $(if $(CLASSES),--classes '$(CLASSES)') $(if $(INPUT),--input '$(INPUT)') $(if $(PREPROCESSING),--preprocessing='$(PREPROCESSING)') $(if $(OUTPUT),--output '$(OUTPUT)') $(if $(SAVEDMODEL),--savedmodel '$(SAVEDMODEL)') $(if $(TORCHSCRIPT),--torchscript '$(TORCHSCRIPT)') $(if $(ONNX),--onnx '$(ONNX)')
 
 .PHONY: help compare train export serve loadtest loadtest-worker report gate plan-run tensorflow-serving triton images pin-images push up down deploy deploy-plan rollout undeploy manifests schema test lint format bench-loadgen bench-aa bench-ab bench-restarts bench-crosscheck bench-embedded bench-drain bench-decisions dashboards dashboards-check watch clean distclean lock ci-tools packages locust collect screenshot
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  variables: EXPERIMENT=default|thorough|smoke|batching|FILE.toml  ENGINES=torchserve,tensorflow-serving,triton  DATASET=fashion-mnist|cifar10|digits  MODEL=convnet|lenet|resnet20|resnet18|resnet50|mobilenet_v2|efficientnet_b0|densenet121|vgg11  CHECKPOINT=FILE  IMAGES=FOLDER  CLASSES=FILE  your own model (docs/models.md): MODEL=package.module:factory  PYTHONPATH=FOLDER  INPUT=224x224x3  PREPROCESSING=0-1|imagenet|-1-1|none  OUTPUT=logits|probabilities  SAVEDMODEL=FOLDER  RUNTIME=process|container|kubernetes  TFSERVING=embedded|PROGRAM  TARGETS=FILE.toml  RUN=FOLDER  AGAINST=FOLDER  ARGS='--help'"
+	@echo "  variables: EXPERIMENT=default|thorough|smoke|batching|FILE.toml  ENGINES=torchserve,tensorflow-serving,triton  DATASET=fashion-mnist|cifar10|digits  MODEL=convnet|lenet|resnet20|resnet18|resnet50|mobilenet_v2|efficientnet_b0|densenet121|vgg11  CHECKPOINT=FILE  IMAGES=FOLDER  CLASSES=FILE  your own model (docs/models.md): MODEL=package.module:factory  PYTHONPATH=FOLDER  INPUT=224x224x3  PREPROCESSING=0-1|imagenet|-1-1|none  OUTPUT=logits|probabilities  SAVEDMODEL=FOLDER  TORCHSCRIPT=FILE  ONNX=FILE  RUNTIME=process|container|kubernetes  TFSERVING=embedded|PROGRAM  TARGETS=FILE.toml  RUN=FOLDER  AGAINST=FOLDER  ARGS='--help'"
 
 compare: $(INSTALLED) packages ## train, export, prove, serve, load, report: the whole comparison
 	@$(PY) -m loadtest compare --experiment $(EXPERIMENT) $(what) $(own) $(if $(ENGINES),--engines '$(ENGINES)') $(if $(RUNTIME),--set runtime=$(RUNTIME)) $(if $(RATE),--set ladder.rate=$(RATE)) $(ARGS)

@@ -95,7 +95,8 @@ def main() -> int:
 
     if options.dataset not in datasets.names():
         raise Problem(f"--dataset {options.dataset}: unknown; use one of {', '.join(datasets.names())}")
-    if not declaration.is_factory(options.model) and options.model not in architectures.ARCHITECTURES:
+    file = getattr(options, "torchscript", None)  # which is a model of its own
+    if not (file or declaration.is_factory(options.model) or options.model in architectures.ARCHITECTURES):
         raise Problem(f"--model {options.model}: unknown; use one of {', '.join(sorted(architectures.ARCHITECTURES))}")
 
     from models import pipeline, training, weights

@@ -14,10 +14,10 @@ from torch.nn.parameter import is_lazy
 
 from models import checkpoints, declaration, examination, factories, training
 from models.architectures import ImageClassifier
-from models.bundle import Weights
+from models.bundle import Around, Weights
 from models.checkpoints import Checkpoint
 from models.declaration import Output, Preprocessing, Shape
-from models.own_files import Around, Files
+from models.own_files import Files
 from models.problem import Problem
 from models.training import Trained
 

@@ -31,6 +31,31 @@ class Weights(StrEnum):
     FILE = "file"
 
 
+class Kind(StrEnum):
+    """What a file of the user's is."""
+
+    SAVEDMODEL = "savedmodel"
+    TORCHSCRIPT = "torchscript"
+    ONNX = "onnx"
+
+
+class Around(StrEnum):
+    """What a graph of Tandem's does around a file's own, which it calls unchanged.
+
+    RENAMED      input and output go by the names of the wire
+    CAST         pixels become the number type that it takes, or its answers float32
+    NORMALISED   pixels are scaled as it was trained with
+    TRANSPOSED   channels first
+    SOFTMAX      its answers are logits
+    """
+
+    RENAMED = "renamed"
+    CAST = "cast"
+    NORMALISED = "normalised"
+    TRANSPOSED = "transposed"
+    SOFTMAX = "softmax"
+
+
 @dataclass(frozen=True)
 class Bundle:
     """A bundle's folder and its manifest. `load` gives one whose files are proven unchanged."""

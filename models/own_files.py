@@ -7,42 +7,16 @@ import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from models.bundle import sha256
+from models.bundle import Around, sha256
 from models.problem import Problem
 
 SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt")
 KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
 WRITE_SAVEDMODEL = "write one with model.export(folder) of Keras, or tf.saved_model.save(model, folder)"
 WRITE_TORCHSCRIPT = "write one with torch.jit.trace(model, example).save(file)"
-
-
-class Kind(StrEnum):
-    """What a file of the user's is."""
-
-    SAVEDMODEL = "savedmodel"
-    TORCHSCRIPT = "torchscript"
-    ONNX = "onnx"
-
-
-class Around(StrEnum):
-    """What a graph of Tandem's does around a file's own, which it calls unchanged.
-
-    RENAMED      input and output go by the names of the wire
-    CAST         pixels become the number type that it takes, or its answers float32
-    NORMALISED   pixels are scaled as it was trained with
-    TRANSPOSED   channels first
-    SOFTMAX      its answers are logits
-    """
-
-    RENAMED = "renamed"
-    CAST = "cast"
-    NORMALISED = "normalised"
-    TRANSPOSED = "transposed"
-    SOFTMAX = "softmax"
 
 
 @dataclass(frozen=True)

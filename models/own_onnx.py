@@ -14,9 +14,10 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from models import answers, onnx_reading, own_files
 from models.architectures import ImageClassifier
+from models.bundle import Around
 from models.declaration import ChannelOrder, Layout
 from models.onnx_export import INPUT, OUTPUT
-from models.own_files import Around, Files
+from models.own_files import Files
 from models.problem import Problem
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)

@@ -17,7 +17,8 @@ import numpy as np
 from models import answers, checkpoints, own_files, savedmodel
 from models.answers import FEW
 from models.architectures import ImageClassifier
-from models.own_files import Around, Files
+from models.bundle import Around
+from models.own_files import Files
 from models.problem import Problem
 from models.savedmodel import INPUT, OUTPUT, SIGNATURE
 from models.tensorflow_quietly import tf

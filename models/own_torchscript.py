@@ -14,9 +14,9 @@ from torch import Tensor
 from models import brought, declaration, examination, own_files, torchscript
 from models.architectures import ImageClassifier
 from models.brought import Brought
-from models.bundle import Bundle, Weights
+from models.bundle import Around, Bundle, Weights
 from models.declaration import Output, Preprocessing, Shape
-from models.own_files import Around, Files
+from models.own_files import Files
 from models.problem import Problem
 
 

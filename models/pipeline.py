@@ -32,9 +32,8 @@ from models import (
 )
 from models import bundle as bundles
 from models import recipe as recipes
-from models.bundle import Bundle, Weights
+from models.bundle import Bundle, Kind, Weights
 from models.datasets import Dataset
-from models.own_files import Kind
 from models.own_onnx import OwnOnnx
 from models.problem import Problem
 from models.progress import Progress

@@ -8,8 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from models import onnx_bisection, onnx_reading
-from models.bundle import Bundle
-from models.own_files import Around
+from models.bundle import Around, Bundle
 from models.problem import Problem
 
 FEW = 16  # images that show an order of channels or classes

@@ -32,9 +32,8 @@ from loadtest.experiment.records import (
 )
 from loadtest.experiment.scenarios import section
 from loadtest.experiment.settings import Slo
-from models.bundle import Weights
+from models.bundle import Around, Kind, Weights
 from models.declaration import Preprocessing
-from models.own_files import Around, Kind
 from serving.engines.engine import Backend, Knob, Switch
 from serving.target import Caveat, WhyStandIn
 
@@ -98,7 +97,8 @@ class ExperimentInfo(Record, frozen=True, kw_only=True):
     """The experiment as resolved. What a run did not save is None or empty.
 
     models    the models that each server holds, and their shares of the requests; empty where it is one
-    checkpoint, images, classes, savedmodel  files and folders that the user brought; empty where none
+    checkpoint, images, classes, savedmodel, torchscript, onnx  what the user brought as files and folders; empty where
+              none
     input, output, preprocessing  what was said of a model of the user's own; empty of one of the house
     targets   their names, in the experiment's order
     profile   the serving profile shared by the targets; `overrides`: target → what differs from it there
@@ -118,6 +118,8 @@ class ExperimentInfo(Record, frozen=True, kw_only=True):
     output: str = ""
     preprocessing: Preprocessing = msgspec.field(default_factory=Preprocessing)
     savedmodel: str = ""
+    torchscript: str = ""
+    onnx: str = ""
     targets: tuple[str, ...] = ()
     protocols: tuple[str, ...] = ()
     runtime: str | None = None

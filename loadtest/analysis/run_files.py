@@ -14,8 +14,7 @@ import msgspec
 from loadtest.analysis.records import ExperimentInfo, OwnFile, WireParity
 from loadtest.experiment import records as saved
 from loadtest.experiment.records import Environment, RightAnswers
-from models.bundle import Weights
-from models.own_files import Kind
+from models.bundle import Kind, Weights
 from models.problem import Problem
 from serving.engines.engine import Backend, Knob, Switch
 from serving.target import Caveat

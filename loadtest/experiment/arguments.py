@@ -25,6 +25,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", help="what your own model gives: logits or probabilities")
     parser.add_argument("--savedmodel", help="the folder of a SavedModel that is the TensorFlow side, as it is")
+    parser.add_argument("--torchscript", help="a TorchScript file: a model whose source is not here")
+    parser.add_argument("--onnx", help="an ONNX file that the TensorFlow side is made of, beside the model in PyTorch")
     parser.add_argument("--seed", type=int, help="overrides the experiment's seed")
     parser.add_argument(
         "--set",

@@ -6,7 +6,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any
 
 import msgspec
@@ -45,7 +45,7 @@ ONE_MODEL_RUNTIMES = ("container", "kubernetes")
 SHARES_TOLERANCE = 0.005
 
 # What the user may bring, by the keys that are flags of `python -m models export` as well.
-BROUGHT = ("checkpoint", "images", "classes", "savedmodel")
+BROUGHT = ("checkpoint", "images", "classes", "savedmodel", "torchscript", "onnx")
 
 SEVERAL = "a table of two or more, such as {convnet = 0.7, lenet = 0.3}"
 Shares = Annotated[Mapping[str, float], msgspec.Meta(description=SEVERAL)]
@@ -57,9 +57,10 @@ class Experiment:
 
     model   the one model that is served: one of the house, or the user's own as package.module:factory; or
     models  several that each server holds at once, and which share of the requests each one gets
-    checkpoint, images, classes, savedmodel  paths of what the user brings: the model's weights (else they are trained
-        or, for large models, drawn from the seed), a folder of images, a text file with the classes' names, a
-        SavedModel's folder that is the TensorFlow side; "" for none
+    checkpoint, images, classes, savedmodel, torchscript, onnx  paths of what the user brings: the model's weights (else
+        they are trained or, for large models, drawn from the seed), a folder of images, a text file with the classes'
+        names, a SavedModel's folder that is the TensorFlow side, a whole model (which is called after its file), an
+        ONNX file that the SavedModel is made of; "" for none
     input, output, preprocessing  what a user's own model takes ("224x224x3"), gives, and does to pixels
     """
 
@@ -74,6 +75,8 @@ class Experiment:
     output: str = ""
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     savedmodel: str = ""
+    torchscript: str = ""
+    onnx: str = ""
     targets: tuple[TargetSpec, ...] = field(default_factory=target_specs.by_default)
     protocols: tuple[str, ...] = ("grpc", "rest")
     runtime: str = "process"
@@ -99,6 +102,8 @@ class Experiment:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", self.name):
             raise Problem(f"name = {self.name!r}: use 1 to 64 letters, digits, '.', '_' or '-'")
         one_of("runtime", self.runtime, RUNTIMES)
+        if self.torchscript:
+            object.__setattr__(self, "model", declaration.servable_of(PurePath(self.torchscript)))
         self._check_models()
         self._check_own()
         self._check_targets()
@@ -188,12 +193,15 @@ class Experiment:
         for model in self.models:
             if declaration.is_factory(model):
                 raise Problem(f"models: {model} is a model of your own, which is served alone: name it as model")
-        if not declaration.is_factory(self.model) or self.models:
+        own = f"torchscript = {self.torchscript!r}" if self.torchscript else f"model = {self.model!r}"
+        if not (self.torchscript or declaration.is_factory(self.model)) or self.models:
             for key in self.declared:
-                raise Problem(f"{key}: for a model of your own (model = 'package.module:factory'); leave it out")
+                raise Problem(
+                    f"{key}: for a model of your own (model = 'package.module:factory'), or torchscript; leave it out"
+                )
             return
         if not self.input:
-            raise Problem(f"model = {self.model!r}: say the size of its images: input = '224x224x3' (INPUT=224x224x3)")
+            raise Problem(f"{own}: say the size of its images: input = '224x224x3' (INPUT=224x224x3)")
         shape = declaration.image_shape(self.input)
         self.preprocessing.normalisation(shape[2])
         self.preprocessing.steps(shape)
@@ -203,7 +211,8 @@ class Experiment:
     def _check_models(self) -> None:
         if not self.models:
             return
-        for key, what in (("checkpoint", "the weights of one model"), ("savedmodel", "one model")):
+        whole = dict.fromkeys(("savedmodel", "torchscript", "onnx"), "one model")
+        for key, what in {"checkpoint": "the weights of one model", **whole}.items():
             if given := getattr(self, key):
                 raise Problem(f"{key} = {given!r}: {what}; use model, not models")
         for model, share in self.models.items():

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from loadtest.analysis.records import ExperimentInfo, LadderInfo, Summary
+from loadtest.analysis.records import LadderInfo, Summary
 from loadtest.analysis.saved_run import SavedRun
 from loadtest.experiment.records import Environment
 from loadtest.report import own_model, wording
-from models.bundle import Weights
+from models.bundle import Around, Kind, Weights
 from models.declaration import BY_DEFAULT, Output
 from serving.engines.engine import ONEDNN
 from serving.target import Caveat
@@ -20,7 +20,7 @@ def conditions(figures: Summary, accuracies: Sequence[float] = ()) -> list[tuple
     ladder = experiment.ladder or LadderInfo()
     found = [
         _models(figures, accuracies),
-        *_preprocessing(experiment),
+        *_preprocessing(figures),
         *own_model.rows(figures),
         ("Servers", _servers(figures)),
         *_backends(figures),
@@ -107,12 +107,16 @@ def _models(figures: Summary, accuracies: Sequence[float]) -> tuple[str, str]:
     return "Models", f"{' and '.join(each)}{on}{known}"
 
 
-def _preprocessing(experiment: ExperimentInfo) -> list[tuple[str, str]]:
+def _preprocessing(figures: Summary) -> list[tuple[str, str]]:
     """What a model of the user's own takes and what is done to it before, in both servers' graphs."""
+    experiment = figures.experiment
     if not experiment.input:
         return []
     said = experiment.preprocessing
     parts = [f"{wording.isolated(experiment.input.replace('x', '×'))} images"]
+    file = figures.own_files.get(Kind.TORCHSCRIPT)
+    if file and Around.NORMALISED not in file.around:
+        return [("Input", f"{parts[0]}, as they come; the model does the rest")]
     if said.resize:
         parts.append(f"{'shorter side' if len(said.resize) == 1 else 'images'} resized to {_by(said.resize)}")
     parts += [f"centre of {_by(said.centre_crop)} cropped"] if said.centre_crop else []

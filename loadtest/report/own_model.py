@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from loadtest.analysis.records import OwnFile, Summary
 from loadtest.report import wording
-from models.own_files import Around, Kind
+from models.bundle import Around, Kind
 
 SIDES = {
     Kind.SAVEDMODEL: ("TensorFlow’s side", "the user’s SavedModel"),

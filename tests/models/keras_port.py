@@ -115,3 +115,32 @@ def export(folder: Path, side: ImageClassifier, **changes: Any) -> Path:
     """Write `model` as users of Keras do; returns the folder."""
     model(side.network.state_dict(), **changes).export(folder, verbose=False)
     return folder
+
+
+def lenet(weights: dict[str, torch.Tensor]) -> keras.Model:
+    """LeNet of the house, without normalisation, to logits."""
+
+    def of(layer: int) -> list[np.ndarray]:
+        return [weights[f"{layer}.weight"].numpy(), weights[f"{layer}.bias"].numpy()]
+
+    layers = keras.layers
+    made = keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            layers.Conv2D(6, 5, activation="tanh"),
+            layers.AveragePooling2D(2),
+            layers.Conv2D(16, 5, activation="tanh"),
+            layers.AveragePooling2D(2),
+            layers.Permute((3, 1, 2)),  # PyTorch flattens channels first
+            layers.Flatten(),
+            layers.Dense(120, activation="tanh"),
+            layers.Dense(84, activation="tanh"),
+            layers.Dense(len(of(11)[1])),
+        ]
+    )
+    values = []
+    for layer in (0, 3, 7, 9, 11):
+        kernel, bias = of(layer)
+        values += [kernel.transpose(2, 3, 1, 0) if kernel.ndim == 4 else kernel.T, bias]
+    made.set_weights(values)
+    return made

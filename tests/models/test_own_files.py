@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from models import own_files
-from models.own_files import Around, Files
+from models.bundle import Around
+from models.own_files import Files
 from models.problem import Problem
 
 

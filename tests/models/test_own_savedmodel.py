@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import onnx_export, own_files, parity, savedmodel, torchscript, training
-from models.bundle import Bundle
-from models.own_files import Around
+from models.bundle import Around, Bundle
 from models.own_savedmodel import OwnSavedModel
 from models.problem import Problem
 from models.progress import Progress

@@ -15,9 +15,8 @@ from PIL import Image
 from torch import nn
 
 from models import onnx_export, own_files, own_torchscript, pipeline, savedmodel, torchscript, training
-from models.bundle import Weights
+from models.bundle import Around, Weights
 from models.declaration import Output, Preprocessing
-from models.own_files import Around
 from models.own_onnx import OwnOnnx
 from models.problem import Problem
 from models.progress import Progress
@@ -100,7 +99,7 @@ def test_logits_on_the_wire_get_a_softmax(side, expected, tmp_path):
     network = _read(path, output=Output.LOGITS)
     assert network.around == (Around.SOFTMAX,)
     np.testing.assert_allclose(training.predict(network.classifier, IMAGES), expected, atol=1e-5)
-    with pytest.raises(Problem, match="output = 'probabilities', and a row .* use output = 'logits'"):
+    with pytest.raises(Problem, match=r"output = 'probabilities', and a row .* use output = 'logits'"):
         _read(path)
 
 

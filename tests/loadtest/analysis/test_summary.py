@@ -183,6 +183,7 @@ def test_the_summary_is_plain_json_that_comes_back_as_it_was(winner):
         "rankings",
         "warnings",
         "weights",
+        "own_files",
     ]
     assert values["format"] == FORMAT
     assert len(values["measurements"]) == 2 * 3

@@ -170,6 +170,14 @@ OWN = "model = 'nets.small:small'\ninput = '33x47x1'\n"
             "model = 'nets:build'\n",
             "mine.toml:1: model = 'nets:build': say the size of its images: input = '224x224x3' (INPUT=224x224x3)",
         ),
+        (
+            "torchscript = 'net.pt'\n",
+            "mine.toml:1: torchscript = 'net.pt': say the size of its images: input = '224x224x3'",
+        ),
+        (
+            "savedmodel = 'port'\n[models]\nlenet = 0.5\nconvnet = 0.5\n",
+            "mine.toml:1: savedmodel = 'port': one model; use model, not models",
+        ),
         ("model = 'nets:'\n", "mine.toml:1: model = 'nets:': use package.module:factory, such as nets.small:build"),
         ("model = 'n:f'\ninput = '0x3x3'\n", "mine.toml:2: input = '0x3x3': an image has a row and a column"),
         (
@@ -265,6 +273,12 @@ def test_a_model_of_the_user_s_own_is_served_under_its_factory_s_name():
     with pytest.raises(Problem, match=r"^command line: input = '8': use HEIGHTxWIDTHxCHANNELS"):
         experiment.parse(OWN, "f", {"input": "8"})
     assert experiment.parse(f"{OWN}runtime = 'remote'\n").served == "nets.small:small"  # what the servers call it
+
+
+def test_a_model_that_comes_as_a_file_is_called_after_it():
+    one = experiment.parse("torchscript = 'nets/My net-2.pt'\ninput = '8x9x3'\nonnx = 'net.onnx'\n")
+    assert (one.model, one.served, one.mix) == ("My_net_2", "My_net_2", {"My_net_2": 1.0})
+    assert experiment.parse(one.to_toml()) == one
 
 
 def test_a_model_of_the_command_line_takes_the_place_of_the_file_s():

@@ -5,10 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from loadtest.analysis import validity
-from loadtest.analysis.records import AnswersUnchecked, ExperimentInfo, LadderInfo, Parity, WireParity
+from loadtest.analysis.records import AnswersUnchecked, ExperimentInfo, LadderInfo, OwnFile, Parity, WireParity
 from loadtest.analysis.run_files import WireResult
 from loadtest.experiment.records import Environment, ProxyNotUsed, RateLimited, RightAnswers
 from loadtest.report import badges, conditions, parity_words, warning_words
+from models.bundle import Around, Kind, Weights
 from models.declaration import Preprocessing
 from serving.target import Caveat
 from tests.loadtest.report.summaries import TF_SERVING, TORCHSERVE, latency, summary
@@ -86,6 +87,24 @@ def test_an_own_model_s_input_and_preprocessing_are_conditions():
         "divided by 0.2 0.3 0.4, BGR; the model gives logits"
     )
     assert "Input" not in dict(conditions.conditions(summary(latency(5.0, 6.0), experiment=ASKED)))
+
+
+def test_whose_files_were_served_is_a_condition():
+    own = ExperimentInfo(model="own_net", input="8x9x3")
+    figures = msgspec.structs.replace(
+        summary(latency(5.0, 6.0), experiment=own),
+        own_files={
+            Kind.TORCHSCRIPT: OwnFile(name="own-net.pt"),
+            Kind.SAVEDMODEL: OwnFile(name="port", around=(Around.CAST, Around.SOFTMAX)),
+        },
+        weights={"own_net": Weights.FILE},
+    )
+    told = dict(conditions.conditions(figures))
+    assert told["PyTorch’s side"] == "the user’s TorchScript file own-net.pt, as it came"
+    assert told["TensorFlow’s side"] == (
+        "the user’s SavedModel port, behind a graph of Tandem’s that casts and adds the softmax"
+    )
+    assert told["Input"] == "8×9×3 images, as they come; the model does the rest"
 
 
 def test_of_a_mixed_run_it_is():
