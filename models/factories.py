@@ -24,6 +24,7 @@ from models.problem import Problem
 ROOT = Path(__file__).resolve().parent.parent
 OURS = tuple(sorted(path.parent.name for path in ROOT.glob("*/__init__.py")))
 INSTALLED = tuple({Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+INTERPRETER = "The following operation failed in the TorchScript interpreter"
 LONGEST = 240  # characters of somebody else's message
 
 
@@ -78,6 +79,8 @@ def said(what: str, fix: str = "") -> Iterator[None]:
 def told(error: BaseException) -> str:
     """An exception in short, with the last line of the user's files that it passed."""
     words = str(error).strip().splitlines()
+    if words and words[0].startswith(INTERPRETER):  # whose stack it is, down to the operator's own words
+        words = [words[-1].partition(": ")[2] or words[-1]]
     first = f"{type(error).__name__}: {words[0].strip()}" if words else type(error).__name__
     first = first if len(first) <= LONGEST else f"{first[: LONGEST - 1]}…"
     if isinstance(error, SyntaxError) and error.filename:
