@@ -54,7 +54,8 @@ class Outcome:
         """Whether nobody took the request on, and said so: a client may send it to another, and nothing is lost."""
         if self.flow.protocol == "rest":
             return self.failure.startswith(("HTTP 503", "ConnectionRefusedError"))
-        return self.failure.startswith("UNAVAILABLE") and "failed to connect" in self.failure.lower()
+        said = self.failure.lower()
+        return said.startswith("unavailable") and ("failed to connect" in said or "server is stopping" in said)
 
     @property
     def lost(self) -> bool:

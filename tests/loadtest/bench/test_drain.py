@@ -120,6 +120,11 @@ def test_impossible_options_are_refused(option, message, capsys):
         ("rest", "RemoteDisconnected: Remote end closed connection without response", "lost"),
         ("rest", "HTTP 500: worker died", "lost"),
         ("grpc", "UNAVAILABLE: last error: Failed to connect to remote host: Connection refused", "refused"),
+        (
+            "grpc",
+            "UNAVAILABLE: [request id: <id_unknown>] Server is stopping, scheduler for model has stopped",
+            "refused",
+        ),
         ("grpc", "UNAVAILABLE: Socket closed", "lost"),
         ("grpc", "DEADLINE_EXCEEDED: Deadline Exceeded", "lost"),
     ],
