@@ -13,6 +13,8 @@ import numpy as np
 from serving import requests, tls
 from serving.credentials import headers_of
 from serving.target import Target
+from serving.wire.http2_exchange import Http2Connection
+from serving.wire.http2_frames import ProtocolError, rest_request
 
 GRPC_OPTIONS = [
     ("grpc.max_receive_message_length", -1),
@@ -38,6 +40,7 @@ class Client:
         self._channel: grpc.Channel | None = None
         self._metadata: list[tuple[str, str]] = []
         self._socket: socket.socket | None = None
+        self._http2: Http2Connection | None = None
         self._good = target.request.good if target.request else (200,)
 
     def predict(self, protocol: str, images: np.ndarray) -> np.ndarray:
@@ -75,27 +78,35 @@ class Client:
         try:
             if self._socket is None:
                 self._socket = connect(self.target, "rest", self.timeout_s)
-            self._socket.sendall(encoded)
-            answer = http.client.HTTPResponse(self._socket, method="POST")
-            answer.begin()
-            body = answer.read()
-            if answer.will_close:
-                self._close_socket()
+                self._http2 = Http2Connection(self._socket) if self.target.http2 else None
+            if self._http2:
+                status, body = self._http2.ask(*rest_request(encoded, encrypted=self.target.rest_tls is not None))
+            else:
+                status, body = self._over_http1(self._socket, encoded)
         except ssl.SSLError as error:
             self._close_socket()
             raise RequestFailed(tls.reason(error)) from None
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ProtocolError) as error:
             self._close_socket()
             raise RequestFailed(f"{type(error).__name__}: {error}") from None
-        if answer.status not in self._good:
-            raise RequestFailed(f"HTTP {answer.status}: {body[:500].decode('utf-8', 'replace').strip()}")
+        if status not in self._good:
+            raise RequestFailed(f"HTTP {status}: {body[:500].decode('utf-8', 'replace').strip()}")
         return body
+
+    def _over_http1(self, connected: socket.socket, encoded: bytes) -> tuple[int, bytes]:
+        connected.sendall(encoded)
+        answer = http.client.HTTPResponse(connected, method="POST")
+        answer.begin()
+        body = answer.read()
+        if answer.will_close:
+            self._close_socket()
+        return answer.status, body
 
     def _close_socket(self) -> None:
         if self._socket is not None:
             with contextlib.suppress(OSError):
                 self._socket.close()
-            self._socket = None
+            self._socket = self._http2 = None
 
     def close(self) -> None:
         """Close the connections."""
@@ -115,7 +126,7 @@ def connect(target: Target, protocol: str, timeout_s: float) -> socket.socket:
     """A connection to ``target`` for ``protocol``, encrypted where its API is. Raises OSError, of which ssl.SSLError is
     one, and `Problem` for files of TLS that cannot be used."""
     host, _, port = target.address(protocol).rpartition(":")
-    context = tls.context(target, protocol)
+    context = tls.context(target, protocol, http2=target.http2)
     plain = socket.create_connection((host.strip("[]"), int(port)), timeout_s)
     if context is None:
         return plain

@@ -33,8 +33,9 @@ def reach(target: Target, protocol: str, timeout_s: float = TIMEOUT_S) -> None:
         raise Problem(
             f"{where}: cannot be connected to ({error.strerror or error}); is the server up?{_past(target, protocol)}"
         ) from None
-    if protocol == "grpc" and target.grpc_tls and chosen != "h2":
-        raise Problem(f"{where}: speaks no HTTP/2 over TLS (its ALPN chose {chosen or 'nothing'}), which gRPC needs")
+    wanted = "gRPC needs" if protocol == "grpc" else "http2 = true asks for" if target.http2 else ""
+    if wanted and target.tls(protocol) and chosen != "h2":
+        raise Problem(f"{where}: speaks no HTTP/2 over TLS (its ALPN chose {chosen or 'nothing'}), which {wanted}")
 
 
 def _past(target: Target, protocol: str) -> str:

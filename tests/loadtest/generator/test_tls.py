@@ -24,6 +24,7 @@ from loadtest.generator.tls_session import BrokenSession, Session, sessions
 from models.problem import Problem
 from serving import description, requests, tls
 from serving.client import Client, RequestFailed
+from serving.ports import free
 from serving.requests import grpc_method
 from serving.target import SecretHeader, Target, Tls
 from serving.wire.http2_frames import rest_request
@@ -118,6 +119,27 @@ def test_a_request_of_http1_is_the_same_over_http2():
     assert (fields[":scheme"], fields[":authority"], fields["x-team"]) == ("https", "h:1", "vision")
     assert (fields["content-length"], fields["content-type"]) == ("8", "application/json")
     assert not {"host", "connection"} & set(fields)
+
+
+def test_questions_go_over_http2_where_the_load_does(servers, tmp_path):
+    """To nginx over TLS, and to one without that speaks nothing else; also bodies beyond every window."""
+    (port,) = free(1)
+    inside = servers.plain["rest"]
+    alone = f"server {{ listen 127.0.0.1:{port} http2; location / {{ proxy_pass http://{inside.rest}; }} }}"
+    images = np.zeros((1, 32, 32, 3), np.uint8)
+    with front(tmp_path / "nginx", servers.own.certificate("h2", "localhost"), above=alone):
+        only = replace(inside, rest=f"127.0.0.1:{port}", http2=True)
+        for where in (replace(servers.encrypted, http2=True), only):
+            description.reach(where, "rest")
+            with Client(where, timeout_s=10) as client:
+                for _ in range(3):
+                    np.testing.assert_allclose(client.predict("rest", images), np.full((1, 10), 0.1), rtol=1e-5)
+                body = requests.encode_body(where, "rest", b"x" * 3_000_000)
+                assert client.send("rest", body)
+        with Client(replace(only, http2=False), timeout_s=10) as client, pytest.raises(RequestFailed):
+            client.predict("rest", images)
+    with Client(replace(inside, http2=True), timeout_s=10) as client, pytest.raises(RequestFailed):
+        client.predict("rest", images)
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
@@ -248,6 +270,10 @@ def test_grpc_needs_http2_over_tls(servers, tmp_path):
         before, later = says(where, "grpc")
         assert "speaks no HTTP/2 over TLS" in before or "no application protocol" in before.lower()
         assert "h2" in later or "no application protocol" in later.lower()
+    with tls_server(context) as port:
+        rest = replace(servers.encrypted, rest=f"localhost:{port}", http2=True)
+        with pytest.raises(Problem, match=r"(?i)which http2 = true asks for|no application protocol"):
+            description.reach(rest, "rest")
 
 
 @contextmanager
