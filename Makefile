@@ -44,7 +44,7 @@ deployment := --overlay '$(OVERLAY)' --components '$(COMPONENTS)' $(if $(ENGINES
 what := $(if $(MODEL),--model '$(MODEL)') $(if $(DATASET),--dataset $(DATASET))
 own  := $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)') $(if $(IMAGES),--images '$(IMAGES)') $(if $(CLASSES),--classes '$(CLASSES)') $(if $(INPUT),--input '$(INPUT)') $(if $(PREPROCESSING),--preprocessing='$(PREPROCESSING)') $(if $(OUTPUT),--output '$(OUTPUT)') $(if $(SAVEDMODEL),--savedmodel '$(SAVEDMODEL)') $(if $(TORCHSCRIPT),--torchscript '$(TORCHSCRIPT)') $(if $(ONNX),--onnx '$(ONNX)')
 
-.PHONY: help compare train export serve loadtest loadtest-worker report gate plan-run tensorflow-serving triton images pin-images push up down deploy deploy-plan rollout undeploy manifests schema test lint format bench-loadgen bench-aa bench-ab bench-restarts bench-crosscheck bench-embedded bench-drain bench-decisions dashboards dashboards-check watch clean distclean lock ci-tools packages locust collect screenshot
+.PHONY: help compare train export serve loadtest loadtest-worker report gate plan-run tensorflow-serving triton images pin-images push up down deploy deploy-plan rollout undeploy manifests schema test lint format bench-loadgen bench-aa bench-ab bench-restarts bench-crosscheck bench-embedded bench-drain bench-importer bench-decisions dashboards dashboards-check watch clean distclean lock ci-tools packages locust collect screenshot
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -148,6 +148,9 @@ bench-ab: $(INSTALLED) ## a server with 5 ms added to its handler: that must be 
 
 bench-restarts: $(INSTALLED) packages ## how far starts of the same server lie apart: what every plan rests on
 	@$(PY) -m loadtest bench-restarts $(ARGS)
+
+bench-importer: $(INSTALLED) ## the imported SavedModel beside a twin written by hand in Keras, TorchScript beside eager
+	@$(PY) -m models.importer_bench $(ARGS)
 
 bench-crosscheck: $(DEV) ## the generator beside h2load, wrk and k6: do they measure the same?
 	@$(PY) -m loadtest bench-crosscheck $(ARGS)

@@ -212,9 +212,10 @@ class Manager:
         loop = asyncio.get_running_loop()
         for attempt in range(self.flags.max_num_load_retries + 1):
             if attempt:  # at once where the files change: a copy has gone on
+                # Not wait_for, which may take a cancellation for the end of the pause.
                 with contextlib.suppress(TimeoutError):
-                    pause = self.flags.load_retry_interval_micros / 1e6
-                    await asyncio.wait_for(version.retry_due.wait(), pause)
+                    async with asyncio.timeout(self.flags.load_retry_interval_micros / 1e6):
+                        await version.retry_due.wait()
                 version.retry_due.clear()
                 if not version.wanted:
                     version.state, version.error, version.contents = State.END, None, None
@@ -259,12 +260,14 @@ class Manager:
             parameters = self.parameters
             if parameters is not None and self.flags.enable_per_model_batching_parameters:
                 parameters = per_model_batching(version.path)
-            if parameters is None:
-                return servable, Direct(servable, self.workers)
-            return servable, Batcher(servable, parameters, self.workers, self.metrics)
+            runner: Batcher | Direct = Direct(servable, self.workers)
+            if parameters is not None:
+                runner = Batcher(servable, parameters, self.workers, self.metrics)
         except BaseException:
             servable.close()
             raise
+        _give_back_memory()  # loading has taken several times what stays
+        return servable, runner
 
     async def _unload(self, version: Version) -> None:
         while version.in_flight:
@@ -359,6 +362,10 @@ class Manager:
 def _free(servable: Servable) -> None:
     """Free a version's memory and give it back to the system, as the real server does after it has unloaded one."""
     servable.close()
+    _give_back_memory()
+
+
+def _give_back_memory() -> None:
     gc.collect()  # sessions and graphs refer to each other
     if hasattr(_LIBC, "malloc_trim"):  # glibc
         _LIBC.malloc_trim(0)

@@ -12,13 +12,16 @@ import re
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf import config_pb2
+from google.protobuf.message import Message
+from tensorflow.core.framework import graph_pb2
+from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config_pb2
+from tensorflow.python.saved_model import loader_impl
 
-from serving.engines.embedded_tfserving import tensors
+from serving.engines.embedded_tfserving import large_constants, tensors
 from serving.engines.embedded_tfserving.flags import CPUS, Flags
 from serving.engines.embedded_tfserving.identity import NAME
 from serving.engines.embedded_tfserving.signature import DEFAULT_SIGNATURE, Signature
@@ -33,6 +36,7 @@ NOT_LOADED = (Code.FAILED_PRECONDITION, Code.NOT_FOUND, Code.DATA_LOSS)
 # oneDNN's convolutions and poolings end the process (a failed CHECK) on an input of another number of dimensions.
 CONVOLUTIONS = re.compile("Conv|Pool|BatchNorm")
 
+AnyMessage = TypeVar("AnyMessage", bound=Message)
 Call = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 
 
@@ -55,14 +59,15 @@ class Servable:
                 f"`saved_model.pb`)\nSpecified file path: {path}",
             )
         self.graph = tf.Graph()
-        config = _session_config(flags)
+        self.sessions: list[tf.compat.v1.Session] = []
+        self.config = _session_config(flags)
         # TensorFlow's default is as many as there are CPUs.
-        self.one_inter_op_thread = (config.inter_op_parallelism_threads or CPUS) == 1
+        self.one_inter_op_thread = (self.config.inter_op_parallelism_threads or CPUS) == 1
         started = time.perf_counter()
         with self.graph.as_default():
-            self.session = tf.compat.v1.Session(graph=self.graph, config=config)
+            self.session = self._session(self.graph, self.config)
             try:
-                meta_graph = tf.compat.v1.saved_model.load(self.session, flags.saved_model_tags.split(","), str(path))
+                meta_graph = self._load(flags.saved_model_tags.split(","))
             except tf.errors.OpError as error:
                 raise serving_error(error) from None
             except RuntimeError as error:
@@ -77,19 +82,54 @@ class Servable:
                 code = Code.NOT_FOUND if isinstance(error, OSError) else Code.INVALID_ARGUMENT
                 raise ServingError(code, " ".join(str(error).split())) from None
         self.load_micros = round((time.perf_counter() - started) * 1e6)
-        self.signature_defs = dict(meta_graph.signature_def)
+        # Copies: a part of a message keeps the whole of it in memory, the graph and its constants as well.
+        self.signature_defs = {key: _copy(definition) for key, definition in meta_graph.signature_def.items()}
+        del meta_graph
         self.signatures = {
             key: Signature(key, definition)
             for key, definition in self.signature_defs.items()
             if definition.method_name in PREDICT_METHODS
         }
-        self.operations = _operations(self.graph)
         self.fixed_ranks = any(map(CONVOLUTIONS.search, self.operations))
         self.calls: dict[str, Call] = {}
         self.uncallable: set[str] = set()  # names of signatures, each of which refuses every call
         for signature in self.signatures.values():
             self.calls[signature.name] = self._prepared(signature)
             self.warm_up(signature, self.calls[signature.name])
+
+    def _load(self, tags: Sequence[str]) -> meta_graph_pb2.MetaGraphDef:
+        """Load the SavedModel into the session, but for its large constants; returns what is left of its message.
+
+        As `tf.compat.v1.saved_model.load`, which reads the file a second time for its statistics.
+        """
+        loader = loader_impl.SavedModelLoader(str(self.path))
+        meta_graph = loader.get_meta_graph_def_from_tags(tags)
+        self.operations = _operations(meta_graph.graph_def)
+        self.networks = large_constants.take_out(meta_graph.graph_def)
+        if self.networks:
+            loader._saved_model = _copy(loader._saved_model)  # the message keeps the memory of what is taken out
+            del meta_graph
+            for network in self.networks:
+                network.prepare(self._prepare_network)
+        saver, _ = loader.load_graph(self.graph, tags)
+        loader.restore_variables(self.session, saver)
+        loader.run_init_ops(self.session, tags)
+        return loader.get_meta_graph_def_from_tags(tags)
+
+    def _session(self, graph: tf.Graph, config: config_pb2.ConfigProto) -> tf.compat.v1.Session:
+        session = tf.compat.v1.Session(graph=graph, config=config)
+        self.sessions.append(session)
+        return session
+
+    def _prepare_network(
+        self, graph: tf.Graph, inputs: Sequence[str], outputs: Sequence[str], targets: Sequence[str]
+    ) -> Call:
+        config = _copy(self.config)
+        # Threads of its own: those of the calls that wait for it are taken.
+        config.use_per_session_threads = True
+        # Of no use where nothing is trained, and it copies the graph several times.
+        config.graph_options.rewrite_options.memory_optimization = rewriter_config_pb2.RewriterConfig.NO_MEM_OPT
+        return self._callable(self._session(graph, config), inputs, outputs, targets)
 
     def signature(self, name: str) -> Signature | None:
         """The signature of that name; the empty name means `serving_default`."""
@@ -131,11 +171,16 @@ class Servable:
 
         Raises `ServingError` where the graph cannot be called so.
         """
-        options = config_pb2.CallableOptions(feed=inputs, fetch=outputs)
+        return self._callable(self.session, inputs, outputs)
+
+    def _callable(
+        self, session: tf.compat.v1.Session, inputs: Sequence[str], outputs: Sequence[str], targets: Sequence[str] = ()
+    ) -> Call:
+        options = config_pb2.CallableOptions(feed=inputs, fetch=outputs, target=targets)
         if self.one_inter_op_thread:
             options.run_options.inter_op_thread_pool = -1  # the caller's own thread: one hand-over less
         try:
-            run = self.session._make_callable_from_options(options)
+            run = session._make_callable_from_options(options)
         except tf.errors.OpError as error:
             raise serving_error(error) from None
 
@@ -165,7 +210,8 @@ class Servable:
     def close(self) -> None:
         """Free the session and everything that it holds."""
         self.calls.clear()
-        self.session.close()
+        for session in self.sessions:
+            session.close()
 
     def warm_up(self, signature: Signature, call: Call, *more: np.ndarray) -> None:
         """One call with a row of zeros (and the arrays `more`), so that no client pays for the runtime's lazy work.
@@ -188,11 +234,16 @@ class Servable:
             log.info("the warm-up call of %s %d, %s, was refused: %s", self.name, self.version, signature.name, error)
 
 
-def _operations(graph: tf.Graph) -> frozenset[str]:
+def _operations(definition: graph_pb2.GraphDef) -> frozenset[str]:
     """The types of the operations of a graph and of the functions in it."""
-    definition = graph.as_graph_def()
     functions = (function.node_def for function in definition.library.function)
     return frozenset(node.op for nodes in (definition.node, *functions) for node in nodes)
+
+
+def _copy(message: AnyMessage) -> AnyMessage:
+    copy = type(message)()
+    copy.CopyFrom(message)
+    return copy
 
 
 def _zero(dtype: np.dtype[Any]) -> Any:
@@ -202,6 +253,8 @@ def _zero(dtype: np.dtype[Any]) -> Any:
 def _session_config(flags: Flags) -> config_pb2.ConfigProto:
     parallelism = flags.tensorflow_session_parallelism
     return config_pb2.ConfigProto(
+        # As TensorFlow Serving has it: else every prepared call keeps its graph.
+        experimental=config_pb2.ConfigProto.Experimental(disable_output_partition_graphs=True),
         intra_op_parallelism_threads=flags.tensorflow_intra_op_parallelism or parallelism,
         inter_op_parallelism_threads=flags.tensorflow_inter_op_parallelism or parallelism,
     )
@@ -209,4 +262,5 @@ def _session_config(flags: Flags) -> config_pb2.ConfigProto:
 
 def serving_error(error: tf.errors.OpError) -> ServingError:
     """The runtime's error as the client sees it."""
-    return ServingError(Code(error.error_code), str(error.message))
+    message = str(error.message)
+    return large_constants.error_of(message) or ServingError(Code(error.error_code), message)
