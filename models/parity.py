@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from models import aot_inductor, layers, onnx_bisection, savedmodel_differences, torch_export, torchscript
+from models import aot_inductor, layers, onnx_bisection, savedmodel_differences, torch_export, torchscript, training
 from models.architectures import ImageClassifier
 from models.bundle import Bundle
 from models.problem import Problem
 from models.progress import Progress
 
 TOLERANCE = 1e-4
-BATCH_SIZE = 64  # larger ones leave the cache and are slower
 
 Predict = Callable[[np.ndarray], np.ndarray]
 
@@ -63,13 +62,13 @@ def check(
     the export, the first sample and the first layer output that differ.
     """
     exports: dict[str, dict[str, float]] = {"pytorch": {"accuracy": _accuracy(reference, labels)}}
-    names = _exports(bundle)
+    names, size = _exports(bundle), training.images_at_once(images)
     with progress.bar("parity", total=len(names) * len(images), unit="images") as bar:
         for name in names:
             predict = RUNNERS[name](bundle)
             parts = []
-            for start in range(0, len(images), BATCH_SIZE):
-                parts.append(predict(images[start : start + BATCH_SIZE]))
+            for start in range(0, len(images), size):
+                parts.append(predict(images[start : start + size]))
                 bar.advance(len(parts[-1]), name)
             probabilities = np.concatenate(parts)
             result = compare(probabilities, reference)

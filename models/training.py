@@ -100,10 +100,15 @@ def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
     return means, [max(variance**0.5, 1.0) for variance in variances]  # a constant channel must not divide by 0
 
 
+def images_at_once(images: np.ndarray) -> int:
+    """How many of these images [N, H, W, C] to compute together: more leave the cache, and fill memory."""
+    return min(max(2**20 // int(images[0].nbytes), 8), 64)
+
+
 @torch.inference_mode()
 def predict(classifier: ImageClassifier, images: np.ndarray) -> np.ndarray:
     """Probabilities, float32 [N, classes], by eager PyTorch."""
-    batches = torch.from_numpy(images).split(64 if images.shape[1] <= 32 else 8)  # larger ones leave the cache
+    batches = torch.from_numpy(images).split(images_at_once(images))
     probabilities: np.ndarray = torch.cat([classifier(batch) for batch in batches]).numpy()
     return probabilities
 
