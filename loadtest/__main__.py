@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,7 +39,6 @@ MODULES = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and run one verb; returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    signal.signal(signal.SIGTERM, _interrupt)
     parser = argparse.ArgumentParser(prog="python -m loadtest", description=__doc__)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     for verb in _verbs(arguments):
@@ -71,10 +69,6 @@ def _finish(done: int | Path) -> int:
 
     rebuild(done)
     return 0
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 from models import bundle as bundles
-from models import declaration, problem
+from models import child_environment, declaration, in_use, problem
 from models.problem import Problem
 from models.progress import Progress
 
-# PyTorch's threads spin while they wait, which makes training up to three times slower beside other busy processes.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is first imported
 DEFAULT_DATASET = "fashion-mnist"
 
 
@@ -105,22 +103,28 @@ def main() -> int:
     epochs = training.EPOCHS[options.dataset] if options.epochs is None else options.epochs
     settings = training.Settings(seed=options.seed, epochs=epochs)
     arguments = (options.model, options.dataset, settings, options.artifacts, options.data_folder, progress)
-    if options.verb == "train":
-        print(weights.train(*arguments))
-    else:
-        own = Own(
-            options.checkpoint,
-            options.images,
-            options.classes,
-            declaration.image_shape(options.input) if options.input else None,
-            declaration.preprocessing(options.preprocessing) if options.preprocessing else None,
-            declaration.output(options.output) if options.output else None,
-            options.savedmodel,
-            options.torchscript,
-            options.onnx,
-        )
-        print(pipeline.export(*arguments, own=own, compiled=options.aot).folder)
+    # Two at once would train the same model, and number their bundles alike.
+    with in_use.waited_for(options.artifacts, partial(_waiting, progress)):
+        if options.verb == "train":
+            print(weights.train(*arguments))
+        else:
+            own = Own(
+                options.checkpoint,
+                options.images,
+                options.classes,
+                declaration.image_shape(options.input) if options.input else None,
+                declaration.preprocessing(options.preprocessing) if options.preprocessing else None,
+                declaration.output(options.output) if options.output else None,
+                options.savedmodel,
+                options.torchscript,
+                options.onnx,
+            )
+            print(pipeline.export(*arguments, own=own, compiled=options.aot).folder)
     return 0
+
+
+def _waiting(progress: Progress, process: str) -> None:
+    progress.say("wait", f"another export is going on there (process {process}); waiting for it")
 
 
 def _newest(artifacts: Path, model: str) -> Path:
@@ -130,10 +134,8 @@ def _newest(artifacts: Path, model: str) -> Path:
     return artifacts / model / str(versions[-1])
 
 
-def _stop(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _stop)  # clean up as after Ctrl-C
+    child_environment.clean()
+    # PyTorch's threads spin while they wait, which makes training up to three times slower beside other busy processes.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is first imported
     sys.exit(problem.run(main))

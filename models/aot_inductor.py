@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from models import child_environment
 from models.problem import Problem
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,7 +27,14 @@ def compiler() -> str | None:
     """What the C++ compiler calls itself (``$CXX``, or g++, as PyTorch looks for it); None where there is none."""
     try:
         command = [os.environ.get("CXX", "g++"), "--version"]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=True)
+        done = subprocess.run(
+            command,
+            env=child_environment.tool(),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=True,
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
     return next(iter(done.stdout.splitlines()), command[0])
@@ -48,7 +56,7 @@ def export(program: Path, package: Path) -> None:
     """Compile a program's file to a package's (.pt2). Raises `Problem` with the compiler's last words."""
     package.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="tandem-aot-") as scratch:
-        environment = {**os.environ, "TMPDIR": scratch, "TORCHINDUCTOR_CACHE_DIR": f"{scratch}/inductor"}
+        environment = {**child_environment.tool(), "TMPDIR": scratch, "TORCHINDUCTOR_CACHE_DIR": f"{scratch}/inductor"}
         command = [sys.executable, "-m", "models.aot_inductor", str(program.resolve()), str(package.resolve())]
         output = _run(command, environment)
     if not package.is_file():

@@ -18,6 +18,7 @@ import numpy as np
 from models import (
     aot_inductor,
     brought,
+    child_environment,
     datasets,
     factories,
     onnx_export,
@@ -149,7 +150,14 @@ def git_commit() -> str | None:
     """The commit of this program's checkout, or None outside git."""
     folder = Path(__file__).resolve().parent
     try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=folder,
+            env=child_environment.tool(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     except OSError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from models import child_environment
 from models.problem import Problem
 
 # The handler of the serving room, relative to the repository's root. It is packed as a file and never imported.
@@ -58,7 +58,7 @@ def export(
             str(scratch / "model-config.yaml"),
         ]
         # The archiver empties and fills $TMPDIR/<model name>: two exports at once need folders of their own.
-        environment = {**os.environ, "TMPDIR": str(scratch / "tmp")}
+        environment = {**child_environment.tool(), "TMPDIR": str(scratch / "tmp")}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode or not archive.is_file():
         raise Problem(

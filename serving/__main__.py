@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models import problem
+from models import in_use, problem
 from serving.engines import programs, registry
 from serving.engines.engine import Ports
 from serving.profile import DEVICES, ServingProfile, parser_of
@@ -129,15 +129,16 @@ def _serve(options: argparse.Namespace) -> int:
     targets = options.target or registry.DEFAULT_TARGETS
     ports = {target: _ports(options, target) for target in targets}
     _distinct(ports)
-    return serve.run(
-        _bundles(options),
-        _profile(options),
-        options.folder,
-        targets=targets,
-        ports=ports,
-        cores=options.cores,
-        programs=programs.named(options),
-    )
+    with in_use.alone(options.folder, "its servers are up", "stop those with Ctrl-C, or name another --folder"):
+        return serve.run(
+            _bundles(options),
+            _profile(options),
+            options.folder,
+            targets=targets,
+            ports=ports,
+            cores=options.cores,
+            programs=programs.named(options),
+        )
 
 
 def _parity(options: argparse.Namespace) -> int:

@@ -23,7 +23,7 @@ def _value(target: str, header: SecretHeader) -> str:
         where = f"{where} (environment variable {header.env})"
     else:
         try:
-            value = Path(header.file).expanduser().read_text()
+            value = Path(header.file).expanduser().read_text("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise Problem(f"{where} is to be in the file {header.file}: {_why(error)}") from None
         if not value.strip():

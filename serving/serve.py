@@ -6,7 +6,6 @@ import contextlib
 import json
 import shlex
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -112,13 +111,12 @@ def run(
     cores: Sequence[int] = (),
     programs: Mapping[str, Path] = MappingProxyType({}),
 ) -> int:
-    """Serve ``bundles`` until Ctrl-C or SIGTERM; ``folder``/targets.json names the endpoints for as long.
+    """Serve ``bundles`` until KeyboardInterrupt; ``folder``/targets.json names the endpoints for as long.
 
     Raises `Problem`.
     """
     folder = folder.resolve()  # the curl lines work from any folder
     listing = folder / "targets.json"
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with contextlib.ExitStack() as running:
             servers = started(

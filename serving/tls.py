@@ -77,7 +77,7 @@ def reason(error: Exception) -> str:
 
 def _text(path: str, where: str) -> str:
     try:
-        return Path(path).read_text()
+        return Path(path).read_text("utf-8-sig")
     except OSError as error:
         raise Problem(f"{where} = {path!r}: {error.strerror}") from None
     except UnicodeDecodeError:

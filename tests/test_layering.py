@@ -131,10 +131,13 @@ def strangers(room: str, allowed: tuple[str, ...], but: tuple[str, ...] = ()) ->
     ]
 
 
-PROJECT = ("models.bundle", "models.declaration", "models.problem", "models.whole_file", "serving", "monitoring")
+OF_MODELS = tuple(
+    f"models.{name}" for name in ("bundle", "child_environment", "declaration", "in_use", "problem", "whole_file")
+)
+PROJECT = (*OF_MODELS, "serving", "monitoring")
 OF_ONE_ENGINE = tuple(f"serving.engines.{name}" for name in FOLDERS)
 OPEN_TO_ENGINES = (
-    *("models.bundle", "models.problem", "models.whole_file"),
+    *OF_MODELS,
     *("serving.engines", "serving.wire", "serving.profile", "serving.target", "serving.ports"),
 )
 

@@ -47,6 +47,7 @@ from loadtest.experiment import records
 from loadtest.experiment.phases import ClosedLoopPhase, OpenLoopPhase, Plan
 from loadtest.experiment.verb import Verb
 from loadtest.generator.punctuality import kept_awake
+from models import child_environment
 from models.problem import Problem
 from serving.engines import programs
 from serving.requests import encode, rest_path
@@ -301,7 +302,15 @@ def find(tool: str) -> str:
 
 
 def _run(name: str, command: Sequence[str], seconds: float) -> str:
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds + 60, check=False)
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=child_environment.measured(),
+        capture_output=True,
+        text=True,
+        timeout=seconds + 60,
+        check=False,
+    )
     if done.returncode:
         raise Problem(f"{name} failed with status {done.returncode}", done.stderr.splitlines()[-5:])
     return done.stdout

@@ -31,11 +31,12 @@ from loadtest.bench import tools as bench_tools
 from loadtest.bench.tools import CONNECTIONS, ROOT, pinned
 from loadtest.experiment import events, records
 from loadtest.experiment.events import PhaseEnded, PhaseStarted
-from loadtest.experiment.generator_process import LOCUSTFILE, workers
+from loadtest.experiment.generator_process import LOCUST, workers
 from loadtest.experiment.phases import OpenLoopPhase, Plan, WarmUpPhase
 from loadtest.experiment.records import Slip, TrialRecord
 from loadtest.experiment.settings import Generator
 from loadtest.experiment.verb import Verb
+from models import child_environment
 from models.problem import Problem
 from serving.requests import encode, grpc_method
 from serving.target import Target
@@ -144,7 +145,12 @@ def _trivial_server(protocol: str, cores: Sequence[int]) -> Iterator[TrivialServ
     command = [sys.executable, "-m", "loadtest.bench.trivial_server", protocol, "--answer"]
     command.append((message if protocol == "grpc" else body).hex())
     process = subprocess.Popen(
-        pinned(cores, command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+        pinned(cores, command),
+        env=child_environment.measured(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
     )
     try:
         yield TrivialServer(protocol, process)
@@ -218,14 +224,16 @@ def run_plan(
     Raises `Problem` where the generator fails or takes longer than `longest_s`.
     """
     plan.write(path)
-    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless"]
+    command = [*LOCUST, "--headless"]
     command += ["-u", "1", "-r", "1", "--only-summary", "--plan", str(path)]
     command += workers(Generator(processes=processes))
     log = path.with_suffix(".log")
     shares = {}
     began, cpu = 0.0, 0.0
     with log.open("w") as errors:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT)
+        process = subprocess.Popen(
+            command, env=child_environment.measured(), stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT
+        )
         assert process.stdout is not None
         deadline = time.monotonic() + longest_s
         try:

@@ -15,6 +15,7 @@ import psutil
 from loadtest.bench import cpu_clock
 from loadtest.bench.tools import ROOT
 from loadtest.experiment.phases import WarmUpPhase
+from models import child_environment
 from models.problem import Problem
 from serving import ports
 from serving.engines import embedded_tfserving, registry
@@ -97,7 +98,6 @@ def started(
         command,
         folder / f"{engine.id}-{grpc}.log",
         environment=switch.VARIABLE.variables(profile),
-        without=switch.VARIABLE.unset(profile),
         cores=cores,
         folder=ROOT,
     )
@@ -116,7 +116,9 @@ def make_model(folder: Path, width: int = 1) -> None:
     """Write the small CNN's version 1, with `width` times its channels, under `folder`. Raises `Problem`."""
     # In a process of its own: the load test loads no deep learning.
     command = [sys.executable, "-m", "models.small_cnn", str(folder), str(width)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=child_environment.export(), capture_output=True, text=True, timeout=240, check=False
+    )
     if done.returncode:
         raise Problem("the benchmark's model could not be made", done.stderr.splitlines()[-5:])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from models import child_environment
 from models.problem import Problem
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,7 +64,7 @@ def _locust(address: str, body: Path, cores: Sequence[int]) -> float:
     command = [
         sys.executable,
         "-m",
-        "locust",
+        "loadtest.generator.start_locust",
         "-f",
         str(ROOT / "loadtest" / "bench" / "fast_http_user.py"),
         "--headless",
@@ -106,7 +106,7 @@ def _run(name: str, command: Sequence[str], **environment: str) -> str:
     done = subprocess.run(
         command,
         cwd=ROOT,
-        env={**os.environ, **environment},
+        env={**child_environment.measured(), **environment},
         capture_output=True,
         text=True,
         timeout=SECONDS + 30,

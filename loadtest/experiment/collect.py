@@ -16,7 +16,7 @@ def collect(run_folder: str, context: str | None) -> int:
     """Bring home what a run that lost its client has measured in the cluster; returns the number of blocks."""
     folder = RunFolder(run_folders.resolve(run_folder))
     cluster = Cluster(context)
-    with RunProgress() as progress, InCluster(cluster, folder) as origin:
+    with folder.alone(), RunProgress() as progress, InCluster(cluster, folder) as origin:
         return origin.agent.collect(progress.say)
 
 

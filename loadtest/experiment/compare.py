@@ -27,7 +27,7 @@ from loadtest.experiment.runtimes.targets import Targets
 from loadtest.experiment.steps import Noted, Words
 from loadtest.experiment.verb import Verb
 from models import bundle as bundle_archive
-from models import declaration
+from models import child_environment, declaration
 from models.bundle import Bundle
 from models.problem import Problem
 from serving.cores import split_cores
@@ -120,7 +120,7 @@ def _in_cluster(
     settings = kubernetes.deployed(cluster, experiment)
     bundle = bundle_archive.load(artifacts / settings.model / str(settings.version))
     folder = RunFolder.open(results, experiment, bundle.digest, fresh)
-    with RunProgress(words) as progress, InCluster(cluster, folder) as origin:
+    with folder.alone(), RunProgress(words) as progress, InCluster(cluster, folder) as origin:
         progress.say(f"run    {os.path.relpath(folder.path)} on {cluster.context}")
         origin.agent.collect(progress.say)
         resolved = folder.experiment()
@@ -142,8 +142,14 @@ def export(experiment: Experiment, model: str, artifacts: Path) -> Bundle:
     for key, value in experiment.declared.items():
         command.append(f"--{key}={experiment.preprocessing.to_text() if key == 'preprocessing' else value}")
     # In a session of its own: Ctrl-C reaches it as SIGTERM from here, which is clean even while its interpreter starts.
-    finding = _finding() if declaration.is_factory(model) else None
-    export = subprocess.Popen(command, cwd=ROOT, env=finding, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    export = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=child_environment.export() | (_finding() if declaration.is_factory(model) else {}),
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     try:
         output, _ = export.communicate()
     except KeyboardInterrupt:
@@ -156,10 +162,10 @@ def export(experiment: Experiment, model: str, artifacts: Path) -> Bundle:
 
 
 def _finding() -> dict[str, str]:
-    """This process' environment with a PYTHONPATH that finds a user's module from another folder than theirs."""
+    """A PYTHONPATH that finds a user's module from another folder than theirs."""
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     folders = [str(Path(folder).resolve()) for folder in ("", *filter(None, given))]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(folders))}
+    return {"PYTHONPATH": os.pathsep.join(dict.fromkeys(folders))}
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

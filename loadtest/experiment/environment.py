@@ -15,6 +15,7 @@ import msgspec
 
 from loadtest.experiment import cgroups, cpu_time
 from loadtest.experiment.records import Environment, Lateness
+from models import child_environment
 from serving.engines import registry
 from serving.runtimes.process import open_files
 
@@ -49,6 +50,7 @@ def punctuality(cores: Sequence[int], seconds: float = 1.0) -> tuple[str, Latene
     command.append(str(round(seconds * 1000)))
     done = subprocess.run(
         command,
+        env=child_environment.measured(),
         capture_output=True,
         text=True,
         timeout=seconds * 10 + 30,
@@ -110,7 +112,14 @@ def _git_commit() -> str | None:
     root = Path(__file__).resolve().parents[2]
     command = ["git", "-C", str(root), "rev-parse", "HEAD"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(
+            command,
+            env=child_environment.tool(),
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
     except OSError:
         return None
     return done.stdout.strip() or None

@@ -18,6 +18,7 @@ from serving.runtimes.process.server_process import ServerProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCUSTFILE = ROOT / "loadtest" / "generator" / "locustfile.py"
+LOCUST = (sys.executable, "-m", "loadtest.generator.start_locust", "-f", str(LOCUSTFILE))
 
 
 def run_phases(job: LoadJob, *, on_event: Callable[[Event], None], check: Callable[[], None]) -> None:
@@ -29,7 +30,7 @@ def run_phases(job: LoadJob, *, on_event: Callable[[Event], None], check: Callab
     job.folder.mkdir(parents=True)
     plan = job.folder / "plan.json"
     job.plan.write(plan)
-    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "-u", "1", "-r", "1"]
+    command = [*LOCUST, "--headless", "-u", "1", "-r", "1"]
     command += ["--only-summary", "--plan", str(plan), *workers(job.generator)]
     log = job.folder / "locust.log"
     process = ServerProcess("the load generator", command, log, folder=ROOT, cores=job.cores)

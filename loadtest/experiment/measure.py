@@ -29,6 +29,6 @@ def measure(
     says what happens. Raises `Problem`.
     """
     folder = RunFolder.open(results, experiment, " ".join(bundle.digest for bundle in bundles), fresh)
-    with RunProgress(words) as progress:
+    with folder.alone(), RunProgress(words) as progress:
         progress.say(f"run    {os.path.relpath(folder.path)}")
         return run(folder.experiment(), bundles, servers(folder), folder, progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import msgspec
 
+from models import child_environment
 from models.bundle import Bundle
+from serving.engines import variables
 from serving.profile import ServingProfile
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,6 +47,7 @@ def measure(bundle: Bundle, engine: str, profile: ServingProfile, cores: Sequenc
         done = subprocess.run(
             command,
             cwd=ROOT,
+            env={**variables.tuning(os.environ), **child_environment.measured()},
             capture_output=True,
             text=True,
             timeout=TIMEOUT_S,

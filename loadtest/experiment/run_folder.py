@@ -6,6 +6,7 @@ import contextlib
 import json
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from loadtest.experiment import records
 from loadtest.experiment.file import Experiment
 from loadtest.experiment.records import Environment, RunNote, SearchRecord, WarmUpRecord
 from loadtest.experiment.standing import Standing
-from models import whole_file
+from models import in_use, whole_file
 from models.problem import Problem
 
 
@@ -51,6 +52,14 @@ class RunFolder:
                 if same and not state["finished"]:
                     return cls(path.parent)
         return None
+
+    def alone(self) -> AbstractContextManager[None]:
+        """While this is entered nobody else goes on with the run. Raises `Problem` where another process does."""
+        return in_use.alone(
+            self.path,
+            "this run is going on",
+            "wait for its end, stop it there with Ctrl-C, or begin another one with --fresh (make: ARGS=--fresh)",
+        )
 
     def finish(self) -> None:
         """Mark the run as complete: the same command then starts a new one."""

@@ -83,7 +83,7 @@ def read_trace(path: Path) -> Seconds:
     Raises `Problem` naming the file and line where there is no timestamp, and for fewer than two.
     """
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise Problem(f"arrivals.trace = {str(path)!r}: cannot be read: {error}; use a CSV of timestamps") from error
     times = []

@@ -11,8 +11,9 @@ import subprocess
 import sys
 import time
 
-from loadtest.experiment.generator_process import LOCUSTFILE, ROOT
+from loadtest.experiment.generator_process import LOCUST, ROOT
 from loadtest.experiment.verb import Verb
+from models import child_environment
 from serving.runtimes.process import open_files
 
 
@@ -31,12 +32,14 @@ def _work(options: argparse.Namespace) -> int:
 def serve_master(host: str, port: int, processes: int) -> None:
     """Be `processes` workers for the master at host:port, run after run, until interrupted."""
     open_files.raise_limit()
-    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--worker"]
+    command = [*LOCUST, "--headless", "--worker"]
     command += ["--master-host", host, "--master-port", str(port)]
     while True:
         children: list[subprocess.Popen[bytes]] = []
         try:
-            children += [subprocess.Popen(command, cwd=ROOT) for _ in range(processes)]
+            children += [
+                subprocess.Popen(command, cwd=ROOT, env=child_environment.measured()) for _ in range(processes)
+            ]
             for child in children:
                 child.wait()
         finally:

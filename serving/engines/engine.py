@@ -115,7 +115,7 @@ class Rendering:
     arguments    the command line's flags, after the program
     environment  variables that the server needs, name to value
     knobs        what was set, in the profile's order; every key of the profile is there, with a counterpart or without
-    unset        variables that the server must not inherit, as its own default is to hold
+    unset        variables of the user's tuning that the server must not get, as its own default is to hold
     backend      what computes behind the server, where it has several ways to
     """
 
@@ -309,7 +309,7 @@ class Launch:
     """A server about to run as a process of this machine.
 
     command      what to start; it runs in the folder that its files were rendered into
-    environment  variables that it gets besides this process's own
+    environment  variables that it gets besides those of `models.child_environment.measured`
     ports        where it will listen, all of them chosen
     version      the engine's, with the runtime's where they differ
     rendering    what it was given

@@ -14,6 +14,7 @@ from loadtest.experiment.observation import Prometheus
 from loadtest.experiment.records import ServerRestarted
 from loadtest.experiment.run_folder import RunFolder
 from loadtest.experiment.runtimes.parity_gate import ParityGate
+from models import child_environment
 from models.bundle import Bundle
 from models.problem import Problem
 from serving.engines import registry
@@ -155,7 +156,9 @@ class _InUse:
         self._died: _Death | None = None
         command = [docker_cli.program(), "events", "--format", "{{json .}}", "--filter", f"container={container}"]
         command += ["--filter", "event=die"]
-        self._events = ServerProcess("docker events", command, folder / "events.jsonl")
+        self._events = ServerProcess(
+            "docker events", command, folder / "events.jsonl", environment=child_environment.tool()
+        )
         self._lines: IO[str] = (folder / "events.jsonl").open()
 
     def check(self) -> None:
@@ -164,10 +167,10 @@ class _InUse:
         if line.startswith("{") and self._died is None:
             event = json.loads(line)
             status = int(event["Actor"]["Attributes"].get("exitCode", -1))
-            self._died = _Death(event["timeNano"] / 1e9, status)
+            self._died = _Death(event["timeNano"] / 1e9, status, time.monotonic())
         if self._died is None:
             return
-        gap_s = time.time() - self._died.at
+        gap_s = time.monotonic() - self._died.heard_at
         if answers(self.target, timeout_s=0.2):
             self._record(self._died, round(gap_s, 2))
             self._died = None
@@ -193,10 +196,12 @@ class _InUse:
 
 @dataclass(frozen=True)
 class _Death:
-    """When a container died (Unix seconds), and with which exit status."""
+    """When a container died (Unix seconds, by the daemon's clock), with which exit status, and when that was heard of
+    (seconds of the monotonic clock: the daemon may be on another machine)."""
 
     at: float
     exit_status: int
+    heard_at: float
 
 
 def _is_up(state: State | None) -> bool:

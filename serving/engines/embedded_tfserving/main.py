@@ -45,6 +45,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _main(argv: Sequence[str]) -> int:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # until the event loop minds it: a server that starts ends at once
     try:
         return _start(command_line.parse(argv))
     except ServingError as error:

@@ -46,7 +46,12 @@ class SideProcess:
         """On the worker's thread."""
         if self.process is None:
             command = [sys.executable, "-m", __name__]
-            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self.process = subprocess.Popen(
+                command,
+                env={**os.environ},  # the server's, which was made for it
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
         process = self.process
         assert process.stdin is not None
         assert process.stdout is not None

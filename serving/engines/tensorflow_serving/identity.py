@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from models import child_environment
 from models.problem import Problem
 
 # As tensorflow_model_server prints it (tensorflow_serving/model_servers/main.cc), on a line of its own.
@@ -72,6 +73,7 @@ def _printed(command: Sequence[str]) -> tuple[int, str]:
     deadline = time.monotonic() + TIMEOUT_S
     child = subprocess.Popen(
         command,
+        env=child_environment.measured(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

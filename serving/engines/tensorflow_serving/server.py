@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from models import child_environment
 from models.problem import Problem
 from serving import ports as tcp
 from serving.engines.engine import Engine, Launch, Ports, Served, Site
@@ -58,7 +59,8 @@ def launch(
     served = [Served(one.model, str(one.version), str(one.savedmodel.resolve())) for one in bundles]
     rendering = engine.render(profile, served, site)
     rendering.write(folder)
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    # Also where engines lie that the user adds, as all of the project asks for those.
+    paths = [str(ROOT), *filter(None, [child_environment.measured().get("PYTHONPATH")])]
     return Launch(
         command=[*program.command, *rendering.arguments],
         environment={"PYTHONPATH": os.pathsep.join(paths), **rendering.environment},

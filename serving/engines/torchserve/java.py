@@ -10,6 +10,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from models import child_environment
 from models.problem import Problem
 
 OLDEST, NEWEST = 11, 21
@@ -64,7 +65,14 @@ def _system_candidates() -> list[Java]:
 def _major(executable: Path) -> int | None:
     """The major version that ``java -version`` reports, or None where it does not run."""
     try:
-        done = subprocess.run([executable, "-version"], capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(
+            [executable, "-version"],
+            env=child_environment.measured(),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     found = re.search(r'version "(\d+)(?:\.(\d+))?', done.stderr + done.stdout)

@@ -6,12 +6,10 @@ import importlib.util
 import json
 import os
 import re
-import shutil
 import sys
 import tempfile
 import urllib.request
 from collections.abc import Mapping, Sequence
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,8 +47,9 @@ def launch(
     )
     described = [f"http://{LOOPBACK}:{management}/models/{name}" for name in archives]
     # Not below `folder`: a worker's Unix socket lies here, and its path may have no more than 107 characters.
-    scratch = Path(tempfile.mkdtemp(prefix="tandem-"))
-    release = partial(shutil.rmtree, scratch, ignore_errors=True)
+    # Gone when it is released, and at the end of this process at the latest.
+    made = tempfile.TemporaryDirectory(prefix="tandem-", ignore_cleanup_errors=True)
+    scratch, release = Path(made.name), made.cleanup
     try:
         store = _store(archives, scratch)
         site = Site(
@@ -112,7 +111,7 @@ def command_line(runtime: java.Java, configuration: Path, model_store: Path, scr
     """The command that starts TorchServe with the files that `Rendering.write` wrote into ``configuration``.
 
     ``scratch``: a writable folder with a short path, for the unpacked model and the workers' sockets. Raises `Problem`
-    where TorchServe is not installed.
+    where TorchServe is not installed, or could not load its library for those sockets.
     """
     home = _home()
     return [
@@ -120,6 +119,7 @@ def command_line(runtime: java.Java, configuration: Path, model_store: Path, scr
         f"-Dmodel_server_home={home}",
         f"-Dlog4j.configurationFile={(configuration / 'log4j2.xml').as_uri()}",
         f"-Djava.io.tmpdir={scratch}",
+        f"-Dio.netty.native.workdir={_for_libraries(scratch, configuration)}",
         *("-cp", str(home / "ts" / "frontend" / "*")),
         "org.pytorch.serve.ModelServer",
         *("--python", sys.executable),
@@ -127,6 +127,18 @@ def command_line(runtime: java.Java, configuration: Path, model_store: Path, scr
         *("-s", str(model_store)),
         "-ncs",
     ]
+
+
+def _for_libraries(*places: Path) -> Path:
+    """The first of these folders that libraries load from. Raises `Problem` where none is: there TorchServe would
+    speak to its workers over TCP ports from 9000 on, in place of Unix sockets, and not say so."""
+    for place in places:
+        if os.access(place, os.W_OK) and not os.statvfs(place).f_flag & os.ST_NOEXEC:
+            return place
+    raise Problem(
+        f"{places[0]}: on a mount with noexec, where TorchServe cannot load its library for its workers' sockets: "
+        "name another temporary folder with TMPDIR, or mount it with exec"
+    )
 
 
 def scratch_settings(scratch: Path) -> dict[str, str]:

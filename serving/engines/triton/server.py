@@ -98,8 +98,9 @@ def launch_at(
     ]
     rendered = rendering.render(library, library.python, profile, served, site)
     rendered.write(folder)
-    scratch = Path(tempfile.mkdtemp(prefix="tandem-"))
-    release = partial(_release, scratch)
+    # Gone when it is released, and at the end of this process at the latest.
+    made = tempfile.TemporaryDirectory(prefix="tandem-", ignore_cleanup_errors=True)
+    scratch, release = Path(made.name), partial(_release, made)
     try:
         _backends(home, scratch / "backends")
         _repository(served, folder, scratch / "models")
@@ -174,8 +175,8 @@ def environment(program: Path) -> dict[str, str]:
     return {"LD_LIBRARY_PATH": os.pathsep.join(paths), "TANDEM_PACKAGES": os.pathsep.join(packages)}
 
 
-def _release(scratch: Path) -> None:
+def _release(scratch: tempfile.TemporaryDirectory[str]) -> None:
     """Remove the scratch folder, and what a killed server leaves in shared memory."""
-    shutil.rmtree(scratch, ignore_errors=True)
-    for left in SHARED_MEMORY.glob(f"{scratch.name}*"):
+    scratch.cleanup()
+    for left in SHARED_MEMORY.glob(f"{Path(scratch.name).name}*"):
         left.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from models import child_environment
 from models.problem import Problem
 
 INSTALL = "install it (https://docs.docker.com/engine/install, or apt-get install docker.io)"
@@ -81,7 +82,9 @@ def explain(doing: str, output: str, *, pulling: str | None = None) -> Problem:
 
 def docker(*arguments: str, doing: str = "docker", check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run a short docker command; raises `Problem` where it fails and ``check`` is set."""
-    done = subprocess.run([program(), *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [program(), *arguments], env=child_environment.tool(), capture_output=True, text=True, check=False
+    )
     if check and done.returncode:
         raise explain(doing, done.stderr + done.stdout)
     return done
@@ -108,7 +111,7 @@ def images_present(*names: str) -> list[str]:
 @functools.cache
 def compose_command() -> tuple[str, ...]:
     """`docker compose` (the plugin), else `docker-compose`; raises `Problem` where there is neither."""
-    plugin = subprocess.run([program(), "compose", "version"], capture_output=True, text=True, check=False)
+    plugin = docker("compose", "version", check=False)
     if plugin.returncode == 0 and "ompose" in plugin.stdout:
         return (program(), "compose")
     if standalone := shutil.which("docker-compose"):
@@ -138,7 +141,7 @@ class Compose:
             capture_output=True,
             text=True,
             check=False,
-            env={**os.environ, **self.variables},
+            env={**child_environment.tool(), **self.variables},
         )
         if check and done.returncode:
             raise explain(doing, done.stderr + done.stdout, pulling=pulling)

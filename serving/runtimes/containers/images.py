@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from models import child_environment
 from serving.engines import registry
 from serving.engines.engine import Engine, Rendering
 from serving.profile import ServingProfile
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[3]
 AT_ONCE = 2  # builds
-MODELS = tuple(f"models/{name}.py" for name in ("__init__", "bundle", "declaration", "problem", "whole_file"))
+# Of the models' room, what the others may use.
+MODULES = ("__init__", "bundle", "child_environment", "declaration", "in_use", "problem", "whole_file")
+MODELS = tuple(f"models/{name}.py" for name in MODULES)
 STAND_IN = "make up ARGS=--embedded (make images ARGS=--embedded) runs {title} in its place"
 OTHER_BASE = "give the engine access to the registry, or have the image under that name (docs/containers.md)"
 
@@ -180,7 +183,14 @@ def _stream(command: Sequence[str], files: Mapping[str, Path], log: Path) -> int
     what it prints goes to ``log`` at once. Returns its exit status."""
     with (
         log.open("wb") as output,
-        subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT) as process,
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=child_environment.tool(),
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        ) as process,
     ):
         assert process.stdin
         try:
@@ -236,7 +246,13 @@ def _arguments_of(dockerfile: Path) -> set[str]:
 def _git(*arguments: str) -> str:
     """Git's answer, or nothing where this is no checkout."""
     try:
-        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), *arguments],
+            env=child_environment.tool(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     except OSError:
         return ""
     return done.stdout.strip()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from models import child_environment
 from models.problem import Problem
 
 DOCKER = Path(__file__).resolve().parents[3] / "docker"
@@ -45,7 +46,9 @@ def fetch(image: str, torch: str = "cpu") -> Path:
     for options in attempts:
         command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--progress-bar=off"]
         command += [*complete, *options, "--wheel-dir", str(folder), "--requirement", "/dev/stdin"]
-        done = subprocess.run(command, input=pins, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, env=child_environment.pip(), input=pins, capture_output=True, text=True, check=False
+        )
         if done.returncode == 0:
             stamp.write_text(digest)
             return folder

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from models import child_environment
 from models.bundle import Bundle
 from models.problem import Problem
 from serving.runtimes.containers import images as containers
@@ -84,7 +85,7 @@ def _load(context: str, image: str) -> None:
 
 
 def _run(command: Sequence[str], doing: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=child_environment.tool(), capture_output=True, text=True, check=False)
     if done.returncode:
         lines = (done.stderr + done.stdout).strip().splitlines()
         raise Problem(f"{doing} failed: {lines[-1] if lines else 'it said nothing'}", lines[:-1][-5:])

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from models import child_environment
 from models.problem import Problem
 
 Object = dict[str, Any]
@@ -83,10 +84,17 @@ def explain(doing: str, output: str) -> Problem:
 
 def build(folder: Path) -> list[Object]:
     """The objects that Kustomize makes of a folder; needs no cluster. Raises `Problem`."""
-    done = subprocess.run([program(), "kustomize", str(folder)], capture_output=True, text=True, check=False)
+    done = _run([program(), "kustomize", str(folder)])
     if done.returncode:
         raise explain(f"kubectl kustomize {folder}", done.stderr)
     return list(yaml.load_all(done.stdout, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+
+
+def _run(command: Sequence[str], text: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run kubectl with ``text`` on its standard input, or nothing."""
+    return subprocess.run(
+        command, env=child_environment.tool(), input=text, capture_output=True, text=True, check=False
+    )
 
 
 class Cluster:
@@ -97,7 +105,7 @@ class Cluster:
         self.context = context or self._current_context()
 
     def _current_context(self) -> str:
-        done = subprocess.run([self._program, "config", "current-context"], capture_output=True, text=True, check=False)
+        done = _run([self._program, "config", "current-context"])
         if done.returncode:
             where = f"KUBECONFIG={os.environ['KUBECONFIG']}" if os.environ.get("KUBECONFIG") else "~/.kube/config"
             names = self._contexts()
@@ -109,7 +117,7 @@ class Cluster:
 
     def _contexts(self) -> list[str]:
         command = [self._program, "config", "get-contexts", "--output=name"]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+        return _run(command).stdout.split()
 
     def command(self, *arguments: str) -> list[str]:
         """The whole command line of a kubectl command."""
@@ -119,7 +127,7 @@ class Cluster:
         """Run a command, with ``objects`` on its standard input; the caller looks at its status."""
         text = None if objects is None else yaml.safe_dump_all(objects, sort_keys=False)
         command = self.command(*arguments, f"--request-timeout={REQUEST_TIMEOUT_S}s")
-        return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+        return _run(command, text)
 
     def run(self, *arguments: str, doing: str, objects: Iterable[Object] | None = None) -> str:
         """Run a command and return its output; raises `Problem` (``doing`` says what failed)."""

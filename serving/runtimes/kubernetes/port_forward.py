@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
+from models import child_environment
 from models.problem import Problem
 from serving import ports
 from serving.runtimes.kubernetes.kubectl import NAMESPACE, Cluster, explain
@@ -31,7 +32,8 @@ class PortForward:
         self._cluster, self._what = cluster, what
         self.local: Mapping[int, int] = dict(zip(remote, ports.free(len(remote)), strict=True))
         self.reconnections = 0
-        self._log = Path(tempfile.mkdtemp(prefix="tandem-port-forward-")) / "kubectl.log"
+        self._folder = tempfile.TemporaryDirectory(prefix="tandem-port-forward-", ignore_cleanup_errors=True)
+        self._log = Path(self._folder.name) / "kubectl.log"
         self._stopping = threading.Event()
         self._process = self._start()
         self._keeper = threading.Thread(target=self._keep, name=f"port-forward {what}", daemon=True)
@@ -65,9 +67,7 @@ class PortForward:
             self._process.wait()
         if self._keeper.is_alive():
             self._keeper.join(5)
-        self._log.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self._log.parent.rmdir()
+        self._folder.cleanup()
 
     def _start(self) -> subprocess.Popen[bytes]:
         pairs = [f"{local}:{remote}" for remote, local in self.local.items()]
@@ -75,7 +75,12 @@ class PortForward:
         with self._log.open("wb") as log:
             # A session of its own: Ctrl-C is for this program, which then ends the port-forward.
             return subprocess.Popen(
-                [*command, *pairs], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                [*command, *pairs],
+                env=child_environment.tool(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
     def _wait_until_listening(self) -> None:

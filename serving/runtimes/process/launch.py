@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -45,8 +46,10 @@ class RunningTarget:
 
     def stop(self) -> None:
         """Stop the server and everything that it started. Idempotent."""
-        self.process.stop()
-        self._release()
+        try:
+            self.process.stop()
+        finally:
+            self._release()
 
     def __enter__(self) -> RunningTarget:
         return self
@@ -89,8 +92,7 @@ def start(
             engine.title,
             plan.command,
             folder / "server.log",
-            environment={**plan.environment, OFFSET: "x" * offset},
-            without=plan.rendering.unset,
+            environment={**_tuning(plan), **plan.environment, OFFSET: "x" * offset},
             cores=cores,
             folder=folder,
         )
@@ -151,6 +153,11 @@ def _target(
         knobs=plan.rendering.knobs,
         max_batch_size=profile.max_batch_size,
     )
+
+
+def _tuning(plan: Launch) -> dict[str, str]:
+    """What of the user's own tuning the server gets: all that would be recorded, but for what its profile decides."""
+    return {name: value for name, value in variables.tuning(os.environ).items() if name not in plan.rendering.unset}
 
 
 def _loaded(plan: Launch, process: ServerProcess) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import platform
 import re
 import subprocess
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from models import whole_file
+from models import child_environment, whole_file
 from models.problem import Problem
 from serving.engines import registry
 from serving.engines.engine import Download, Engine
@@ -199,7 +198,7 @@ def _require_start(engine: Engine, program: Path) -> str:
 
 def _loader_says(program: Path) -> str:
     """What the dynamic loader says of a program and its libraries, as `ldd` asks it: nothing of the program runs."""
-    environment = {**os.environ, "LD_TRACE_LOADED_OBJECTS": "1"}
+    environment = {**child_environment.measured(), "LD_TRACE_LOADED_OBJECTS": "1"}
     try:
         done = subprocess.run([program], env=environment, capture_output=True, timeout=10, check=False)
     except (OSError, subprocess.SubprocessError):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from models import whole_file
+from models import child_environment, whole_file
 from models.problem import Problem
 from monitoring.prometheus_api import ADDRESS_FILE, PrometheusApi, QueryRefused, Series, Unreachable
 from serving import ports
@@ -143,6 +143,13 @@ class Prometheus:
 
 
 def _version(binary: str) -> str:
-    done = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        [binary, "--version"],
+        env=child_environment.measured(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
     found = re.search(r"version (\d[\d.]*)", done.stdout + done.stderr)
     return found[1] if found else "unknown"

@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
 
-from models.problem import Problem
+from models import child_environment
+from models.problem import Problem, hurried
 from serving.runtimes.process import open_files
 
 # Runs between us and the server, in a fresh interpreter instead of preexec_fn, which may deadlock where the parent has
@@ -40,7 +41,7 @@ class ServerProcess:
     """A child in its own process group, with stdout and stderr in one log file.
 
     It dies with the thread that started it (PR_SET_PDEATHSIG), so start servers from a thread that lives as long. Its
-    `environment` is this process's but for the variables named in ``without``, and what it is given besides.
+    `environment` is what `child_environment.measured` leaves of this process's, and what it is given besides.
     Raises `Problem` where a core does not exist or the program cannot be started.
     """
 
@@ -51,13 +52,11 @@ class ServerProcess:
         log: Path,
         *,
         environment: Mapping[str, str] | None = None,
-        without: Collection[str] = (),
         cores: Sequence[int] = (),
         folder: Path | None = None,
     ) -> None:
         self.name, self.log = name, log
-        inherited = {key: value for key, value in os.environ.items() if key not in without}
-        self.environment = {**inherited, **(environment or {})}
+        self.environment = {**child_environment.measured(), **(environment or {})}
         available = os.sched_getaffinity(0)
         if not set(cores) <= available:
             raise Problem(f"{name}: cores {sorted(cores)} are not all among this process's {sorted(available)}")
@@ -121,13 +120,14 @@ class ServerProcess:
         return [line for line in lines if line.strip()][-count:]
 
     def stop(self, grace_s: float = GRACE_S) -> None:
-        """SIGTERM to the whole group, then SIGKILL to what is left after ``grace_s`` seconds. Idempotent."""
+        """SIGTERM to the whole group, then SIGKILL to what is left after ``grace_s`` seconds, or at once where the user
+        asks for an end again. Idempotent."""
         if self._stopped:  # the number may be another group's by now
             return
         try:
             self._signal(signal.SIGTERM)
             deadline = time.monotonic() + grace_s
-            while self._group_lives() and time.monotonic() < deadline:
+            while self._group_lives() and time.monotonic() < deadline and not hurried():
                 time.sleep(0.02)
         finally:  # also where a second Ctrl-C cuts the grace short
             self._signal(signal.SIGKILL)

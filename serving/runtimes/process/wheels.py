@@ -11,6 +11,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from models import child_environment
 from models.problem import Problem
 from serving.engines.engine import Engine, Wheel
 from serving.runtimes.process import own_program
@@ -69,6 +70,7 @@ def _fetch(engine: Engine, wheel: Wheel, folder: Path, progress: DownloadProgres
     done = subprocess.run(
         [sys.executable, *PIP, *QUIET, bar, "-r", str(wheel.lock), "-d", "."],
         cwd=folder,
+        env=child_environment.pip(),
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr if shows else subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -39,3 +39,18 @@ def test_workers_are_here_or_there():
     assert workers(Generator()) == []
     there = workers(Generator(remote_workers=3, port=7000))
     assert there[:5] == ["--master", "--expect-workers", "3", "--master-bind-port", "7000"]
+
+
+def test_locust_s_variables_and_files_of_the_user_do_not_reach_the_generator(tmp_path, monkeypatch):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / ".locust.conf").write_text("run-time = 1s\nmaster = true\n")
+    for name, value in {"HOME": str(tmp_path / "home"), "LOCUST_RUN_TIME": "1s", "LOCUST_MODE_MASTER": "1"}.items():
+        monkeypatch.setenv(name, value)
+    trial = OpenLoopPhase(
+        id="trial", folder=tmp_path / "trial", protocol="rest", seed=1, rate=50, duration_s=2.0, timeout_s=5.0
+    )
+    with small_server("rest", "ok") as (where, _):
+        reference = write_reference(tmp_path / "reference.npz")
+        job = LoadJob(target=where, reference=reference, phases=(trial,), folder=tmp_path / "generator")
+        run_phases(job, on_event=lambda _: None, check=lambda: None)
+    assert records.read_trial(tmp_path / "trial" / "trial.json").requests.ok > 50
