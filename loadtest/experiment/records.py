@@ -474,6 +474,14 @@ class Resumed(Record, frozen=True, kw_only=True, tag="resumed"):
     at: float
 
 
+class ClockSet(Record, frozen=True, kw_only=True, tag="clock-set"):
+    """During load that ended at `at` the wall clock was set by `step_s` seconds (negative: back), or the machine slept
+    for so long."""
+
+    at: float
+    step_s: float
+
+
 class WakesLate(Record, frozen=True, kw_only=True, tag="wakes-late"):
     """Before any load the generator's machine woke a process later than a schedule may slip."""
 
@@ -556,6 +564,7 @@ class Remark(Record, frozen=True, kw_only=True, tag="remark"):
 
 RunNote = (
     Resumed
+    | ClockSet
     | WakesLate
     | NoPrometheus
     | NotPinned

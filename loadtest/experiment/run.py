@@ -40,6 +40,7 @@ from loadtest.experiment.runtimes.targets import Targets
 from loadtest.experiment.slip import OTHERS_ALLOWED, SLIP_FLOOR_MS
 from loadtest.experiment.starts import Figures
 from loadtest.experiment.steps import Progress
+from loadtest.experiment.wall_clock import WallClock
 from models import whole_file
 from models.bundle import Bundle
 from models.problem import Problem
@@ -92,6 +93,9 @@ class _Measuring:
     progress: Progress
     origin: LoadOrigin
     exporter_port: int = field(default_factory=lambda: ports.free(1)[0])
+    # When a phase ended last, by the monotonic clock; of a run that goes on, at the latest now.
+    _loaded_at: float = field(default_factory=time.monotonic)
+    _clock: WallClock = field(default_factory=WallClock)
 
     def record_environment(self) -> None:
         """Write environment.json; a resumed run keeps the first one's, with a note."""
@@ -261,6 +265,8 @@ class _Measuring:
             self._on_event(start.target, event, known.get(event.id))
 
         self.origin.run_phases(job, on_event=on_event, check=self.targets.check)
+        if step_s := self._clock.step_s():
+            self._note(records.ClockSet(at=round(time.time(), 3), step_s=round(step_s, 1)))
 
     def _mix(self, target: Target) -> tuple[Traffic, ...]:
         """Which models the requests are for, where these are several."""
@@ -289,6 +295,7 @@ class _Measuring:
                 self._phase_ended(target, phase)
 
     def _phase_ended(self, target: str, phase: Phase) -> None:
+        self._loaded_at = time.monotonic()
         if isinstance(phase, WarmUpPhase):
             self.progress.advance(phase.expected_s + phase_plan.GENERATOR_START_S)
             warmed = _warmed(phase)
@@ -310,10 +317,10 @@ class _Measuring:
         unseen = [path for path in self.folder.trials() if not (path / "server.json").exists()]
         trials = {path: records.read_trial(path / "trial.json") for path in unseen}
         if trials:
-            last = max(trial.ended_at for trial in trials.values())
-            time.sleep(max(0.0, last + self.origin.settle_s - time.time()))
+            # Not by the wall clock: it may have been set, and the trials' times may be another machine's.
+            time.sleep(max(0.0, self._loaded_at + self.origin.settle_s - time.monotonic()))
         for path, trial in trials.items():
-            (path / "server-timeline.csv").write_text(observation.server_timeline(self.prometheus, trial))
+            whole_file.write_text(path / "server-timeline.csv", observation.server_timeline(self.prometheus, trial))
             figures = observation.server_figures(self.prometheus, trial)
             whole_file.write_text(path / "server.json", records.encode(figures))
 

@@ -27,6 +27,7 @@ from loadtest.analysis.records import (
 )
 from loadtest.experiment.records import (
     BusyMachine,
+    ClockSet,
     CpuQuota,
     DifferentNodes,
     FewFiles,
@@ -53,6 +54,13 @@ def warning(item: SummaryWarning) -> str:  # noqa: PLR0912 - one sentence for ea
             told = item.text
         case Resumed():
             told = f"interrupted and resumed at {datetime.fromtimestamp(item.at):%Y-%m-%d %H:%M:%S}"
+        case ClockSet():
+            how = "forward, or the machine slept" if item.step_s > 0 else "back"
+            until, seconds = datetime.fromtimestamp(item.at), wording.number(abs(item.step_s))
+            told = (
+                f"before {until:%H:%M:%S} the clock was set {seconds} s {how}: "
+                "latencies do not depend on it, but servers' own figures of that time may be missing"
+            )
         case WakesLate():
             told = (
                 f"before any load this machine woke a process {item.p99_ms:.1f} ms late (p99): others use it too, and "
