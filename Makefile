@@ -30,19 +30,33 @@ REGISTRY   ?=
 MODEL_VERSION ?=
 BACK       ?=
 
+# A value as one word of a shell's, whatever is in it; ARGS is several on purpose.
+q = '$(subst ','\'',$(1))'
+# --FLAG VALUE, where there is a value.
+flag = $(if $(2),--$(1) $(call q,$(2)))
+
 # Read where servers are started, from any target.
 export TFSERVING
+# Python of its own settings alone; PYTHONPATH may name the user's own modules.
+unexport PYTHONHOME PYTHONSAFEPATH PYTHONOPTIMIZE PYTHONINSPECT PYTHONSTARTUP PYTHONWARNINGS PYTHONDEVMODE PYTHONIOENCODING PYTHONCASEOK PYTHONPLATLIBDIR
+export PYTHONUTF8 := 1
 PY        := .venv/bin/python
 INSTALLED := .venv/.installed-runtime
 DEV       := .venv/.installed-dev
 MLSERVER  := .venv-mlserver/.installed
+# A .venv whose Python is gone, or is another one now, is made anew.
+ifneq ($(wildcard $(INSTALLED)),)
+ifneq ($(shell $(PY) -I -c 'import sys; print(sys.version_info[:2] == (3, 11))' 2>/dev/null),True)
+$(shell rm -f $(INSTALLED) $(DEV))
+endif
+endif
 RUNTIME   ?=
 TARGETS   ?=
 RATE      ?=
 EFFECT    ?=
-deployment := --overlay '$(OVERLAY)' --components '$(COMPONENTS)' $(if $(ENGINES),--engines '$(ENGINES)') --registry '$(REGISTRY)' $(if $(MODEL),--model $(MODEL)) $(if $(MODEL_VERSION),--model-version $(MODEL_VERSION))
-what := $(if $(MODEL),--model '$(MODEL)') $(if $(DATASET),--dataset $(DATASET))
-own  := $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)') $(if $(IMAGES),--images '$(IMAGES)') $(if $(CLASSES),--classes '$(CLASSES)') $(if $(INPUT),--input '$(INPUT)') $(if $(PREPROCESSING),--preprocessing='$(PREPROCESSING)') $(if $(OUTPUT),--output '$(OUTPUT)') $(if $(SAVEDMODEL),--savedmodel '$(SAVEDMODEL)') $(if $(TORCHSCRIPT),--torchscript '$(TORCHSCRIPT)') $(if $(ONNX),--onnx '$(ONNX)')
+deployment := --overlay $(call q,$(OVERLAY)) --components $(call q,$(COMPONENTS)) $(call flag,engines,$(ENGINES)) --registry $(call q,$(REGISTRY)) $(call flag,model,$(MODEL)) $(call flag,model-version,$(MODEL_VERSION))
+what := $(call flag,model,$(MODEL)) $(call flag,dataset,$(DATASET))
+own  := $(call flag,checkpoint,$(CHECKPOINT)) $(call flag,images,$(IMAGES)) $(call flag,classes,$(CLASSES)) $(call flag,input,$(INPUT)) $(if $(PREPROCESSING),--preprocessing=$(call q,$(PREPROCESSING))) $(call flag,output,$(OUTPUT)) $(call flag,savedmodel,$(SAVEDMODEL)) $(call flag,torchscript,$(TORCHSCRIPT)) $(call flag,onnx,$(ONNX))
 
 .PHONY: help compare train export serve loadtest loadtest-worker report gate plan-run tensorflow-serving triton images pin-images push up down deploy deploy-plan rollout undeploy manifests schema test lint format bench-loadgen bench-aa bench-ab bench-restarts bench-crosscheck bench-embedded bench-drain bench-importer bench-decisions dashboards dashboards-check watch clean distclean lock ci-tools packages locust collect screenshot
 
@@ -52,7 +66,7 @@ help: ## this list
 	@echo "  variables: EXPERIMENT=default|thorough|smoke|batching|FILE.toml  ENGINES=torchserve,tensorflow-serving,triton  DATASET=fashion-mnist|cifar10|digits  MODEL=convnet|lenet|resnet20|resnet18|resnet50|mobilenet_v2|efficientnet_b0|densenet121|vgg11  CHECKPOINT=FILE  IMAGES=FOLDER  CLASSES=FILE  your own model (docs/models.md): MODEL=package.module:factory  PYTHONPATH=FOLDER  INPUT=224x224x3  PREPROCESSING=0-1|imagenet|-1-1|none  OUTPUT=logits|probabilities  SAVEDMODEL=FOLDER  TORCHSCRIPT=FILE  ONNX=FILE  RUNTIME=process|container|kubernetes  TFSERVING=embedded|PROGRAM  TARGETS=FILE.toml  RUN=FOLDER  AGAINST=FOLDER  ARGS='--help'"
 
 compare: $(INSTALLED) packages ## train, export, prove, serve, load, report: the whole comparison
-	@$(PY) -m loadtest compare --experiment $(EXPERIMENT) $(what) $(own) $(if $(ENGINES),--engines '$(ENGINES)') $(if $(RUNTIME),--set runtime=$(RUNTIME)) $(if $(RATE),--set ladder.rate=$(RATE)) $(ARGS)
+	@$(PY) -m loadtest compare --experiment $(call q,$(EXPERIMENT)) $(what) $(own) $(call flag,engines,$(ENGINES)) $(if $(RUNTIME),--set $(call q,runtime=$(RUNTIME))) $(if $(RATE),--set $(call q,ladder.rate=$(RATE))) $(ARGS)
 
 train: $(INSTALLED) packages ## train the model only
 	@$(PY) -m models train $(what) $(ARGS)
@@ -70,7 +84,7 @@ triton: $(INSTALLED) ## fetch the server of NVIDIA Triton, once (some 60 MB), as
 	@$(PY) -m serving obtain $@ $(ARGS)
 
 images: $(INSTALLED) ## build the container images of the newest bundle and print their sizes
-	@$(PY) -m serving images $(if $(MODEL),--model $(MODEL)) $(if $(REGISTRY),--registry '$(REGISTRY)') $(if $(filter push,$(MAKECMDGOALS)),--push) $(ARGS)
+	@$(PY) -m serving images $(call flag,model,$(MODEL)) $(call flag,registry,$(REGISTRY)) $(if $(filter push,$(MAKECMDGOALS)),--push) $(ARGS)
 
 push: images ## `make images push REGISTRY=host/team`: build them, push them, print each one's digest and size
 	@:
@@ -80,28 +94,28 @@ pin-images: $(INSTALLED) ## ask the registries for today's digests of all base i
 	@$(PY) -m serving.runtimes.kubernetes manifests
 
 up: $(INSTALLED) ## the whole stack on Docker Compose: servers, Prometheus, Alertmanager, Grafana
-	@$(PY) -m serving up $(if $(MODEL),--model $(MODEL)) $(ARGS)
+	@$(PY) -m serving up $(call flag,model,$(MODEL)) $(ARGS)
 
 down: $(INSTALLED) ## stop the stack; no container, network or volume stays
 	@$(PY) -m serving down $(ARGS)
 
 locust: $(INSTALLED) ## Locust's web page beside `make up`, for one server (STACK=pytorch|tensorflow)
-	@$(PY) -m loadtest web $(or $(STACK),pytorch) $(if $(MODEL),--model $(MODEL)) $(ARGS)
+	@$(PY) -m loadtest web $(call q,$(or $(STACK),pytorch)) $(call flag,model,$(MODEL)) $(ARGS)
 
 loadtest: $(INSTALLED) packages ## load the servers of `make serve` in another terminal, or yours (TARGETS=endpoints.toml)
-	@$(PY) -m loadtest run --experiment $(EXPERIMENT) $(if $(TARGETS),--targets '$(TARGETS)') $(ARGS)
+	@$(PY) -m loadtest run --experiment $(call q,$(EXPERIMENT)) $(call flag,targets,$(TARGETS)) $(ARGS)
 
 loadtest-worker: $(INSTALLED) ## put load on servers for a run on another machine (MASTER=HOST)
-	@$(PY) -m loadtest worker --master $(MASTER) $(ARGS)
+	@$(if $(MASTER),$(PY) -m loadtest worker --master $(call q,$(MASTER)) $(ARGS),echo "error: MASTER is not given: make loadtest-worker MASTER=HOST, the machine that runs the experiment" >&2; exit 2)
 
 report: $(INSTALLED) ## build a run's report again from its saved data (RUN=FOLDER), or compare it with AGAINST=FOLDER
-	@$(PY) -m loadtest report $(RUN) $(if $(AGAINST),--against $(AGAINST)) $(ARGS)
+	@$(PY) -m loadtest report $(call q,$(RUN)) $(call flag,against,$(AGAINST)) $(ARGS)
 
 gate: $(INSTALLED) ## is a run (RUN=FOLDER) worse than AGAINST=FOLDER by more than TOLERANCE=1.05? For CI: docs/ci-gate.md
-	@$(PY) -m loadtest gate $(RUN) $(if $(AGAINST),--against $(AGAINST)) --tolerance $(TOLERANCE) $(if $(P99_TOLERANCE),--p99-tolerance $(P99_TOLERANCE)) $(ARGS)
+	@$(PY) -m loadtest gate $(call q,$(RUN)) $(call flag,against,$(AGAINST)) --tolerance $(call q,$(TOLERANCE)) $(call flag,p99-tolerance,$(P99_TOLERANCE)) $(ARGS)
 
 plan-run: $(INSTALLED) ## what it takes to find a difference, before anything runs (EFFECT=1.1)
-	@$(PY) -m loadtest plan-run --experiment $(EXPERIMENT) $(if $(EFFECT),--effect $(EFFECT)) $(ARGS)
+	@$(PY) -m loadtest plan-run --experiment $(call q,$(EXPERIMENT)) $(call flag,effect,$(EFFECT)) $(ARGS)
 
 deploy: $(INSTALLED) ## both servers, load generator and monitoring on Kubernetes (OVERLAY=local|cpu|gpu REGISTRY=... COMPONENTS=... ENGINES=...)
 	@$(PY) -m serving.runtimes.kubernetes deploy $(deployment) $(ARGS)
@@ -110,10 +124,10 @@ deploy-plan: $(INSTALLED) ## what make deploy would change; touches nothing
 	@$(PY) -m serving.runtimes.kubernetes plan $(deployment) $(ARGS)
 
 rollout: $(INSTALLED) ## bring both servers on Kubernetes to MODEL_VERSION=N, or BACK=1 to the version before
-	@$(PY) -m serving.runtimes.kubernetes rollout $(if $(MODEL_VERSION),--model-version $(MODEL_VERSION)) $(if $(BACK),--back) $(ARGS)
+	@$(PY) -m serving.runtimes.kubernetes rollout $(call flag,model-version,$(MODEL_VERSION)) $(if $(BACK),--back) $(ARGS)
 
 collect: $(INSTALLED) ## bring home what a run (RUN=FOLDER) measured on Kubernetes after its client was gone
-	@$(PY) -m loadtest collect $(RUN) $(ARGS)
+	@$(PY) -m loadtest collect $(call q,$(RUN)) $(ARGS)
 
 undeploy: $(INSTALLED) ## remove all of it from Kubernetes
 	@$(PY) -m serving.runtimes.kubernetes undeploy $(ARGS)
@@ -156,7 +170,7 @@ bench-crosscheck: $(DEV) ## the generator beside h2load, wrk and k6: do they mea
 	@$(PY) -m loadtest bench-crosscheck $(ARGS)
 
 screenshot: $(DEV) ## docs/report.png: the verdict of a run's report (RUN=FOLDER)
-	@$(PY) -m tests.loadtest.report.screenshot $(RUN) docs/report.png $(ARGS)
+	@$(PY) -m tests.loadtest.report.screenshot $(call q,$(RUN)) docs/report.png $(ARGS)
 
 bench-embedded: $(INSTALLED) ## the embedded server on a core of its own, beside TensorFlow Serving's figures
 	@$(PY) -m loadtest bench-embedded $(ARGS)
@@ -165,13 +179,13 @@ bench-decisions: $(INSTALLED) ## how surely a run decides, on simulated servers 
 	@$(PY) -m loadtest bench-decisions $(ARGS)
 
 bench-drain: $(INSTALLED) ## what clients lose when a server gets SIGTERM, and when it is replaced (ENGINES=...)
-	@$(PY) -m loadtest bench-drain $(if $(ENGINES),--engines '$(ENGINES)') $(ARGS)
+	@$(PY) -m loadtest bench-drain $(call flag,engines,$(ENGINES)) $(ARGS)
 
 dashboards: $(DEV) ## write Grafana's dashboards again from the code in monitoring/grafana/
 	@$(PY) -m monitoring.grafana
 
 dashboards-check: $(INSTALLED) packages ## ask every query of every dashboard of a Prometheus beside both loaded servers
-	@$(PY) -m loadtest dashboards-check $(if $(ENGINES),--engines '$(ENGINES)') $(ARGS)
+	@$(PY) -m loadtest dashboards-check $(call flag,engines,$(ENGINES)) $(ARGS)
 
 watch: $(INSTALLED) ## both servers' figures live, while a run is going or `make serve` is up
 	@$(PY) -m monitoring.watch $(ARGS)
@@ -195,10 +209,10 @@ packages:
 	@setup/debian-packages prometheus dataset-fashion-mnist
 
 $(INSTALLED): requirements.lock
-	@setup/venv $(PYTHON) $< $@
+	@setup/venv $(call q,$(PYTHON)) $< $@
 
 $(DEV): requirements-dev.lock $(INSTALLED)
-	@setup/venv $(PYTHON) $< $@
+	@setup/venv $(call q,$(PYTHON)) $< $@
 
 $(MLSERVER): tests/mlserver/requirements.lock
-	@setup/venv $(PYTHON) $< $@ .venv-mlserver
+	@setup/venv $(call q,$(PYTHON)) $< $@ .venv-mlserver

@@ -1,8 +1,12 @@
 """What a newcomer meets first: make's help, and set-up scripts that say in one line what they cannot do."""
 
 import os
+import shlex
+import shutil
 import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -83,3 +87,122 @@ def test_both_locks_agree():
 
     runtime, dev = versions("requirements.lock"), versions("requirements-dev.lock")
     assert runtime.items() <= dev.items()
+
+
+def program(folder: Path, name: str, text: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{text}")
+    (folder / name).chmod(0o755)
+
+
+LOCKED = "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 4711 (apt-get)"
+
+
+def busy_package_manager(folder: Path, attempts: int) -> str:
+    """A PATH on which apt-get finds its lock held so many times; time does not pass on it."""
+    program(folder, "dpkg-query", "exit 1\n")
+    program(folder, "sleep", f'echo "$1" >> {folder}/slept\n')
+    program(folder, "id", "echo 0\n")
+    counted = f'echo x >> {folder}/called\n[ "$(wc -l < {folder}/called)" -gt {attempts} ] && exit 0\n'
+    program(folder, "apt-get", f"{counted}echo '{LOCKED}' >&2\nexit 100\n")
+    return f"{folder}:{os.environ['PATH']}"
+
+
+def test_a_package_manager_in_use_is_waited_for(tmp_path):
+    """A fake one: the real one's lock would be held for every other test as well."""
+    done = call("setup/debian-packages", "tandem-package", PATH=busy_package_manager(tmp_path / "bin", 3))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "Installing Debian packages: tandem-package",
+        "The package manager is in use by process 4711 (apt-get); waiting for it, two minutes at most",
+    ]
+    assert (tmp_path / "bin" / "slept").read_text() == "2\n" * 3
+
+
+def test_it_is_waited_for_no_longer_than_two_minutes(tmp_path):
+    done = call("setup/debian-packages", "tandem-package", PATH=busy_package_manager(tmp_path / "bin", 1000))
+    assert done.returncode == 0
+    assert sum(map(int, (tmp_path / "bin" / "slept").read_text().split())) == 120
+    assert done.stderr.splitlines()[-1].endswith("run: sudo apt-get install tandem-package")
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    """What make and the set-up scripts need, apart from this checkout."""
+    for part in ("setup", "models"):
+        shutil.copytree(ROOT / part, tmp_path / part)
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "requirements.lock").write_text("")
+    return tmp_path
+
+
+def make(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    here = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}  # this machine's own
+    given = {**here, **environment}
+    return subprocess.run(
+        ["make", *arguments], cwd=folder, capture_output=True, text=True, timeout=120, check=False, env=given
+    )
+
+
+def tiny_wheel(folder: Path) -> None:
+    """A package with one module, as pip would find it on an index."""
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "tandem_tiny-1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("tandem_tiny.py", "")
+        wheel.writestr("tandem_tiny-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: tandem-tiny\nVersion: 1\n")
+        wheel.writestr(
+            "tandem_tiny-1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr("tandem_tiny-1.dist-info/RECORD", "")
+
+
+@pytest.mark.slow
+def test_a_python_that_is_gone_is_made_anew_and_gets_its_packages_whatever_pip_s_settings_say(checkout):
+    (checkout / ".venv" / "bin").mkdir(parents=True)
+    (checkout / ".venv" / "bin" / "python").symlink_to("/no/such/python")
+    (checkout / ".venv" / "bin" / "pip").touch(mode=0o755)
+    (checkout / ".venv" / ".installed-runtime").touch()
+    (checkout / "requirements.lock").write_text("tandem-tiny==1\n")
+    tiny_wheel(checkout / "index")
+    elsewhere = checkout / "elsewhere"
+    # Where packages are found is the user's to say, and where they go is not.
+    (checkout / "pip.conf").write_text(
+        f"[global]\nno-index = true\nfind-links = {checkout / 'index'}\n[install]\ntarget = {elsewhere}\nuser = true\n"
+    )
+    given = {"PIP_CONFIG_FILE": str(checkout / "pip.conf"), "PIP_TARGET": str(elsewhere), "PIP_USER": "1"}
+    python = os.path.realpath(sys.executable)
+    done = make(checkout, ".venv/.installed-runtime", f"PYTHON={python}", PYTHONHOME="/x", PYTHONSAFEPATH="1", **given)
+    assert done.returncode == 0, done.stderr
+    assert "The Python of .venv is gone; making it anew" in done.stdout
+    found = subprocess.run([checkout / ".venv/bin/python", "-I", "-c", "import tandem_tiny, pip"], check=False)
+    assert found.returncode == 0
+    assert not elsewhere.exists()
+    assert "up to date" in make(checkout, ".venv/.installed-runtime", f"PYTHON={python}").stdout
+
+
+@pytest.mark.parametrize(
+    ("target", "variable", "value", "words"),
+    [
+        ("report", "RUN", "my runs/a", ["report", "my runs/a"]),
+        ("report", "AGAINST", "it's $$(id); x", ["--against", "it's $(id); x"]),
+        ("gate", "RUN", "my runs/a", ["gate", "my runs/a"]),
+        ("compare", "EXPERIMENT", "my files/a.toml", ["--experiment", "my files/a.toml"]),
+        ("compare", "MODEL", "my model", ["--model", "my model"]),
+        ("loadtest-worker", "MASTER", "a b", ["--master", "a b"]),
+        ("deploy", "REGISTRY", "a b", ["--registry", "a b"]),
+    ],
+)
+def test_a_value_reaches_a_command_as_it_is(target, variable, value, words):
+    shown = call("make", "-n", target, f"{variable}={value}").stdout
+    line = next(line for line in shown.splitlines() if "-m " in line and ".venv/bin/python -m" in line)
+    found = shlex.split(line)
+    at = found.index(words[0])
+    assert found[at : at + 2] == words
+
+
+def test_a_worker_without_a_master_is_told_which_variable_is_missing():
+    done = call("make", "loadtest-worker")
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[0] == (
+        "error: MASTER is not given: make loadtest-worker MASTER=HOST, the machine that runs the experiment"
+    )

@@ -335,7 +335,7 @@ def load(name: str, overrides: Mapping[str, Any] | None = None, beside: Path | N
     """
     path = BUILT_IN / f"{name}.toml" if re.fullmatch(r"[\w-]+", name) else Path(name)
     try:
-        text = path.read_text()
+        text = path.read_text("utf-8-sig")
     except OSError as error:
         known = ", ".join(sorted(file.stem for file in BUILT_IN.glob("*.toml")))
         raise Problem(f"experiment {name!r}: {error.strerror}; use a TOML file's path or one of {known}") from error
@@ -347,7 +347,7 @@ def load(name: str, overrides: Mapping[str, Any] | None = None, beside: Path | N
 def _read(path: Path) -> tuple[str, str]:
     """A file's name and text."""
     try:
-        return str(path), path.read_text()
+        return str(path), path.read_text("utf-8-sig")
     except OSError as error:
         raise Problem(f"{path}: {error.strerror}; give the file of your targets") from error
     except UnicodeDecodeError as error:
@@ -387,11 +387,20 @@ def parse(
         return _experiment(values, chosen="targets" in given)
     except Problem as problem:
         key = str(problem).partition(" ")[0].rstrip(":")
-        here = any(f"{key}.".startswith(f"{dotted}.") for dotted in given)
+        here = any(f"{key}.".startswith(f"{dotted}.") for dotted in given) or (given and _is_fine(text, file, beside))
         if beside and key.partition(".")[0] in above:
             file, text = beside
         where = "command line" if here else f"{file}:{line_of(text, key)}"
         raise Problem(f"{where}: {problem}") from problem
+
+
+def _is_fine(text: str, file: str, beside: tuple[str, str] | None) -> bool:
+    """Whether the files alone are an experiment, so that it is the command line that makes them none."""
+    try:
+        parse(text, file, None, beside)
+    except Problem:
+        return False
+    return True
 
 
 def _values(text: str, file: str) -> dict[str, Any]:

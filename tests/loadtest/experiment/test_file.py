@@ -504,3 +504,28 @@ def test_any_text_is_an_experiment_or_a_one_line_problem(text):
         experiment.parse(text, "f.toml")
     except Problem as problem:
         assert str(problem).startswith("f.toml")
+
+
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        ({"profile.threads": 0}, "threads"),
+        ({"targets": ["tensorflow", "nobody"]}, "targets"),
+        ({"protocols": ["rest"], "ladder.rates": {"rest": [40.0], "grpc": [1.0]}}, "ladder.rates"),
+        ({"protocols": ["rest"]}, "ladder.rates"),
+        ({"generator.most_rate": 10.0}, "ladder.rates"),
+    ],
+)
+def test_what_the_command_line_makes_wrong_is_blamed_on_it_whatever_key_shows_it(given, key):
+    text = "[ladder]\nrates = {grpc = [100.0], rest = [100.0]}\n"
+    with pytest.raises(Problem, match=rf"^command line: .*{key}"):
+        experiment.parse(text, "mine.toml", given)
+    with pytest.raises(Problem, match=r"^mine.toml:2: slo"):
+        experiment.parse("[slo]\np99_ms = 0\n", "mine.toml", {"seed": 1})
+
+
+def test_a_byte_order_mark_is_no_syntax_error(tmp_path):
+    for name, text in (("mine.toml", "seed = 7\n"), ("targets.toml", "protocols = ['rest']\n")):
+        (tmp_path / name).write_text(text, encoding="utf-8-sig")
+    found = experiment.load(str(tmp_path / "mine.toml"), None, tmp_path / "targets.toml")
+    assert (found.seed, found.protocols) == (7, ("rest",))
