@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,6 +36,7 @@ os.execvp(command[0], command)
 """
 LOG_LINES = 15
 GRACE_S = 10.0
+LEAST_BYTES = 65_536
 
 
 class ServerProcess:
@@ -90,7 +92,8 @@ class ServerProcess:
         """Raise `Problem`, with the last log lines, if the server or one of its watched workers has died."""
         status = self._child.poll()
         if status is not None:
-            raise Problem(f"{self.name} died: {_reason(status)} (log: {self.log})", self.last_lines())
+            full = "; the disk of its log is full: make room" if _is_full(self.log.parent) else ""
+            raise Problem(f"{self.name} died: {_reason(status)} (log: {self.log}){full}", self.last_lines())
         for worker in self._workers:
             if not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE:
                 what = f"a worker process ({worker.pid}) of {self.name} died; out of memory?"
@@ -149,6 +152,11 @@ class ServerProcess:
             except (ProcessLookupError, psutil.Error):
                 continue
         return False
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether the disk that holds ``folder`` has no room for a few lines more."""
+    return shutil.disk_usage(folder).free < LEAST_BYTES
 
 
 def _reason(status: int) -> str:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -100,6 +102,30 @@ def test_death_is_reported_with_the_last_log_lines(tmp_path):
         process.wait_until(lambda: False, 20)
     assert caught.value.details == ("first", "cannot open the model")
     process.stop()
+
+
+def test_a_full_disk_is_named_where_the_log_cannot_say_it(tmp_path, monkeypatch):
+    process = python(tmp_path, "raise SystemExit(1)")
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0))
+    with pytest.raises(Problem, match=r"exit status 1 .*; the disk of its log is full: make room"):
+        process.wait_until(lambda: False, 20)
+    process.stop()
+
+
+def test_the_shell_s_variables_for_other_programs_do_not_reach_a_server(tmp_path, monkeypatch):
+    shell = {"JAVA_TOOL_OPTIONS": "-Xmx1m", "PYTHONOPTIMIZE": "2", "TS_MODEL_STORE": "/x", "http_proxy": "http://x:1"}
+    for name, value in {**shell, "LC_ALL": "C", "TANDEM_KEEP": "MINE", "MINE": "kept"}.items():
+        monkeypatch.setenv(name, value)
+    code = "import json, os; print(json.dumps(dict(os.environ)), flush=True); import time; time.sleep(600)"
+    process = python(tmp_path, code, environment={"COLOUR": "blue"})
+    try:
+        process.wait_until(lambda: bool(process.last_lines()), 20)
+        found = json.loads(process.last_lines()[0])
+    finally:
+        process.stop()
+    assert not found.keys() & shell.keys()
+    assert found.items() >= {"LC_ALL": "C.UTF-8", "PYTHONUTF8": "1", "MINE": "kept", "COLOUR": "blue"}.items()
 
 
 def test_out_of_memory_is_named(tmp_path):
