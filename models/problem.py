@@ -25,7 +25,10 @@ _REFUSED = {
     errno.EIO: "the disk fails: it is broken, or gone",
 }
 # Libraries that write with code of their own tell of a full disk in words alone.
-_FULL_IN_WORDS = re.compile(r"No space left on device|Disk quota exceeded|File too large|file write failed", re.I)
+_FULL_IN_WORDS = re.compile(
+    r"No space left on device|Disk quota exceeded|File too large|"
+    r"file write failed|inline_container\.cc:\d+\] \. unexpected pos"  # PyTorch's
+)
 
 
 class Problem(Exception):
