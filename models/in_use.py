@@ -15,50 +15,61 @@ from typing import IO
 from models.problem import Problem
 
 FILE = ".in-use"
-"""Its owner's process id. It stays: the kernel knows whether a process holds it, and forgets that with the process."""
+"""Its owner's process id. What it says counts while a process holds a lock on it, which goes with the process."""
 
 
 @contextmanager
 def alone(folder: Path, doing: str, otherwise: str) -> Iterator[None]:
     """Hold ``folder`` while the body runs. Raises `Problem` where another process does: "FOLDER: ``doing`` (process
     4711); ``otherwise``". On a file system without locks (some NFS) nobody is kept away."""
-    with _opened(folder) as lock:
-        try:
-            _take(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Problem(f"{folder}: {doing} (process {_owner(lock)}); {otherwise}") from None
+
+    def refuse(owner: str) -> None:
+        raise Problem(f"{folder}: {doing} (process {owner}); {otherwise}")
+
+    with _held(folder, refuse):
         yield
 
 
 @contextmanager
 def waited_for(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
     """Hold ``folder`` while the body runs, after any other process that does. ``say`` gets that one's id, once."""
-    with _opened(folder) as lock:
-        try:
-            _take(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(_owner(lock))
-            _take(lock, fcntl.LOCK_EX)
+    with _held(folder, say):
         yield
 
 
-def _opened(folder: Path) -> IO[str]:
+@contextmanager
+def _held(folder: Path, taken: Callable[[str], None]) -> Iterator[None]:
+    """``taken`` is called with the owner's id where there is one, which is waited for if that returns."""
     folder.mkdir(parents=True, exist_ok=True)
-    return (folder / FILE).open("a+", encoding="utf-8")
+    path = folder / FILE
+    while True:
+        with path.open("a+", encoding="utf-8") as lock:
+            _lock(lock, taken)
+            if not _is(lock, path):  # its owner has removed it meanwhile
+                continue
+            try:
+                lock.truncate(0)
+                lock.write(str(os.getpid()))
+                lock.flush()
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
 
 
-def _take(lock: IO[str], how: int) -> None:
+def _lock(lock: IO[str], taken: Callable[[str], None]) -> None:
     try:
-        fcntl.flock(lock, how)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise
+        lock.seek(0)
+        taken(lock.read(32).strip() or "unknown")
+        fcntl.flock(lock, fcntl.LOCK_EX)
     except OSError:
         return
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
 
 
-def _owner(lock: IO[str]) -> str:
-    lock.seek(0)
-    return lock.read(32).strip() or "unknown"
+def _is(lock: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(lock.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

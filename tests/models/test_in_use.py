@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -43,7 +44,8 @@ def test_another_process_is_named_and_a_killed_one_holds_nothing(tmp_path):
             in_use.alone(tmp_path, "it goes on", "wait").__enter__()
     for _ in range(2):
         with in_use.alone(tmp_path, "it goes on", "wait"):
-            assert (tmp_path / in_use.FILE).read_text().isdecimal()
+            assert (tmp_path / in_use.FILE).read_text() == str(os.getpid())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_who_waits_goes_on_when_the_other_one_has_ended(tmp_path):
