@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import os
 import platform
 import subprocess
 import time
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -258,13 +261,20 @@ def _write(
 
 @contextmanager
 def _exporting(what: str, recipe: Recipe) -> Iterator[None]:
-    """Say in a line what an exporter raises about a user's network."""
+    """Say in a line what an exporter raises about a user's network, in place of its remarks and listings."""
     if recipe.brought is None:
         yield
         return
     fix = "forward must be one fixed computation of tensors, whatever the images and their number (docs/models.md)"
-    with factories.said(f"{recipe.brought.said}: cannot be exported by {what}", fix):
-        yield
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with factories.said(f"{recipe.brought.said}: cannot be exported by {what}", fix), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+                yield
+    finally:
+        logging.disable(disabled)
 
 
 def _port(recipe: Recipe, reference: Reference) -> OwnSavedModel | None:

@@ -74,7 +74,7 @@ def test_a_package_outside_the_repository_comes_to_a_report(tmp_path, monkeypatc
     ],
 )
 def test_preprocessing_is_the_same_in_every_export(shape, preprocessing, tmp_path):
-    channels_last = "nhwc" in preprocessing
+    channels_last, gives_probabilities = "nhwc" in preprocessing, shape[2] == 1
     (tmp_path / "nets.py").write_text(
         "from torch import nn\n"
         "class Net(nn.Module):\n"
@@ -84,10 +84,11 @@ def test_preprocessing_is_the_same_in_every_export(shape, preprocessing, tmp_pat
         "        self.head = nn.Linear(8 * 16 * 23, 10)\n"
         "    def forward(self, x):\n"
         f"        x = x.permute(0, 3, 1, 2) if {channels_last} else x\n"
-        "        return self.head(self.conv(x).relu().flatten(1))\n"
+        "        x = self.head(self.conv(x).relu().flatten(1))\n"
+        f"        return x.softmax(1) if {gives_probabilities} else x\n"
     )
-    size = "x".join(map(str, shape))
-    command = ("models", "export", "--dataset", "digits", "--model", "nets:Net", "--input", size)
+    size, output = "x".join(map(str, shape)), "probabilities" if gives_probabilities else "logits"
+    command = ("models", "export", "--dataset", "digits", "--model", "nets:Net", "--input", size, "--output", output)
     done = _python(tmp_path, *command, f"--preprocessing={preprocessing}", "--artifacts", tmp_path / "artifacts")
     assert done.returncode == 0, done.stderr
     exports = bundles.load(tmp_path / "artifacts" / "Net" / "1").manifest["parity"]["exports"]

@@ -118,6 +118,28 @@ def test_a_module_of_the_user_s_own_becomes_a_bundle(models, tmp_path, monkeypat
     assert bundles.versions(tmp_path / "artifacts", "small") == [1]
 
 
+def test_a_network_that_cannot_be_exported_is_one_line_and_leaves_nothing(models, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "branching_network.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.head = nn.Linear(3, 10)\n"
+        "    def forward(self, x):\n"
+        "        x = x.mean((2, 3))\n"
+        "        return self.head(x if x.sum() > -1e9 else -x)\n"
+    )
+    export = ("export", "--dataset", "digits", "--model", "branching_network:Net", "--input", "8x8x3")
+    done = models(*export, "--artifacts", tmp_path / "artifacts")
+    weights, exported, error = done.stderr.splitlines()
+    assert "weights as the factory made them" in weights
+    assert exported.split() == ["export", "TorchScript", "and", "TorchServe", "archive"]
+    assert error.startswith("error: MODEL=branching_network:Net: cannot be exported by torch.export: GuardOnDataDep")
+    assert f"({tmp_path}/branching_network.py:8); forward must be one fixed computation of tensors" in error
+    assert [path for path in (tmp_path / "artifacts").rglob("*") if path.is_file()] == []
+
+
 def test_tensorflow_starts_without_a_word():
     done = subprocess.run(
         [sys.executable, "-c", "from models import savedmodel"], cwd=ROOT, capture_output=True, check=True
