@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models import in_use, problem
+from serving.cores import split_cores
 from serving.engines import programs, registry
 from serving.engines.engine import Ports
 from serving.profile import DEVICES, ServingProfile, parser_of
@@ -84,7 +86,12 @@ def _common(parser: argparse.ArgumentParser) -> None:
         help=f"repeatable; default: {' and '.join(registry.DEFAULT_TARGETS)}",
     )
     programs.add_flags(parser)
-    parser.add_argument("--cores", type=_cores, default=(), metavar="0,1", help="CPUs to pin each server to")
+    parser.add_argument(
+        "--cores",
+        type=_cores,
+        metavar="0,1",
+        help="CPUs to pin each server to, or all (default of serve: all but those that it leaves to a load generator)",
+    )
     for key, default in ServingProfile().to_dict().items():
         parser.add_argument(
             f"--{key.replace('_', '-')}",
@@ -136,7 +143,7 @@ def _serve(options: argparse.Namespace) -> int:
             options.folder,
             targets=targets,
             ports=ports,
-            cores=options.cores,
+            cores=split_cores(sorted(os.sched_getaffinity(0)))[0] if options.cores is None else options.cores,
             programs=programs.named(options),
         )
 
@@ -161,7 +168,7 @@ def _parity(options: argparse.Namespace) -> int:
             options.folder,
             beside=bundles[1:],
             targets=[name],
-            cores=options.cores,
+            cores=options.cores or (),
             programs=named,
         ) as [running]:
             for bundle in bundles:
@@ -204,6 +211,8 @@ def _port(text: str) -> int:
 
 
 def _cores(text: str) -> tuple[int, ...]:
+    if text == "all":
+        return ()
     return tuple(int(core) for core in text.split(","))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+MOST_FOR_GENERATOR = 2
+
 
 def split_cores(available: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Divide CPUs between the server under test and everything else (generator, Prometheus, this program).
@@ -13,5 +15,5 @@ def split_cores(available: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, .
     """
     if len(available) < 2:
         return (), ()
-    generator = min(2, len(available) // 2)
+    generator = min(MOST_FOR_GENERATOR, len(available) // 2)
     return tuple(available[:-generator]), tuple(available[-generator:])

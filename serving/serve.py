@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shlex
 import shutil
 import sys
@@ -150,7 +151,8 @@ def run(
 def _watched(running: contextlib.ExitStack, up: Sequence[launch.RunningTarget], folder: Path) -> None:
     """A Prometheus that scrapes the servers, where it is installed: `make watch` shows what it knows."""
     shutil.rmtree(folder, ignore_errors=True)  # an earlier session's data say nothing of this one
-    scraper = prometheus.start(folder, ())
+    beside = os.sched_getaffinity(0) - {core for one in up for core in one.target.cores}
+    scraper = prometheus.start(folder, tuple(sorted(beside)) if any(one.target.cores for one in up) else ())
     if scraper is None:
         print("Prometheus is not installed: make watch will have nothing to show", file=sys.stderr)
         return
@@ -172,11 +174,13 @@ def write_sample(bundle: Bundle, target: Target, path: Path) -> str:
 def describe(target: Target, sample: Path) -> str:
     """How to call ``target``, with a curl line ready to paste."""
     url = f"http://{target.rest}{requests.rest_path(target)}"
+    cores = ", ".join(map(str, target.cores))
     curl = f"curl -s -H 'Content-Type: application/json' --data-binary @{shlex.quote(str(sample))} {url}"
     return (
         f"\n{target.name}: {target.engine} {target.engine_version}\n"
         f"  gRPC     {target.grpc}  {requests.grpc_method(target)}\n"
         f"  REST     {url}\n"
         f"  metrics  {target.metrics}\n"
+        f"{f'  cores    {cores}; a load test takes others{chr(10)}' if cores else ''}"
         f"  try      {curl}"
     )

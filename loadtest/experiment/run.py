@@ -138,9 +138,9 @@ class _Measuring:
             self.progress.tell(steps.Noted(note))
 
     def time_models(self) -> None:
-        """Measure the model alone, where the servers' cores are this machine's."""
+        """Measure the model alone, where the servers' cores are this machine's, and no server stays up on them."""
         cores = self.targets.server_cores
-        if not cores:
+        if not cores or self.experiment.runtime == "remote":
             return
         known: dict[str, Any] = self.folder.read("model-time.json", {})
         for name in self.experiment.target_names:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from models.problem import Problem
 from serving.__main__ import main
+from serving.cores import split_cores
 from serving.engines import programs
 from serving.engines.engine import Ports
 from serving.profile import ServingProfile
@@ -83,6 +85,10 @@ def test_each_engine_has_its_flags_and_the_old_name_of_target_still_works(bundle
         "cores": (0,),
         "programs": {"tensorflow-serving": program},
     }
+    # By default the servers leave cores to a load generator.
+    for given, cores in ((), split_cores(sorted(os.sched_getaffinity(0)))[0]), (("--cores", "all"), ()):
+        assert main(["serve", "--bundle", str(bundle.folder), *given]) == 0
+        assert asked["cores"] == cores
 
 
 def test_a_program_that_is_none_is_one_line(bundle, tmp_path, capsys):

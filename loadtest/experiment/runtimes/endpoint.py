@@ -13,6 +13,7 @@ from loadtest.experiment.file import Experiment
 from loadtest.experiment.observation import Prometheus
 from loadtest.experiment.records import RightAnswers
 from loadtest.experiment.run_folder import RunFolder
+from loadtest.experiment.runtimes import on_this_machine
 from loadtest.experiment.runtimes.parity_gate import FILE, Proof
 from loadtest.experiment.settings import FIRST, STATUS, Inputs
 from models.bundle import Bundle
@@ -71,8 +72,8 @@ class EndpointTargets:
 
     def __init__(self, folder: RunFolder, experiment: Experiment, targets: Sequence[Target]) -> None:
         """The samples are written into the folder, unless an interrupted run has. Raises `Problem`."""
-        self.server_cores: tuple[int, ...] = ()
-        self.generator_cores: tuple[int, ...] = ()
+        targets = on_this_machine.located(targets)
+        self.server_cores, self.generator_cores = on_this_machine.split(targets)
         self._folder, self._experiment = folder, experiment
         self._targets = {target.name: target for target in targets}
         self._prometheus: Prometheus | None = None

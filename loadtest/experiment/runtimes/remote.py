@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from loadtest.experiment.observation import Prometheus
 from loadtest.experiment.run_folder import RunFolder
+from loadtest.experiment.runtimes import on_this_machine
 from loadtest.experiment.runtimes.parity_gate import ParityGate
 from models.bundle import Bundle
 from models.problem import Problem
@@ -19,8 +20,8 @@ class RemoteTargets:
         self, folder: RunFolder, bundles: Sequence[Bundle], protocols: Sequence[str], targets: Sequence[Target]
     ) -> None:
         """`targets`: one for each server."""
-        self.server_cores: tuple[int, ...] = ()
-        self.generator_cores: tuple[int, ...] = ()
+        targets = on_this_machine.located(targets)
+        self.server_cores, self.generator_cores = on_this_machine.split(targets)
         self._targets = {target.name: target for target in targets}
         self._parity_gate = ParityGate(folder, bundles, protocols)
         self._prometheus: Prometheus | None = None
