@@ -25,11 +25,12 @@ FEWEST_CPUS = 0.02  # of a process that is worth a name
 
 @dataclass(frozen=True)
 class Process:
-    """A process: its parent, its name, and the CPU seconds that it and its ended children have used."""
+    """A process: its parent, its name, and the CPU seconds that it and its ended children have used, and it alone."""
 
     parent: int
     name: str
     used_s: float
+    own_s: float
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ def others(before: Snapshot, after: Snapshot, ours: Collection[int]) -> tuple[Ot
         if pid in known or process.parent == _KERNEL:
             continue
         earlier = before.processes.get(pid)
-        cpus = (process.used_s - (earlier.used_s if earlier else 0.0)) / passed if passed > 0 else 0.0
+        # Not those of its children: with one that ends comes all that it has ever used.
+        cpus = (process.own_s - (earlier.own_s if earlier else 0.0)) / passed if passed > 0 else 0.0
         sum_cpus, biggest = found.get(process.name, (0.0, 0))
         found[process.name] = sum_cpus + cpus, biggest or pid
     most = sorted(found.items(), key=lambda one: -one[1][0])[:NAMED]
@@ -123,6 +125,6 @@ def _processes(proc: Path) -> dict[int, Process]:
             continue
         name, _, rest = text.partition("(")[2].rpartition(")")  # a name may hold brackets
         fields = rest.split()
-        used = sum(int(one) for one in fields[11:15])  # utime, stime, cutime, cstime
-        found[int(folder.name)] = Process(int(fields[1]), name, used * _TICK_S)
+        user, system, *of_children = (int(one) * _TICK_S for one in fields[11:15])
+        found[int(folder.name)] = Process(int(fields[1]), name, user + system + sum(of_children), user + system)
     return found

@@ -97,5 +97,5 @@ def test_a_name_with_brackets_and_a_process_that_ended_are_read(tmp_path):
     (tmp_path / "9").mkdir()  # gone between the listing and the reading
     (tmp_path / "stat").write_text(f"cpu  1 1 1 1 1 1 1\ncpu4 1 1 1 {tick} {tick} {tick} {tick} 7 0 0\nintr 1\n")
     found = cpu_time.snapshot(Path(tmp_path))
-    assert found.processes == {8: cpu_time.Process(parent=3, name="a) (b", used_s=4.0)}
+    assert found.processes == {8: cpu_time.Process(parent=3, name="a) (b", used_s=4.0, own_s=2.0)}
     assert found.unused_s == {4: 4.0}
