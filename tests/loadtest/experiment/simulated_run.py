@@ -30,6 +30,8 @@ from serving.target import Target
 from tests.loadtest.generator.simulated_workers import SimulatedWorkers, rate_of
 from tests.serving.targets import target
 
+NO_MACHINE = Environment()
+
 
 @dataclass(frozen=True)
 class Server:
@@ -62,6 +64,7 @@ class Servers:
     """The targets, and where the load comes from: real phases, run by the real runner against formulas.
 
     trials_left  after so many trials the run is killed
+    machine      where the load comes from
     """
 
     servers: Mapping[str, Server]
@@ -69,6 +72,7 @@ class Servers:
     server_cores: tuple[int, ...] = ()
     generator_cores: tuple[int, ...] = ()
     settle_s: float = 0.0
+    machine: Environment = NO_MACHINE
     used: list[tuple[str, int]] = field(default_factory=list)
     made: list[str] = field(default_factory=list)
     running: str | None = None
@@ -93,7 +97,7 @@ class Servers:
 
     def environment(self, cores: tuple[int, ...]) -> Environment:
         assert cores == ()
-        return Environment()
+        return self.machine
 
     def prometheus(self, folder: Path, cores: tuple[int, ...]) -> Prometheus | None:
         assert cores == ()
@@ -185,12 +189,18 @@ class Ran:
         return [records.read_trial(path / "trial.json") for path in self.folder.trials()]
 
 
-def run(folder: Path, experiment: Experiment, servers: Mapping[str, Server], trials: float = math.inf) -> Ran:
-    """Run an experiment below a folder, or go on with it. Raises `Killed` after so many trials."""
+def run(
+    folder: Path,
+    experiment: Experiment,
+    servers: Mapping[str, Server],
+    trials: float = math.inf,
+    machine: Environment = NO_MACHINE,
+) -> Ran:
+    """Run an experiment below a folder, or go on with it, from a machine. Raises `Killed` after so many trials."""
     bundle = Bundle(folder / "bundle", {"model": "convnet"})
     bundle.folder.mkdir(parents=True, exist_ok=True)
     (bundle.folder / "manifest.json").write_text(json.dumps(bundle.manifest))
     found = RunFolder.open(folder / "results", experiment, "digest")
-    simulated, told = Servers(servers, trials), Told()
+    simulated, told = Servers(servers, trials, machine=machine), Told()
     run_loop.run(found.experiment(), [bundle], simulated, found, told, simulated)
     return Ran(found, told, simulated)

@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 from loadtest.experiment import decision, plan, standing, starts, steps
 from loadtest.experiment.file import Experiment
 from loadtest.experiment.questions import Family, Metric, Question
-from loadtest.experiment.records import TrialRecord
+from loadtest.experiment.records import (
+    BusyMachine,
+    CpuQuota,
+    Environment,
+    FewFiles,
+    OtherProcess,
+    TrialRecord,
+)
 from loadtest.experiment.run_folder import RunFolder
 from loadtest.experiment.scenarios import Capacity, Ladder, SingleStream
 from loadtest.experiment.settings import Decision
@@ -56,6 +63,31 @@ def seconds(trials: list[TrialRecord]) -> float:
 def threefold(tmp_path_factory) -> Ran:
     """The default experiment, where one server is three times as good."""
     return run(tmp_path_factory.mktemp("threefold"), Experiment(), {"pytorch": SLOW, "tensorflow": FAST})
+
+
+def test_what_the_machine_keeps_from_a_run_is_told_at_once_and_written_down(tmp_path):
+    ladder = Ladder(rates={"rest": (200.0,)}, overload=0.0, repetitions=1)
+    asked = Experiment(protocols=("rest",), scenarios=("ladder",), ladder=ladder)
+    by = (OtherProcess(name="cc1", pid=42, cpus=0.8),)
+    machine = Environment(cpus=(0, 1), cpu_quota=0.6, busy_at_start=0.4, busy_by=by, open_files=1024)
+    ran = run(tmp_path / "busy", asked, {"pytorch": SLOW, "tensorflow": FAST}, machine=machine)
+    expected = (
+        BusyMachine(share=0.4, allowed=0.1, by=by),
+        CpuQuota(cpus=0.6, of=2),
+        FewFiles(allowed=1024, needed=4608),  # max_in_flight connections, and the server's own files
+    )
+    kinds = BusyMachine | CpuQuota | FewFiles
+    assert tuple(note for note in ran.folder.environment().warnings if isinstance(note, kinds)) == expected
+    told = [step.note for step in ran.told.steps if isinstance(step, steps.Noted)]
+    assert tuple(note for note in told if isinstance(note, kinds)) == expected
+    assert told == [
+        step.note for step in ran.told.steps[: len(told)] if isinstance(step, steps.Noted)
+    ]  # before any load
+    # Over gRPC a few connections carry all requests.
+    free = Environment(cpus=(0, 1), cpu_quota=2.0, busy_at_start=0.1, open_files=1024)
+    over_grpc = replace(asked, protocols=("grpc",), ladder=replace(ladder, rates={"grpc": (200.0,)}))
+    ran = run(tmp_path / "free", over_grpc, {"pytorch": SLOW, "tensorflow": FAST}, machine=free)
+    assert not [note for note in ran.folder.environment().warnings if isinstance(note, kinds)]
 
 
 def test_a_threefold_difference_is_decided_in_three_blocks(threefold):
