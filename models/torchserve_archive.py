@@ -61,7 +61,8 @@ def export(
         environment = {**child_environment.tool(), "TMPDIR": str(scratch / "tmp")}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode or not archive.is_file():
+        full = "; no space is left on the disk: make room" if "No space left on device" in done.stderr else ""
         raise Problem(
-            f"torch-model-archiver failed on {archive.name} (exit status {done.returncode})",
+            f"torch-model-archiver failed on {archive.name} (exit status {done.returncode}){full}",
             done.stderr.splitlines()[-10:],
         )

@@ -305,3 +305,26 @@ def test_serve_prints_a_curl_line_that_works_and_stops_on_ctrl_c(bundle, referen
     finally:
         server.kill()
         server.communicate()
+
+
+@pytest.mark.exhaustive
+def test_it_starts_from_a_shell_made_for_other_programs_in_a_folder_with_any_letter(bundle, tmp_path, monkeypatch):
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    shell = {
+        "http_proxy": "http://127.0.0.1:9",
+        "LC_ALL": "C",
+        "JAVA_TOOL_OPTIONS": "-Xmx1m",
+        "_JAVA_OPTIONS": "-Dfile.encoding=US-ASCII",
+        "PYTHONPATH": str(tmp_path / "mine"),
+        "PYTORCH_JIT": "0",
+    }
+    for name, value in shell.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "torch.py").write_text("raise SystemExit('the shell's')")
+    with launch.start("pytorch", bundle, ServingProfile(), tmp_path / "Läufe äöü") as running:
+        found = wire_parity.check(running.target, bundle.reference)
+        assert all(one.top1_agreement == 1.0 for one in found.values())
+        (worker,) = psutil.Process(running.process.pid).children()
+        assert worker.cmdline()[worker.cmdline().index("--sock-type") + 1] == "unix"

@@ -18,6 +18,7 @@ from loadtest.experiment.file import Experiment
 from loadtest.experiment.questions import Family, Metric, Question
 from loadtest.experiment.records import (
     BusyMachine,
+    ClockSet,
     CpuQuota,
     Environment,
     FewFiles,
@@ -28,6 +29,8 @@ from loadtest.experiment.run_folder import RunFolder
 from loadtest.experiment.scenarios import Capacity, Ladder, SingleStream
 from loadtest.experiment.settings import Decision
 from loadtest.experiment.target_specs import TargetSpec
+from loadtest.experiment.wall_clock import WallClock
+from loadtest.report import warning_words
 from tests.loadtest.experiment.simulated_run import Killed, Ran, Server, run
 
 BOTH = ("pytorch", "tensorflow")
@@ -351,3 +354,15 @@ def test_a_winner_s_error_is_that_of_all_looks_and_questions(threefold):
         for one in threefold.decisions.questions
         if one.decided and one.starts == 3
     }
+
+
+def test_a_clock_that_is_set_back_while_a_run_goes_on_is_noted_once(tmp_path, monkeypatch):
+    looks = iter([0.0, -3600.0])  # during the second start's load
+    monkeypatch.setattr(WallClock, "step_s", lambda _: next(looks, 0.0))
+    trials = SingleStream(repetitions=1, duration_s=1.0, lead_in_s=0.1)
+    asked = Experiment(name="set-back", protocols=("rest",), scenarios=("single-stream",), single_stream=trials)
+    ran = run(tmp_path, asked, {name: Server({"rest": 300.0}) for name in asked.target_names})
+    (note,) = [one for one in ran.folder.environment().warnings if isinstance(one, ClockSet)]
+    assert note.step_s == -3600.0
+    assert "was set 3,600 s back" in warning_words.warning(note)
+    assert steps.Noted(note) in ran.told.steps
