@@ -31,6 +31,7 @@ from serving.client import Client
 from serving.engines.engine import Ports
 from serving.engines.torchserve.handler import LATENCY_BUCKETS
 from serving.profile import ServingProfile
+from serving.runtimes import answering
 from serving.runtimes.process import launch
 from serving.runtimes.process.prometheus import Prometheus
 from serving.runtimes.process.server_process import ServerProcess
@@ -83,6 +84,121 @@ def await_true(condition: Callable[[], bool], timeout_s: float, what: str) -> No
     while not condition():
         assert time.monotonic() < deadline, what
         time.sleep(0.1)
+
+
+# --- alerts ---
+FASTER = 40  # an hour of the rules is a minute and a half here
+
+
+@dataclass(frozen=True)
+class Alerting:
+    """Prometheus with all rules, forty times as fast, and the Alertmanager that it tells."""
+
+    prometheus: Prometheus
+    url: str
+
+    def firing(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """The alerts that Alertmanager knows: name and server to the alert."""
+        with urllib.request.urlopen(f"{self.url}/api/v2/alerts", timeout=10) as answer:
+            alerts = json.load(answer)
+        return {(one["labels"]["alertname"], one["labels"].get("server", "")): one for one in alerts}
+
+    def await_alert(self, name: str, server: str, timeout_s: float) -> dict[str, Any]:
+        await_true(lambda: (name, server) in self.firing(), timeout_s, f"{name} of {server} fires")
+        return self.firing()[name, server]
+
+    def await_clear(self, name: str, server: str, timeout_s: float) -> None:
+        await_true(lambda: (name, server) not in self.firing(), timeout_s, f"{name} of {server} clears")
+
+
+@pytest.fixture(scope="module")
+def alerting(servers, tmp_path_factory) -> Iterator[Alerting]:
+    require("prometheus", "alertmanager")
+    folder = tmp_path_factory.mktemp("alerting")
+    (port,) = ports.free(1)
+    address = f"{ports.LOOPBACK}:{port}"
+    manager = ServerProcess(
+        "Alertmanager",
+        [
+            "prometheus-alertmanager",
+            f"--config.file={render.ROOT / 'monitoring' / 'alertmanager' / 'alertmanager.yaml'}",
+            f"--storage.path={folder / 'alertmanager'}",
+            f"--web.listen-address={address}",
+            "--cluster.listen-address=",
+        ],
+        folder / "alertmanager.log",
+    )
+    try:
+        manager.wait_until(lambda: answers(f"http://{address}/-/ready"), 20)
+        running = prometheus(folder, FASTER, alertmanager=address)
+        try:
+            running.watch_servers([(one.target, one.process.pid) for one in servers.values()])
+            await_true(lambda: running.query("sum(serving:up)", time.time()) == 2, 20, "both servers are up")
+            await_true(lambda: running.query("sum(serving:workers)", time.time()) == 1, 20, "the worker is alive")
+            yield Alerting(running, f"http://{address}")
+        finally:
+            running.stop()
+    finally:
+        manager.stop()
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def test_nobody_is_told_while_all_is_well(alerting):
+    assert alerting.firing() == {}
+
+
+def overload(target: Target, image: np.ndarray, in_flight: int, stop: threading.Event) -> None:
+    """So many gRPC requests at once, whatever becomes of them, until told to stop."""
+    encoded = requests.encode(target, "grpc", image)
+    slots = threading.Semaphore(in_flight)
+    with grpc.insecure_channel(target.grpc) as channel:
+        call = channel.unary_unary(requests.grpc_method(target))
+        while not stop.is_set():
+            if slots.acquire(timeout=0.1):
+                call.future(encoded, timeout=10).add_done_callback(lambda _: slots.release())
+
+
+def test_overloading_a_server_is_told_and_clears(alerting, servers, bundle):
+    with np.load(bundle.reference) as saved:
+        image = saved["images"][:1]
+    target = servers["pytorch"].target
+    stop = threading.Event()
+    flood = threading.Thread(target=overload, args=(target, image, 2 * PROFILE.queue_capacity, stop))
+    flood.start()
+    try:
+        for name in ("ServingErrorRatioHigh", "ServingQueueGrowing", "ServingSloBurnRateFast"):
+            alert = alerting.await_alert(name, "torchserve", 40)
+            assert alert["labels"]["severity"] == "page"
+            assert "%" in alert["annotations"]["description"] or name == "ServingQueueGrowing"
+            assert "<no value>" not in alert["annotations"]["description"]
+        assert not {name for name, server in alerting.firing() if server == "embedded-tfserving"}
+    finally:
+        stop.set()
+        flood.join()
+    for name in ("ServingErrorRatioHigh", "ServingQueueGrowing"):
+        alerting.await_clear(name, "torchserve", 30)
+
+
+def test_killing_a_worker_is_told(alerting, servers):
+    torchserve = servers["pytorch"]
+    [worker] = [
+        child
+        for child in psutil.Process(torchserve.process.pid).children(recursive=True)
+        if any("model_service_worker" in part for part in child.cmdline())
+    ]
+    os.kill(worker.pid, signal.SIGKILL)
+    alert = alerting.await_alert("ServingWorkerRestarting", "torchserve", 60)
+    assert alert["labels"]["severity"] == "ticket"
+    assert alert["annotations"]["runbook_url"] == "docs/runbooks/ServingWorkerRestarting.md"
+    assert "died and were started anew: 1 in the last 10 minutes" in alert["annotations"]["description"]
+    await_true(lambda: answering.answers(torchserve.target), 60, "the new worker answers")
 
 
 # --- agreement ---
@@ -150,8 +266,9 @@ class Comparison:
 
 
 @pytest.fixture(scope="module")
-def comparison(servers, bundle, tmp_path_factory) -> Comparison:
-    """25 requests a second for each server and protocol, while Prometheus records with ranges of 15 s.
+def comparison(servers, replayed, bundle, tmp_path_factory) -> Comparison:
+    """25 requests a second for each server and protocol, while Prometheus records with ranges of 15 s (and another one
+    watches what is `replayed`, so that both take their time at once).
 
     Where others starve the machine, the client is delayed after the server's clock has stopped; so there are some
     windows, and they agree where they do in one.
@@ -261,8 +378,9 @@ class _Page(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def replayed(tmp_path_factory) -> Iterator[Prometheus]:
-    """10 s of recorded traffic on model cnn: 4 gRPC and 4 REST predictions a second, and 0.6 failures, among others."""
+def replayed(tmp_path_factory) -> Iterator[tuple[Prometheus, float]]:
+    """10 s of recorded traffic on model cnn: 4 gRPC and 4 REST predictions a second, and 0.6 failures, among others.
+    Prometheus, and the time at which it has seen most of that."""
     seconds = 10
     replay = Replay(RECORDED_PAGE.read_text(), seconds)
     thread = threading.Thread(target=replay.serve_forever)
@@ -274,8 +392,7 @@ def replayed(tmp_path_factory) -> Iterator[Prometheus]:
         running.watch_server(target)
         await_true(lambda: running.query("sum(serving:up)", time.time()) == 1, 20, "Prometheus scrapes the page")
         replay.started = time.time()
-        await_true(lambda: time.time() > replay.started + seconds - 1, 20, "10 s")
-        yield running
+        yield running, replay.started + seconds - 1
     finally:
         running.stop()
         replay.shutdown()
@@ -284,8 +401,11 @@ def replayed(tmp_path_factory) -> Iterator[Prometheus]:
 
 
 def test_pages_of_the_real_tensorflow_serving_translate_to_what_was_sent(replayed):
+    watching, at = replayed
+    await_true(lambda: time.time() > at, 20, "10 s")
+
     def value(name: str, labels: str = "") -> float | None:
-        return replayed.query(f'{name}{{server="tensorflow-serving"{labels}}}', time.time())
+        return watching.query(f'{name}{{server="tensorflow-serving"{labels}}}', at)
 
     of = ',model="cnn",protocol="'
     for protocol in ("grpc", "rest"):
@@ -295,8 +415,8 @@ def test_pages_of_the_real_tensorflow_serving_translate_to_what_was_sent(replaye
     assert value("serving:request_latency_seconds:mean", f'{of}grpc"') == pytest.approx(276_457 / 40 / 1e6, rel=0.02)
     assert value("serving:queue_seconds:mean") == pytest.approx(507_445 / 93 / 1e6, rel=0.02)
     assert value("serving:batch_size:avg") == pytest.approx(98 / 93, rel=0.02)
-    assert not replayed.series('serving:errors:rate1m{model="nope"}', time.time())  # a client's typing error
-    kept = replayed.query("sum(scrape_samples_post_metric_relabeling)", time.time())
+    assert not watching.series('serving:errors:rate1m{model="nope"}', at)  # a client's typing error
+    kept = watching.query("sum(scrape_samples_post_metric_relabeling)", at)
     assert 50 < (kept or 0) <= documented_bound("tensorflow-serving")
     # The quantile by hand, from the recorded buckets.
     page = RECORDED_PAGE.read_text()
@@ -307,120 +427,12 @@ def test_pages_of_the_real_tensorflow_serving_translate_to_what_was_sent(replaye
     assert upper / 1.8 / 1e6 <= p50 <= upper / 1e6
 
 
-# --- alerts ---
-FASTER = 40  # an hour of the rules is a minute and a half here
-
-
-@dataclass(frozen=True)
-class Alerting:
-    """Prometheus with all rules, forty times as fast, and the Alertmanager that it tells."""
-
-    prometheus: Prometheus
-    url: str
-
-    def firing(self) -> dict[tuple[str, str], dict[str, Any]]:
-        """The alerts that Alertmanager knows: name and server to the alert."""
-        with urllib.request.urlopen(f"{self.url}/api/v2/alerts", timeout=10) as answer:
-            alerts = json.load(answer)
-        return {(one["labels"]["alertname"], one["labels"].get("server", "")): one for one in alerts}
-
-    def await_alert(self, name: str, server: str, timeout_s: float) -> dict[str, Any]:
-        await_true(lambda: (name, server) in self.firing(), timeout_s, f"{name} of {server} fires")
-        return self.firing()[name, server]
-
-    def await_clear(self, name: str, server: str, timeout_s: float) -> None:
-        await_true(lambda: (name, server) not in self.firing(), timeout_s, f"{name} of {server} clears")
-
-
-@pytest.fixture(scope="module")
-def alerting(servers, tmp_path_factory) -> Iterator[Alerting]:
-    require("prometheus", "alertmanager")
-    folder = tmp_path_factory.mktemp("alerting")
-    (port,) = ports.free(1)
-    address = f"{ports.LOOPBACK}:{port}"
-    manager = ServerProcess(
-        "Alertmanager",
-        [
-            "prometheus-alertmanager",
-            f"--config.file={render.ROOT / 'monitoring' / 'alertmanager' / 'alertmanager.yaml'}",
-            f"--storage.path={folder / 'alertmanager'}",
-            f"--web.listen-address={address}",
-            "--cluster.listen-address=",
-        ],
-        folder / "alertmanager.log",
-    )
-    try:
-        manager.wait_until(lambda: answers(f"http://{address}/-/ready"), 20)
-        running = prometheus(folder, FASTER, alertmanager=address)
-        try:
-            running.watch_servers([(one.target, one.process.pid) for one in servers.values()])
-            await_true(lambda: running.query("sum(serving:up)", time.time()) == 2, 20, "both servers are up")
-            await_true(lambda: running.query("sum(serving:workers)", time.time()) == 1, 20, "the worker is alive")
-            yield Alerting(running, f"http://{address}")
-        finally:
-            running.stop()
-    finally:
-        manager.stop()
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
-
-
-def test_nobody_is_told_while_all_is_well(alerting):
-    assert alerting.firing() == {}
-
-
-def overload(target: Target, image: np.ndarray, in_flight: int, stop: threading.Event) -> None:
-    """So many gRPC requests at once, whatever becomes of them, until told to stop."""
-    encoded = requests.encode(target, "grpc", image)
-    slots = threading.Semaphore(in_flight)
-    with grpc.insecure_channel(target.grpc) as channel:
-        call = channel.unary_unary(requests.grpc_method(target))
-        while not stop.is_set():
-            if slots.acquire(timeout=0.1):
-                call.future(encoded, timeout=10).add_done_callback(lambda _: slots.release())
-
-
-def test_overloading_a_server_is_told_and_clears(alerting, servers, bundle):
-    with np.load(bundle.reference) as saved:
-        image = saved["images"][:1]
-    target = servers["pytorch"].target
-    stop = threading.Event()
-    flood = threading.Thread(target=overload, args=(target, image, 2 * PROFILE.queue_capacity, stop))
-    flood.start()
-    try:
-        for name in ("ServingErrorRatioHigh", "ServingQueueGrowing", "ServingSloBurnRateFast"):
-            alert = alerting.await_alert(name, "torchserve", 40)
-            assert alert["labels"]["severity"] == "page"
-            assert "%" in alert["annotations"]["description"] or name == "ServingQueueGrowing"
-            assert "<no value>" not in alert["annotations"]["description"]
-        assert not {name for name, server in alerting.firing() if server == "embedded-tfserving"}
-    finally:
-        stop.set()
-        flood.join()
-    for name in ("ServingErrorRatioHigh", "ServingQueueGrowing"):
-        alerting.await_clear(name, "torchserve", 30)
-
-
-def test_killing_a_worker_is_told_and_clears(alerting, servers):
-    torchserve = servers["pytorch"]
-    [worker] = [
-        child
-        for child in psutil.Process(torchserve.process.pid).children(recursive=True)
-        if any("model_service_worker" in part for part in child.cmdline())
-    ]
-    os.kill(worker.pid, signal.SIGKILL)
-    alert = alerting.await_alert("ServingWorkerRestarting", "torchserve", 60)
-    assert alert["labels"]["severity"] == "ticket"
-    assert alert["annotations"]["runbook_url"] == "docs/runbooks/ServingWorkerRestarting.md"
-    assert "died and were started anew: 1 in the last 10 minutes" in alert["annotations"]["description"]
+# --- alerts, in the end ---
+def test_a_new_worker_and_the_burnt_budget_are_forgotten_in_the_end(alerting):
+    """The longer of the two windows that must still burn is half an hour: 45 s here, which others have taken since."""
     alerting.await_clear("ServingWorkerRestarting", "torchserve", 60)
     assert ("ServingNoWorkers", "torchserve") not in alerting.firing()
+    alerting.await_clear("ServingSloBurnRateFast", "torchserve", 90)
 
 
 def test_stopping_a_server_is_told_and_clears(alerting, servers, bundle, tmp_path):
@@ -434,8 +446,3 @@ def test_stopping_a_server_is_told_and_clears(alerting, servers, bundle, tmp_pat
     fixed = Ports(rest=rest_port, grpc=grpc_port, metrics=0)
     with launch.start("tensorflow", bundle, PROFILE, tmp_path, fixed_ports=fixed):
         alerting.await_clear("ServingDown", engine, 30)
-
-
-def test_the_burnt_budget_is_forgotten_in_the_end(alerting):
-    """The longer of the two windows that must still burn is half an hour: 45 s here."""
-    alerting.await_clear("ServingSloBurnRateFast", "torchserve", 90)
