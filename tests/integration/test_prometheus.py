@@ -34,9 +34,9 @@ def prometheus(tmp_path_factory):
     running.stop()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def page():
-    """A metrics page of counters that the test drives."""
+    """A metrics page of counters that tests drive; one, as Prometheus takes seconds to scrape another."""
     registry = CollectorRegistry()
     (port,) = ports.free(1)
     server, thread = start_http_server(port, "127.0.0.1", registry)

@@ -166,7 +166,7 @@ PROBES = [line for line in recorded("drain.jsonl") if line.get("tag") == "v1 bus
 def test_probes_are_answered_at_once_while_long_requests_run(
     server: Embedded, second: float, long_requests: int, probes: list[dict[str, Any]]
 ):
-    body = {"instances": [3 * second / min(long_requests, 3)]}
+    body = {"instances": [2 * second / min(long_requests, 3)]}
     with ThreadPoolExecutor(long_requests) as pool:
         busy = [pool.submit(server.http, "POST", "/v1/models/slow:predict", body) for _ in range(long_requests)]
         started = time.monotonic()
