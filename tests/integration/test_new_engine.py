@@ -68,7 +68,7 @@ name = "newcomer"
 dataset = "digits"
 scenarios = ["ladder"]
 targets = ["tensorflow", "onnx", "onnx-threads"]
-ladder = { rates = { grpc = [40.0], rest = [40.0] }, repetitions = 2, duration_s = 1.0, lead_in_s = 0.25 }
+ladder = { rates = { grpc = [40.0], rest = [40.0] }, repetitions = 1, duration_s = 1.0, lead_in_s = 0.25 }
 [warm_up]
 window_s = 0.25
 min_s = 0.5

@@ -64,7 +64,7 @@ def test_one_command_on_a_clean_clone_measures_tensorflow_serving(artifacts, tmp
         environment = {**os.environ, "REGISTRY_MIRROR": registry, "XDG_CACHE_HOME": cache, "PATH": os.defpath}
         del environment["TFSERVING"]
         folders = ["--artifacts", str(artifacts), "--results", str(tmp_path / "results")]
-        settings = [word for one in ("ladder.overload=0", "ladder.duration_s=1.0") for word in ("--set", one)]
+        settings = [word for one in ("ladder.repetitions=1", "ladder.duration_s=1.0") for word in ("--set", one)]
         done = subprocess.run(
             [sys.executable, "-m", "loadtest", "compare", "--experiment", "smoke", *folders, *settings],
             cwd=here,
