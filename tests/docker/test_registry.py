@@ -86,6 +86,7 @@ def deployed(host, bundle, tmp_path_factory) -> tuple[api_server.ApiServer, str]
     return api, console.getvalue()
 
 
+@pytest.mark.exhaustive  # gigabytes are compressed; below, small images go the same way
 def test_what_is_deployed_is_what_the_registry_holds(deployed, host, bundle):
     api, told = deployed
     pushed = told_pushed(told)
@@ -105,6 +106,7 @@ def test_what_is_deployed_is_what_the_registry_holds(deployed, host, bundle):
         assert labels["dev.tandem.bundle.digest"] == f"sha256:{bundle.digest}"
 
 
+@pytest.mark.exhaustive
 def test_make_images_push_and_the_way_back(deployed, host, bundle, artifacts, monkeypatch, capsys):
     monkeypatch.setattr(images, "chosen", lambda **_: (images.LOADTEST,))  # the others were pushed the same way
     arguments = ["--registry", f"{host}/team", "--no-digests", "--artifacts", str(artifacts)]

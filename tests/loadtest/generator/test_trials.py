@@ -82,6 +82,7 @@ def search(folder: Path, trial: OpenLoopPhase, **values: Any) -> SearchPhase:
     )
 
 
+@pytest.mark.exhaustive
 def test_a_search_finds_the_capacity_of_a_real_server(tmp_path):
     trial = replace(
         TRIAL, id="search", rate=900, scenario="capacity", duration_s=1.0, retries=1, limit_ms=150.0, repetition=2
