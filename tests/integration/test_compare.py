@@ -54,7 +54,8 @@ def resumed_run(artifacts, tmp_path_factory) -> tuple[Path, str, list[str]]:
     require("prometheus")
     results = tmp_path_factory.mktemp("results")
     command = ["compare", "--experiment", "smoke", "--artifacts", str(artifacts), "--results", str(results)]
-    settings = ("ladder.rates={}", "ladder.fractions=[0.3]", "ladder.overload=0", "ladder.duration_s=3.0")  # a probe
+    settings = ["ladder.rates={}", "ladder.fractions=[0.3]", "ladder.overload=0", "ladder.duration_s=3.0"]  # a probe
+    settings += ["warm_up.min_s=1.0", "warm_up.tolerance=0.5"]
     command += [word for setting in settings for word in ("--set", setting)]
     first = start(*command)
     deadline = time.monotonic() + LIMIT_S
