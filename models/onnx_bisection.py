@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ NHWC = (0, 2, 3, 1)
 # Where torch.onnx writes the modules that a node comes from, outermost first, and the node of its own graph last.
 SCOPES = "pkg.torch.onnx.name_scopes"
 WEIGHT = ".weight"
+WITH_WEIGHTS = ("Conv", "Gemm", "MatMul")
 CALLS = re.compile(r"^((Stateful)?PartitionedCall(_\d+)?/)+")
 
 
@@ -31,6 +32,7 @@ class Difference:
     max_abs_diff     their distance; None with the former
     layer            the PyTorch module that the node comes from; None where the file does not say
     tensor           the SavedModel's tensor that was compared, in one that the importer did not write the closest
+    layers           how many nodes with weights come before it
     """
 
     operator: str
@@ -42,6 +44,7 @@ class Difference:
     max_abs_diff: float | None
     layer: str | None = None
     tensor: str | None = None
+    layers: int = 0
 
     def words(self) -> str:
         """The difference as part of an error's line."""
@@ -96,7 +99,9 @@ def first_difference(
             claimed = {peer.name for found in matches.values() for peer in found}
             every = peers.get(names[0], [])
             left = [peer for peer in every if peer.name is None or peer.name not in claimed]
-            return _described(node, names[0], theirs[names[0]], left or every)
+            difference = _described(node, names[0], theirs[names[0]], left or every)
+            before = nodes[: nodes.index(node)]
+            return replace(difference, layers=sum(one.op_type in WITH_WEIGHTS for one in before))
     return None
 
 

@@ -6,18 +6,21 @@ of Tandem's is put around it, which calls the user's own unchanged.
 
 from __future__ import annotations
 
+import math
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from models import answers, checkpoints, own_files, savedmodel
+from models import answers, checkpoints, onnx_bisection, own_files, savedmodel
 from models.answers import FEW
 from models.architectures import ImageClassifier
 from models.bundle import Around
+from models.declaration import ChannelOrder
 from models.own_files import Files
 from models.problem import Problem
 from models.savedmodel import INPUT, OUTPUT, SIGNATURE
@@ -30,10 +33,11 @@ VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 @dataclass(frozen=True)
 class Scaling:
-    """(pixels - mean) / std, a value a channel, in pixel values 0-255."""
+    """(pixels - mean) / std, a value a channel, in 0-255; ``bgr``: once red and blue have changed places."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    bgr: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,12 +84,14 @@ class OwnSavedModel:
         self._check_output(given)
         self._answers = answers.steady(self.label, self._ask, self._images)
 
-    def fit(self, expected: np.ndarray, classifier: ImageClassifier, tolerance: float) -> Fit:
+    def fit(self, expected: np.ndarray, classifier: ImageClassifier, tolerance: float, source: Path) -> Fit:
         """What has to be around it.
 
         Its answers are logits where they are no probabilities. Pixels come as they are, 0-255, unless its input is of
         floats and it agrees with the ``expected`` probabilities, [N, classes] of the same images, only where they are
-        scaled: as the other side's ``classifier`` scales them, or by another usual way.
+        scaled: as the other side's ``classifier`` scales them, or by another usual way. Where it agrees in no way, they
+        are scaled so that it leaves the ONNX file ``source`` of that side as late as possible: what is told of it is
+        then its own fault, not the pixels'.
         """
         around: list[Around] = []
         expected = expected[:FEW]
@@ -95,12 +101,25 @@ class OwnSavedModel:
             around.append(Around.CAST)
         if self._channels_first:
             around.append(Around.TRANSPOSED)
-        if self._dtype.is_floating and not _same(self._answers, expected, tolerance):
-            for scaling in _scalings(classifier):
-                given = self._ask(self._images, scaling)
-                if _same(given, expected, tolerance):
-                    return Fit((*around, Around.NORMALISED, *_softmax(given)), scaling)
-        return Fit((*around, *_softmax(self._answers)))
+        fits = [Fit((*around, *_softmax(self._answers)))]
+        if not self._dtype.is_floating or _same(self._answers, expected, tolerance):
+            return fits[0]
+        for scaling in _scalings(classifier):
+            given = self._ask(self._images, scaling)
+            if not np.isfinite(given).all():
+                continue
+            fits.append(Fit((*around, Around.NORMALISED, *_softmax(given)), scaling))
+            if _same(given, expected, tolerance):
+                return fits[-1]
+        return max(fits, key=lambda fit: self._agreeing(fit, source, tolerance))
+
+    def _agreeing(self, fit: Fit, source: Path, tolerance: float) -> float:
+        """How many layers of the ONNX file it makes; the pixels' scaling is none."""
+        with tempfile.TemporaryDirectory(prefix="tandem-port-") as scratch:
+            folder = Path(scratch) / "1"
+            self.write(fit, folder)
+            found = onnx_bisection.first_difference(source, folder, self._images[:1], tolerance, imported=False)
+        return math.inf if found is None else found.layers
 
     def write(self, fit: Fit, folder: Path) -> None:
         """Put it into ``folder``: its own files unchanged where nothing has to be around it."""
@@ -131,13 +150,14 @@ class OwnSavedModel:
 
     def record(self, fit: Fit) -> dict[str, Any]:
         """The manifest's entry."""
-        scaling = {"mean": list(fit.scaling.mean), "std": list(fit.scaling.std)} if fit.scaling else None
+        scaling = asdict(fit.scaling) if fit.scaling else None
         return {**self.files.record(fit.around), "scaling": scaling}
 
     def _call(self, images: tf.Tensor, scaling: Scaling | None) -> tf.Tensor:
         """Its own signature on uint8 images [N, H, W, C]."""
         if scaling is not None:
-            images = (tf.cast(images, tf.float32) - tf.constant(scaling.mean)) / tf.constant(scaling.std)
+            ordered = images[..., ::-1] if scaling.bgr else images
+            images = (tf.cast(ordered, tf.float32) - tf.constant(scaling.mean)) / tf.constant(scaling.std)
         pixels = tf.cast(images, self._dtype)
         if self._channels_first:
             pixels = tf.transpose(pixels, [0, 3, 1, 2])
@@ -263,7 +283,8 @@ def _has_nan(array: Any) -> bool:
 def _scalings(classifier: ImageClassifier) -> list[Scaling]:
     """As the other side scales pixels; to 0..1; to -1..1; as torchvision does for ImageNet."""
     channels = classifier.image_shape[2]
-    own = Scaling(tuple(classifier.mean.flatten().tolist()), tuple(classifier.std.flatten().tolist()))
+    bgr = classifier.steps.channel_order is ChannelOrder.BGR
+    own = Scaling(tuple(classifier.mean.flatten().tolist()), tuple(classifier.std.flatten().tolist()), bgr)
     usual = [Scaling((0.0,) * channels, (255.0,) * channels), Scaling((127.5,) * channels, (127.5,) * channels)]
     if channels == len(checkpoints.IMAGENET_MEAN):
         usual.append(Scaling(checkpoints.IMAGENET_MEAN, checkpoints.IMAGENET_STD))

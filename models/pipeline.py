@@ -244,7 +244,7 @@ def _write(
     if parts.savedmodel is None:
         savedmodel.export(bundle.onnx, bundle.savedmodel / str(bundle.version))
     else:
-        fit = parts.savedmodel.fit(expected, classifier, parity.TOLERANCE)
+        fit = parts.savedmodel.fit(expected, classifier, parity.TOLERANCE, bundle.onnx)
         parts.savedmodel.write(fit, bundle.savedmodel / str(bundle.version))
         own[Kind.SAVEDMODEL.value] = parts.savedmodel.record(fit)
         progress.say("savedmodel", f"{parts.savedmodel.files.path}, {fit.words()}")
