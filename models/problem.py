@@ -123,8 +123,9 @@ def _interruptible() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():  # the interpreter's own cleaning up is still to come
-            signal.signal(number, signal.SIG_IGN if _Asked.times else handler)
+        for number, handler in before.items():
+            if not (_Asked.times and number == signal.SIGINT):  # the interpreter's own cleaning up is still to come
+                signal.signal(number, handler)
 
 
 def _interrupt(*_: object) -> None:

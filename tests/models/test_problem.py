@@ -138,7 +138,8 @@ def test_ctrl_c_three_times_leaves_nothing_and_does_not_wait_for_a_server_that_d
             time.sleep(0.1)
             assert time.monotonic() - began < 20
         said = process.stderr.read()
-    assert (process.returncode, said) == (130, "stopped\n")
+    assert said == "stopped\n"
+    assert process.returncode in (130, -signal.SIGINT)  # the latter of a Ctrl-C after all is done
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
     assert not Path(f"/proc/{pid}").exists()
     assert time.monotonic() - began < 9  # the grace is ten seconds
