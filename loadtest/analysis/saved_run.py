@@ -236,7 +236,7 @@ def _trial(folder: Path, path: Path) -> SavedTrial:
     trial = SavedTrial(
         folder=path.parent,
         record=record,
-        warm_up=saved.read_warm_up(warm_up) if record.warm_up and warm_up.exists() else None,
+        warm_up=saved.read_warm_up(warm_up) if record.warm_up else None,
         server=saved.read_server(server) if server.exists() else None,
     )
     _check_timeline(trial)

@@ -452,6 +452,7 @@ def half_a_line(path: Path) -> None:
         ("latency.hlog", only_the_beginning),
         ("timeline.csv", without_last_line),
         ("timeline.csv", half_a_line),
+        ("../../warm-ups/pytorch-grpc-r1/warm-up.json", Path.unlink),
     ],
 )
 def test_a_saved_file_that_others_do_not_agree_with_is_refused_in_one_line(tmp_path, file, damage):

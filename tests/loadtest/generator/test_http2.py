@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import gevent.server
 import gevent.socket
 import numpy as np
@@ -219,6 +221,21 @@ def test_a_call_that_fails_is_counted_by_kind(frames, kind):
 
     with Failing() as (_, where):
         assert Load(where, "grpc", DUE[:4], timeout_s=2).kinds() == {kind: 4}
+
+
+@pytest.mark.parametrize("protocol", ["rest", "grpc"])
+def test_the_body_of_an_error_is_quoted_whoever_answers(protocol):
+    """A server over REST, and a proxy that knows no gRPC."""
+
+    class Proxy(Peer):
+        def answer(self, stream):
+            yield h2.frame(h2.HEADERS, h2.END_HEADERS, stream, self.block((":status", "502")))
+            yield h2.frame(h2.DATA, h2.END_STREAM, stream, b"Bad\n Gateway")
+
+    with Proxy() as (_, where):
+        load = Load(replace(where, http2=True), protocol, DUE[:4], timeout_s=2)
+    assert load.kinds() == {"http_502": 4}
+    assert (load.recording.first_error or (0, ""))[1] == "Bad Gateway"
 
 
 @pytest.mark.parametrize(

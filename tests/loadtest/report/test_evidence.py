@@ -177,7 +177,7 @@ def test_other_scenarios_are_told_by_the_figure_that_they_are_run_for(tmp_path):
             record = {"target": "pytorch", "protocol": "grpc", "scenario": scenario, "offered_rate": rate, **more}
             seconds = [np.full(50, value) for value in milliseconds]
             name = f"{scenario}-r{repetition}"
-            write_trial(folder / "trials" / name, {**record, "repetition": repetition, "warm_up": name}, seconds)
+            write_trial(folder / "trials" / name, {**record, "repetition": repetition}, seconds)
     told = {item.scenario: item.found for item in scenarios.findings(summary.build(folder))}
     assert list(told) == ["single-stream", "offline", "spike", "soak"]
     assert told["single-stream"].startswith("p90 4.00 ms (")
@@ -193,7 +193,7 @@ def test_other_scenarios_are_told_by_the_figure_that_they_are_run_for(tmp_path):
 def test_a_long_trial_keeps_its_worst_seconds_in_a_page_that_stays_small(tmp_path):
     folder = write_run(tmp_path / "run", {"pytorch": TORCHSERVE}, rates={"grpc": [5.0]}, duration_s=1, repetitions=1)
     seconds = [np.full(1, 900.0 if second == 2501 else 3.0) for second in range(3600)]
-    record = {"target": "pytorch", "protocol": "grpc", "scenario": "soak", "offered_rate": 1.0, "warm_up": "soak"}
+    record = {"target": "pytorch", "protocol": "grpc", "scenario": "soak", "offered_rate": 1.0}
     write_trial(folder / "trials" / "soak", record, seconds)
     chart = timeline.timelines(saved_run.load(folder), summary.build(folder))[1]
     p99 = next(trace for trace in chart.data if trace["name"] == "p99")
