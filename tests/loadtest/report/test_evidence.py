@@ -195,7 +195,7 @@ def test_a_long_trial_keeps_its_worst_seconds_in_a_page_that_stays_small(tmp_pat
     seconds = [np.full(1, 900.0 if second == 2501 else 3.0) for second in range(3600)]
     record = {"target": "pytorch", "protocol": "grpc", "scenario": "soak", "offered_rate": 1.0}
     write_trial(folder / "trials" / "soak", record, seconds)
-    chart = timeline.timelines(saved_run.load(folder), summary.build(folder))[1]
+    chart = timeline.timelines(saved_run.load(folder), summary.build(folder))[0]
     p99 = next(trace for trace in chart.data if trace["name"] == "p99")
     assert len(p99["y"]) <= timeline.MOST_POINTS + 1
     worst = max(range(len(p99["y"]) - 1), key=lambda at: p99["y"][at])
