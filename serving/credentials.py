@@ -14,6 +14,12 @@ def headers_of(target: Target) -> list[tuple[str, str]]:
     return [(one.name, one.prefix + _value(target.name, one)) for one in target.secret_headers]
 
 
+def variables_of(target: Target) -> dict[str, str]:
+    """The environment variables that hold the target's secrets, as far as they are set: for a process that asks it."""
+    named = (one.env for one in target.secret_headers if one.env)
+    return {name: os.environ[name] for name in named if name in os.environ}
+
+
 def _value(target: str, header: SecretHeader) -> str:
     where = f"target.{target}: the value of {header.name}"
     if header.env:

@@ -13,7 +13,7 @@ from loadtest.experiment.events import Event
 from loadtest.experiment.load_job import LoadJob
 from loadtest.experiment.settings import Generator
 from models.problem import Problem
-from serving import ports
+from serving import credentials, ports
 from serving.runtimes.process.server_process import ServerProcess
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +33,14 @@ def run_phases(job: LoadJob, *, on_event: Callable[[Event], None], check: Callab
     command = [*LOCUST, "--headless", "-u", "1", "-r", "1"]
     command += ["--only-summary", "--plan", str(plan), *workers(job.generator)]
     log = job.folder / "locust.log"
-    process = ServerProcess("the load generator", command, log, folder=ROOT, cores=job.cores)
+    process = ServerProcess(
+        "the load generator",
+        command,
+        log,
+        folder=ROOT,
+        cores=job.cores,
+        environment=credentials.variables_of(job.target),
+    )
     deadline = time.monotonic() + 60 + job.longest_s
     try:
         with log.open(errors="replace") as lines:

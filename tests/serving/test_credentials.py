@@ -8,7 +8,7 @@ import pytest
 
 from models.problem import Problem
 from serving import requests
-from serving.credentials import headers_of
+from serving.credentials import headers_of, variables_of
 from serving.target import SecretHeader
 from tests.serving.targets import target
 
@@ -24,6 +24,7 @@ def test_from_the_environment_and_from_a_file(monkeypatch, tmp_path):
     assert b"Authorization: Bearer abc.def\r\n" in request
     assert b"X-Key: k-1\r\n" in request
     assert "abc.def" not in str(found.to_dict())
+    assert variables_of(found) == {"TANDEM_TEST_TOKEN": "abc.def\n"}  # what the generator is given of the environment
 
 
 def test_what_is_missing_or_cannot_be_a_header_is_said(monkeypatch, tmp_path):
