@@ -11,6 +11,7 @@ DATASET    ?=
 CHECKPOINT ?=
 IMAGES     ?=
 CLASSES    ?=
+PRECISION  ?=
 # Not taken from the environment, where these names mean other things.
 INPUT      =
 OUTPUT     =
@@ -63,16 +64,16 @@ own  := $(call flag,checkpoint,$(CHECKPOINT)) $(call flag,images,$(IMAGES)) $(ca
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  variables: EXPERIMENT=default|thorough|smoke|batching|FILE.toml  ENGINES=torchserve,tensorflow-serving,triton  DATASET=fashion-mnist|cifar10|digits  MODEL=convnet|lenet|resnet20|resnet18|resnet50|mobilenet_v2|efficientnet_b0|densenet121|vgg11  CHECKPOINT=FILE  IMAGES=FOLDER  CLASSES=FILE  your own model (docs/models.md): MODEL=package.module:factory  PYTHONPATH=FOLDER  INPUT=224x224x3  PREPROCESSING=0-1|imagenet|-1-1|none  OUTPUT=logits|probabilities  SAVEDMODEL=FOLDER  TORCHSCRIPT=FILE  ONNX=FILE  RUNTIME=process|container|kubernetes  TFSERVING=embedded|PROGRAM  TARGETS=FILE.toml  RUN=FOLDER  AGAINST=FOLDER  ARGS='--help'"
+	@echo "  variables: EXPERIMENT=default|thorough|smoke|batching|FILE.toml  ENGINES=torchserve,tensorflow-serving,triton  DATASET=fashion-mnist|cifar10|digits  MODEL=convnet|lenet|resnet20|resnet18|resnet50|mobilenet_v2|efficientnet_b0|densenet121|vgg11  CHECKPOINT=FILE  IMAGES=FOLDER  CLASSES=FILE  your own model (docs/models.md): MODEL=package.module:factory  PYTHONPATH=FOLDER  INPUT=224x224x3  PREPROCESSING=0-1|imagenet|-1-1|none  OUTPUT=logits|probabilities  SAVEDMODEL=FOLDER  TORCHSCRIPT=FILE  ONNX=FILE  PRECISION=fp32|tf32|bf16|fp16  RUNTIME=process|container|kubernetes  TFSERVING=embedded|PROGRAM  TARGETS=FILE.toml  RUN=FOLDER  AGAINST=FOLDER  ARGS='--help'"
 
 compare: $(INSTALLED) packages ## train, export, prove, serve, load, report: the whole comparison
-	@$(PY) -m loadtest compare --experiment $(call q,$(EXPERIMENT)) $(what) $(own) $(call flag,engines,$(ENGINES)) $(if $(RUNTIME),--set $(call q,runtime=$(RUNTIME))) $(if $(RATE),--set $(call q,ladder.rate=$(RATE))) $(ARGS)
+	@$(PY) -m loadtest compare --experiment $(call q,$(EXPERIMENT)) $(what) $(own) $(call flag,engines,$(ENGINES)) $(if $(RUNTIME),--set $(call q,runtime=$(RUNTIME))) $(if $(PRECISION),--set $(call q,profile.precision=$(PRECISION))) $(if $(RATE),--set $(call q,ladder.rate=$(RATE))) $(ARGS)
 
 train: $(INSTALLED) packages ## train the model only
 	@$(PY) -m models train $(what) $(ARGS)
 
 export: $(INSTALLED) packages ## train if needed, export to both worlds, prove parity
-	@$(PY) -m models export $(what) $(own) $(ARGS)
+	@$(PY) -m models export $(what) $(own) $(if $(PRECISION),--precision $(PRECISION)) $(ARGS)
 
 serve: $(INSTALLED) ## both servers up until Ctrl-C
 	@$(PY) -m serving serve $(ARGS)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from models import bundle as bundles
 from models import child_environment, declaration, in_use, problem
+from models.precision import Precision
 from models.problem import Problem
 from models.progress import Progress
 
@@ -60,6 +61,12 @@ def _parser() -> argparse.ArgumentParser:
             own.add_argument("--output", help="what it gives: logits (default) or probabilities")
             also = "also compile the torch.export program for this CPU with AOTInductor (needs a C++ compiler)"
             command.add_argument("--aot", action="store_true", help=also)
+            command.add_argument(
+                "--precision",
+                choices=list(Precision),
+                default=Precision.FP32,
+                help="what the graphs of both sides compute in (%(default)s; tf32: those of fp32)",
+            )
     text = "check every hash of a bundle and run its parity gate again"
     command = verbs.add_parser("verify", help=text, description=f"{text[0].upper()}{text[1:]}.")
     _add_place(command)
@@ -119,7 +126,8 @@ def main() -> int:
                 options.torchscript,
                 options.onnx,
             )
-            print(pipeline.export(*arguments, own=own, compiled=options.aot).folder)
+            precision = Precision(options.precision)
+            print(pipeline.export(*arguments, own=own, compiled=options.aot, precision=precision).folder)
     return 0
 
 

@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from models.precision import Precision
 from models.problem import Problem
 
 FORMAT = 1
@@ -54,6 +55,15 @@ class Around(StrEnum):
     NORMALISED = "normalised"
     TRANSPOSED = "transposed"
     SOFTMAX = "softmax"
+
+
+class WhyLeftOut(StrEnum):
+    """Why the parity gate could not ask an export.
+
+    NO_KERNEL  its runtime has no kernel for an operator in the bundle's precision, on a CPU
+    """
+
+    NO_KERNEL = "no-kernel"
 
 
 @dataclass(frozen=True)
@@ -98,6 +108,17 @@ class Bundle:
     def own_files(self) -> dict[str, Any]:
         """Files of the user's own that are part of it, by kind, as `models.own_files.Files.record` tells of each."""
         return dict(self.manifest.get("own_files", {}))
+
+    @property
+    def precision(self) -> Precision:
+        """What its graphs compute in; those of bundles of before that was said, in float32."""
+        return Precision(self.manifest.get("precision", Precision.FP32))
+
+    @property
+    def left_out(self) -> Mapping[str, WhyLeftOut]:
+        """The exports that the parity gate could not ask, and why."""
+        found = self.manifest.get("parity", {}).get("left_out", {})
+        return {name: WhyLeftOut(entry["why"]) for name, entry in found.items()}
 
     @property
     def digest(self) -> str:
@@ -181,6 +202,7 @@ def find(
     libraries: Mapping[str, str] | None = None,
     sources: str | None = None,
     compiled_for: str | None = None,
+    precision: Precision | None = None,
 ) -> Bundle | None:
     """The newest bundle of ``model`` trained on ``dataset``, or None.
 
@@ -188,6 +210,7 @@ def find(
     libraries     the libraries' versions that must agree
     sources       digest of the code that exports and serves it
     compiled_for  the kind of CPU that it must hold an AOTInductor package for
+    precision     what its graphs must compute in
     Raises `Problem` where the bundle found is damaged.
     """
     for version in reversed(versions(artifacts, model)):
@@ -199,6 +222,7 @@ def find(
             and _agrees(manifest["libraries"], libraries)
             and sources in (None, manifest["sources"])
             and compiled_for in (None, bundle.compiled_for)
+            and precision in (None, bundle.precision)
         ):
             return load(bundle.folder)
     return None
@@ -258,7 +282,7 @@ def _read(folder: Path) -> Bundle:
             raise Problem(f"{path}: format {manifest['format']}, this program reads {FORMAT}; export again")
         bundle = Bundle(folder, manifest)
         _ = (bundle.model, bundle.version, bundle.input_shape, bundle.classes, bundle.class_names, bundle.compiled_for)
-        _ = (bundle.weights, bundle.own_files)
+        _ = (bundle.weights, bundle.own_files, bundle.precision, bundle.left_out)
         _ = (
             manifest["files"].items(),
             manifest["training"].items(),

@@ -68,11 +68,17 @@ def _recorded(graph: torch.fx.GraphModule, images: np.ndarray) -> Layers:
         def run_node(self, n: torch.fx.Node) -> Any:
             result = super().run_node(n)
             if isinstance(result, torch.Tensor) and n.op == "call_function":
-                outputs[n.name] = result.numpy()
+                outputs[n.name] = _numbers(result)
             return result
 
     Recorder(graph).run(torch.from_numpy(images))
     return outputs
+
+
+def _numbers(tensor: torch.Tensor) -> np.ndarray:
+    """An array; float32 of a type that NumPy does not have."""
+    array: np.ndarray = (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).numpy()
+    return array
 
 
 def _described(node: torch.fx.Node) -> str:
@@ -117,7 +123,7 @@ def _torchscript(bundle: Bundle, images: np.ndarray) -> Layers:
     function = torch._C._create_function_from_graph("layers", graph)
     with torch.inference_mode():
         results = function(torch.from_numpy(images))
-    return {name: result.numpy() for (name, _), result in zip(tensors, results, strict=True)}
+    return {name: _numbers(result) for (name, _), result in zip(tensors, results, strict=True)}
 
 
 def _tensor_outputs(graph: Any) -> Iterator[tuple[str, Any]]:

@@ -18,6 +18,7 @@ from models import torchscript
 from models.architectures import ImageClassifier
 
 INPUT, OUTPUT = "images", "probabilities"
+BFLOAT16_OPSET = 22  # from which on convolutions and pools take it
 
 
 def export(classifier: ImageClassifier, path: Path) -> None:
@@ -53,10 +54,12 @@ def _program(classifier: ImageClassifier) -> Any:
     classifier = copy.deepcopy(classifier)
     # Strides of channels-last images make torch.export write a global pool as index arithmetic on memory.
     classifier.memory_format = torch.contiguous_format
+    short = any(parameter.dtype is torch.bfloat16 for parameter in classifier.parameters())
     return torch.onnx.export(
         classifier,
         (classifier.example(),),
         dynamo=True,
+        opset_version=BFLOAT16_OPSET if short else None,
         dynamic_shapes=({0: torch.export.Dim("batch")},),
         input_names=[INPUT],
         output_names=[OUTPUT],

@@ -13,15 +13,15 @@ from models.tensorflow_quietly import tf
 
 @operator("BatchNormalization", attributes="epsilon momentum training_mode")
 def batch_normalization(node: Node, x: Value, scale: Value, b: Value, mean: Value, var: Value) -> Value:
-    """Normalisation with the statistics of the training, as one multiplication and one addition."""
+    """Normalisation with the statistics of the training, as one multiplication and one addition, in their type."""
     if node.get("training_mode", 0) or node.outputs > 1:
         node.fail("training mode cannot be served; export the model in evaluation mode")
     shape = [-1 if axis == 1 else 1 for axis in x.axes]
     root = np.sqrt if var.constant is not None else tf.sqrt
     factor = scale.tensor / root(var.tensor + np.asarray(node.get("epsilon", 1e-5), _numpy_type(var)))
     offset = b.tensor - mean.tensor * factor
-    scaled = x.tensor * tf.cast(tf.reshape(factor, shape), x.tensor.dtype)
-    return x.with_tensor(scaled + tf.cast(tf.reshape(offset, shape), x.tensor.dtype))
+    normalised = tf.cast(x.tensor, factor.dtype) * tf.reshape(factor, shape) + tf.reshape(offset, shape)
+    return x.with_tensor(tf.cast(normalised, x.tensor.dtype))
 
 
 @operator("InstanceNormalization", attributes="epsilon")

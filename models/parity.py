@@ -11,13 +11,17 @@ import torch
 
 from models import aot_inductor, layers, onnx_bisection, savedmodel_differences, torch_export, torchscript, training
 from models.architectures import ImageClassifier
-from models.bundle import Bundle
+from models.bundle import Bundle, WhyLeftOut
+from models.precision import Precision
 from models.problem import Problem
 from models.progress import Progress
 
-TOLERANCE = 1e-4
 
 Predict = Callable[[np.ndarray], np.ndarray]
+
+
+class NoKernel(Exception):
+    """A runtime has no kernel for an operator in the bundle's precision; its own words."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,9 @@ class Comparison:
     first_different: int | None
 
 
-def compare(probabilities: np.ndarray, reference: np.ndarray, tolerance: float = TOLERANCE) -> Comparison:
+def compare(
+    probabilities: np.ndarray, reference: np.ndarray, tolerance: float = Precision.FP32.tolerance
+) -> Comparison:
     """Compare probabilities [N, classes] with the reference's.
 
     A sample differs where any |Δp| exceeds the tolerance, or where the best class is another one although the
@@ -58,23 +64,31 @@ def check(
 ) -> dict[str, Any]:
     """Run ``images`` through every export of ``bundle``, whose manifest may be unfinished.
 
-    ``reference`` are eager PyTorch's probabilities. Returns the manifest's ``parity`` entry. Raises `Problem` naming
-    the export, the first sample and the first layer output that differ.
+    ``classifier`` and ``reference``, its probabilities, are eager PyTorch's at the bundle's precision, to which the
+    tolerance belongs. Returns the manifest's ``parity`` entry; what has no kernels for the precision is left out there.
+    Raises `Problem` naming the export, the first sample and the first layer output that differ.
     """
     exports: dict[str, dict[str, float]] = {"pytorch": {"accuracy": _accuracy(reference, labels)}}
+    left_out: dict[str, dict[str, str]] = {}
+    tolerance = bundle.precision.tolerance
     names, size = _exports(bundle), training.images_at_once(images)
     with progress.bar("parity", total=len(names) * len(images), unit="images") as bar:
         for name in names:
-            predict = RUNNERS[name](bundle)
+            try:
+                predict = RUNNERS[name](bundle)
+            except NoKernel as error:
+                left_out[name] = {"why": WhyLeftOut.NO_KERNEL.value, "detail": str(error)}
+                bar.advance(len(images), name)
+                continue
             parts = []
             for start in range(0, len(images), size):
                 parts.append(predict(images[start : start + size]))
                 bar.advance(len(parts[-1]), name)
             probabilities = np.concatenate(parts)
-            result = compare(probabilities, reference)
+            result = compare(probabilities, reference, tolerance)
             if result.first_different is not None and name == "savedmodel" and name in bundle.own_files:
                 raise savedmodel_differences.problem(
-                    bundle, predict, images, reference, result.first_different, TOLERANCE, _figures(result)
+                    bundle, predict, images, reference, result.first_different, tolerance, _figures(result, tolerance)
                 )
             if result.first_different is not None:
                 raise _difference(name, bundle, classifier, images, result)
@@ -83,7 +97,7 @@ def check(
                 "max_abs_diff": result.max_abs_diff,
                 "top1_agreement": result.top1_agreement,
             }
-    return {"samples": len(images), "tolerance": TOLERANCE, "exports": exports}
+    return {"samples": len(images), "tolerance": tolerance, "exports": exports, "left_out": left_out}
 
 
 def _exports(bundle: Bundle) -> list[str]:
@@ -97,33 +111,38 @@ def _difference(
 ) -> Problem:
     sample = result.first_different
     assert sample is not None
+    tolerance = bundle.precision.tolerance
     if isinstance(classifier.network, torch.jit.ScriptModule):
         layer = "and a TorchScript file shows no layers"
     else:
-        layer = layers.first_difference(name, bundle, classifier, images[sample], TOLERANCE)
+        layer = layers.first_difference(name, bundle, classifier, images[sample], tolerance)
     if name == "savedmodel":
         layer += _bisected(bundle, images[sample : sample + 1])
     if name in bundle.own_files:
         file = bundle.own_files[name]["name"]
         return Problem(
             f"parity: {name.upper()}={file} is not the model of the PyTorch side: sample {sample} "
-            f"of the reference, {layer}; {_figures(result)}; nothing was exported"
+            f"of the reference, {layer}; {_figures(result, tolerance)}; nothing was exported"
         )
     return Problem(
         f"parity: {name} is not the model that was trained: sample {sample} of the test split, {layer}; "
-        f"{_figures(result)}; "
+        f"{_figures(result, tolerance)}; "
         "nothing was exported, report this line with the versions of torch, onnx and tensorflow"
     )
 
 
-def _figures(result: Comparison) -> str:
-    return f"max |Δp| {result.max_abs_diff:.2g} (tolerance {TOLERANCE:g}), top-1 agreement {result.top1_agreement:.2%}"
+def _figures(result: Comparison, tolerance: float) -> str:
+    return f"max |Δp| {result.max_abs_diff:.2g} (tolerance {tolerance:g}), top-1 agreement {result.top1_agreement:.2%}"
 
 
 def _bisected(bundle: Bundle, images: np.ndarray) -> str:
     """Where the SavedModel leaves the ONNX graph that it was made from, in words; nothing where it does not."""
+    try:
+        _onnx(bundle)
+    except NoKernel:
+        return ""
     difference = onnx_bisection.first_difference(
-        bundle.onnx, bundle.savedmodel / str(bundle.version), images, TOLERANCE
+        bundle.onnx, bundle.savedmodel / str(bundle.version), images, bundle.precision.tolerance
     )
     return "" if difference is None else f"; between ONNX Runtime and the SavedModel, {difference.words()}"
 
@@ -156,7 +175,12 @@ def _aot_inductor(bundle: Bundle) -> Predict:
 def _onnx(bundle: Bundle) -> Predict:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(bundle.onnx), providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(str(bundle.onnx), providers=["CPUExecutionProvider"])
+    except onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented as error:
+        if bundle.precision is Precision.FP32:
+            raise
+        raise NoKernel(" ".join(str(error).split())) from None
     return lambda images: session.run(["probabilities"], {"images": images})[0]
 
 

@@ -28,6 +28,7 @@ from models import (
     own_files,
     own_torchscript,
     parity,
+    reduced_precision,
     torch_export,
     torchscript,
     torchserve_archive,
@@ -39,6 +40,7 @@ from models import recipe as recipes
 from models.bundle import Bundle, Kind, Weights
 from models.datasets import Dataset
 from models.own_onnx import OwnOnnx
+from models.precision import Precision
 from models.problem import Problem
 from models.progress import Progress
 from models.recipe import Own, Recipe, Reference
@@ -78,17 +80,20 @@ def export(
     *,
     own: Own = NOTHING_OWN,
     compiled: bool = False,
+    precision: Precision = Precision.FP32,
 ) -> Bundle:
     """Have weights, export to both worlds, prove parity and write the bundle; returns it.
 
     The weights are the user's (``own``), trained, or drawn from the seed, see `Recipe`.
     A bundle of the same model, data set, settings, library versions and exporting code is returned as it is.
     ``compiled``: it must hold an AOTInductor package for this machine's kind of CPU.
+    ``precision``: what its graphs compute in.
     Raises `Problem` for bad input, a damaged bundle, an operator that cannot be imported, a compiler that is missing or
     fails, or a failed parity gate.
     """
     handler = torchserve_archive.handler_path()
     recipe = recipes.read(model, dataset, settings, own)
+    _check_precision(recipe, precision)
     found = bundles.find(
         artifacts,
         recipe.model,
@@ -97,6 +102,7 @@ def export(
         libraries=libraries(),
         sources=sources(handler),
         compiled_for=aot_inductor.cpu() if compiled else None,
+        precision=precision.exported,
     )
     if found is not None:
         progress.say("export", f"reused {found.folder}")
@@ -111,7 +117,10 @@ def export(
     port = _port(recipe, reference)
     trained = weights.obtain(recipe, data, reference, artifacts, progress)
     graph = _graph(recipe, reference, trained)
-    manifest = _manifest(recipe, data, reference, trained, sources(handler))
+    manifest = {
+        **_manifest(recipe, data, reference, trained, sources(handler)),
+        "precision": precision.exported.value,
+    }
     with bundles.writing(artifacts, manifest) as bundle:
         _write(bundle, recipe, trained, reference, handler, compiled, _Parts(port, graph), progress)
     return bundles.load(artifacts / recipe.model / str(bundle.version))
@@ -126,10 +135,11 @@ def verify(bundle: Bundle, progress: Progress) -> dict[str, Any]:
         classifier = own_torchscript.served(bundle)
     else:
         classifier = brought.load(bundle.checkpoint, own).classifier
+    classifier = reduced_precision.at(classifier, bundle.precision)
     with np.load(bundle.reference) as reference:
         images, labels, expected = reference["images"], reference["labels"], reference["probabilities"]
     now = training.predict(classifier, images)
-    if parity.compare(now, expected).first_different is not None:
+    if parity.compare(now, expected, bundle.precision.tolerance).first_different is not None:
         raise Problem(
             f"{bundle.checkpoint}: eager PyTorch no longer gives the probabilities of {bundle.reference.name}"
         )
@@ -203,7 +213,7 @@ def _write(
 
     ``parts``: the user's own, which take the place of exports."""
     started = time.monotonic()
-    classifier = trained.classifier
+    classifier = reduced_precision.at(trained.classifier, bundle.precision)
     training.save(trained, bundle.checkpoint)
     own = bundle.manifest["own_files"] = parts.records(recipe)
     file = recipe.brought.files if recipe.brought else None
@@ -239,12 +249,14 @@ def _write(
     progress.say("export", "ONNX")
     images, labels = reference.images, reference.labels
     expected = training.predict(classifier, images)
+    if classifier is not trained.classifier and not np.isfinite(expected).all():
+        raise Problem(f"precision = '{bundle.precision}': the model's numbers leave its range; use bf16 or fp32")
     from models import savedmodel  # takes seconds to import TensorFlow: only once it is needed
 
     if parts.savedmodel is None:
         savedmodel.export(bundle.onnx, bundle.savedmodel / str(bundle.version))
     else:
-        fit = parts.savedmodel.fit(expected, classifier, parity.TOLERANCE, bundle.onnx)
+        fit = parts.savedmodel.fit(expected, classifier, bundle.precision.tolerance, bundle.onnx)
         parts.savedmodel.write(fit, bundle.savedmodel / str(bundle.version))
         own[Kind.SAVEDMODEL.value] = parts.savedmodel.record(fit)
         progress.say("savedmodel", f"{parts.savedmodel.files.path}, {fit.words()}")
@@ -254,8 +266,14 @@ def _write(
     if not reference.labelled:
         for figure in figures["exports"].values():
             figure["accuracy"] = None
+    if classifier is not trained.classifier:
+        figures["from_fp32"] = _distance(expected, training.predict(trained.classifier, images))
     bundle.manifest["parity"] = figures
-    np.savez_compressed(bundle.reference, images=images, labels=labels, probabilities=expected)
+    # Whoever checks answers under load allows ten times fp32's tolerance where the file says none.
+    arrays: dict[str, Any] = {"images": images, "labels": labels, "probabilities": expected}
+    if bundle.precision is not Precision.FP32:
+        arrays["tolerance"] = bundle.precision.tolerance
+    np.savez_compressed(bundle.reference, **arrays)
     progress.say("parity", describe(bundle.manifest["parity"]))
 
 
@@ -293,6 +311,24 @@ def _graph(recipe: Recipe, reference: Reference, trained: Trained) -> OwnOnnx | 
     return OwnOnnx(recipe.onnx, trained.classifier, reference.images, len(reference.class_names))
 
 
+def _check_precision(recipe: Recipe, precision: Precision) -> None:
+    """Raise `Problem` where files of the user's own, which are served as they come, are to compute in another one."""
+    files = {Kind.SAVEDMODEL: recipe.savedmodel, Kind.ONNX: recipe.onnx}
+    given = [kind for kind, file in files.items() if file is not None]
+    given += [Kind.TORCHSCRIPT] if recipe.brought and recipe.brought.files else []
+    if given and precision.exported is not Precision.FP32:
+        raise Problem(
+            f"precision = '{precision}': {given[0].upper()}= is served as it comes, and only graphs that are exported here "
+            "can be given another precision; use fp32"
+        )
+
+
+def _distance(probabilities: np.ndarray, fp32: np.ndarray) -> dict[str, float]:
+    """How far eager PyTorch at the bundle's precision lies from itself in float32."""
+    found = parity.compare(probabilities, fp32)
+    return {"max_abs_diff": found.max_abs_diff, "top1_agreement": found.top1_agreement}
+
+
 def _compile(bundle: Bundle, progress: Progress) -> None:
     started = time.monotonic()
     cpu, compiler = aot_inductor.cpu(), aot_inductor.compiler()
@@ -308,4 +344,9 @@ def describe(figures: dict[str, Any]) -> str:
     exports = {name: figure for name, figure in figures["exports"].items() if "max_abs_diff" in figure}
     worst = ", ".join(f"{name} {figure['max_abs_diff']:.1e}" for name, figure in exports.items())
     agreement = min(figure["top1_agreement"] for figure in exports.values())
-    return f"max |Δp| over {figures['samples']:,} images: {worst}; top-1 agreement {agreement:.2%}"
+    said = f"max |Δp| over {figures['samples']:,} images: {worst}; top-1 agreement {agreement:.2%}"
+    if left_out := figures.get("left_out"):
+        said += f"; left out, without kernels for it on this CPU: {', '.join(left_out)}"
+    if distance := figures.get("from_fp32"):
+        said += f"; from float32 up to {distance['max_abs_diff']:.1e}, top-1 agreement {distance['top1_agreement']:.2%}"
+    return said

@@ -164,7 +164,12 @@ def intermediate(folder: Path, images: np.ndarray) -> dict[str, np.ndarray]:
         with tf.compat.v1.Session(graph=graph) as session:
             tensors = {name: entry["tensor"] for name, entry in table.items() if name != INPUT}
             arrays = session.run(tensors, {f"{INPUT}:0": images})
-    return {name: Value(array, tuple(table[name]["axes"])).logical() for name, array in arrays.items()}
+    return {name: Value(_numbers(array), tuple(table[name]["axes"])).logical() for name, array in arrays.items()}
+
+
+def _numbers(array: np.ndarray) -> np.ndarray:
+    """float32 of a type that NumPy does not have."""
+    return array.astype(np.float32) if array.dtype == tf.bfloat16.as_numpy_dtype else array
 
 
 def is_imported(folder: Path) -> bool:

@@ -96,9 +96,9 @@ def _common(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{key.replace('_', '-')}",
             type=parser_of(key),
-            default=default,
+            default=None if key == "precision" else default,
             choices=DEVICES if key == "device" else None,
-            help="%(default)s",
+            help="the bundle's" if key == "precision" else "%(default)s",
         )
 
 
@@ -120,8 +120,9 @@ def _distinct(given: Mapping[str, Ports]) -> None:
             flags[port] = flag
 
 
-def _profile(options: argparse.Namespace) -> ServingProfile:
-    return ServingProfile.from_dict({key: getattr(options, key) for key in ServingProfile().to_dict()})
+def _profile(options: argparse.Namespace, bundle: Bundle) -> ServingProfile:
+    given = {key: getattr(options, key) for key in ServingProfile().to_dict()}
+    return ServingProfile.from_dict({**given, "precision": given["precision"] or bundle.precision})
 
 
 def _bundles(options: argparse.Namespace) -> list[Bundle]:
@@ -136,10 +137,11 @@ def _serve(options: argparse.Namespace) -> int:
     targets = options.target or registry.DEFAULT_TARGETS
     ports = {target: _ports(options, target) for target in targets}
     _distinct(ports)
+    bundles = _bundles(options)
     with in_use.alone(options.folder, "its servers are up", "stop those with Ctrl-C, or name another --folder"):
         return serve.run(
-            _bundles(options),
-            _profile(options),
+            bundles,
+            _profile(options, bundles[0]),
             options.folder,
             targets=targets,
             ports=ports,
@@ -164,7 +166,7 @@ def _parity(options: argparse.Namespace) -> int:
     for name in targets:
         with serve.started(
             bundles[0],
-            _profile(options),
+            _profile(options, bundles[0]),
             options.folder,
             beside=bundles[1:],
             targets=[name],

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from models.precision import Precision
 from models.problem import Problem
+
+if TYPE_CHECKING:
+    from models.bundle import Bundle
 
 DEVICES = ("cpu", "gpu")
 OneDnn = bool | Literal["default"]
@@ -23,6 +27,7 @@ class ServingProfile:
     queue_capacity    requests that may wait before the server refuses more
     device            "cpu" or "gpu"
     onednn            whether the CPU's kernels are oneDNN's; "default": as the framework itself decides
+    precision         what both sides compute in; "fp32" is strict, also on a GPU
 
     Raises `Problem` for a value that no server could honour.
     """
@@ -34,6 +39,7 @@ class ServingProfile:
     queue_capacity: int = 1024
     device: str = "cpu"
     onednn: OneDnn = "default"
+    precision: Precision = Precision.FP32
 
     def __post_init__(self) -> None:
         for key in ("max_batch_size", "instances", "threads", "queue_capacity"):
@@ -51,6 +57,13 @@ class ServingProfile:
             raise Problem(f"profile.device = {self.device!r}: use one of {', '.join(DEVICES)}")
         if not isinstance(self.onednn, bool) and self.onednn != "default":
             raise Problem(f"profile.onednn = {self.onednn!r}: use true, false or 'default'")
+        if not isinstance(self.precision, Precision):
+            raise Problem(f"profile.precision = {self.precision!r}: use one of {', '.join(Precision)}")
+        if self.precision is Precision.TF32 and self.device != "gpu":
+            raise Problem(
+                f"profile.precision = 'tf32': a way in which GPUs multiply, and profile.device = {self.device!r}; "
+                "use fp32, bf16 or fp16"
+            )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ServingProfile:
@@ -59,19 +72,32 @@ class ServingProfile:
         for key in values:
             if key not in known:
                 raise Problem(f"profile.{key}: unknown key; use one of {', '.join(known)}")
-        return cls(**values)
+        return cls(**{**values, **({"precision": precision(values["precision"])} if "precision" in values else {})})
+
+    def require(self, bundle: Bundle) -> None:
+        """Raise `Problem` where a bundle's graphs are of another precision."""
+        if self.precision.exported is not bundle.precision:
+            raise Problem(
+                f"profile.precision = {self.precision.value!r}, and the graphs in {bundle.folder} compute in "
+                f"{bundle.precision}: make export PRECISION={self.precision}, or choose {bundle.precision}"
+            )
 
     def to_dict(self) -> dict[str, bool | int | float | str]:
         """The profile as plain values, for JSON."""
-        return asdict(self)
+        return {**asdict(self), "precision": self.precision.value}
 
 
 def parser_of(key: str) -> Callable[[str], bool | int | float | str]:
     """What makes a value of the profile's ``key`` of a command line's text; it raises ValueError where it is none."""
-    return onednn if key == "onednn" else type(ServingProfile().to_dict().get(key, 0))
+    return {"onednn": onednn, "precision": precision}.get(key) or type(ServingProfile().to_dict().get(key, 0))
 
 
 def onednn(text: str) -> bool | str:
     """The value of `ServingProfile.onednn` that a command line gives; what is none stays text, for the profile to
     refuse."""
     return {"true": True, "false": False}.get(text, text)
+
+
+def precision(value: str) -> Precision | str:
+    """The value of `ServingProfile.precision`; what is none stays as it is, for the profile to refuse."""
+    return next((one for one in Precision if one == value), value)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from models.precision import Precision
 from models.problem import Problem
 from serving.engines.engine import Backend, Knob, Switch, Tensor
 
@@ -131,6 +132,7 @@ class Target:
     switches        of its numerical libraries, as they were in force when it was started
     backend         what computes behind it, where it has several ways to
     max_batch_size  images that it takes in one request
+    precision       what its model computes in
     caveats         what is not as it seems
     inputs, outputs what the model takes and gives; empty: a bundle's own interface, `images` and `probabilities`
     pinned_version  the version that requests ask for; empty: the server's choice
@@ -161,6 +163,7 @@ class Target:
     switches: tuple[Switch, ...] = ()
     backend: Backend | None = None
     max_batch_size: int = 32
+    precision: Precision = Precision.FP32
     caveats: tuple[Caveat, ...] = ()
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()

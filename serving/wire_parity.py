@@ -10,12 +10,12 @@ import msgspec
 import numpy as np
 
 from models import whole_file
+from models.precision import Precision
 from models.problem import Problem
 from serving.client import Client, RequestFailed
 from serving.engines import registry
 from serving.target import Target
 
-TOLERANCE = 1e-4
 BATCH = 32
 EXAMPLES = 10
 
@@ -38,16 +38,17 @@ class Agreement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check(
-    target: Target, reference: Path, *, protocols: Iterable[str] | None = None, tolerance: float = TOLERANCE
+    target: Target, reference: Path, *, protocols: Iterable[str] | None = None, tolerance: float | None = None
 ) -> dict[str, Agreement]:
     """Send every sample of ``reference`` (a bundle's reference.npz) through each protocol, in batches; how it agreed,
     by protocol (default: all that the target's engine speaks).
 
-    Raises `Problem` naming target, protocol and first sample where a difference is above ``tolerance``, or a best class
-    differs though the reference's two best are further apart.
+    Raises `Problem` naming target, protocol and first sample where a difference is above ``tolerance`` (default:
+    that of the target's precision), or a best class differs though the reference's two best are further apart.
     """
     with np.load(reference) as saved:
         images, expected = saved["images"], saved["probabilities"]
+    allowed = target.precision.tolerance if tolerance is None else tolerance
     batch = min(BATCH, target.max_batch_size)
     figures = {}
     with Client(target, timeout_s=60.0) as client:
@@ -63,11 +64,13 @@ def check(
                 if answer.shape != expected[part].shape:
                     raise Problem(f"{where}: samples from {first} got {answer.shape}, not {expected[part].shape}")
                 answers[part] = answer
-            figures[protocol] = compare(expected, answers, where, tolerance)
+            figures[protocol] = compare(expected, answers, where, allowed)
     return figures
 
 
-def compare(expected: np.ndarray, answers: np.ndarray, where: str, tolerance: float = TOLERANCE) -> Agreement:
+def compare(
+    expected: np.ndarray, answers: np.ndarray, where: str, tolerance: float = Precision.FP32.tolerance
+) -> Agreement:
     """The figures of one protocol; raises `Problem` where ``answers`` are out of tolerance (see `check`)."""
     difference = np.abs(answers - expected).max(axis=1)
     same = answers.argmax(axis=1) == expected.argmax(axis=1)

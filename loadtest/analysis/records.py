@@ -32,8 +32,9 @@ from loadtest.experiment.records import (
 )
 from loadtest.experiment.scenarios import section
 from loadtest.experiment.settings import Slo
-from models.bundle import Around, Kind, Weights
+from models.bundle import Around, Kind, Weights, WhyLeftOut
 from models.declaration import Preprocessing
+from models.precision import Precision
 from serving.engines.engine import Backend, Knob, Switch
 from serving.target import Caveat, WhyStandIn
 
@@ -167,6 +168,7 @@ class TargetInfo(Record, frozen=True, kw_only=True):
     models          where the server holds several
     knobs           what the server was really given
     switches        of its numerical libraries, as they were in force when it was last started; empty: not recorded
+    precision       what its model computed in
     backend         what computed behind it, where the engine has several ways to
     caveats         what else is not as it seems
     measured        whether the run holds a trial of it
@@ -184,6 +186,7 @@ class TargetInfo(Record, frozen=True, kw_only=True):
     knobs: tuple[Knob, ...] = ()
     switches: tuple[Switch, ...] = ()
     backend: Backend | None = None
+    precision: Precision = Precision.FP32
     caveats: tuple[Caveat, ...] = ()
     measured: bool = False
 
@@ -242,6 +245,13 @@ class ExportParity(Record, frozen=True, kw_only=True):
     is_reference: bool = False
 
 
+class FromFp32(Record, frozen=True, kw_only=True):
+    """Eager PyTorch at a run's precision against itself in float32, on the whole test split."""
+
+    max_abs_diff: float
+    top1_agreement: float
+
+
 class WireParity(Record, frozen=True, kw_only=True):
     """A running server's answers over one protocol against the reference.
 
@@ -264,6 +274,8 @@ class Parity(Record, frozen=True, kw_only=True):
     tolerance     the largest difference of a probability that is allowed
     samples       of the test split, through every export; `wire_samples`: through every server
     exports       form → its figures; `wire`: target → protocol → its figures. Empty where there are several models
+    left_out      form → why it could not be asked; `from_fp32`: how far the reference lies from itself in float32, None
+                  where that is what it is, or is not known. Empty where there are several models
     max_abs_diff  the largest over all exports, targets and protocols; None where nothing was compared
     by_model      the evidence of each of several models; empty where there is one
     """
@@ -277,6 +289,8 @@ class Parity(Record, frozen=True, kw_only=True):
     proven: bool
     why_not_proven: tuple[WhyNotProven, ...]
     right: RightAnswers = RightAnswers.REFERENCE
+    left_out: dict[str, WhyLeftOut] = {}
+    from_fp32: FromFp32 | None = None
     by_model: dict[str, Parity] = {}
 
 
@@ -891,7 +905,16 @@ class ModelsDiffer(Told, frozen=True):
     """The runs served different model files: what is compared is not the server alone."""
 
 
-ComparisonWarning = NoCommonRate | LeftOut | SlosDiffer | ModelsDiffer
+class PrecisionsDiffer(Told, frozen=True):
+    """A target computed in another precision: what is compared is that, of the same weights where nothing else is said
+    of the models."""
+
+    target: str
+    baseline: Precision
+    this: Precision
+
+
+ComparisonWarning = NoCommonRate | LeftOut | SlosDiffer | ModelsDiffer | PrecisionsDiffer
 
 
 class RunInfo(Record, frozen=True, kw_only=True):

@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from loadtest.analysis.records import ExperimentInfo, OwnFile, WireParity
+from loadtest.analysis.records import ExperimentInfo, FromFp32, OwnFile, WireParity
 from loadtest.experiment import records as saved
 from loadtest.experiment.records import Environment, RightAnswers
-from models.bundle import Kind, Weights
+from models.bundle import Kind, Weights, WhyLeftOut
+from models.precision import Precision
 from models.problem import Problem
 from serving.engines.engine import Backend, Knob, Switch
 from serving.target import Caveat
@@ -30,12 +31,21 @@ class Export(msgspec.Struct, frozen=True):
     top1_agreement: float | None = None
 
 
+class NotAsked(msgspec.Struct, frozen=True):
+    """Why the parity gate could not ask an export."""
+
+    why: WhyLeftOut
+
+
 class Gate(msgspec.Struct, frozen=True):
-    """The parity gate of a bundle: how many samples, what was allowed, and each export's figures."""
+    """The parity gate of a bundle: how many samples, what was allowed, each export's figures, those that could not be
+    asked, and how far the reference lies from float32, where that is not what it is."""
 
     samples: int | None = None
     tolerance: float | None = None
     exports: dict[str, Export] = {}
+    left_out: dict[str, NotAsked] = {}
+    from_fp32: FromFp32 | None = None
 
 
 class Dataset(msgspec.Struct, frozen=True):
@@ -98,6 +108,7 @@ class SavedTarget(msgspec.Struct, frozen=True):
     knobs: tuple[Knob, ...] = ()
     switches: tuple[Switch, ...] = ()
     backend: Backend | None = None
+    precision: Precision = Precision.FP32
     caveats: tuple[Caveat, ...] = ()
     settings: dict[str, Any] = {}
 

@@ -167,6 +167,7 @@ def describe(run: SavedRun, name: str) -> TargetInfo:
         knobs=saved.knobs or _earlier(run, saved),
         switches=saved.switches,
         backend=saved.backend,
+        precision=saved.precision,
         caveats=saved.caveats,
         measured=record is not None,
     )

@@ -21,6 +21,7 @@ from loadtest.analysis.records import (
     ModelsDiffer,
     NoCommonRate,
     Parity,
+    PrecisionsDiffer,
     RunComparison,
     RunInfo,
     SlosDiffer,
@@ -36,6 +37,7 @@ from loadtest.experiment.starts import Figures
 from models.problem import Problem
 
 BASELINE, THIS = "baseline", "this run"
+CHECKPOINT = "checkpoint.pt"  # the weights, whatever their graphs compute in
 # What differs between any two runs and explains nothing.
 _PASSING = (
     "started_at",
@@ -194,6 +196,12 @@ def _facts(run: SavedRun) -> Iterable[tuple[_Key, Any]]:
             yield (Subject.MODEL, model, name), digest[:12]
 
 
+def _precisions(name: str, sides: Sides) -> PrecisionsDiffer:
+    """What a target computed in, in both runs: of the same weights, every other file of a model follows from it."""
+    by_label = {one.name: one.precision for one in sides.targets}
+    return PrecisionsDiffer(name, by_label[BASELINE], by_label[THIS])
+
+
 def _flat(name: str, value: Any) -> Iterable[tuple[str, Any]]:
     if isinstance(value, Mapping):
         for key, inner in value.items():
@@ -216,6 +224,9 @@ def warnings(run: SavedRun, baseline: SavedRun, compared: Mapping[str, Sides]) -
     found += [LeftOut(name) for name in either if name not in compared]
     if any(one.subject is Subject.EXPERIMENT and one.key.startswith("slo") for one in differences):
         found.append(SlosDiffer())
-    if any(one.subject is Subject.MODEL for one in differences):
+    other = [_precisions(name, one) for name, one in compared.items()]
+    found += [one for one in other if one.baseline is not one.this]
+    models = {one.key for one in differences if one.subject is Subject.MODEL}
+    if models and (CHECKPOINT in models or all(one.baseline is one.this for one in other)):
         found.append(ModelsDiffer())
     return tuple(found)

@@ -42,10 +42,10 @@ from loadtest.experiment.own_errors import lacks
 from loadtest.experiment.records import ConnectionsLost, RightAnswers, ServerDied, ServerOutOfFiles
 from loadtest.experiment.settings import Slo
 from loadtest.experiment.slip import OTHERS_ALLOWED, allowed_ms, late, taken
+from models.precision import Precision
 
 BUSY_GENERATOR = 0.9
 SHARES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
-TOLERANCE = 1e-4  # of parity, where the bundle does not say
 
 _Reason = TypeVar("_Reason")
 
@@ -140,8 +140,8 @@ def parity(
     protocol) pairs of the experiment; ``model``: which of several this is about."""
     gate = (manifest.parity if manifest else None) or Gate()
     served = wire.targets if wire else {}
-    known = (gate.tolerance, wire.tolerance if wire else None, TOLERANCE)
-    tolerance = next(one for one in known if one is not None)
+    on_the_wire = wire.tolerance if wire else None
+    tolerance, allowed = (_known(gate.tolerance, on_the_wire), _known(on_the_wire, gate.tolerance))
     exports = {
         name: ExportParity(
             accuracy=export.accuracy,
@@ -172,12 +172,12 @@ def parity(
             doubts.append(NotCompared(model=model, target=target, protocol=protocol))
             continue
         differences.append(figures.max_abs_diff)
-        if not _within(figures.max_abs_diff, tolerance):
+        if not _within(figures.max_abs_diff, allowed):
             where = {"target": target, "protocol": protocol}
-            too_far.append(AnswersDiffer(model=model, **where, difference=figures.max_abs_diff, allowed=tolerance))
+            too_far.append(AnswersDiffer(model=model, **where, difference=figures.max_abs_diff, allowed=allowed))
     doubts += too_far
     return Parity(
-        tolerance=tolerance,
+        tolerance=max(tolerance, allowed),
         samples=gate.samples,
         wire_samples=wire.samples if wire else None,
         exports=exports,
@@ -186,7 +186,14 @@ def parity(
         proven=not doubts,
         why_not_proven=tuple(doubts),
         right=right,
+        left_out={name: entry.why for name, entry in gate.left_out.items()},
+        from_fp32=gate.from_fp32,
     )
+
+
+def _known(*tolerances: float | None) -> float:
+    """The first that is known; runs of before it was said were of float32."""
+    return next((one for one in tolerances if one is not None), Precision.FP32.tolerance)
 
 
 def _within(difference: float | None, tolerance: float) -> bool:

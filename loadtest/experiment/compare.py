@@ -83,6 +83,8 @@ def compare(
         stood_in = _stood_in(engines, programs)
         for note in stood_in:
             print(words(Noted(note)), flush=True)
+        for target in own:
+            launch.require_environment(experiment.profile_of(target.name))
         launch.require(engines, programs)
         up = endpoint.reached(experiment)
     if experiment.runtime == "container":
@@ -119,6 +121,7 @@ def _in_cluster(
     """Measure what is deployed; what an earlier, interrupted command left in the cluster is brought home first."""
     settings = kubernetes.deployed(cluster, experiment)
     bundle = bundle_archive.load(artifacts / settings.model / str(settings.version))
+    experiment.profile.require(bundle)
     folder = RunFolder.open(results, experiment, bundle.digest, fresh)
     with folder.alone(), RunProgress(words) as progress, InCluster(cluster, folder) as origin:
         progress.say(f"run    {os.path.relpath(folder.path)} on {cluster.context}")
@@ -136,6 +139,7 @@ def export(experiment: Experiment, model: str, artifacts: Path) -> Bundle:
     command = [sys.executable, "-m", "models", "export", "--model", model, "--dataset", experiment.dataset]
     place = artifacts if Path.cwd() == ROOT else artifacts.resolve()  # it runs in another folder than the user
     command += ["--seed", str(experiment.seed), "--artifacts", str(place)]
+    command += ["--precision", experiment.profile.precision]
     for key in experiments.BROUGHT:
         if path := getattr(experiment, key):
             command += [f"--{key}", str(Path(path).resolve())]

@@ -4,6 +4,7 @@ dotted key at fault."""
 from __future__ import annotations
 
 import dataclasses
+import enum
 import re
 from collections.abc import Mapping
 from types import UnionType
@@ -65,4 +66,6 @@ def _words(kind: Any) -> str:
         return " or ".join(filter(None, map(_words, get_args(kind))))
     if origin is Literal:
         return " or ".join(map(repr, get_args(kind)))
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return " or ".join(repr(one.value) for one in kind)
     return _WORDS.get(kind, "")

@@ -156,7 +156,12 @@ class Experiment:
             raise Problem(f"targets = {list(names)}: name each once")
         engines: set[str] = set()
         for target in self.targets:
-            target.tuned(self.profile)
+            tuned = target.tuned(self.profile)
+            if tuned.precision.exported is not self.profile.precision.exported:
+                raise Problem(
+                    f"target.{target.name}.profile.precision = {tuned.precision.value!r}: the graphs of a run compute "
+                    f"in {self.profile.precision.exported}; compare two runs of different precision with AGAINST"
+                )
             if target.endpoint:
                 self._check_endpoint(target)
             if self.runtime != "kubernetes":

@@ -28,6 +28,8 @@ def measure(
     ``fresh``: a new run in any case; ``servers``: the targets of a run in that folder; ``words``: how the terminal
     says what happens. Raises `Problem`.
     """
+    for bundle in bundles:
+        experiment.profile.require(bundle)
     folder = RunFolder.open(results, experiment, " ".join(bundle.digest for bundle in bundles), fresh)
     with folder.alone(), RunProgress(words) as progress:
         progress.say(f"run    {os.path.relpath(folder.path)}")

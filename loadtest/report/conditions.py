@@ -10,6 +10,7 @@ from loadtest.experiment.records import Environment
 from loadtest.report import own_model, wording
 from models.bundle import Around, Kind, Weights
 from models.declaration import BY_DEFAULT, Output
+from models.precision import Precision
 from serving.engines.engine import ONEDNN
 from serving.target import Caveat
 
@@ -31,6 +32,8 @@ def conditions(figures: Summary, accuracies: Sequence[float] = ()) -> list[tuple
         found.append(("SLO", _slo(figures)))
     if experiment.profile and not _all_kept_up(figures):
         found.append(("Profile", _profile(figures)))
+    if any(knob.name == "precision" for target in figures.targets for knob in target.knobs):
+        found.append(("Precision", precision(figures)))
     if said := _onednn(figures):
         found.append(("oneDNN", said))
     if shown := machine(environment):
@@ -63,7 +66,7 @@ def holds(figures: Summary) -> str:
         f"for {wording.shorten(_models(figures, ())[1], 80)}",
         f"with an SLO of {slo.replace(', ', ' and ')}" if slo else "",
         f"{'from' if theirs else 'on'} {wording.shorten(where, 80)}" if where else "",
-        f"computing on the {str(device).upper()}" if device and not theirs else "",
+        f"computing on the {str(device).upper()}{_shorter(figures)}" if device and not theirs else "",
     ]
     done = "Measured" if figures.measurements else "Planned"
     return f"{done} {', '.join(part for part in parts if part)}."
@@ -172,6 +175,28 @@ def _profile(figures: Summary) -> str:
         if overrides
     ]
     return f"{shared}{''.join(own)}"
+
+
+_PRECISIONS = {
+    Precision.FP32: "fp32, strict: no TF32",
+    Precision.TF32: "tf32: float32, whose products a GPU may compute in TF32",
+    Precision.BF16: "bf16: weights and activations of both exported graphs; preprocessing and softmax in float32",
+    Precision.FP16: "fp16: weights and activations of both exported graphs; preprocessing and softmax in float32",
+}
+
+
+def precision(figures: Summary) -> str:
+    """What the models computed in."""
+    each = {target.name: target.precision for target in figures.targets}
+    if len(set(each.values())) < 2:
+        return _PRECISIONS[next(iter(each.values()), Precision.FP32)]
+    return ", ".join(f"{wording.shorten(wording.target_name(name), 30)} {one}" for name, one in each.items())
+
+
+def _shorter(figures: Summary) -> str:
+    """Where not every target computes in float32, in what they do."""
+    known = list(dict.fromkeys(target.precision for target in figures.targets))
+    return "" if known in ([], [Precision.FP32]) else f" in {wording.listed(known)}"
 
 
 def _onednn(figures: Summary) -> str:

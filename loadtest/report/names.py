@@ -31,13 +31,16 @@ def product(target: TargetInfo) -> str:
 
 
 def of_two_runs(targets: Sequence[TargetInfo], called: Mapping[str, str]) -> dict[str, str]:
-    """As `of` where the targets are the runs of one target: what these are ``called``, with the product only where it
-    differs."""
-    products = {product(target) for target in targets}
-    return {
-        target.name: called[target.name] if len(products) == 1 else f"{called[target.name]} ({product(target)})"
-        for target in targets
-    }
+    """As `of` where the targets are the runs of one target: what these are ``called``, with product and precision only
+    where they differ."""
+    products, precisions = {product(target) for target in targets}, {target.precision for target in targets}
+
+    def apart(target: TargetInfo) -> str:
+        known = [product(target)] if len(products) > 1 else []
+        known += [target.precision] if len(precisions) > 1 else []
+        return f"{called[target.name]} ({', '.join(known)})" if known else called[target.name]
+
+    return {target.name: apart(target) for target in targets}
 
 
 def opening(sentence: str) -> str:

@@ -61,9 +61,9 @@ def render(content: Content) -> str:
     )
 
 
-def form_name(name: str, form: ExportParity) -> str:
-    """A form of the model, as people read it."""
-    return REFERENCE if form.is_reference else EXPORTS.get(name, name)
+def form_name(name: str, form: ExportParity | None = None) -> str:
+    """A form of the model, as people read it; None: one that could not be asked."""
+    return REFERENCE if form and form.is_reference else EXPORTS.get(name, name)
 
 
 def document(template: str, charts: Sequence[Chart], scripts: Sequence[str], **values: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from loadtest.analysis.records import Parity
 from loadtest.experiment.records import RightAnswers
 from loadtest.report import wording
+from models.bundle import WhyLeftOut
 
 LABELS = {
     RightAnswers.REFERENCE: "Same model, proven",
@@ -15,6 +16,9 @@ _DID = {
     RightAnswers.FIRST: "every server answered as the first one does",
     RightAnswers.RECORDED: "every server gave the recorded answers",
 }
+
+
+_LEFT_OUT = {WhyLeftOut.NO_KERNEL: "not asked: its runtime has no kernels for this precision on a CPU"}
 
 
 def label(parity: Parity) -> str:
@@ -30,6 +34,11 @@ def lead(parity: Parity) -> str:
         f"As far as they were asked: to {asked} {_DID[parity.right]}. No value differs by more than "
         f"{wording.scientific(parity.max_abs_diff)}; {allowed} is allowed."
     )
+
+
+def left_out(why: WhyLeftOut) -> str:
+    """Why there are no figures of an export."""
+    return _LEFT_OUT[why]
 
 
 def line(parity: Parity, servers: int) -> str:

@@ -54,6 +54,7 @@ def environment(*, autoescape: bool, finalize: Callable[[Any], Any] | None = Non
         warning=warning_words.warning,
         doubt=warning_words.doubt,
         parity_lead=parity_words.lead,
+        left_out=parity_words.left_out,
         caveat=warning_words.caveat,
         tight=tight,
         when=when,

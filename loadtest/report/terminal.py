@@ -64,8 +64,8 @@ def _first_screen(summary: Summary, console: Console) -> None:
     if screen.rows:
         console.print(rows)
     console.print(Text(screen.host.says))
-    if screen.weights:
-        console.print(Text(screen.weights))
+    for said in filter(None, (screen.weights, screen.precision)):
+        console.print(Text(said))
 
 
 def show_comparison(headlines: Sequence[str], report: Path) -> None:

@@ -19,6 +19,7 @@ from loadtest.analysis.records import (
     NotItsOwnBackend,
     NotMeasured,
     ParityNotProven,
+    PrecisionsDiffer,
     SlosDiffer,
     StandIn,
     SummaryWarning,
@@ -197,3 +198,8 @@ def of_two_runs(item: ComparisonWarning, baseline: str) -> str:
             return "the runs had different SLOs: both are judged by this run’s"
         case ModelsDiffer():
             return "the runs served different model files: what is compared is not the server alone"
+        case PrecisionsDiffer():
+            return (
+                f"what is compared of {wording.shorten(wording.target_name(item.target))} is precision: the baseline "
+                f"computed in {item.baseline}, this run in {item.this}"
+            )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 ARGUMENTS = "flags.txt"
 ONEDNN = "oneDNN"
+TF32 = "TF32"
 
 
 class KnobKind(enum.Enum):

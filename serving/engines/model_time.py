@@ -1,7 +1,7 @@
 """How long the model takes without any server around it: `python -m serving.engines.model_time BUNDLE ENGINE …`.
 
 Prints one JSON object: images in a batch → mean milliseconds of one call, on the cores that it is started on and with
-the threads and the oneDNN of the profile. What a server adds to that is serving.
+the threads, the oneDNN and the precision of the profile. What a server adds to that is serving.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from models.bundle import load
+from models.precision import Precision
 from serving.engines import registry
 from serving.profile import ServingProfile, parser_of
 
@@ -56,13 +57,19 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("engine", choices=[one.id for one in registry.startable()])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--onednn", type=parser_of("onednn"), default="default", help="true, false or %(default)s")
+    parser.add_argument("--precision", type=parser_of("precision"), default=Precision.FP32, help="%(default)s")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
     parser.add_argument("--seconds", type=float, default=0.15, help="of each batch size")
     parser.add_argument("--cores", type=int, nargs="*", default=[], help="CPUs to stay on")
     options = parser.parse_args(arguments)
     if options.cores:
         os.sched_setaffinity(0, options.cores)
-    profile = ServingProfile(threads=options.threads, onednn=options.onednn)
+    profile = ServingProfile(
+        threads=options.threads,
+        onednn=options.onednn,
+        precision=options.precision,
+        device="gpu" if options.precision is Precision.TF32 else "cpu",
+    )
     bundle = load(options.bundle)
     with np.load(bundle.reference) as values:
         images = values["images"][:64]

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from models.precision import Precision
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -15,10 +17,13 @@ if TYPE_CHECKING:
 
 
 def load(bundle: Bundle, profile: ServingProfile) -> Callable[[np.ndarray], object]:
-    """A function from images uint8 [N, H, W, C] to probabilities float32 [N, classes]. It sets the threads and the
-    oneDNN of the whole process."""
+    """A function from images uint8 [N, H, W, C] to probabilities float32 [N, classes]. It sets the threads, the oneDNN
+    and the TF32 of the whole process."""
     if profile.onednn != "default":
         torch.backends.mkldnn.enabled = profile.onednn
+    tf32 = "tf32" if profile.precision is Precision.TF32 else "ieee"
+    for switch in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):
+        switch.fp32_precision = tf32
     torch.set_num_threads(profile.threads)
     torch.set_num_interop_threads(1)
     model = torch.jit.load(str(bundle.torchscript)).eval()

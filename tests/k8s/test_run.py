@@ -100,8 +100,9 @@ def test_compare_in_the_cluster(cluster, api, bundle, tmp_path):
     switches = {
         target["name"]: {one["name"]: one["value"] for one in target["switches"]} for target in summary["targets"]
     }
-    assert switches["pytorch"] == {"oneDNN": True, "OMP_NUM_THREADS": "1"}
-    assert switches["tensorflow"] == {"oneDNN": False, "OMP_NUM_THREADS": "1"}
+    strict = {"NVIDIA_TF32_OVERRIDE": "0"}
+    assert switches["pytorch"] == {"oneDNN": True, "OMP_NUM_THREADS": "1", **strict}
+    assert switches["tensorflow"] == {"oneDNN": False, "OMP_NUM_THREADS": "1", **strict}
     versions = {target["name"]: target["engine_version"] for target in summary["targets"]}
     assert versions["pytorch"] == "image tandem/torchserve:1"
     assert versions["tensorflow"] == "2.20.0 (tensorflow 2.20.0)"

@@ -19,6 +19,7 @@ from torch import nn
 from models import bundle as bundles
 from models import onnx_export, parity, pipeline, savedmodel, torch_export, torchscript, torchserve_archive, training
 from models.bundle import Bundle
+from models.precision import Precision
 from models.problem import Problem
 from models.progress import Progress
 from models.tensorflow_quietly import tf
@@ -256,8 +257,8 @@ def test_one_perturbed_weight_is_caught_and_its_layer_named(bundle, perturbed, e
     assert (bisected in message) == (export == "savedmodel")
     sample = int(message.split("sample ")[1].split(" ", maxsplit=1)[0])
     difference = np.abs(parity.RUNNERS[export](Bundle(folder, bundle.manifest))(images) - expected).max(axis=1)
-    assert difference[sample] > parity.TOLERANCE
-    assert (difference[:sample] <= parity.TOLERANCE).all()
+    assert difference[sample] > Precision.FP32.tolerance
+    assert (difference[:sample] <= Precision.FP32.tolerance).all()
 
 
 def test_failed_gate_leaves_no_bundle(monkeypatch, artifacts, tmp_path):

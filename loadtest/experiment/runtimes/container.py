@@ -107,8 +107,11 @@ class ContainerTargets:
         ours = {container_of(one).image: one for one in self._engines.values()}
         again = [service for service in self._up_before if service in ours]
         if again:
+            device = self._experiment.profile.device
             for service in again:
-                self._stack.configure(ours[service], ServingProfile(device=self._experiment.profile.device))
+                self._stack.configure(
+                    ours[service], ServingProfile(device=device, precision=self._stack.bundle.precision)
+                )
             self._stack.compose.run("up", "-d", "--no-deps", "--force-recreate", *again)
         if others := [service for service in self._up_before if service not in ours]:
             self._stack.compose.run("start", *others)

@@ -64,7 +64,8 @@ def _described(target: Target, protocol: str, asked: Inputs) -> Target:
 
 def serving(targets: Sequence[Target], bundle: Bundle) -> list[Target]:
     """The targets asked for a bundle's model, under the names that they have for it."""
-    return [replace(one, input_shape=bundle.input_shape, classes=bundle.classes) for one in targets]
+    shape, classes, precision = bundle.input_shape, bundle.classes, bundle.precision
+    return [replace(one, input_shape=shape, classes=classes, precision=precision) for one in targets]
 
 
 class EndpointTargets:

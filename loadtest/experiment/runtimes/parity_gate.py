@@ -68,7 +68,11 @@ class ParityGate:
         now(f"{target.name}: wire parity{what} over the whole test split")
         figures = wire_parity.check(target.asked_for(bundle), bundle.reference, protocols=self._protocols)
         samples = next(iter(figures.values())).samples
-        return Proof(samples=samples, tolerance=wire_parity.TOLERANCE, targets={**known.targets, target.name: figures})
+        return Proof(
+            samples=samples,
+            tolerance=max(known.tolerance, target.precision.tolerance),
+            targets={**known.targets, target.name: figures},
+        )
 
     def _write(self, proof: Proof) -> None:
         self._folder.write(FILE, msgspec.to_builtins(proof, str_keys=True))

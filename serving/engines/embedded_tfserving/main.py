@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models import problem
+from serving.engines import tf32
 from serving.engines.embedded_tfserving import config
 from serving.engines.embedded_tfserving import flags as command_line
 from serving.engines.embedded_tfserving.config import Configuration
@@ -69,7 +70,9 @@ def _start(flags: Flags) -> int:
     from tensorflow.python.util import _pywrap_util_port  # TensorFlow has no public name for it
 
     tf.get_logger().setLevel(logging.ERROR)
+    tf.config.experimental.enable_tensor_float_32_execution(tf32.allowed(os.environ))
     log.info("%s%s", onednn.SAID, "on" if _pywrap_util_port.IsMklEnabled() else "off")
+    log.info("%s%s", tf32.SAID, "on" if tf.config.experimental.tensor_float_32_execution_enabled() else "off")
     return asyncio.run(_serve(flags, configuration, tf.__version__))
 
 

@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Sequence
 
+from serving.engines import tf32
 from serving.engines.engine import Knob, KnobKind, Rendering, Served, Site
 from serving.engines.tensorflow_serving import onednn
 from serving.profile import ServingProfile
@@ -64,8 +65,12 @@ max_enqueued_batches {{ value: {queue} }}
     return Rendering(
         files=files,
         arguments=tuple(f"--{key}={value}" for key, value in flags.items()),
-        environment={"OMP_NUM_THREADS": str(profile.threads), **onednn.VARIABLE.variables(profile)},
-        unset=onednn.VARIABLE.unset(profile),
+        environment={
+            "OMP_NUM_THREADS": str(profile.threads),
+            **onednn.VARIABLE.variables(profile),
+            **tf32.variables(profile),
+        },
+        unset=(*onednn.VARIABLE.unset(profile), *tf32.unset(profile)),
         knobs=(
             Knob("max_batch_size", "max_batch_size", size, "images", same, "", size),
             Knob("batch_timeout_ms", "batch_timeout_micros", micros, "µs", same, "", profile.batch_timeout_ms),
@@ -89,6 +94,7 @@ max_enqueued_batches {{ value: {queue} }}
             ),
             Knob("device", "", None, kind=KnobKind.NO_COUNTERPART, asked=profile.device),
             onednn.VARIABLE.knob(profile),
+            tf32.knob(profile),
             Knob(
                 name="front end, gRPC",
                 native_key="grpc_max_threads",

@@ -14,8 +14,9 @@ Metrics   One observation a request: ``tandem_handler_seconds{protocol}`` (the h
           ``tandem_worker_starts_total`` and ``tandem_worker_heartbeats_total`` (one a second).
 Settings  ``handler.input_shape`` ([H, W, C]) in the archive's model-config.yaml; environment variable
           ``TANDEM_TORCH_THREADS`` (threads of one computation), else ``handler.threads``, else 1; ``0`` or ``1`` in
-          ``TANDEM_TORCH_ONEDNN``: without oneDNN or with it, else as PyTorch decides. While the file that
-          ``TANDEM_REFUSING`` names is there, REST requests get a 503: TorchServe closes their connections when it
+          ``TANDEM_TORCH_ONEDNN``: without oneDNN or with it, else as PyTorch decides; ``0`` or ``1`` in
+          ``TANDEM_TORCH_TF32``: a GPU multiplies float32 as such, or in TF32, else as PyTorch decides. While the file
+          that ``TANDEM_REFUSING`` names is there, REST requests get a 503: TorchServe closes their connections when it
           stops, answered or not, whereas it waits for gRPC's.
 Output    One line when the model is loaded: ``tandem switches`` and, as JSON, those of PyTorch that are in force.
 """
@@ -31,6 +32,7 @@ import re
 import sys
 import threading
 import time
+import warnings
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import accumulate, chain, pairwise
@@ -190,6 +192,8 @@ class ImageClassifier:
         torch.set_num_threads(int(os.environ.get("TANDEM_TORCH_THREADS") or settings.get("threads", 1)))
         if onednn := os.environ.get("TANDEM_TORCH_ONEDNN"):
             torch.backends.mkldnn.enabled = onednn == "1"
+        if tf32 := os.environ.get("TANDEM_TORCH_TF32"):
+            _allow_tf32(tf32 == "1")
 
         properties = context.system_properties
         gpu = properties.get("gpu_id")
@@ -298,8 +302,30 @@ def _switches() -> dict[str, bool | str]:
     """What PyTorch computes with, by the names that Tandem shows."""
     return {
         "oneDNN": torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled,
+        "TF32": _tf32(),
         "quantized engine": torch.backends.quantized.engine,
     }
+
+
+def _allow_tf32(allowed: bool) -> None:
+    """Let a GPU compute float32 in TF32, or not, by PyTorch's old switches as well as by its new ones: which of them a
+    kernel reads hangs on the kernel."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the old ones are deprecated
+        torch.backends.cuda.matmul.allow_tf32 = allowed
+        torch.backends.cudnn.allow_tf32 = allowed
+    cudnn = torch.backends.cudnn
+    for switch in (torch.backends.cuda.matmul, cudnn, cudnn.conv, cudnn.rnn):
+        switch.fp32_precision = "tf32" if allowed else "ieee"
+
+
+def _tf32() -> bool | str:
+    """Whether a GPU would compute in TF32, or where alone it would."""
+    convolutions = bool(torch.backends.cudnn.conv.fp32_precision == "tf32")
+    products = bool(torch.backends.cuda.matmul.fp32_precision == "tf32")
+    if convolutions == products:
+        return convolutions
+    return "in convolutions" if convolutions else "in matrix products"
 
 
 def _worker(arguments: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.problem import Problem
-from serving.engines import torch_switches
+from serving.engines import tf32, torch_switches
 from serving.engines.engine import Knob, KnobKind, Rendering, Served, Site
 from serving.ports import LOOPBACK
 from serving.profile import ServingProfile
@@ -109,8 +109,9 @@ disable_system_metrics=true
             "TANDEM_TORCH_THREADS": str(profile.threads),
             "OMP_NUM_THREADS": str(profile.threads),
             **torch_switches.VARIABLE.variables(profile),
+            **tf32.variables(profile, torch=True),
         },
-        unset=torch_switches.VARIABLE.unset(profile),
+        unset=(*torch_switches.VARIABLE.unset(profile), *tf32.unset(profile)),
         knobs=_knobs(profile, delay, netty, counts, processes, rounded, apart),
     )
 
@@ -131,6 +132,7 @@ def _knobs(
         ),
         Knob("device", "number_of_gpu", 0 if profile.device == "cpu" else "all", "", same, "", profile.device),
         torch_switches.VARIABLE.knob(profile),
+        tf32.knob(profile, torch=True),
         Knob("front end, gRPC", "number_of_netty_threads", netty, "threads", other),
         Knob("front end, REST", "number_of_netty_threads", netty, "threads", other),
     )

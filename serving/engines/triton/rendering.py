@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from serving.engines import torch_switches
+from serving.engines import tf32, torch_switches
 from serving.engines.engine import Backend, Knob, KnobKind, Place, Rendering, Served, Site
 from serving.engines.triton.backends import TORCHSCRIPT, Library
 from serving.engines.triton.container import REPOSITORY
@@ -69,8 +69,9 @@ def render(
         environment={
             "OMP_NUM_THREADS": str(profile.threads),
             **(torch_switches.VARIABLE.variables(profile) if torch and outside else {}),
+            **tf32.variables(profile),
         },
-        unset=torch_switches.VARIABLE.unset(profile) if torch and outside else (),
+        unset=(*(torch_switches.VARIABLE.unset(profile) if torch and outside else ()), *tf32.unset(profile)),
         knobs=_knobs(library, backend, profile, len(models)),
         backend=backend,
     )
@@ -171,6 +172,7 @@ def _knobs(library: Library, backend: Backend, profile: ServingProfile, models: 
         ),
         Knob("device", "kind", "KIND_CPU" if profile.device == "cpu" else "KIND_GPU", asked=profile.device),
         _onednn(library, backend, profile),
+        tf32.knob(profile),
         Knob("front end, gRPC", "", None, kind=KnobKind.NO_COUNTERPART),
         Knob("front end, REST", "http-thread-count", None, "threads", other),
     )

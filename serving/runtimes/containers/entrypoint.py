@@ -3,8 +3,8 @@ start it, and drain it on SIGTERM.
 
     python -m serving.runtimes.containers.entrypoint ENGINE
 
-Exit status: 0 after a signal, 1 where the model is not the one of the manifest, or the program another one, else the
-server's own.
+Exit status: 0 after a signal, 1 where the model is not the one of the manifest, the program another one, or the
+environment contradicts the configuration, else the server's own.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from models.problem import Problem, run
+from serving.engines import tf32
 from serving.engines.container import Container, Inside
 from serving.engines.engine import ARGUMENTS
 from serving.runtimes.containers import layout, program_line, servers
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     if container.identify:
         print(program_line.line(container.identify(inside)), flush=True)
     variables = {**container.environment(inside), **rendered_environment()}
+    tf32.require(os.environ, forbidden=tf32.OVERRIDE in variables)
     return Supervisor(name, container.command(inside), variables).run()
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[3]
 AT_ONCE = 2  # builds
 # Of the models' room, what the others may use.
-MODULES = ("__init__", "bundle", "child_environment", "declaration", "in_use", "problem", "whole_file")
+MODULES = ("__init__", "bundle", "child_environment", "declaration", "in_use", "precision", "problem", "whole_file")
 MODELS = tuple(f"models/{name}.py" for name in MODULES)
 STAND_IN = "make up ARGS=--embedded (make images ARGS=--embedded) runs {title} in its place"
 OTHER_BASE = "give the engine access to the registry, or have the image under that name (docs/containers.md)"
@@ -124,7 +124,13 @@ def _build(bundle: Bundle, image: Image, how: Build, folder: Path) -> str:
         wheels.fetch(image.name, how.torch)
     config = folder / f"{bundle.model}-{bundle.version}"
     if image.engine:
-        render(bundle, image.engine, ServingProfile(device="gpu" if how.gpu else "cpu"), config, cores=4)
+        render(
+            bundle,
+            image.engine,
+            ServingProfile(device="gpu" if how.gpu else "cpu", precision=bundle.precision),
+            config,
+            cores=4,
+        )
     bases = base_images.variables(digests=how.digests)
     arguments = {
         "PYTHON": base_images.reference("PYTHON", bases),
@@ -162,7 +168,9 @@ def _log(image: Image, folder: Path) -> Path:
 
 
 def render(bundle: Bundle, engine: Engine, profile: ServingProfile, folder: Path, *, cores: int) -> Rendering:
-    """Write what ``engine``'s container reads in /config, for ``bundle`` and ``profile``, below ``folder``."""
+    """Write what ``engine``'s container reads in /config, for ``bundle`` and ``profile``, below ``folder``. Raises
+    `Problem` where they do not fit together."""
+    profile.require(bundle)
     container = servers.container_of(engine)
     version = container.model_version(bundle)
     rendering = configuration.render(

@@ -115,7 +115,7 @@ class Stack:
     @property
     def default_profile(self) -> ServingProfile:
         """What servers get where no experiment says it."""
-        return ServingProfile(device="gpu" if self.choice.gpu else "cpu")
+        return ServingProfile(device="gpu" if self.choice.gpu else "cpu", precision=self.bundle.precision)
 
     def require_images(self, engines: Iterable[Engine]) -> None:
         """Build the images of these servers where they are missing."""
@@ -182,6 +182,7 @@ class Stack:
             backend=rendering.backend,
             knobs=rendering.knobs,
             max_batch_size=profile.max_batch_size,
+            precision=profile.precision,
             caveats=caveats,
         )
 

@@ -92,15 +92,17 @@ def _cluster_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _settings(options: argparse.Namespace, bundle: Bundle) -> Settings:
-    profile = ServingProfile()
-    values = profile.to_dict()
+    components = options.components.replace(",", " ").split()
+    device = "gpu" if "gpu" in (options.overlay, *components) else "cpu"
+    values = ServingProfile(device=device, precision=bundle.precision).to_dict()
     for argument in options.set:
         key, _, text = argument.partition("=")
         try:
             values[key] = parser_of(key)(text)
         except ValueError:
             raise Problem(f"--set {argument}: use KEY=VALUE, such as max_batch_size=64") from None
-    components = options.components.replace(",", " ").split()
+    profile = ServingProfile.from_dict(values)
+    profile.require(bundle)
     ids = options.engines.replace(",", " ").split()
     brought, stand_in = servers.named(ids) if ids else ((), False)
     return Settings(
@@ -111,7 +113,7 @@ def _settings(options: argparse.Namespace, bundle: Bundle) -> Settings:
         version=bundle.version,
         input_shape=bundle.input_shape,
         classes=bundle.classes,
-        profile=ServingProfile.from_dict(values),
+        profile=profile,
         node_type=options.node_type,
         embedded=options.embedded or stand_in,
     )

@@ -52,6 +52,7 @@ def inside(cluster: Cluster, settings: Settings, name: str, engine: Engine) -> T
         knobs=rendering.knobs,
         switches=variables.in_force(rendering.environment),
         max_batch_size=profile.max_batch_size,
+        precision=profile.precision,
     )
 
 

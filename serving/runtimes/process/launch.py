@@ -11,9 +11,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from models.precision import Precision
 from models.problem import Problem
 from serving import ports
-from serving.engines import registry, variables
+from serving.engines import registry, tf32, variables
 from serving.engines.engine import Engine, Launch, Ports, Switch, Wheel
 from serving.profile import ServingProfile
 from serving.runtimes.answering import Awaited
@@ -82,10 +83,14 @@ def start(
     `Problem` where it cannot be started, or dies, or is
     not ready in time.
     """
+    require_environment(profile)
+    bundles = [bundle, *beside]
+    for one in bundles:
+        profile.require(one)
     folder.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + startup_timeout_s
     engine = at_hand(engine or registry.of_target(name), programs)
-    bundles, program = [bundle, *beside], own_program.find(engine, programs)
+    program = own_program.find(engine, programs)
     plan = engine.launch(bundles, profile, folder, ports=fixed_ports, cores=cores, program=program)
     try:
         process = ServerProcess(
@@ -133,6 +138,11 @@ def require(engines: Iterable[Engine], programs: Mapping[str, Path] = MappingPro
         engine.version(own_program.find(engine, programs))
 
 
+def require_environment(profile: ServingProfile) -> None:
+    """Raise `Problem` where a variable of this process's environment contradicts the precision of ``profile``."""
+    tf32.require(os.environ, forbidden=profile.precision is not Precision.TF32)
+
+
 def _target(
     name: str, engine: Engine, bundle: Bundle, profile: ServingProfile, plan: Launch, cores: Sequence[int]
 ) -> Target:
@@ -152,6 +162,7 @@ def _target(
         backend=plan.rendering.backend,
         knobs=plan.rendering.knobs,
         max_batch_size=profile.max_batch_size,
+        precision=profile.precision,
     )
 
 

@@ -13,6 +13,7 @@ from loadtest.experiment.file import Experiment
 from loadtest.experiment.scenarios import Capacity, Ladder
 from loadtest.experiment.settings import Decision, Generator, Slo, WarmUp
 from loadtest.experiment.target_specs import TargetSpec, by_default
+from models.precision import Precision
 from models.problem import Problem
 from serving.engines import registry
 from serving.profile import ServingProfile
@@ -96,6 +97,18 @@ OWN = "model = 'nets.small:small'\ninput = '33x47x1'\n"
         ("[profile]\nthreads = 2\ndevice = 'tpu'\n", "mine.toml:3: profile.device = 'tpu': use one of cpu, gpu"),
         ("[profile]\nonednn = 'on'\n", "mine.toml:2: profile.onednn = 'on': use true or false or 'default'"),
         ("[profile]\nonednn = 1\n", "mine.toml:2: profile.onednn = 1: use true or false or 'default'"),
+        (
+            "[profile]\nprecision = 'fp8'\n",
+            "mine.toml:2: profile.precision = 'fp8': use 'fp32' or 'tf32' or 'bf16' or 'fp16'",
+        ),
+        (
+            "[profile]\nthreads = 2\nprecision = 'tf32'\n",
+            "mine.toml:3: profile.precision = 'tf32': a way in which GPUs multiply, and profile.device = 'cpu'",
+        ),
+        (
+            "[[target]]\nname = 'a'\nengine = 'torchserve'\nprofile = {precision = 'bf16'}\n",
+            "mine.toml:4: target.a.profile.precision = 'bf16': the graphs of a run compute in fp32; compare two runs",
+        ),
         ("targets = ['pytorch', 'mxnet']\n", "mine.toml:1: targets = 'mxnet': use pytorch, tensorflow"),
         ("targets = ['pytorch', 'pytorch']\n", "mine.toml:1: targets = ['pytorch', 'pytorch']: name each once"),
         ("targets = []\n", "mine.toml:1: targets = []: name each once"),
@@ -438,6 +451,7 @@ experiments = st.builds(
         max_batch_size=st.integers(1, 64),
         batch_timeout_ms=st.floats(0, 100),
         onednn=st.sampled_from(["default", True, False]),
+        precision=st.sampled_from([Precision.FP32, Precision.BF16, Precision.FP16]),
     ),
     slo=st.builds(Slo, p99_ms=st.floats(0.1, 1000)),
     ladder=st.builds(

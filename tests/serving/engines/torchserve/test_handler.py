@@ -205,9 +205,34 @@ def test_onednn_is_on_unless_the_environment_says_otherwise_and_what_holds_is_pr
         monkeypatch.setenv("TANDEM_TORCH_ONEDNN", given)
     handler.ImageClassifier(context)
     said = torch_switches.in_force(capsys.readouterr().out)
-    assert said == (Switch("oneDNN", on), Switch("quantized engine", torch.backends.quantized.engine))
+    assert said[::2] == (Switch("oneDNN", on), Switch("quantized engine", torch.backends.quantized.engine))
     convolution = torch.jit.freeze(torch.jit.script(torch.nn.Conv2d(3, 8, 3).eval()))
     assert ("aten::mkldnn_convolution" in operators(convolution)) == on
+
+
+@pytest.fixture
+def tf32():
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    yield
+    matmul.allow_tf32, cudnn.allow_tf32 = False, True
+    for switch, before in ((matmul, "none"), (cudnn, "none"), (cudnn.conv, "tf32"), (cudnn.rnn, "tf32")):
+        switch.fp32_precision = before
+
+
+@pytest.mark.usefixtures("threads", "tf32")
+@pytest.mark.parametrize(("given", "said"), [(None, "in convolutions"), ("0", False), ("1", True)])
+def test_tf32_is_as_the_environment_says_by_old_switches_and_new_ones(context, monkeypatch, capsys, given, said):
+    if given is None:
+        monkeypatch.delenv("TANDEM_TORCH_TF32", raising=False)
+    else:
+        monkeypatch.setenv("TANDEM_TORCH_TF32", given)
+    handler.ImageClassifier(context)
+    assert Switch("TF32", said) in torch_switches.in_force(capsys.readouterr().out)
+    if given is not None:
+        allowed, backends = given == "1", torch.backends
+        assert (backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32) == (allowed, allowed)
+        named = {one.fp32_precision for one in (backends.cuda.matmul, backends.cudnn, backends.cudnn.conv)}
+        assert named == {"tf32" if allowed else "ieee"}
 
 
 def emitted(caplog) -> dict[str, float]:
