@@ -17,7 +17,10 @@ MAY_IMPORT = {
     "monitoring": {"monitoring", "serving"},
 }
 # Of the models, what the others may use.
-OPEN = {f"models.{name}" for name in ("bundle", "child_environment", "declaration", "in_use", "problem", "whole_file")}
+OPEN = {
+    f"models.{name}"
+    for name in ("bundle", "child_environment", "declaration", "in_use", "precision", "problem", "whole_file")
+}
 # Of the servers it needs to know in which dialect each one's metrics are.
 OF_SERVING = {"monitoring": {"serving.engines", "serving.engines.registry"}}
 

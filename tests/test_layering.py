@@ -132,7 +132,8 @@ def strangers(room: str, allowed: tuple[str, ...], but: tuple[str, ...] = ()) ->
 
 
 OF_MODELS = tuple(
-    f"models.{name}" for name in ("bundle", "child_environment", "declaration", "in_use", "problem", "whole_file")
+    f"models.{name}"
+    for name in ("bundle", "child_environment", "declaration", "in_use", "precision", "problem", "whole_file")
 )
 PROJECT = (*OF_MODELS, "serving", "monitoring")
 OF_ONE_ENGINE = tuple(f"serving.engines.{name}" for name in FOLDERS)
