@@ -37,6 +37,7 @@ from models import (
 )
 from models import bundle as bundles
 from models import recipe as recipes
+from models.architectures import ImageClassifier
 from models.bundle import Bundle, Kind, Weights
 from models.datasets import Dataset
 from models.own_onnx import OwnOnnx
@@ -247,10 +248,7 @@ def _write(
         else:
             onnx_export.export(classifier, bundle.onnx)
     progress.say("export", "ONNX")
-    images, labels = reference.images, reference.labels
-    expected = training.predict(classifier, images)
-    if classifier is not trained.classifier and not np.isfinite(expected).all():
-        raise Problem(f"precision = '{bundle.precision}': the model's numbers leave its range; use bf16 or fp32")
+    expected = training.predict(classifier, reference.images)
     from models import savedmodel  # takes seconds to import TensorFlow: only once it is needed
 
     if parts.savedmodel is None:
@@ -262,6 +260,21 @@ def _write(
         progress.say("savedmodel", f"{parts.savedmodel.files.path}, {fit.words()}")
     progress.say("export", f"SavedModel ({time.monotonic() - started:.0f} s for all)")
 
+    _prove(bundle, trained, classifier, reference, expected, progress)
+
+
+def _prove(
+    bundle: Bundle,
+    trained: Trained,
+    classifier: ImageClassifier,
+    reference: Reference,
+    expected: np.ndarray,
+    progress: Progress,
+) -> None:
+    """Run the parity gate, and write its figures and the reference, ``expected`` of ``classifier``."""
+    if classifier is not trained.classifier and not np.isfinite(expected).all():
+        raise Problem(f"precision = '{bundle.precision}': the model's numbers leave its range; use bf16 or fp32")
+    images, labels = reference.images, reference.labels
     figures = parity.check(bundle, classifier, images, labels, expected, progress)
     if not reference.labelled:
         for figure in figures["exports"].values():
@@ -318,8 +331,8 @@ def _check_precision(recipe: Recipe, precision: Precision) -> None:
     given += [Kind.TORCHSCRIPT] if recipe.brought and recipe.brought.files else []
     if given and precision.exported is not Precision.FP32:
         raise Problem(
-            f"precision = '{precision}': {given[0].upper()}= is served as it comes, and only graphs that are exported here "
-            "can be given another precision; use fp32"
+            f"precision = '{precision}': {given[0].upper()}= is served as it comes, and only what is exported "
+            "here can be given another precision; use fp32"
         )
 
 

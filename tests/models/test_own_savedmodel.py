@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from models import onnx_export, own_files, parity, savedmodel, torchscript, training
 from models.bundle import Around, Bundle
 from models.own_savedmodel import OwnSavedModel
+from models.precision import Precision
 from models.problem import Problem
 from models.progress import Progress
 from models.tensorflow_quietly import tf
@@ -58,7 +59,7 @@ def gate(side, expected, exports, tmp_path):
         manifest = {"model": "port", "version": 1, "dataset": {"class_names": NAMES}}
         bundle = Bundle(tmp_path / "bundle", manifest)
         own = OwnSavedModel(own_files.savedmodel(folder), IMAGES, keras_port.CLASSES)
-        fit = own.fit(expected, side, parity.TOLERANCE, bundle.onnx)
+        fit = own.fit(expected, side, Precision.FP32.tolerance, bundle.onnx)
         own.write(fit, bundle.savedmodel / "1")
         manifest["own_files"] = {"savedmodel": own.record(fit)}
         labels = expected.argmax(axis=1)
