@@ -16,7 +16,6 @@ from models.precision import Precision
 from models.problem import Problem
 from models.progress import Progress
 
-
 Predict = Callable[[np.ndarray], np.ndarray]
 
 
