@@ -19,6 +19,7 @@ from loadtest.analysis.records import Outcome, Verdict
 from loadtest.bench import twins
 from loadtest.experiment.file import Experiment
 from loadtest.experiment.progress import RunProgress
+from loadtest.experiment.questions import Metric
 from loadtest.experiment.settings import Decision, Slo, WarmUp
 from loadtest.report import progress_words, wording
 from models.problem import Problem
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--real", action="store_true", help="instead: a run on two real servers of known capacities")
     parser.add_argument("--ratio", type=float, default=2.0, help="of their capacities (2)")
     parser.add_argument("--bundle", type=Path, help="the model's bundle (default: the first under artifacts/)")
+    parser.add_argument("--results", type=Path, help="keep the run in this folder")
 
 
 def bench(options: argparse.Namespace) -> int:
@@ -53,7 +55,8 @@ def bench(options: argparse.Namespace) -> int:
             SLOW: twins.lasting(bundle, BATCH_S * options.ratio, Path(name) / SLOW),
         }
         chosen = experiment(Decision().budget_s if options.budget is None else options.budget, options.seed)
-        (verdict,) = twins.compare(chosen, sides, Path(name) / "results", progress).verdicts
+        found = twins.compare(chosen, sides, options.results or Path(name) / "results", progress)
+    verdict = next(one for one in found.verdicts if one.metric is Metric.CAPACITY)
     console.print(
         f"capacity ratio of {options.ratio:g} found as {wording.number(verdict.ratio)} "
         f"({wording.interval(verdict.ci95)}) by {verdict.starts} starts of each server; higher: "

@@ -16,7 +16,6 @@ from loadtest.bench import decisions, known_capacity
 from loadtest.bench.decisions import CASES, Row, simulate
 from loadtest.bench.synthetic_servers import Runs, Searches, World, experiment
 from loadtest.experiment.questions import Family, Metric
-from tests.components import require
 
 
 def within_chance(row: Row) -> bool:
@@ -161,16 +160,3 @@ def test_known_capacities_are_found_to_a_tenth_and_equal_ones_name_no_winner(fou
 def test_impossible_ratios_are_refused(capsys):
     assert decisions.VERB.main(["--real", "--ratio", "0.5"]) == 1
     assert "--ratio 0.5: use 1 to 8" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-@pytest.mark.exhaustive
-@pytest.mark.timeout(600)
-def test_a_server_that_takes_three_times_as_long_is_found_by_a_whole_run(bundle, tmp_path):
-    require("prometheus")
-    out = tmp_path / "verdict.json"
-    arguments = ["--real", "--ratio", "3", "--budget", "150", "--bundle", str(bundle.folder), "--json", str(out)]
-    assert decisions.VERB.main(arguments) == 0
-    found = json.loads(out.read_text())
-    assert found["winner"] == "quick"
-    assert found["starts"] >= 3
