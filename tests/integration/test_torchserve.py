@@ -267,7 +267,7 @@ def test_a_missing_archive_and_a_taken_port_are_named_before_anything_starts(bun
 
 
 def copy(bundle, **changes) -> Any:
-    names = ("model", "version", "input_shape", "classes", "archive", "savedmodel", "reference")
+    names = ("model", "version", "input_shape", "classes", "archive", "savedmodel", "reference", "precision")
     return SimpleNamespace(**{**{name: getattr(bundle, name) for name in names}, **changes})
 
 

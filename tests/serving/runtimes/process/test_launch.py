@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from models.precision import Precision
 from models.problem import Problem
 from serving import ports
 from serving.engines import registry
@@ -29,7 +30,12 @@ from tests.serving import fake_model_server
 @pytest.fixture
 def bundle(tmp_path):
     return SimpleNamespace(
-        model="convnet", version=3, input_shape=(32, 32, 3), classes=10, savedmodel=tmp_path / "saved model"
+        model="convnet",
+        version=3,
+        input_shape=(32, 32, 3),
+        classes=10,
+        precision=Precision.FP32,
+        savedmodel=tmp_path / "saved model",
     )
 
 
