@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import resource
 from collections.abc import Iterator
@@ -50,6 +51,7 @@ def test_the_first_answer_that_is_an_error_is_quoted():
 @contextmanager
 def files_left(count: int) -> Iterator[None]:
     """No more than so many files can be opened here."""
+    gc.collect()  # what earlier tests left open is not to be closed meanwhile
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(int(name) for name in os.listdir("/proc/self/fd")) + 1, hard))
     held: list[int] = []
