@@ -32,7 +32,8 @@ def server_figures(prometheus: Prometheus, trial: TrialRecord) -> ServerFigures:
     dialect = _dialect(known, trial.engine)
     if dialect is None:
         return ServerFigures(source=f"prometheus {prometheus.version}")
-    seconds = max(2, round(trial.ended_at - trial.started_at))
+    # No longer than the trial: before it lies other load.
+    seconds = max(1, round(trial.ended_at - trial.started_at))
     window, quantiles = f"{seconds}s", _quantiles(dialect, seconds)
     at = trial.ended_at + dialect.lag_s
 
