@@ -36,7 +36,8 @@ from serving.runtimes.process import launch
 ALLOWED = 0.05
 PER_PAIR = 6
 STARTS = 3
-RATES = {"grpc": (60.0, 120.0), "rest": (50.0, 100.0)}
+# Enough answers for a p99, and far below what any of the servers can do.
+RATES = {"grpc": (400.0, 800.0), "rest": (400.0, 800.0)}
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

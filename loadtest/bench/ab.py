@@ -35,7 +35,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--delay-ms", type=float, default=5.0, help="what the handler takes longer (5)")
     parser.add_argument("--repetitions", type=int, default=3, help="trials of each server, each with a start (3)")
     parser.add_argument("--seconds", type=float, default=10.0, help="measured seconds of each trial (10)")
-    parser.add_argument("--rate", type=float, default=15.0, help="requests/s of the open load (15)")
+    parser.add_argument("--rate", type=float, default=40.0, help="requests/s of the open load (40)")
     parser.add_argument("--bundle", type=Path, help="the model's bundle (default: the first under artifacts/)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON, too")
 
