@@ -62,7 +62,7 @@ def torchscript(path: Path) -> Files:
     try:
         with zipfile.ZipFile(path) as archive:
             names = {name.partition("/")[2] for name in archive.namelist()}
-    except (zipfile.BadZipFile, NotImplementedError):
+    except (zipfile.BadZipFile, NotImplementedError):  # the latter for a kind of archive that Python cannot read
         raise Problem(f"{label}: not a TorchScript archive, or a truncated one; {WRITE_TORCHSCRIPT}") from None
     if not any(name.startswith("code/") for name in names):
         kind = "a checkpoint (use CHECKPOINT=)" if "data.pkl" in names else "another archive"

@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
 
 from loadtest.bench import dashboards_check
+from models.bundle import Bundle
 from monitoring.grafana import queries
 from monitoring.prometheus_api import PrometheusApi
 from serving import ports
@@ -23,21 +24,21 @@ ROOT = Path(__file__).resolve().parents[2]
 GPU = {"gpu": "0", "UUID": "GPU-1", "device": "nvidia0", "modelName": "NVIDIA H100", "Hostname": "node-1"}
 
 
+def checked(bundle: Bundle, *arguments: str) -> str:
+    """What dashboards-check prints where it finds nothing to complain of."""
+    command = [sys.executable, "-m", "loadtest", "dashboards-check", "--bundle", str(bundle.folder), "--seconds", "2"]
+    done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 def test_every_query_of_every_dashboard_has_data_or_a_reason(bundle):
     require("prometheus")
-    done = subprocess.run(
-        [sys.executable, "-m", "loadtest", "dashboards-check", "--bundle", str(bundle.folder), "--seconds", "2"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    printed = checked(bundle)
     expected = sum(len(list(queries.of(one))) for one in queries.load())
-    assert done.stdout.splitlines()[-1] == f"{expected} queries, 0 failed"
+    assert printed.splitlines()[-1] == f"{expected} queries, 0 failed"
     for dashboard in queries.load():
-        assert len(re.findall(rf"{re.escape(dashboard['title'])} .* data ", done.stdout)) >= 5
+        assert len(re.findall(rf"{re.escape(dashboard['title'])} .* data ", printed)) >= 5
 
 
 @pytest.mark.exhaustive
@@ -45,22 +46,11 @@ def test_every_query_of_tritons_dashboard_has_data_where_it_runs(bundle):
     """The real tritonserver, beside a TorchServe, as Triton tells no protocol; the third server's is empty."""
     require("prometheus")
     require_program(registry.engine("triton"))
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "loadtest", "dashboards-check", "--bundle", str(bundle.folder)),
-            *("--seconds", "2", "--engines", "torchserve,triton"),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    printed = checked(bundle, "--engines", "torchserve,triton")
     board = next(one for one in queries.load() if one["uid"] == "tandem-triton")
-    shown = [line for line in done.stdout.splitlines() if line.strip(" │|").startswith(board["title"])]
+    shown = [line for line in printed.splitlines() if line.strip(" │|").startswith(board["title"])]
     assert [line for line in shown if " data " not in line and not re.search(" namespace | Alerts ", line)] == []
-    assert "TensorFlow Serving was not started" in done.stdout
+    assert "TensorFlow Serving was not started" in printed
 
 
 @pytest.fixture(scope="module")
