@@ -8,6 +8,7 @@ import importlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,7 +93,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
         metavar="0,1",
         help="CPUs to pin each server to, or all (default of serve: all but those that it leaves to a load generator)",
     )
-    for key, default in ServingProfile().to_dict().items():
+    for key, default in asdict(ServingProfile()).items():
         parser.add_argument(
             f"--{key.replace('_', '-')}",
             type=parser_of(key),
@@ -121,7 +122,7 @@ def _distinct(given: Mapping[str, Ports]) -> None:
 
 
 def _profile(options: argparse.Namespace, bundle: Bundle) -> ServingProfile:
-    given = {key: getattr(options, key) for key in ServingProfile().to_dict()}
+    given = {key: getattr(options, key) for key in asdict(ServingProfile())}
     return ServingProfile.from_dict({**given, "precision": given["precision"] or bundle.precision})
 
 

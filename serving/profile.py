@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from models.bundle import Bundle
 
 DEVICES = ("cpu", "gpu")
+GPU_MEMORY_FRACTION = 0.4  # two servers fit, with their contexts
 OneDnn = bool | Literal["default"]
 
 
@@ -28,6 +29,7 @@ class ServingProfile:
     device            "cpu" or "gpu"
     onednn            whether the CPU's kernels are oneDNN's; "default": as the framework itself decides
     precision         what both sides compute in; "fp32" is strict, also on a GPU
+    gpu_memory_fraction  the most of a GPU's memory that one server may take beside its CUDA contexts: several fit
 
     Raises `Problem` for a value that no server could honour.
     """
@@ -40,6 +42,7 @@ class ServingProfile:
     device: str = "cpu"
     onednn: OneDnn = "default"
     precision: Precision = Precision.FP32
+    gpu_memory_fraction: float = GPU_MEMORY_FRACTION
 
     def __post_init__(self) -> None:
         for key in ("max_batch_size", "instances", "threads", "queue_capacity"):
@@ -55,6 +58,9 @@ class ServingProfile:
             )
         if self.device not in DEVICES:
             raise Problem(f"profile.device = {self.device!r}: use one of {', '.join(DEVICES)}")
+        share = self.gpu_memory_fraction
+        if not isinstance(share, (int, float)) or isinstance(share, bool) or not 0 < share <= 1:
+            raise Problem(f"profile.gpu_memory_fraction = {share!r}: use a share above 0, up to 1")
         if not isinstance(self.onednn, bool) and self.onednn != "default":
             raise Problem(f"profile.onednn = {self.onednn!r}: use true, false or 'default'")
         if not isinstance(self.precision, Precision):
@@ -83,13 +89,16 @@ class ServingProfile:
             )
 
     def to_dict(self) -> dict[str, bool | int | float | str]:
-        """The profile as plain values, for JSON."""
-        return {**asdict(self), "precision": self.precision.value}
+        """The profile as plain values, for JSON; of the CPU without the share of a GPU, which nobody asked about."""
+        values = {**asdict(self), "precision": self.precision.value}
+        if self.device != "gpu" and self.gpu_memory_fraction == GPU_MEMORY_FRACTION:
+            del values["gpu_memory_fraction"]
+        return values
 
 
 def parser_of(key: str) -> Callable[[str], bool | int | float | str]:
     """What makes a value of the profile's ``key`` of a command line's text; it raises ValueError where it is none."""
-    return {"onednn": onednn, "precision": precision}.get(key) or type(ServingProfile().to_dict().get(key, 0))
+    return {"onednn": onednn, "precision": precision}.get(key) or type(asdict(ServingProfile()).get(key, 0))
 
 
 def onednn(text: str) -> bool | str:

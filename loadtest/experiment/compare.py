@@ -85,6 +85,7 @@ def compare(
             print(words(Noted(note)), flush=True)
         for target in own:
             launch.require_environment(experiment.profile_of(target.name))
+            launch.require_gpu(experiment.profile_of(target.name))
         launch.require(engines, programs)
         up = endpoint.reached(experiment)
     if experiment.runtime == "container":

@@ -318,6 +318,7 @@ class Experiment:
         import tomlkit  # the load generator's image does not have it
 
         values = asdict(self)
+        values["profile"] = self.profile.to_dict()
         del values["model" if self.models else "models"]
         values["preprocessing"] = self.preprocessing.declared
         for key in (*BROUGHT, "input", "output", "preprocessing"):

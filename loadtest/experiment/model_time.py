@@ -41,7 +41,7 @@ def measure(bundle: Bundle, engine: str, profile: ServingProfile, cores: Sequenc
     batches = [size for size in (1, 2, 4, 8, 16, 32, 64, 128) if size <= profile.max_batch_size]
     command = [sys.executable, "-m", "serving.engines.model_time", str(bundle.folder), engine]
     command += ["--threads", str(profile.threads), "--onednn", str(profile.onednn).lower()]
-    command += ["--precision", profile.precision]
+    command += ["--precision", profile.precision, "--device", profile.device]
     command += ["--batches", *map(str, batches)]
     command += ["--cores", *map(str, cores)]
     try:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ARGUMENTS = "flags.txt"
 ONEDNN = "oneDNN"
 TF32 = "TF32"
+GPU = "GPU"
 
 
 class KnobKind(enum.Enum):

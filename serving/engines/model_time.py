@@ -19,7 +19,7 @@ import numpy as np
 from models.bundle import load
 from models.precision import Precision
 from serving.engines import registry
-from serving.profile import ServingProfile, parser_of
+from serving.profile import DEVICES, ServingProfile, parser_of
 
 WARM_UP_CALLS = 5
 LEAST_CALLS = 10
@@ -58,6 +58,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--onednn", type=parser_of("onednn"), default="default", help="true, false or %(default)s")
     parser.add_argument("--precision", type=parser_of("precision"), default=Precision.FP32, help="%(default)s")
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="%(default)s")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
     parser.add_argument("--seconds", type=float, default=0.15, help="of each batch size")
     parser.add_argument("--cores", type=int, nargs="*", default=[], help="CPUs to stay on")
@@ -68,7 +69,7 @@ def main(arguments: list[str]) -> int:
         threads=options.threads,
         onednn=options.onednn,
         precision=options.precision,
-        device="gpu" if options.precision is Precision.TF32 else "cpu",
+        device=options.device,
     )
     bundle = load(options.bundle)
     with np.load(bundle.reference) as values:

@@ -26,10 +26,11 @@ def load(bundle: Bundle, profile: ServingProfile) -> Callable[[np.ndarray], obje
         switch.fp32_precision = tf32
     torch.set_num_threads(profile.threads)
     torch.set_num_interop_threads(1)
-    model = torch.jit.load(str(bundle.torchscript)).eval()
+    device = "cuda" if profile.device == "gpu" else "cpu"
+    model = torch.jit.load(str(bundle.torchscript), map_location=device).eval()
 
     def call(rows: np.ndarray) -> object:
         with torch.inference_mode():
-            return model(torch.from_numpy(rows)).numpy()
+            return model(torch.from_numpy(rows).to(device)).cpu().numpy()
 
     return call

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import msgspec
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 
 from models.problem import Problem
-from serving import wire_parity
+from serving import batch_sizes, wire_parity
 from serving.client import Client, RequestFailed
+from serving.engines import gpu
+from serving.engines.engine import Knob, KnobKind
 from serving.target import Target
 from tests.serving.targets import target
 
@@ -165,3 +168,23 @@ def test_examples_are_the_closest_calls_and_some_of_all_and_keep_their_images(re
         assert np.array_equal(saved["images"], IMAGES[chosen])
     answered = wire_parity.compare(expected, expected, "here").examples
     assert answered[chosen[0]] == (int(expected[chosen[0]].argmax()), pytest.approx(expected[chosen[0]].max()))
+
+
+def on_a_gpu(server, **changes) -> Target:
+    return replace(to(server, **changes), knobs=(Knob(gpu.AUTOTUNE, "", None, kind=KnobKind.NO_COUNTERPART),))
+
+
+def test_a_server_on_a_gpu_is_asked_for_every_batch_size_alone_and_one_on_the_cpu_for_none(server, reference):
+    batch_sizes.touch(to(server, max_batch_size=5), reference, "rest-binary")
+    assert server.seen == []
+    batch_sizes.touch(on_a_gpu(server, max_batch_size=5), reference, "rest-binary")
+    assert server.seen == [5, 4, 3, 2, 1]
+    server.seen.clear()
+    batch_sizes.touch(on_a_gpu(server, max_batch_size=72), reference, "rest-binary")  # more than there are images
+    assert server.seen[:3] == [72, 71, 70]
+
+
+def test_a_batch_size_that_it_cannot_compute_is_named(server, reference):
+    server.spoil = lambda images, answer: (507, b"out of memory") if len(images) > 3 else (200, answer.tobytes())
+    with pytest.raises(Problem, match="pytorch: a batch of 5 over rest-binary was not answered: HTTP 507: out of mem"):
+        batch_sizes.touch(on_a_gpu(server, max_batch_size=5), reference, "rest-binary")

@@ -9,7 +9,7 @@ import msgspec
 from loadtest.experiment.records import RightAnswers
 from loadtest.experiment.run_folder import RunFolder
 from models.bundle import Bundle
-from serving import wire_parity
+from serving import batch_sizes, wire_parity
 from serving.target import Target
 from serving.wire_parity import Agreement
 
@@ -56,6 +56,10 @@ class ParityGate:
             self._write(Proofs(models=proven))
         else:
             self._write(self._prove(known, target, first, now))
+        if batch_sizes.sizes(target):
+            now(f"{target.name}: every batch size up to {target.max_batch_size} once")
+            for one in self._bundles:
+                batch_sizes.touch(target.asked_for(one), one.reference, self._protocols[0])
         samples = self._folder.path / "wire-samples.npz"
         if not samples.exists():
             wire_parity.save_examples(first.reference, samples)

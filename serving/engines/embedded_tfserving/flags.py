@@ -39,6 +39,7 @@ class Flags:
     tensorflow_intra_op_parallelism: int = 0
     tensorflow_inter_op_parallelism: int = 0
     enable_serialization_as_tensor_content: bool = False
+    per_process_gpu_memory_fraction: float = 0.0
     bind_address: str = "0.0.0.0"  # not a flag of TensorFlow Serving, which always listens everywhere
     version: bool = False
     without_effect: list[str] = field(default_factory=list)
@@ -58,7 +59,6 @@ WITHOUT_EFFECT: dict[str, type] = {
     "platform_config_file": str,
     "tensorflow_session_config_file": str,
     "flush_filesystem_caches": bool,
-    "per_process_gpu_memory_fraction": float,
     "use_tflite_model": bool,
     "num_tflite_interpreters_per_pool": int,
     "num_tflite_pools": int,
@@ -147,6 +147,10 @@ def parse(argv: Sequence[str]) -> Flags:
             flags.without_effect.append(name)
     unused = channel_arguments(flags.grpc_channel_arguments).keys() - CHANNEL_ARGUMENTS.keys()
     flags.without_effect += [f"grpc_channel_arguments={key}" for key in sorted(unused)]
+    if not 0 <= flags.per_process_gpu_memory_fraction <= 1:
+        raise Problem(
+            f"--per_process_gpu_memory_fraction={flags.per_process_gpu_memory_fraction:g}: use a share, 0 to 1"
+        )
     for name in ("port", "rest_api_port"):
         if not 0 <= getattr(flags, name) <= 65535:
             raise Problem(f"--{name}={getattr(flags, name)}: use a port from 0 to 65535")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models import problem
-from serving.engines import tf32
+from serving.engines import gpu, tf32
 from serving.engines.embedded_tfserving import config
 from serving.engines.embedded_tfserving import flags as command_line
 from serving.engines.embedded_tfserving.config import Configuration
@@ -73,6 +73,10 @@ def _start(flags: Flags) -> int:
     tf.config.experimental.enable_tensor_float_32_execution(tf32.allowed(os.environ))
     log.info("%s%s", onednn.SAID, "on" if _pywrap_util_port.IsMklEnabled() else "off")
     log.info("%s%s", tf32.SAID, "on" if tf.config.experimental.tensor_float_32_execution_enabled() else "off")
+    if flags.per_process_gpu_memory_fraction:
+        for device in tf.config.list_physical_devices("GPU")[:1]:  # it computes on the first
+            details = tf.config.experimental.get_device_details(device)
+            log.info("%s%s", gpu.SAID, details.get("device_name", device.name))
     return asyncio.run(_serve(flags, configuration, tf.__version__))
 
 

@@ -257,6 +257,8 @@ def _session_config(flags: Flags) -> config_pb2.ConfigProto:
         experimental=config_pb2.ConfigProto.Experimental(disable_output_partition_graphs=True),
         intra_op_parallelism_threads=flags.tensorflow_intra_op_parallelism or parallelism,
         inter_op_parallelism_threads=flags.tensorflow_inter_op_parallelism or parallelism,
+        # 0: all of it. Of all sessions of a process the first one decides.
+        gpu_options=config_pb2.GPUOptions(per_process_gpu_memory_fraction=flags.per_process_gpu_memory_fraction),
     )
 
 

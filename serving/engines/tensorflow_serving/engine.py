@@ -97,22 +97,26 @@ class TensorFlowServing:
 
     def in_force(self, log: str) -> tuple[Switch, ...]:
         """See `Engine.in_force`."""
-        from serving.engines import tf32
+        from serving.engines import gpu, tf32
         from serving.engines.tensorflow_serving import onednn
 
-        return (*onednn.in_force(log), *tf32.in_force(log))
+        return (*onednn.in_force(log), *tf32.in_force(log), *gpu.in_force(log))
 
     def model_time(self, bundle: Bundle, profile: ServingProfile) -> Callable[[np.ndarray], object]:
         """The SavedModel's serving signature."""
         import os
 
-        from serving.engines import tf32
+        from serving.engines import gpu, tf32
         from serving.engines.tensorflow_serving import onednn
 
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         for name in (*onednn.VARIABLE.unset(profile), *tf32.unset(profile)):
             os.environ.pop(name, None)
-        os.environ.update({**onednn.VARIABLE.variables(profile), **tf32.variables(profile)})
+        os.environ.update(
+            {**onednn.VARIABLE.variables(profile), **tf32.variables(profile), **gpu.tensorflow_variables(profile)}
+        )
+        if profile.device == "cpu":
+            os.environ["CUDA_VISIBLE_DEVICES"] = gpu.NONE
         import tensorflow as tf
 
         tf.config.threading.set_intra_op_parallelism_threads(profile.threads)

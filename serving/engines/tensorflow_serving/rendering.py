@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Sequence
 
-from serving.engines import tf32
+from serving.engines import gpu, tf32
 from serving.engines.engine import Knob, KnobKind, Rendering, Served, Site
 from serving.engines.tensorflow_serving import onednn
 from serving.profile import ServingProfile
@@ -17,6 +17,7 @@ from serving.profile import ServingProfile
 METRICS_PATH = "/monitoring/prometheus/metrics"
 REST_TIMEOUT_MS = 120_000
 MODELS = "models.txt"
+GPU_SHARE = "per_process_gpu_memory_fraction"
 
 
 def render(profile: ServingProfile, models: Sequence[Served], site: Site) -> Rendering:
@@ -52,6 +53,8 @@ max_enqueued_batches {{ value: {queue} }}
         "tensorflow_intra_op_parallelism": profile.threads,
         "tensorflow_inter_op_parallelism": profile.instances,
     }
+    if profile.device == "gpu":
+        flags[GPU_SHARE] = profile.gpu_memory_fraction
     if site.connection_age_s:
         flags["grpc_channel_arguments"] = f"grpc.max_connection_age_ms={round(site.connection_age_s * 1000)}"
     files = {
@@ -69,6 +72,7 @@ max_enqueued_batches {{ value: {queue} }}
             "OMP_NUM_THREADS": str(profile.threads),
             **onednn.VARIABLE.variables(profile),
             **tf32.variables(profile),
+            **gpu.tensorflow_variables(profile),
         },
         unset=(*onednn.VARIABLE.unset(profile), *tf32.unset(profile)),
         knobs=(
@@ -95,6 +99,7 @@ max_enqueued_batches {{ value: {queue} }}
             Knob("device", "", None, kind=KnobKind.NO_COUNTERPART, asked=profile.device),
             onednn.VARIABLE.knob(profile),
             tf32.knob(profile),
+            *gpu.tensorflow_knobs(profile, GPU_SHARE),
             Knob(
                 name="front end, gRPC",
                 native_key="grpc_max_threads",

@@ -15,9 +15,11 @@ Metrics   One observation a request: ``tandem_handler_seconds{protocol}`` (the h
 Settings  ``handler.input_shape`` ([H, W, C]) in the archive's model-config.yaml; environment variable
           ``TANDEM_TORCH_THREADS`` (threads of one computation), else ``handler.threads``, else 1; ``0`` or ``1`` in
           ``TANDEM_TORCH_ONEDNN``: without oneDNN or with it, else as PyTorch decides; ``0`` or ``1`` in
-          ``TANDEM_TORCH_TF32``: a GPU multiplies float32 as such, or in TF32, else as PyTorch decides. While the file
-          that ``TANDEM_REFUSING`` names is there, REST requests get a 503: TorchServe closes their connections when it
-          stops, answered or not, whereas it waits for gRPC's.
+          ``TANDEM_TORCH_TF32``: a GPU multiplies float32 as such, or in TF32, else as PyTorch decides;
+          ``TANDEM_TORCH_GPU_MEMORY``: the share of the GPU's memory that this worker may take, beside its context, and
+          ``TANDEM_TORCH_WARM_UP``: batches of every size up to this one are run when it loads. While the
+          file that ``TANDEM_REFUSING`` names is there, REST requests get a 503: TorchServe closes their connections
+          when it stops, answered or not, whereas it waits for gRPC's.
 Output    One line when the model is loaded: ``tandem switches`` and, as JSON, those of PyTorch that are in force.
 """
 
@@ -196,11 +198,12 @@ class ImageClassifier:
             _allow_tf32(tf32 == "1")
 
         properties = context.system_properties
-        gpu = properties.get("gpu_id")
-        self.device = torch.device(f"cuda:{gpu}" if gpu is not None and torch.cuda.is_available() else "cpu")
+        self.device = _device(properties.get("gpu_id"), os.environ.get("TANDEM_TORCH_GPU_MEMORY"))
         path = os.path.join(properties["model_dir"], context.manifest["model"]["serializedFile"])
         self.model = torch.jit.load(path, map_location=self.device).eval()
-        for images in WARM_UP_BATCHES * 2:  # TorchScript specialises itself in the first runs
+        # TorchScript specialises itself in the first runs, and a GPU's memory and kernels come with each batch size.
+        every = range(1, int(os.environ.get("TANDEM_TORCH_WARM_UP") or 0) + 1)
+        for images in (*every, *WARM_UP_BATCHES * 2):
             self._predict(bytearray(images * self.image_bytes))
 
         version = str(context.manifest["model"].get("modelVersion", "unknown"))
@@ -208,7 +211,7 @@ class ImageClassifier:
         self.refusing = os.environ.get("TANDEM_REFUSING")
         threading.Thread(target=self._flush, name="tandem-metrics", daemon=True).start()
         _quiet_worker()
-        print("tandem switches", json.dumps(_switches()), flush=True)
+        print("tandem switches", json.dumps(_switches(self.device)), flush=True)
         # What is loaded stays: a collection that looks at all of torch stops every request for 50 ms and more.
         gc.collect()
         gc.freeze()
@@ -298,13 +301,30 @@ def _quiet_worker() -> None:
     metrics.addFilter(lambda record: "PredictionTime" not in str(record.msg))
 
 
-def _switches() -> dict[str, bool | str]:
+def _device(gpu: int | None, share: str | None) -> torch.device:
+    """Where to compute; a worker that is given a ``share`` of a GPU's memory computes there, or not at all."""
+    if gpu is not None and torch.cuda.is_available():
+        if share:
+            torch.cuda.set_per_process_memory_fraction(float(share), gpu)
+        return torch.device(f"cuda:{gpu}")
+    if share:
+        build = "is a build for CPUs" if torch.version.cuda is None else "finds no GPU"
+        raise RuntimeError(f"this worker is to compute on a GPU, and torch {torch.__version__} {build}")
+    return torch.device("cpu")
+
+
+def _switches(device: torch.device) -> dict[str, bool | str]:
     """What PyTorch computes with, by the names that Tandem shows."""
     return {
         "oneDNN": torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled,
         "TF32": _tf32(),
         "quantized engine": torch.backends.quantized.engine,
+        **(_gpu_switches(device) if device.type == "cuda" else {}),
     }
+
+
+def _gpu_switches(device: torch.device) -> dict[str, bool | str]:
+    return {"GPU": torch.cuda.get_device_name(device), "cuDNN autotune": bool(torch.backends.cudnn.benchmark)}
 
 
 def _allow_tf32(allowed: bool) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.problem import Problem
-from serving.engines import tf32, torch_switches
+from serving.engines import gpu, tf32, torch_switches
 from serving.engines.engine import Knob, KnobKind, Rendering, Served, Site
 from serving.ports import LOOPBACK
 from serving.profile import ServingProfile
@@ -63,7 +63,7 @@ def render(profile: ServingProfile, models: Sequence[Served], site: Site) -> Ren
         one.name: {one.version: {"defaultVersion": True, "marName": f"{one.name}.mar", **tuning}} for one in models
     }
     comments = "".join(f"# {note}\n" for note in (counts, processes, rounded, apart) if note)
-    gpus = "number_of_gpu=0\n" if profile.device == "cpu" else ""
+    gpus = 0 if profile.device == "cpu" else 1  # TensorFlow, too, computes on the first one alone
     age_ms = round(site.connection_age_s * 1000) if site.connection_age_s else None
     age = f"grpc_inference_max_connection_age_ms={age_ms}\n" if age_ms else ""
     properties = f"""\
@@ -90,7 +90,8 @@ job_queue_size={profile.queue_capacity}
 default_response_timeout={RESPONSE_TIMEOUT_S}
 max_request_size={MAX_MESSAGE_BYTES}
 max_response_size={MAX_MESSAGE_BYTES}
-{gpus}
+number_of_gpu={gpus}
+
 # Few event loops: more of them compete with the workers for the same cores.
 number_of_netty_threads={netty}
 netty_client_threads={netty}
@@ -110,14 +111,20 @@ disable_system_metrics=true
             "OMP_NUM_THREADS": str(profile.threads),
             **torch_switches.VARIABLE.variables(profile),
             **tf32.variables(profile, torch=True),
+            **gpu.torch_variables(profile, len(models)),
         },
         unset=(*torch_switches.VARIABLE.unset(profile), *tf32.unset(profile)),
-        knobs=_knobs(profile, delay, netty, counts, processes, rounded, apart),
+        knobs=(
+            *_knobs(profile, delay, counts, processes, rounded, apart),
+            *gpu.torch_knobs(profile, "TorchServe's workers", len(models)),
+            Knob("front end, gRPC", "number_of_netty_threads", netty, "threads", KnobKind.OTHER_UNIT),
+            Knob("front end, REST", "number_of_netty_threads", netty, "threads", KnobKind.OTHER_UNIT),
+        ),
     )
 
 
 def _knobs(
-    profile: ServingProfile, delay: int, netty: int, counts: str, processes: str, rounded: str, apart: str
+    profile: ServingProfile, delay: int, counts: str, processes: str, rounded: str, apart: str
 ) -> tuple[Knob, ...]:
     """What was set; the texts are the notes on it."""
     size, wait, same = profile.max_batch_size, profile.batch_timeout_ms, KnobKind.SAME
@@ -130,11 +137,9 @@ def _knobs(
         Knob(
             "queue_capacity", "job_queue_size", profile.queue_capacity, "requests", same, apart, profile.queue_capacity
         ),
-        Knob("device", "number_of_gpu", 0 if profile.device == "cpu" else "all", "", same, "", profile.device),
+        Knob("device", "number_of_gpu", int(profile.device == "gpu"), "", same, "", profile.device),
         torch_switches.VARIABLE.knob(profile),
         tf32.knob(profile, torch=True),
-        Knob("front end, gRPC", "number_of_netty_threads", netty, "threads", other),
-        Knob("front end, REST", "number_of_netty_threads", netty, "threads", other),
     )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models.problem import Problem
 from serving.engines.container import Container, Deployment, Inside, PublishedPort, Readiness
 from serving.engines.engine import Launch, Ports, Site
 
@@ -18,6 +20,9 @@ PROGRAM = "/opt/tritonserver/bin/tritonserver"
 PORTS = Ports(rest=8000, grpc=8001, metrics=8002)
 # Which models there are: name to version and file. Rendered beside each one's config.pbtxt.
 REPOSITORY = "repository.json"
+# There, the share of the GPU's memory that an instance may take, and ONNX Runtime's own parameter, which is in bytes.
+SHARE, LIMIT = "gpu_memory_fraction", "gpu_mem_limit"
+NVIDIA_SMI = ("nvidia-smi", "--id=0", "--query-gpu=memory.total", "--format=csv,noheader,nounits")
 
 
 def _command(inside: Inside) -> Sequence[str]:
@@ -27,8 +32,25 @@ def _command(inside: Inside) -> Sequence[str]:
         version = repository / model / one["version"]
         version.mkdir(parents=True, exist_ok=True)
         _link(version / one["file"], inside.models / model / one["file"])
-        _link(repository / model / "config.pbtxt", inside.configuration / one["configuration"])
+        config, rendered = repository / model / "config.pbtxt", inside.configuration / one["configuration"]
+        if SHARE in one:
+            config.unlink(missing_ok=True)
+            config.write_text(rendered.read_text() + _limit(one[SHARE]))
+        else:
+            _link(config, rendered)
     return [str(inside.program or PROGRAM), f"--model-repository={repository}", *inside.arguments]
+
+
+def _limit(share: float) -> str:
+    """The line of a config.pbtxt that caps ONNX Runtime at a share of the first GPU's memory. Raises `Problem`."""
+    try:
+        said = subprocess.run(NVIDIA_SMI, capture_output=True, text=True, timeout=60, check=True).stdout
+        total = int(said.split()[0]) * 2**20
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
+        raise Problem(
+            f"nvidia-smi does not say how much memory the GPU has ({error}); give the container one"
+        ) from None
+    return f'parameters {{ key: "{LIMIT}" value: {{ string_value: "{int(total * share)}" }} }}\n'
 
 
 def _link(link: Path, target: Path) -> None:

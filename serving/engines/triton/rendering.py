@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from serving.engines import tf32, torch_switches
+from serving.engines import gpu, tf32, torch_switches
 from serving.engines.engine import Backend, Knob, KnobKind, Place, Rendering, Served, Site
-from serving.engines.triton.backends import TORCHSCRIPT, Library
-from serving.engines.triton.container import REPOSITORY
+from serving.engines.triton.backends import ONNX_RUNTIME, TORCHSCRIPT, Library
+from serving.engines.triton.container import LIMIT, REPOSITORY, SHARE
 from serving.profile import ServingProfile
 
 # Quantile:error of Triton's summaries, which are off unless asked for; those of monitoring/schema.toml, and 0.999.
@@ -59,7 +59,7 @@ def render(
     return Rendering(
         files={
             **{file_of(one.name): _config(library, backend, profile, one) for one in models},
-            **({} if outside else {REPOSITORY: _repository(library, models)}),
+            **({} if outside else {REPOSITORY: _repository(library, profile, models)}),
         },
         arguments=tuple(
             f"--{name}={value}" if value != "" else f"--{name}"
@@ -78,7 +78,7 @@ def render(
 
 
 def _config(library: Library, backend: Backend, profile: ServingProfile, model: Served) -> str:
-    kind = "KIND_CPU" if profile.device == "cpu" else "KIND_GPU"
+    kind = "KIND_CPU" if profile.device == "cpu" else "KIND_GPU gpus: [0]"  # as the others, on the first one alone
     if backend.place is Place.BESIDE:
         name = "python"
         parameters = {"library": library.name, "file": model.path, "threads": str(profile.threads)}
@@ -111,9 +111,12 @@ def _bounded(backend: Backend) -> bool:
     return backend.place is Place.SERVER
 
 
-def _repository(library: Library, models: Sequence[Served]) -> str:
+def _repository(library: Library, profile: ServingProfile, models: Sequence[Served]) -> str:
+    capped = profile.device == "gpu" and library is ONNX_RUNTIME
+    share = {SHARE: gpu.per_worker(profile, len(models))} if capped else {}
     listed = {
-        one.name: {"version": one.version, "file": library.file, "configuration": file_of(one.name)} for one in models
+        one.name: {"version": one.version, "file": library.file, "configuration": file_of(one.name), **share}
+        for one in models
     }
     return json.dumps(listed, indent=2) + "\n"
 
@@ -173,6 +176,7 @@ def _knobs(library: Library, backend: Backend, profile: ServingProfile, models: 
         Knob("device", "kind", "KIND_CPU" if profile.device == "cpu" else "KIND_GPU", asked=profile.device),
         _onednn(library, backend, profile),
         tf32.knob(profile),
+        *(_gpu(library, profile, models) if profile.device == "gpu" else ()),
         Knob("front end, gRPC", "", None, kind=KnobKind.NO_COUNTERPART),
         Knob("front end, REST", "http-thread-count", None, "threads", other),
     )
@@ -183,6 +187,25 @@ def _onednn(library: Library, backend: Backend, profile: ServingProfile) -> Knob
         return torch_switches.VARIABLE.knob(profile)
     note = "" if library is TORCHSCRIPT else _MLAS
     return Knob("onednn", "", None, kind=KnobKind.NO_COUNTERPART, note=note, asked=profile.onednn)
+
+
+def _gpu(library: Library, profile: ServingProfile, models: int) -> tuple[Knob, ...]:
+    """The share of the memory, and what cuDNN is asked, of Triton's own backends."""
+    asked, share = profile.gpu_memory_fraction, gpu.per_worker(profile, models)
+    if library is TORCHSCRIPT:
+        uncapped = "Triton's PyTorch backend has no cap: it takes what it needs, and gives nothing back."
+        return (
+            Knob(gpu.NAME, "", None, kind=KnobKind.NO_COUNTERPART, note=uncapped, asked=asked),
+            Knob(gpu.AUTOTUNE, "", None, kind=KnobKind.NO_COUNTERPART),
+        )
+    each = "" if share == asked else ", each instance"
+    bytes_ = "In bytes, which the container works out at its start from the memory of the first GPU."
+    timed = "ONNX Runtime times all of cuDNN's algorithms for each batch size that it meets for the first time."
+    kind = KnobKind.OTHER_UNIT if each else KnobKind.SAME
+    return (
+        Knob(gpu.NAME, LIMIT, share, f"of the GPU's memory{each}", kind, bytes_, asked),
+        Knob(gpu.AUTOTUNE, "cudnn_conv_algo_search", None, kind=KnobKind.DIFFERS, note=timed),
+    )
 
 
 def _quoted(text: str) -> str:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from models.precision import Precision
 from models.problem import Problem
 from serving import ports
-from serving.engines import registry, tf32, variables
-from serving.engines.engine import Engine, Launch, Ports, Switch, Wheel
+from serving.engines import gpu, registry, tf32, variables
+from serving.engines.engine import GPU, Engine, Launch, Ports, Switch, Wheel
 from serving.profile import ServingProfile
 from serving.runtimes.answering import Awaited
 from serving.runtimes.process import own_program, wheels
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 # Holds nothing but padding, so that a server's memory lies otherwise at each start.
 OFFSET = "TANDEM_ENVIRONMENT_OFFSET"
+
+# What NVIDIA's driver makes where there is a GPU.
+NVIDIA = Path("/dev/nvidiactl")
 
 ANY = Ports(rest=0, grpc=0, metrics=0)
 
@@ -84,6 +87,7 @@ def start(
     not ready in time.
     """
     require_environment(profile)
+    hidden = {"CUDA_VISIBLE_DEVICES": gpu.NONE} if profile.device == "cpu" and NVIDIA.exists() else {}
     bundles = [bundle, *beside]
     for one in bundles:
         profile.require(one)
@@ -97,7 +101,7 @@ def start(
             engine.title,
             plan.command,
             folder / "server.log",
-            environment={**_tuning(plan), **plan.environment, OFFSET: "x" * offset},
+            environment={**_tuning(plan), **plan.environment, **hidden, OFFSET: "x" * offset},
             cores=cores,
             folder=folder,
         )
@@ -114,6 +118,7 @@ def start(
             process.wait_until(partial(_asked, process, ready), deadline - time.monotonic())
         process.watch_workers()
         running.target = replace(running.target, switches=_in_force(engine, process))
+        _require_on_gpu(profile, running)
         running.target.save(folder / "target.json")
     except BaseException:
         running.stop()
@@ -141,6 +146,24 @@ def require(engines: Iterable[Engine], programs: Mapping[str, Path] = MappingPro
 def require_environment(profile: ServingProfile) -> None:
     """Raise `Problem` where a variable of this process's environment contradicts the precision of ``profile``."""
     tf32.require(os.environ, forbidden=profile.precision is not Precision.TF32)
+
+
+def require_gpu(profile: ServingProfile) -> None:
+    """Raise `Problem` where ``profile`` is of a GPU and this machine shows none."""
+    if profile.device == "gpu" and not NVIDIA.exists():
+        raise Problem(
+            f"profile.device = 'gpu': this machine shows no NVIDIA GPU (no {NVIDIA}): load NVIDIA's driver, or use cpu"
+        )
+
+
+def _require_on_gpu(profile: ServingProfile, running: RunningTarget) -> None:
+    """Raise `Problem` where a server that was to compute on a GPU does not say on which: it computes on the CPU."""
+    if profile.device == "gpu" and not any(switch.name == GPU for switch in running.target.switches):
+        raise Problem(
+            f"profile.device = 'gpu', and {running.process.name} does not compute on one: it needs NVIDIA's driver and "
+            f"a build for CUDA (log: {running.process.log})",
+            running.process.last_lines(),
+        )
 
 
 def _target(

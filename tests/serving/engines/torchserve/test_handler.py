@@ -333,3 +333,33 @@ def test_it_imports_nothing_of_tandem():
     assert "import serving" not in source
     assert "from serving" not in source
     assert "models" not in [line.split()[1].split(".")[0] for line in source.splitlines() if line.startswith("from ")]
+
+
+@pytest.mark.usefixtures("threads")
+def test_a_worker_that_is_to_compute_on_a_gpu_does_not_compute_on_the_cpu_instead(context, monkeypatch):
+    monkeypatch.setenv("TANDEM_TORCH_GPU_MEMORY", "0.4")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    with pytest.raises(RuntimeError, match=r"is to compute on a GPU, and torch \S+ is a build for CPUs"):
+        handler.ImageClassifier(context)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    with pytest.raises(RuntimeError, match="finds no GPU"):
+        handler.ImageClassifier(context)
+
+
+@pytest.mark.usefixtures("threads")
+def test_every_batch_size_is_run_when_it_loads_where_that_is_asked_for(context, monkeypatch):
+    seen: list[int] = []
+    predict = handler.ImageClassifier._predict
+
+    def counting(self, pixels):
+        seen.append(len(pixels) // self.image_bytes)
+        return predict(self, pixels)
+
+    monkeypatch.setattr(handler.ImageClassifier, "_predict", counting)
+    handler.ImageClassifier(context)
+    assert set(seen) == set(handler.WARM_UP_BATCHES)
+    seen.clear()
+    monkeypatch.setenv("TANDEM_TORCH_WARM_UP", "6")
+    handler.ImageClassifier(context)
+    assert seen[:6] == [1, 2, 3, 4, 5, 6]

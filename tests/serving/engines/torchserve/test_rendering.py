@@ -116,7 +116,7 @@ def test_management_stays_on_loopback_and_closed():
 
 def test_the_gpu_is_hidden_from_a_cpu_profile_only():
     assert properties(render(ServingProfile()))["number_of_gpu"] == "0"
-    assert "number_of_gpu" not in properties(render(ServingProfile(device="gpu")))
+    assert properties(render(ServingProfile(device="gpu")))["number_of_gpu"] == "1"  # as TensorFlow, the first alone
 
 
 def test_a_path_is_escaped_for_java():

@@ -230,3 +230,19 @@ def test_onednn_is_as_the_profile_asks_whatever_this_shell_says_and_is_read_back
     assert found.items() >= {"oneDNN": on, "KMP_BLOCKTIME": "0", "OMP_NUM_THREADS": "1"}.items()
     assert found.get("TF_ENABLE_ONEDNN_OPTS") == given
     assert Target.load(tmp_path / "run" / "target.json").switches == running.target.switches
+
+
+def test_a_server_of_the_cpu_sees_no_gpu_where_there_is_one(bundle, program, tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, "NVIDIA", tmp_path / "nvidiactl")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    (tmp_path / "nvidiactl").touch()
+    programs = {"tensorflow-serving": program}
+    with launch.start("tensorflow", bundle, ServingProfile(), tmp_path / "run", programs=programs) as running:
+        assert Switch("CUDA_VISIBLE_DEVICES", "-1") in running.target.switches
+        assert psutil.Process(running.process.pid).environ()["CUDA_VISIBLE_DEVICES"] == "-1"
+
+
+def test_a_server_that_does_not_say_that_it_computes_on_the_gpu_is_refused(bundle, program, tmp_path):
+    programs, profile = {"tensorflow-serving": program}, ServingProfile(device="gpu")
+    with pytest.raises(Problem, match=r"profile\.device = 'gpu', and TensorFlow Serving does not compute on one"):
+        launch.start("tensorflow", bundle, profile, tmp_path / "run", programs=programs)
