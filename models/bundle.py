@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from models import whole_file
 from models.precision import Precision
 from models.problem import Problem
 
@@ -235,8 +236,12 @@ def writing(artifacts: Path, manifest: dict[str, Any]) -> Iterator[Bundle]:
     ``manifest`` names at least "model"; "version" is added, the next free one. At the end of the block the hashes and
     the manifest are written and the folder appears under its final name; after an error nothing is left.
     """
-    parent = artifacts / manifest["model"]
-    parent.mkdir(parents=True, exist_ok=True)
+    with whole_file.within(artifacts / manifest["model"]) as parent, _staged(parent, manifest) as bundle:
+        yield bundle
+
+
+@contextmanager
+def _staged(parent: Path, manifest: dict[str, Any]) -> Iterator[Bundle]:
     manifest = {"format": FORMAT, **manifest}
     manifest["version"] = version = _next_version(parent)
     staging = Path(tempfile.mkdtemp(prefix=".export-", dir=parent))
@@ -250,6 +255,10 @@ def writing(artifacts: Path, manifest: dict[str, Any]) -> Iterator[Bundle]:
             os.rename(staging, parent / str(version))
         except OSError:
             raise Problem(f"{parent / str(version)}: another export wrote it meanwhile; export again") from None
+    except OSError as error:  # of a folder that is gone, or of none: a write that fails names no file
+        if str(staging) in str(error.filename or staging):
+            error.filename, error.filename2 = str(parent / str(version)), None
+        raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from models import declaration
+from models import declaration, training
 from models.architectures import ImageClassifier
 from models.declaration import Output
 from models.factories import said
@@ -38,24 +38,30 @@ def classes(what: str, classifier: ImageClassifier) -> int:
     check_output(what, first.numpy(), classifier.output)
     again = _scores(what, classifier, images)
     _check_state(what, before, _buffers(classifier))
-    if not _agree(first, again):
-        raise Problem(
-            f"{what}: two equal calls give different answers; drop out or draw only where self.training is True, and "
-            "keep nothing from call to call"
-        )
     alone = torch.cat([_scores(what, classifier, image) for image in images.split(1)])
-    if not _agree(first, alone):
-        raise Problem(
-            f"{what}: an image's answer depends on the other images of its batch; use no statistics of the batch in "
-            "evaluation (servers put requests of different clients together)"
-        )
+    more = training.images_at_once(noise) - IMAGES
+    others = np.random.default_rng(1).integers(0, 256, (more, height, width, channels), np.uint8)
+    among_many = _scores(what, classifier, torch.cat([images, torch.from_numpy(others)]))[:IMAGES]
+    _check_steady(what, first.numpy(), again.numpy(), [alone.numpy(), among_many.numpy()], TOLERANCE)
     return int(first.shape[1])
+
+
+def hold(what: str, classifier: ImageClassifier, images: np.ndarray, first: np.ndarray, tolerance: float) -> None:
+    """Hold a classifier against itself on the images that its exports are proven with, before any export is.
+
+    ``first``: its probabilities for all of them, [N, classes]. They must be finite, come again within ``tolerance``,
+    and those of an image be the same in a batch of its own. Raises `Problem`, starting with ``what``.
+    """
+    _check_finite(what, first)
+    some = images[: training.images_at_once(images)]
+    again = training.predict(classifier, some)
+    alone = np.concatenate([training.predict(classifier, image[None]) for image in some[:IMAGES]])
+    _check_steady(what, first[: len(some)], again, [alone], tolerance)
 
 
 def check_output(what: str, scores: np.ndarray, output: Output) -> None:
     """Hold what a network gives, float32 [N, classes], to what it is said to be. Raises `Problem`."""
-    if not np.isfinite(scores).all():
-        raise Problem(f"{what}: gives NaN or infinity; mend its weights, or its preprocessing")
+    _check_finite(what, scores)
     sums = scores.sum(axis=1, dtype=np.float64)
     negative, off = float(scores.min()), float(sums[np.abs(sums - 1).argmax()])
     proper = negative >= 0 and abs(off - 1) <= SUM_TOLERANCE
@@ -119,6 +125,27 @@ def _check_state(what: str, before: dict[str, Tensor], after: dict[str, Tensor])
             raise Problem(f"{what}: buffer {name} changes with every call; keep no state in evaluation")
 
 
-def _agree(first: Tensor, second: Tensor) -> bool:
-    limit = TOLERANCE * max(1.0, float(first.abs().max()))
-    return bool(((first - second).abs() <= limit).all())
+def _check_finite(what: str, scores: np.ndarray) -> None:
+    if not np.isfinite(scores).all():
+        raise Problem(f"{what}: gives NaN or infinity; mend its weights, or its preprocessing")
+
+
+def _check_steady(
+    what: str, first: np.ndarray, again: np.ndarray, otherwise: Sequence[np.ndarray], tolerance: float
+) -> None:
+    """``otherwise``: what the first of the images give in batches of other sizes."""
+    if not _agree(first, again, tolerance):
+        raise Problem(
+            f"{what}: two equal calls give different answers; drop out or draw only where self.training is True, and "
+            "keep nothing from call to call"
+        )
+    if not all(_agree(first[: len(one)], one, tolerance) for one in otherwise):
+        raise Problem(
+            f"{what}: an image's answer depends on the other images of its batch; use no statistics of the batch in "
+            "evaluation (servers put requests of different clients together)"
+        )
+
+
+def _agree(first: np.ndarray, second: np.ndarray, tolerance: float) -> bool:
+    limit = tolerance * max(1.0, float(np.abs(first).max()))
+    return bool((np.abs(first - second) <= limit).all())

@@ -19,7 +19,7 @@ from torch import nn
 
 from models import training
 from models.bundle import sha256
-from models.problem import Problem
+from models.problem import Problem, full_disk
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = tuple(sorted(path.parent.name for path in ROOT.glob("*/__init__.py")))
@@ -73,6 +73,8 @@ def said(what: str, fix: str = "") -> Iterator[None]:
     except (KeyboardInterrupt, Problem):
         raise
     except BaseException as error:  # sys.exit in a user's file as well
+        if full_disk(error) is not None:  # which is no fault of theirs
+            raise
         raise Problem(f"{what}: {told(error)}{f'; {fix}' if fix else ''}") from error
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from models import torchscript
+from models import torchscript, whole_file
 from models.architectures import ImageClassifier
 
 INPUT, OUTPUT = "images", "probabilities"
@@ -25,7 +25,8 @@ def export(classifier: ImageClassifier, path: Path) -> None:
     """Write ``classifier`` (in evaluation mode) as ONNX: input ``images``, output ``probabilities``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with _quiet():
-        _program(classifier).save(str(path))
+        content = _program(classifier).model_proto.SerializeToString()
+    whole_file.write_bytes(path, content)
 
 
 def export_torchscript(source: Path, path: Path, example: torch.Tensor) -> None:

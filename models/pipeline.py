@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import logging
-import os
+import io
 import platform
 import subprocess
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -23,7 +19,9 @@ from models import (
     brought,
     child_environment,
     datasets,
-    factories,
+    disk_room,
+    examination,
+    exporting,
     onnx_export,
     own_files,
     own_torchscript,
@@ -34,6 +32,7 @@ from models import (
     torchserve_archive,
     training,
     weights,
+    whole_file,
 )
 from models import bundle as bundles
 from models import recipe as recipes
@@ -89,8 +88,8 @@ def export(
     A bundle of the same model, data set, settings, library versions and exporting code is returned as it is.
     ``compiled``: it must hold an AOTInductor package for this machine's kind of CPU.
     ``precision``: what its graphs compute in.
-    Raises `Problem` for bad input, a damaged bundle, an operator that cannot be imported, a compiler that is missing or
-    fails, or a failed parity gate.
+    Raises `Problem` for bad input, a damaged bundle, a disk without room, a network that cannot be exported or imported
+    (of one that is to be trained, before that), a compiler that is missing or fails, or a failed parity gate.
     """
     handler = torchserve_archive.handler_path()
     recipe = recipes.read(model, dataset, settings, own)
@@ -111,12 +110,15 @@ def export(
 
     if compiled and recipe.brought and recipe.brought.files:
         raise Problem(f"--aot: {recipe.brought.said} cannot be compiled, as it is no Python module; leave --aot out")
-    if compiled:  # what cannot be is said before minutes of training
+    # What cannot be is said before minutes of training.
+    torchserve_archive.require_name(recipe.model)
+    if compiled:
         aot_inductor.require_compiler()
     data = datasets.load(dataset, data_folder) if recipe.needs_dataset else None
     reference = recipe.reference(data)
+    disk_room.require(artifacts, recipe, len(reference.class_names), precision)
     port = _port(recipe, reference)
-    trained = weights.obtain(recipe, data, reference, artifacts, progress)
+    trained = weights.obtain(recipe, data, reference, artifacts, progress, precision)
     graph = _graph(recipe, reference, trained)
     manifest = {
         **_manifest(recipe, data, reference, trained, sources(handler)),
@@ -215,13 +217,17 @@ def _write(
     ``parts``: the user's own, which take the place of exports."""
     started = time.monotonic()
     classifier = reduced_precision.at(trained.classifier, bundle.precision)
+    expected = training.predict(classifier, reference.images)
+    if classifier is not trained.classifier and not np.isfinite(expected).all():
+        raise Problem(f"precision = '{bundle.precision}': the model's numbers leave its range; use bf16 or fp32")
+    examination.hold(recipe.said, classifier, reference.images, expected, bundle.precision.tolerance)
     training.save(trained, bundle.checkpoint)
     own = bundle.manifest["own_files"] = parts.records(recipe)
     file = recipe.brought.files if recipe.brought else None
     if file is not None and not own[Kind.TORCHSCRIPT.value]["around"]:
         own_files.copy(file, bundle.torchscript)
     else:
-        with _exporting("TorchScript (torch.jit.trace)", recipe):
+        with exporting.quietly(recipe.said, exporting.TORCHSCRIPT):
             torchscript.export(classifier, bundle.torchscript)
     torchserve_archive.export(
         bundle.torchscript,
@@ -235,12 +241,12 @@ def _write(
     if file is not None:
         progress.say("export", "no torch.export program: it is made of Python, not of TorchScript")
     else:
-        with _exporting("torch.export", recipe):
+        with exporting.quietly(recipe.said, exporting.TORCH_EXPORT):
             torch_export.export(classifier, bundle.program)
         progress.say("export", "torch.export program")
     if compiled:
         _compile(bundle, progress)
-    with _exporting("ONNX (torch.onnx.export)", recipe):
+    with exporting.quietly(recipe.said, exporting.ONNX):
         if parts.onnx is not None:
             parts.onnx.write(bundle.onnx)
         elif file is not None:
@@ -248,7 +254,6 @@ def _write(
         else:
             onnx_export.export(classifier, bundle.onnx)
     progress.say("export", "ONNX")
-    expected = training.predict(classifier, reference.images)
     from models import savedmodel  # takes seconds to import TensorFlow: only once it is needed
 
     if parts.savedmodel is None:
@@ -272,8 +277,6 @@ def _prove(
     progress: Progress,
 ) -> None:
     """Run the parity gate, and write its figures and the reference, ``expected`` of ``classifier``."""
-    if classifier is not trained.classifier and not np.isfinite(expected).all():
-        raise Problem(f"precision = '{bundle.precision}': the model's numbers leave its range; use bf16 or fp32")
     images, labels = reference.images, reference.labels
     figures = parity.check(bundle, classifier, images, labels, expected, progress)
     if not reference.labelled:
@@ -286,26 +289,10 @@ def _prove(
     arrays: dict[str, Any] = {"images": images, "labels": labels, "probabilities": expected}
     if bundle.precision is not Precision.FP32:
         arrays["tolerance"] = bundle.precision.tolerance
-    np.savez_compressed(bundle.reference, **arrays)
+    buffer = io.BytesIO()  # on a full disk zipfile tells of it twice, once with a traceback
+    np.savez_compressed(buffer, **arrays)
+    whole_file.write_bytes(bundle.reference, buffer.getbuffer())
     progress.say("parity", describe(bundle.manifest["parity"]))
-
-
-@contextmanager
-def _exporting(what: str, recipe: Recipe) -> Iterator[None]:
-    """Say in a line what an exporter raises about a user's network, in place of its remarks and listings."""
-    if recipe.brought is None:
-        yield
-        return
-    fix = "forward must be one fixed computation of tensors, whatever the images and their number (docs/models.md)"
-    disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with factories.said(f"{recipe.brought.said}: cannot be exported by {what}", fix), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-                yield
-    finally:
-        logging.disable(disabled)
 
 
 def _port(recipe: Recipe, reference: Reference) -> OwnSavedModel | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import signal
 import sys
@@ -73,6 +74,11 @@ def of_disk(error: BaseException) -> Problem | None:
     """What a disk that takes nothing means to the user, where that is behind ``error``; else None."""
     if isinstance(error, OSError) and error.errno in _REFUSED and error.filename:
         return Problem(f"{_text(error.filename2 or error.filename)}: {_REFUSED[error.errno]}")
+    return full_disk(error)
+
+
+def full_disk(error: BaseException) -> Problem | None:
+    """What a full disk means to the user, where that is behind ``error``; else None."""
     one: BaseException | None = error
     seen: list[BaseException] = []
     while one is not None and one not in seen:
@@ -80,8 +86,10 @@ def of_disk(error: BaseException) -> Problem | None:
             where = one.filename2 or one.filename or "a file that was to be written"
             return Problem(f"{_text(where)}: {_FULL[one.errno]}; then give the same command again")
         if _FULL_IN_WORDS.search(str(one)):
-            said = str(one).splitlines()[0][:200]
-            return Problem(f"a file could not be written ({said}): {_FULL[errno.ENOSPC]}; then give the command again")
+            said = str(one)
+            number = next((number for number in _FULL if os.strerror(number) in said), errno.ENOSPC)
+            first = said.splitlines()[0][:200]
+            return Problem(f"a file could not be written ({first}): {_FULL[number]}; then give the command again")
         seen.append(one)
         one = one.__cause__ or one.__context__
     return None

@@ -104,6 +104,11 @@ class Recipe:
         return architectures.named(self.model)
 
     @property
+    def said(self) -> str:
+        """What its network is, as a user reads it in messages."""
+        return self.brought.said if self.brought else f"model {self.model}"
+
+    @property
     def image_shape(self) -> Shape:
         """(H, W, C) of one image."""
         return self.brought.image_shape if self.brought else self.architecture.image_shape
@@ -265,7 +270,7 @@ def _labels(folder: ImageFolder, names: tuple[str, ...]) -> np.ndarray:
 
 def _class_names(path: Path) -> tuple[str, ...]:
     try:
-        names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        names = tuple(line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise Problem(f"CLASSES={path}: {why}; name a text file with the name of a class a line") from None

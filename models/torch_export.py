@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from models import whole_file
 from models.architectures import ImageClassifier
 
 
@@ -20,7 +22,9 @@ def export(classifier: ImageClassifier, path: Path) -> None:
     with _quiet():
         batch = torch.export.Dim("batch")
         program = torch.export.export(classifier, (classifier.example(),), dynamic_shapes=({0: batch},))
-        torch.export.save(program, path)
+        buffer = io.BytesIO()
+        torch.export.save(program, buffer)
+    whole_file.write_bytes(path, buffer.getbuffer())
 
 
 def load(path: Path) -> torch.fx.GraphModule:

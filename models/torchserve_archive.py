@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,10 +16,11 @@ from pathlib import Path
 import yaml
 
 from models import child_environment
-from models.problem import Problem
+from models.problem import Problem, full_disk
 
 # The handler of the serving room, relative to the repository's root. It is packed as a file and never imported.
 HANDLER = Path("serving") / "engines" / "torchserve" / "handler.py"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # that the archiver takes
 
 
 def handler_path() -> Path:
@@ -24,6 +29,14 @@ def handler_path() -> Path:
     if not path.is_file():
         raise Problem(f"{path}: missing; restore the file from the repository")
     return path
+
+
+def require_name(model: str) -> None:
+    """Raise `Problem` for the name of a model that no archive can have."""
+    if not NAME.fullmatch(model):
+        raise Problem(
+            f"model {model!r}: a name that TorchServe takes has letters (A-Z, a-z), digits, _, - and .; rename it"
+        )
 
 
 def export(
@@ -38,7 +51,8 @@ def export(
     """Pack the TorchScript file, the handler and what it must know into ``archive`` (``<model>.mar``).
 
     Beside them the archive holds ``signature.json`` {"input_shape", "classes", "class_names"} and TorchServe's
-    ``model-config.yaml`` with the shape under ``handler``. Raises `Problem` with the archiver's last words.
+    ``model-config.yaml`` with the shape under ``handler``. Raises `Problem` with the archiver's last words, and
+    OSError where a disk is full.
     """
     archive.parent.mkdir(parents=True, exist_ok=True)
     signature = {"input_shape": list(input_shape), "classes": len(class_names), "class_names": list(class_names)}
@@ -61,8 +75,10 @@ def export(
         environment = {**child_environment.tool(), "TMPDIR": str(scratch / "tmp")}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode or not archive.is_file():
-        full = "; no space is left on the disk: make room" if "No space left on device" in done.stderr else ""
-        raise Problem(
-            f"torch-model-archiver failed on {archive.name} (exit status {done.returncode}){full}",
-            done.stderr.splitlines()[-10:],
-        )
+        said = done.stderr.splitlines()
+        if any(full_disk(RuntimeError(line)) for line in said):  # whose traceback says no more
+            number = errno.EFBIG if os.strerror(errno.EFBIG) in done.stderr else errno.ENOSPC
+            written = archive.parent, Path(tempfile.gettempdir())
+            fullest = min(written, key=lambda folder: shutil.disk_usage(folder).free)
+            raise OSError(number, os.strerror(number), str(fullest))
+        raise Problem(f"torch-model-archiver failed on {archive.name} (exit status {done.returncode})", said[-10:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -114,16 +115,21 @@ def predict(classifier: ImageClassifier, images: np.ndarray) -> np.ndarray:
 
 
 def save(trained: Trained, path: Path) -> None:
-    """Write the weights and the record of the training; the file is whole or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write the weights and the record of the training; the file is whole or absent.
+
+    It is made in memory, as all files of PyTorch are here: of a full disk its own writers tell once more when they are
+    taken away, on stderr.
+    """
     content = {
         "format": CHECKPOINT_FORMAT,
         "training": trained.record,
         "classes": int(trained.classifier(trained.classifier.example(1)).shape[1]),
         "weights": trained.classifier.state_dict(),
     }
-    with whole_file.replacing(path) as unfinished:
-        torch.save(content, unfinished)
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with whole_file.within(path.parent):
+        whole_file.write_bytes(path, buffer.getbuffer())
 
 
 def load(path: Path, build: Build = _house) -> Trained:

@@ -9,11 +9,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from models import architectures, checkpoints, datasets, declaration, examination, factories, seeded_weights, training
+from models import (
+    architectures,
+    checkpoints,
+    datasets,
+    declaration,
+    examination,
+    exporting,
+    factories,
+    seeded_weights,
+    training,
+)
 from models.brought import Brought
 from models.bundle import Weights
 from models.datasets import Dataset
 from models.declaration import Output
+from models.precision import Precision
 from models.problem import Problem
 from models.progress import Progress
 from models.recipe import Recipe, Reference
@@ -44,13 +55,23 @@ def train(
     return path
 
 
-def obtain(recipe: Recipe, data: Dataset | None, reference: Reference, artifacts: Path, progress: Progress) -> Trained:
-    """The classifier and the record of where its weights come from; what was trained before is reused."""
+def obtain(
+    recipe: Recipe,
+    data: Dataset | None,
+    reference: Reference,
+    artifacts: Path,
+    progress: Progress,
+    precision: Precision = Precision.FP32,
+) -> Trained:
+    """The classifier and the record of where its weights come from; what was trained before is reused.
+
+    ``precision``: what an architecture that is to be trained must be able to be exported in. Raises `Problem`.
+    """
     if recipe.weights is Weights.TRAINED:
         assert data is not None
         path = checkpoint_path(artifacts, recipe.model, recipe.dataset, recipe.settings)
         found = _reusable(path, recipe.model, recipe.dataset, recipe.settings)
-        return found or _train(recipe.model, data, recipe.settings, path, progress)
+        return found or _train(recipe.model, data, recipe.settings, path, progress, precision)
     record: dict[str, Any] = {
         "dataset": recipe.images_of,
         "model": recipe.model,
@@ -106,7 +127,15 @@ def _reusable(path: Path, model: str, dataset: str, settings: Settings) -> Train
     return trained if all(trained.record.get(key) == value for key, value in wanted.items()) else None
 
 
-def _train(model: str, data: Dataset, settings: Settings, path: Path, progress: Progress) -> Trained:
+def _train(
+    model: str,
+    data: Dataset,
+    settings: Settings,
+    path: Path,
+    progress: Progress,
+    precision: Precision = Precision.FP32,
+) -> Trained:
+    exporting.rehearse(model, len(data.class_names), precision)
     trained = training.train(model, data, settings, progress)
     training.save(trained, path)
     record = trained.record

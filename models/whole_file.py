@@ -5,6 +5,7 @@ Imports the standard library only: it is part of images that hold no package.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -34,7 +35,22 @@ def replacing(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path, content: bytes) -> Path:
+@contextmanager
+def within(folder: Path) -> Iterator[Path]:
+    """A folder for what the block writes, made where there is none; where the block fails, the folders that were made
+    and are empty are gone again."""
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield folder
+    except BaseException:
+        for one in made:
+            with contextlib.suppress(OSError):  # not empty
+                one.rmdir()
+        raise
+
+
+def write_bytes(path: Path, content: bytes | memoryview) -> Path:
     """Write a file; returns its path."""
     with replacing(path) as partial:
         partial.write_bytes(content)

@@ -8,6 +8,7 @@ two as all bytes in a row and the `offsets` between them; and, where it is known
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -61,8 +62,9 @@ def write(path: Path, asked: Samples, right: Array | None, tolerance: float) -> 
         arrays["images"] = asked.images
     if right is not None:
         arrays["probabilities"] = right
-    with whole_file.replacing(path) as partial, partial.open("wb") as out:
-        np.savez_compressed(out, **arrays)
+    buffer = io.BytesIO()  # on a full disk zipfile tells of it twice, once with a traceback
+    np.savez_compressed(buffer, **arrays)
+    whole_file.write_bytes(path, buffer.getbuffer())
 
 
 def encode(target: Target, protocol: str, images: Array, bodies: Sequence[bytes], rows: Array) -> bytes:

@@ -59,7 +59,7 @@ def load_targets(path: Path) -> list[Target]:
     """The running targets that `run` (or a comparison) wrote to ``path``, one for each server and model; raises
     `Problem`."""
     try:
-        return [Target.from_dict(one) for one in json.loads(path.read_text())]
+        return [Target.from_dict(one) for one in json.loads(path.read_text("utf-8-sig"))]
     except (OSError, ValueError, TypeError) as error:
         raise Problem(f"{path}: no list of targets ({error}); is `make serve` running?") from None
 

@@ -24,7 +24,7 @@ PROTOCOLS = ("grpc", "rest", "rest-binary")
 class Caveat(enum.Enum):
     """What is not as it seems with the figures of a target.
 
-    DOCKER_PROXY  its container cannot be reached at its own address: requests pass through Docker's proxy process
+    DOCKER_PROXY  its container is not asked at its own address: requests pass through Docker's proxy process
     KEPT_UP       somebody else keeps it up: it was not started anew between a run's blocks
     """
 

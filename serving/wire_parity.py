@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -111,5 +112,6 @@ def save_examples(reference: Path, path: Path) -> None:
     with np.load(reference) as saved:
         chosen = examples(saved["probabilities"])
         kept = {name: saved[name][chosen] for name in ("images", "labels", "probabilities")}
-    with whole_file.replacing(path) as partial, partial.open("wb") as out:
-        np.savez_compressed(out, indices=np.array(chosen), **kept)
+    buffer = io.BytesIO()  # on a full disk zipfile tells of it twice, once with a traceback
+    np.savez_compressed(buffer, indices=np.array(chosen), **kept)
+    whole_file.write_bytes(path, buffer.getbuffer())

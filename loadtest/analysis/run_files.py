@@ -171,7 +171,7 @@ def json_values(path: Path) -> Any:
 
 def _text(path: Path) -> str | None:
     try:
-        return path.read_text()
+        return path.read_text("utf-8-sig")
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:

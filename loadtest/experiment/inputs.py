@@ -3,6 +3,7 @@ servers name."""
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -134,7 +135,7 @@ def _takes_bytes(target: Target) -> bool:
 
 
 def _body(file: Path) -> bytes:
-    body = file.read_bytes()
+    body = file.read_bytes().removeprefix(codecs.BOM_UTF8)  # servers take none
     try:
         json.loads(body)
     except ValueError as error:

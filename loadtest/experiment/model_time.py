@@ -39,7 +39,7 @@ def measure(bundle: Bundle, engine: str, profile: ServingProfile, cores: Sequenc
     In a process of its own: the load test imports neither torch nor tensorflow. Its failure is no reason to stop a run.
     """
     batches = [size for size in (1, 2, 4, 8, 16, 32, 64, 128) if size <= profile.max_batch_size]
-    command = [sys.executable, "-m", "serving.engines.model_time", str(bundle.folder), engine]
+    command = [sys.executable, "-m", "serving.engines.model_time", str(bundle.folder.absolute()), engine]
     command += ["--threads", str(profile.threads), "--onednn", str(profile.onednn).lower()]
     command += ["--precision", profile.precision, "--device", profile.device]
     command += ["--batches", *map(str, batches)]

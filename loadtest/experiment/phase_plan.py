@@ -46,6 +46,8 @@ def trial(
     if isinstance(scenario, SingleStream | Offline):
         return _closed_loop(experiment, scenario, chosen, trials / chosen.id, warm_up_id)
     generator, shape = experiment.generator, experiment.arrivals
+    if shape.trace:  # the generator works in another folder
+        shape = replace(shape, trace=str(Path(shape.trace).expanduser().absolute()))
     if isinstance(scenario, Spike):
         shape = replace(shape, spike_factor=scenario.factor, spike_start_s=scenario.before_s, spike_s=scenario.spike_s)
     opened = OpenLoopPhase(

@@ -519,6 +519,16 @@ class FewFiles(Record, frozen=True, kw_only=True, tag="few-files"):
     needed: int
 
 
+class ServerNotSeen(Record, frozen=True, kw_only=True, tag="server-not-seen"):
+    """A target answers at an `address` of this machine, and its process cannot be seen, so that nothing is known of the
+    cores that it keeps to, nor of other programs on them. `forwarder`: the program that passes its requests on, where
+    that is why; empty: the process is another user's, or the kernel passes them on."""
+
+    target: str
+    address: str
+    forwarder: str = ""
+
+
 class RateLimited(Record, frozen=True, kw_only=True, tag="rate-limited"):
     """At most so many requests/s were to be sent, also by probes and searches (`generator.most_rate`)."""
 
@@ -571,6 +581,7 @@ RunNote = (
     | BusyMachine
     | CpuQuota
     | FewFiles
+    | ServerNotSeen
     | RateLimited
     | ProxyNotUsed
     | DifferentNodes

@@ -35,6 +35,7 @@ from loadtest.experiment.records import (
     WarmUpRecord,
 )
 from loadtest.experiment.run_folder import RunFolder, manifest_name
+from loadtest.experiment.runtimes import endpoint, on_this_machine
 from loadtest.experiment.runtimes.load_origin import THIS_MACHINE, LoadOrigin
 from loadtest.experiment.runtimes.targets import Targets
 from loadtest.experiment.slip import OTHERS_ALLOWED, SLIP_FLOOR_MS
@@ -122,6 +123,8 @@ class _Measuring:
             self._note(RateLimited(most=most))
         for note in proxies.not_used(self.experiment.targets):
             self._note(note)
+        for unseen in on_this_machine.not_seen(endpoint.named(self.experiment)):
+            self._note(unseen)
 
     def _note_limits(self, found: Environment) -> None:
         """Say what this machine, or another program on it, keeps from the run."""
@@ -251,7 +254,7 @@ class _Measuring:
         _fitting(target, phases)
         job = LoadJob(
             target=target,
-            reference=self.bundles[0].reference if self.bundles else self.folder.reference,
+            reference=(self.bundles[0].reference if self.bundles else self.folder.reference).absolute(),
             phases=tuple(phases),
             folder=self.folder.new_folder("generator", f"{start.target}-r{start.repetition}"),
             generator=self.experiment.generator,
@@ -273,7 +276,9 @@ class _Measuring:
         if len(self.bundles) < 2:
             return ()
         shares = self.experiment.mix
-        return tuple(Traffic(target.asked_for(one), one.reference, shares[one.model]) for one in self.bundles)
+        return tuple(
+            Traffic(target.asked_for(one), one.reference.absolute(), shares[one.model]) for one in self.bundles
+        )
 
     def _on_event(self, target: str, event: Event, phase: Phase | None) -> None:
         if isinstance(event, Stopped):

@@ -26,7 +26,8 @@ class RunFolder:
     killed run goes on where it was."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        # Processes beside this one, the load generator among them, work in another folder.
+        self.path = path.absolute()
 
     @classmethod
     def open(cls, results: Path, requested: Experiment, bundle_digest: str, fresh: bool = False) -> RunFolder:

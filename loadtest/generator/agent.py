@@ -77,7 +77,7 @@ class Agent:
     """The jobs, each a folder in `results`; one runs at a time."""
 
     def __init__(self, results: Path, *, master_port: int, exporter_port: int) -> None:
-        self._results = results
+        self._results = results.absolute()  # Locust works in another folder
         self._master_port, self._exporter_port = master_port, exporter_port
         self._lock = threading.Lock()
         self._running: str | None = None

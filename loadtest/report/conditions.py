@@ -11,7 +11,7 @@ from loadtest.report import own_model, wording
 from models.bundle import Around, Kind, Weights
 from models.declaration import BY_DEFAULT, Output
 from models.precision import Precision
-from serving.engines.engine import ONEDNN
+from serving.engines.engine import ONEDNN, TRANSPORT
 from serving.target import Caveat
 
 
@@ -36,6 +36,8 @@ def conditions(figures: Summary, accuracies: Sequence[float] = ()) -> list[tuple
         found.append(("Precision", precision(figures)))
     if said := _onednn(figures):
         found.append(("oneDNN", said))
+    if said := _transport(figures):
+        found.append(("Front end to workers", said))
     if shown := machine(environment):
         found.append(("Machine", shown))
     if shown := pinning(environment):
@@ -210,6 +212,16 @@ def _onednn(figures: Summary) -> str:
     if len(said) == len(figures.targets) and len(set(said.values())) == 1:
         return next(iter(said.values()))
     return ", ".join(f"{wording.shorten(wording.target_name(name), 30)} {how}" for name, how in said.items())
+
+
+def _transport(figures: Summary) -> str:
+    """How the front ends of servers whose workers are processes of their own reached these; empty where none said."""
+    return ", ".join(
+        f"{wording.shorten(wording.target_name(target.name), 30)} {wording.switch(switch.value)}"
+        for target in figures.targets
+        for switch in target.switches
+        if switch.name == TRANSPORT
+    )
 
 
 def _slo(figures: Summary) -> str:

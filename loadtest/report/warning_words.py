@@ -38,6 +38,7 @@ from loadtest.experiment.records import (
     RateLimited,
     Remark,
     Resumed,
+    ServerNotSeen,
     ServerRestarted,
     StoodIn,
     WakesLate,
@@ -93,6 +94,8 @@ def warning(item: SummaryWarning) -> str:  # noqa: PLR0912 - one sentence for ea
                 f"this user may open {wording.count(item.allowed)} files at most, and the experiment may need "
                 f"{wording.count(item.needed)}: raise the hard limit (ulimit -Hn), or lower generator.max_in_flight"
             )
+        case ServerNotSeen():
+            told = _not_seen(item)
         case DifferentNodes():
             told = "the servers ran on different types of nodes: make deploy ARGS=--node-type=… makes them the same"
         case ServerRestarted():
@@ -125,6 +128,17 @@ def warning(item: SummaryWarning) -> str:  # noqa: PLR0912 - one sentence for ea
         case ParityNotProven():
             told = f"model parity is not proven: {doubt(item.why)}"
     return told
+
+
+def _not_seen(item: ServerNotSeen) -> str:
+    """A server of this machine that this user cannot see."""
+    through = wording.isolated(item.forwarder)
+    why = f"{through} passes its requests on" if item.forwarder else "its process is another user’s, or in a container"
+    return (
+        f"{wording.target_name(item.target)} is on this machine (at {wording.isolated(item.address)}), and this user "
+        f"cannot see where, since {why}: the cores that it keeps to, and who else is at work on them, are not known; "
+        "run as root, or give the server’s own address"
+    )
 
 
 def _stood_in(item: StoodIn) -> str:
@@ -173,7 +187,7 @@ def _differs(why: ExportDiffers | AnswersDiffer) -> str:
 
 CAVEATS = {
     Caveat.KEPT_UP: "It was up before and stays up: what differs between starts of it is not in its intervals.",
-    Caveat.DOCKER_PROXY: "Containers cannot be reached at their own address: requests pass through Docker's proxy.",
+    Caveat.DOCKER_PROXY: "It is in a container and not asked at its own address: requests pass through Docker’s proxy.",
 }
 
 

@@ -26,6 +26,7 @@ ARGUMENTS = "flags.txt"
 ONEDNN = "oneDNN"
 TF32 = "TF32"
 GPU = "GPU"
+TRANSPORT = "front end to workers"
 
 
 class KnobKind(enum.Enum):
@@ -72,14 +73,21 @@ class Knob:
 
 @dataclass(frozen=True)
 class Switch:
-    """A switch of a server's numerical libraries, as it was in force.
+    """A switch of a server's libraries, or what it chose for itself, as it was in force.
 
     name   what engines call alike ("oneDNN"), or that of an environment variable which such a library reads
-    value  as the server itself said, or what the variable was; None: the server does not say
+    value  as the server itself said (of `TRANSPORT`: a `Transport`), or what the variable was; None: it does not say
     """
 
     name: str
     value: bool | str | None
+
+
+class Transport(enum.StrEnum):
+    """How the front end of a server reaches workers that are processes of their own."""
+
+    UNIX_SOCKET = "Unix sockets"
+    TCP = "TCP"
 
 
 class Place(enum.Enum):

@@ -21,7 +21,7 @@ def written(folder: Path, *images: tuple[str, str]) -> Path:
     file = folder / "base-images.env"
     named = zip("ABC", images, strict=False)
     lines = [f"{name}_IMAGE={image}\n{name}_DIGEST={digest}\n" for name, (image, digest) in named]
-    file.write_text("# a comment that stays\n" + "".join(lines))
+    file.write_text("# a comment that stays\n" + "".join(lines), "utf-8-sig")  # as an editor on Windows would
     return file
 
 

@@ -30,7 +30,7 @@ import pytest
 from models.problem import Problem
 from serving import wire_parity
 from serving.client import Client, RequestFailed
-from serving.engines.engine import Ports
+from serving.engines.engine import TRANSPORT, Ports, Transport
 from serving.profile import ServingProfile
 from serving.runtimes.process import launch
 from serving.target import Target
@@ -110,6 +110,7 @@ def test_what_runs_is_said(running, bundle):
     assert target.engine_version.startswith("0.12.0 (torch ")
     assert {knob.name: (knob.native_key, knob.value) for knob in target.knobs}["max_batch_size"] == ("batchSize", 32)
     in_force = {one.name: one.value for one in target.switches}
+    assert in_force[TRANSPORT] == Transport.UNIX_SOCKET
     assert (in_force["oneDNN"], in_force["OMP_NUM_THREADS"]) == (True, "1")
     assert in_force["quantized engine"] in ("x86", "fbgemm", "onednn", "qnnpack")
     folder = running.process.log.parent

@@ -80,7 +80,7 @@ def test_an_error_or_ctrl_c_leaves_nothing(tmp_path):
     for error in (RuntimeError, KeyboardInterrupt):
         with pytest.raises(error):
             stopped_by(error)
-    assert list((tmp_path / "net").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_exports_at_once_do_not_overwrite_each_other(tmp_path):

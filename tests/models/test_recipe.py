@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from dataclasses import replace
 
 import numpy as np
@@ -112,6 +113,12 @@ def test_a_checkpoint_s_classes_must_be_named_or_not_be_labelled(tmp_path, digit
     other = _read("resnet20", checkpoint=path, classes=_classes(tmp_path, *(f"kind {n}" for n in range(100))))
     assert not other.reference(digits).labelled
     assert other.weights is Weights.CHECKPOINT
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_class_s_name(tmp_path):
+    path = _classes(tmp_path, "cat", "dog")
+    path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
+    assert _read("resnet18", classes=path).class_names == ("cat", "dog")
 
 
 def test_what_cannot_be_used_is_said_at_once(tmp_path, checkpoint):

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-import psutil
-
+from loadtest.experiment.records import ServerNotSeen
+from loadtest.experiment.runtimes import listening
+from loadtest.experiment.runtimes.listening import Found, Hidden
 from serving.cores import MOST_FOR_GENERATOR
-from serving.target import Target
+from serving.target import Caveat, Target
 from serving.this_machine import boot_id
-
-_ANY = ("0.0.0.0", "::")
 
 
 def located(targets: Sequence[Target]) -> list[Target]:
     """The targets, each of which is on this machine and does not say so with its process and the cores that it keeps
     to, as far as this user may know."""
     return [one if one.machine else _located(one) for one in targets]
+
+
+def not_seen(targets: Sequence[Target]) -> list[ServerNotSeen]:
+    """Those of the targets that are on this machine, and whose processes this user cannot see."""
+    found = []
+    for one in targets:
+        if one.machine:
+            continue
+        for address in filter(None, (one.grpc, one.rest)):
+            who = listening.at(address)
+            if isinstance(who, Hidden):
+                found.append(ServerNotSeen(target=one.name, address=address, forwarder=who.forwarder))
+                break
+    return found
 
 
 def split(targets: Sequence[Target]) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -36,39 +46,20 @@ def split(targets: Sequence[Target]) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def _located(target: Target) -> Target:
-    pid = next((found for address in (target.grpc, target.rest) if (found := _listener(address))), 0)
-    if not pid:
+    asked = (listening.at(address) for address in (target.grpc, target.rest) if address)
+    found = next((one for one in asked if isinstance(one, Found)), None)
+    if found is None:
         return target
     try:
-        cores = os.sched_getaffinity(pid)
+        cores = os.sched_getaffinity(found.pid)
     except OSError:
         return target
     pinned = cores < set(range(os.cpu_count() or 1)) and bool(os.sched_getaffinity(0) - cores)
-    return replace(target, machine=boot_id(), process=pid, cores=tuple(sorted(cores)) if pinned else ())
-
-
-def _listener(address: str) -> int:
-    """The process that listens at "host:port", of several that share the socket the one that started them; 0 where it
-    is not known."""
-    host, _, port = address.rpartition(":")
-    with contextlib.suppress(OSError, ValueError, psutil.Error):
-        resolved = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
-        asked = {str(where[0]) for *_, where in resolved} & _own_addresses()
-        found = psutil.net_connections("tcp") if asked else []
-        pid = next((one.pid for one in found if one.pid and _listens(one, int(port), asked)), 0)
-        with contextlib.suppress(psutil.Error):
-            while pid and (parent := psutil.Process(pid).parent()) and parent.pid > 1:
-                if not any(_listens(one, int(port), asked) for one in parent.net_connections("tcp")):
-                    break
-                pid = parent.pid
-        return pid
-    return 0
-
-
-def _listens(one: Any, port: int, asked: set[str]) -> bool:
-    at = one.laddr.ip if one.laddr and one.laddr.port == port else ""
-    return one.status == psutil.CONN_LISTEN and at in {*asked, *_ANY}
-
-
-def _own_addresses() -> set[str]:
-    return {one.address for several in psutil.net_if_addrs().values() for one in several}
+    proxied = found.proxied and Caveat.DOCKER_PROXY not in target.caveats
+    return replace(
+        target,
+        machine=boot_id(),
+        process=found.pid,
+        cores=tuple(sorted(cores)) if pinned else (),
+        caveats=(*target.caveats, Caveat.DOCKER_PROXY) if proxied else target.caveats,
+    )

@@ -9,6 +9,7 @@ from loadtest.experiment.file import Experiment
 from loadtest.experiment.observation import Prometheus
 from loadtest.experiment.records import StoodIn
 from loadtest.experiment.run_folder import RunFolder
+from loadtest.experiment.runtimes import on_this_machine
 from loadtest.experiment.runtimes.parity_gate import ParityGate
 from models.bundle import Bundle
 from models.problem import Problem
@@ -39,7 +40,7 @@ class LocalTargets:
         self._parity_gate = ParityGate(folder, bundles, experiment.protocols)
         self._prometheus: Prometheus | None = None
         self._running: launch.RunningTarget | None = None
-        self._endpoints = {target.name: target for target in endpoints}
+        self._endpoints = {target.name: target for target in on_this_machine.located(endpoints)}
 
     def observe(self, prometheus: Prometheus | None) -> None:
         self._prometheus = prometheus

@@ -91,8 +91,9 @@ class TorchServe:
     def in_force(self, log: str) -> tuple[Switch, ...]:
         """See `Engine.in_force`."""
         from serving.engines import torch_switches
+        from serving.engines.torchserve import workers
 
-        return torch_switches.in_force(log)
+        return (*torch_switches.in_force(log), *workers.transport(log))
 
     def model_time(self, bundle: Bundle, profile: ServingProfile) -> Callable[[np.ndarray], object]:
         """The TorchScript file as TorchServe's worker runs it."""

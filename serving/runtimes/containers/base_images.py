@@ -13,7 +13,7 @@ FILE = Path(__file__).resolve().parents[3] / "docker" / "base-images.env"
 def variables(*, digests: bool = True, file: Path = FILE) -> dict[str, str]:
     """The file's NAME_IMAGE and NAME_DIGEST; ``digests`` False empties the latter, for images made or imported here."""
     found = {}
-    for number, line in enumerate(file.read_text().splitlines(), start=1):
+    for number, line in enumerate(file.read_text("utf-8-sig").splitlines(), start=1):
         if not line or line.startswith("#"):
             continue
         match = re.fullmatch(r"([A-Z_]+)_(IMAGE|DIGEST)=(.*)", line)

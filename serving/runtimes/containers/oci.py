@@ -459,7 +459,7 @@ def _login(registry: str) -> str:
     Docker's credential helpers are not asked."""
     folder = Path(os.environ.get("DOCKER_CONFIG") or "~/.docker")
     with contextlib.suppress(OSError, ValueError, AttributeError, RuntimeError):
-        kept = json.loads((folder.expanduser() / "config.json").read_text()).get("auths", {})
+        kept = json.loads((folder.expanduser() / "config.json").read_text("utf-8-sig")).get("auths", {})
         for name in (_HUB_LOGIN if registry == DOCKER_HUB else registry, f"https://{registry}"):
             if login := kept.get(name, {}).get("auth"):
                 return str(login)

@@ -37,7 +37,7 @@ def pin(file: Path) -> Iterator[Pin]:
     nothing is written.
     """
     known = base_images.variables(file=file)
-    text = file.read_text()
+    text = file.read_text("utf-8-sig")
     for key, image in known.items():
         name, _, kind = key.rpartition("_")
         if kind == "IMAGE":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import time
 
@@ -82,6 +83,14 @@ def test_the_environment_of_this_machine_comes_back(tmp_path):
     assert (found.prometheus, found.server_cores) == (None, (0,))
     assert found.wake_up_lateness_ms == Lateness(**late)
     assert found.warnings == (NoPrometheus(), Remark(text="a sentence of the previous format"))
+
+
+def test_a_file_that_an_editor_gave_a_byte_order_mark_is_read(tmp_path):
+    path = tmp_path / "experiment.toml"
+    path.write_bytes(codecs.BOM_UTF8 + b'model = "lenet"\n')
+    read = run_files.experiment(path)
+    assert read is not None
+    assert (read[0].model, read[1]) == ("lenet", 'model = "lenet"\n')
 
 
 def test_what_is_not_there_is_empty(tmp_path):

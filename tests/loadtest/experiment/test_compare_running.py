@@ -97,9 +97,8 @@ def test_running_servers_are_asked_for_the_models_that_the_experiment_names(
 
     monkeypatch.setattr(measure, "run", run)
     file = tmp_path / "targets.json"
-    file.write_text(
-        json.dumps([replace(one, model=model).to_dict() for one in (PYTORCH, TENSORFLOW) for model in models])
-    )
+    listed = [replace(one, model=model).to_dict() for one in (PYTORCH, TENSORFLOW) for model in models]
+    file.write_text(json.dumps(listed), "utf-8-sig")  # as an editor on Windows would
     load_running(
         "default",
         overrides,

@@ -158,9 +158,9 @@ def test_a_closed_loop_sends_no_more_than_its_rate_however_fast_the_answers_come
     assert 0.7 * 200 * took <= loop.recording.offered <= 1 + 200 * took
 
 
-def piece(good: int, bad: int) -> Slice:
-    times = np.zeros
-    return Slice(good + bad, good + bad, 0, times(good), times(bad), {"http_503": bad} if bad else {}, times(0), 0)
+def piece(good: int, bad: int, said: str = "") -> Slice:
+    times, kinds = np.zeros, {"http_503": bad} if bad else {}
+    return Slice(good + bad, good + bad, 0, times(good), times(bad), kinds, times(0), 0, said)
 
 
 def test_too_many_failures_are_a_share_of_the_latest_requests():
@@ -175,3 +175,10 @@ def test_too_many_failures_are_a_share_of_the_latest_requests():
     assert not watch.too_many(piece(1000, 0), 1.0)
     assert watch.too_many(piece(0, 100), 6.5)  # the good ones are no more among the latest
     assert not Failures(1.0).too_many(piece(0, 1000), 1.0)
+
+
+def test_what_the_first_error_said_is_kept_however_long_ago_it_was():
+    watch = Failures(0.5)
+    assert not watch.too_many(piece(99, 1, "slow down"), 1.0)
+    assert watch.too_many(piece(0, 60, "slow down"), 60.0)
+    assert watch.said == "slow down"

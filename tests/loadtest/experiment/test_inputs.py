@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -139,7 +140,7 @@ def test_arrays_are_one_sample_or_several(tmp_path):
 
 def test_bodies_are_sent_as_they_are(tmp_path):
     (tmp_path / "b.json").write_text('{"instances": [2]}')
-    (tmp_path / "a.json").write_text('{"instances":  [1]}')
+    (tmp_path / "a.json").write_bytes(codecs.BOM_UTF8 + b'{"instances":  [1]}')  # the mark is no JSON
     (tmp_path / ".hidden").write_text("x")
     found = load(tmp_path, taking("float32", -1, 4))
     assert found.bodies == (b'{"instances":  [1]}', b'{"instances": [2]}')

@@ -11,6 +11,7 @@ import pytest
 
 from loadtest.experiment import file as experiments
 from loadtest.experiment import phase_plan, phases, plan
+from loadtest.experiment.arrival_shape import Shape
 from loadtest.experiment.file import Experiment
 from loadtest.experiment.phases import ClosedLoopPhase, OpenLoopPhase, Phase, Plan, SearchPhase
 from loadtest.experiment.plan import Start, Trial
@@ -363,6 +364,15 @@ def test_a_spike_is_three_times_the_rate_between_quiet_times():
     assert (opened.rate, opened.arrival, opened.duration_s) == (200.0, "spike", 25.0)
     shape = opened.arrivals
     assert (shape.spike_factor, shape.spike_start_s, shape.spike_s) == (3.0, 5.0, 5.0)
+
+
+def test_a_trace_is_named_as_any_folder_sees_it():
+    traced = replace(RESOLVED, ladder=replace(RESOLVED.ladder, arrival="trace"), arrivals=Shape(trace="mine.csv"))
+    opened = phase_plan.trial(traced, Trial("pytorch", "grpc", 200.0, 1, 7, "ladder"), Path(), Path(), "w")
+    assert isinstance(opened, OpenLoopPhase)
+    assert opened.arrivals.trace == str(Path.cwd() / "mine.csv")
+    assert isinstance(again := phase("ladder"), OpenLoopPhase)
+    assert again.arrivals.trace == ""
 
 
 def test_late_answers_are_counted_at_the_slo_s_latency_in_every_open_loop():

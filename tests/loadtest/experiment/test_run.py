@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loadtest.experiment import decision, plan, standing, starts, steps
+from loadtest.experiment.events import Event, Stopped
 from loadtest.experiment.file import Experiment
+from loadtest.experiment.load_job import LoadJob
 from loadtest.experiment.questions import Family, Metric, Question
 from loadtest.experiment.records import (
     BusyMachine,
@@ -31,7 +34,8 @@ from loadtest.experiment.settings import Decision
 from loadtest.experiment.target_specs import TargetSpec
 from loadtest.experiment.wall_clock import WallClock
 from loadtest.report import warning_words
-from tests.loadtest.experiment.simulated_run import Killed, Ran, Server, run
+from models.problem import Problem
+from tests.loadtest.experiment.simulated_run import Killed, Ran, Server, Servers, run
 
 BOTH = ("pytorch", "tensorflow")
 FAST = Server({"grpc": 2400.0, "rest": 1500.0})
@@ -366,3 +370,39 @@ def test_a_clock_that_is_set_back_while_a_run_goes_on_is_noted_once(tmp_path, mo
     assert note.step_s == -3600.0
     assert "was set 3,600 s back" in warning_words.warning(note)
     assert steps.Noted(note) in ran.told.steps
+
+
+def test_a_server_that_failed_too_often_is_quoted_where_its_load_stops(tmp_path, monkeypatch):
+    def refused(_: Servers, job: LoadJob, *, on_event: Callable[[Event], None], **__: Any) -> None:
+        kinds = {"http_503": 28, "timeout": 2}
+        on_event(Stopped(id=job.phases[0].id, failed=30, of=50, kinds=kinds, said="try again later"))
+
+    monkeypatch.setattr(Servers, "run_phases", refused)
+    trials = SingleStream(repetitions=1, duration_s=1.0, lead_in_s=0.1)
+    asked = Experiment(name="refused", protocols=("rest",), scenarios=("single-stream",), single_stream=trials)
+    asked = replace(asked, targets=asked.targets[:1])
+    with pytest.raises(Problem) as caught:
+        run(tmp_path, asked, {name: Server({"rest": 300.0}) for name in asked.target_names})
+    assert str(caught.value) == (
+        "target.pytorch: 30 of the latest 50 requests failed (28 × http_503, 2 × timeout): stopped, since "
+        "generator.stop_error_ratio = 0.5; what was measured before is kept; the first said: try again later"
+    )
+
+
+def test_the_generator_gets_paths_that_hold_in_its_own_folder(tmp_path, monkeypatch):
+    jobs = []
+    real = Servers.run_phases
+
+    def kept(servers: Servers, job: LoadJob, **callbacks: Any) -> None:
+        jobs.append(job)
+        real(servers, job, **callbacks)
+
+    monkeypatch.setattr(Servers, "run_phases", kept)
+    monkeypatch.chdir(tmp_path)
+    trials = SingleStream(repetitions=1, duration_s=1.0, lead_in_s=0.1)
+    asked = Experiment(name="relative", protocols=("rest",), scenarios=("single-stream",), single_stream=trials)
+    ran = run(Path("below"), asked, {name: Server({"rest": 300.0}) for name in asked.target_names})
+    assert ran.folder.path.parent == tmp_path / "below" / "results"
+    paths = [path for job in jobs for path in (job.folder, job.reference, *(phase.folder for phase in job.phases))]
+    assert paths
+    assert all(path.is_absolute() for path in paths)

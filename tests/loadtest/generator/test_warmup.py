@@ -84,9 +84,11 @@ def test_reaching_the_cap_is_reported():
     assert values.throughput > 0
 
 
-@pytest.mark.parametrize(("mode", "kind"), [("503", "http_503"), ("close", "connection")])
-def test_nothing_but_errors_is_a_problem_that_names_them(mode, kind):
-    with small_server("rest", mode) as (where, _), pytest.raises(Problem, match=rf"no successful answer.*{kind}"):
+@pytest.mark.parametrize(
+    ("mode", "seen"), [("503", r"\d+ × http_503; the first said: busy"), ("close", r"\d+ × connection")]
+)
+def test_nothing_but_errors_is_a_problem_that_names_them_and_quotes_the_first(mode, seen):
+    with small_server("rest", mode) as (where, _), pytest.raises(Problem, match=rf"no successful answer.*: {seen}$"):
         run(where, window_s=0.2, min_s=0.2, max_s=0.8)
 
 

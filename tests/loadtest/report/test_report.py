@@ -20,7 +20,7 @@ from loadtest.report.charts.figure import plain
 from loadtest.report.charts.latency import latency_by_rate
 from models.problem import Problem
 from serving.engines import registry
-from serving.engines.engine import Backend, Place, Switch
+from serving.engines.engine import TRANSPORT, Backend, Place, Switch, Transport
 from tests.loadtest.analysis.figures import bounds
 from tests.loadtest.runs.build import EMBEDDED, TF_SERVING, TORCHSERVE, SimulatedServer, write_run
 
@@ -260,6 +260,19 @@ def test_what_the_servers_said_of_onednn_stands_in_the_conditions_and_beside_the
     settings = text.partition("One profile, two servers")[2]
     assert all(row in settings for row in ("in force: oneDNN", "in force: OMP_NUM_THREADS – 1 1 same"))
     assert summary.read(run).target("tensorflow").switches == tensorflow
+
+
+@pytest.mark.parametrize("transport", Transport)
+def test_how_a_front_end_reached_its_workers_is_a_condition(tmp_path, transport):
+    torch = replace(TORCHSERVE, switches=(Switch(TRANSPORT, transport),))
+    run = write_run(
+        tmp_path / "run", {"pytorch": torch, "tensorflow": TF_SERVING}, rates={"grpc": [250.0]}, duration_s=2
+    )
+    text = written(run).text
+    conditions = text.partition("It holds under these conditions")[2]
+    assert f"Front end to workers PyTorch {transport} " in conditions
+    assert f"in force: front end to workers – {transport} – " in text
+    assert f"PyTorch {transport}" in (run / "report.md").read_text()
 
 
 def test_another_backend_than_a_server_s_own_is_named_wherever_the_server_is(tmp_path):
