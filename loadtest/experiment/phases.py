@@ -74,7 +74,8 @@ class OpenLoopPhase(_Phase, frozen=True, kw_only=True, tag="open-loop"):
     """Requests on a schedule fixed before the start: `rate` requests/s for `duration_s` seconds, after `lead_in_s`
     seconds at the same rate that are not counted. `arrival` names the process and `arrivals` shapes it. `check_share`
     of the answers are compared with the reference. A trial that the generator spoils is repeated `retries` times.
-    `limit_ms` is the SLO's latency, beyond which an answer is late; None: late ones are not counted."""
+    `limit_ms` is the SLO's latency, beyond which an answer is late; None: late ones are not counted. It is given up
+    once its p99 cannot be within `hopeless_ms` any more, whatever follows; None: never."""
 
     protocol: str
     seed: int
@@ -85,6 +86,7 @@ class OpenLoopPhase(_Phase, frozen=True, kw_only=True, tag="open-loop"):
     arrivals: Shape = msgspec.field(default_factory=Shape)
     lead_in_s: float = 1.0
     limit_ms: Above0 | None = None
+    hopeless_ms: Above0 | None = None
     max_in_flight: AtLeast1 = 1024
     timeout_s: Above0 = 10.0
     check_share: float = 0.05

@@ -177,6 +177,7 @@ class TrialRecord(Record, frozen=True, kw_only=True):
     target           what the experiment calls it; `engine` and `engine_version`: what that was
     offered_rate     requests/s of an open loop, 0 for a closed one, whose `concurrency` says how many were in flight
     arrivals         where the process (`arrival`) is more than a rate
+    planned_s        longer than `duration_s`, where a search gave it up: its p99 could not meet twice the SLO any more
     errors           by kind; a request that failed is in `requests.sent` all the same
     late             right answers that took longer than `slo_p99_ms`; None where no SLO was known, and in older files
     schedule_slip_ms None: not recorded, so that the generator proves nothing
@@ -207,6 +208,7 @@ class TrialRecord(Record, frozen=True, kw_only=True):
     seed: int = 0
     batch: int = 1
     duration_s: float
+    planned_s: float | None = None
     lead_in_s: float = 0.0
     requests: Requests
     errors: Errors = {}
@@ -659,6 +661,7 @@ _OPTIONAL = (
     "max_in_flight",
     "arrivals",
     "concurrency",
+    "planned_s",
     "slo_p99_ms",
     "late",
     "arrivals_check",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -36,7 +37,7 @@ _LOOKS = 5
 # (protocol, what is measured) -> where Locust's statistics take slices of it.
 Rows = Callable[[str, str], Callable[[Slice], None]]
 # Learns what happened: (slice, until when in seconds of `timer.clock`, what to call between pieces of its own work);
-# returns whether a warm-up should go on.
+# returns whether a warm-up or an open loop should go on.
 Report = Callable[[Slice, float, Callable[[], None]], bool]
 
 
@@ -97,7 +98,8 @@ class Loader:
             loop.between()
             row(piece)
             loop.between()
-            report(piece, now, loop.between)
+            if not report(piece, now, loop.between) and loop.given_up_at == math.inf:
+                loop.give_up()
 
         most = self._concurrency(phase.max_in_flight)
         with self._client(phase.protocol, recording.finish, loop.between, most) as client:
@@ -110,8 +112,17 @@ class Loader:
         for request in wrong:
             recording.status[request] = recording.code("wrong_answer")
         counts = {"checked": len(recording.bodies), "wrong": len(wrong)}
+        given_up = loop.given_up_at
         return Outcomes.of(
-            recording, loop.started, models=payloads.asked(choice), busy=busy, cpus=busy, stolen=stolen, **counts
+            recording,
+            loop.started,
+            given_up,
+            models=payloads.asked(choice),
+            busy=busy,
+            cpus=busy,
+            stolen=stolen,
+            given_up_s=max(0.0, given_up - loop.started),
+            **counts,
         )
 
     def closed_loop(self, phase: ClosedLoopPhase, ready: Callable[[], float | None], report: Report) -> Outcomes:

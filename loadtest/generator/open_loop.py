@@ -54,6 +54,7 @@ class OpenLoop:
         self._max_in_flight = max_in_flight
         self._timeout_s = timeout_s
         self._next_due = math.inf
+        self._until = len(self.recording)  # requests are sent before this one
         self._client: Client | None = None
         self._failure: Exception | None = None
         self._timer = precise_timer(get_hub().loop, self._dispatch)
@@ -62,6 +63,16 @@ class OpenLoop:
         """Send what has become due; clients call it after each piece of their own work."""
         if clock() >= self._next_due:
             self._dispatch()
+
+    def give_up(self) -> None:
+        """Send no more; what is in flight is waited for."""
+        self._until = self.recording.offered
+        self._arm()
+
+    @property
+    def given_up_at(self) -> float:
+        """When the first request that was not sent any more was due, seconds of `timer.clock`; infinite: all were."""
+        return self.recording.due[self._until] if self._until < len(self.recording) else math.inf
 
     def run(self, client: Client, tick: Callable[[float], None], started: float | None = None) -> float:
         """Send everything and wait for the last answer or time-out, calling `tick(now)` all the while.
@@ -80,10 +91,10 @@ class OpenLoop:
             busy = 0.0
             try:
                 self._arm()
-                while recording.offered < len(recording) or recording.in_flight:
-                    if recording.offered < len(recording):
+                while recording.offered < self._until or recording.in_flight:
+                    if recording.offered < self._until:
                         busy = (time.process_time() - cpu) / max(clock() - began, 1e-9)
-                    gevent.sleep(TICK_S if recording.offered < len(recording) else TICK_S / 10)
+                    gevent.sleep(TICK_S if recording.offered < self._until else TICK_S / 10)
                     if self._failure is not None:
                         raise self._failure
                     now = clock()
@@ -95,7 +106,7 @@ class OpenLoop:
 
     def _arm(self) -> None:
         request = self.recording.offered
-        if request < len(self.recording):
+        if request < self._until:
             self._next_due = self.recording.due[request]
             self._timer.set(self._next_due)
         else:
@@ -116,7 +127,7 @@ class OpenLoop:
         assert client is not None
         due, sent = recording.due, recording.sent
         request = recording.offered
-        last = min(len(recording), request + _BURST)
+        last = min(self._until, request + _BURST)
         now = clock()
         while request < last and due[request] <= now:
             if recording.in_flight >= self._max_in_flight:

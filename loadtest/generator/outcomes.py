@@ -27,6 +27,8 @@ class Outcomes:
     busy, cpus       the share of a core that the busiest worker used, and that all of them together used
     stolen           the largest share of CPU time stolen
     first_error      the first answer that was an error
+    given_up_s       when the first request was due that was not sent because the trial had become hopeless, likewise;
+                     infinite: it was not given up
     """
 
     due: NDArray[np.float64]
@@ -41,6 +43,7 @@ class Outcomes:
     stolen: float = 0.0
     first_error: FirstError | None = None
     models: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
+    given_up_s: float = np.inf
 
     @classmethod
     def of(
@@ -73,9 +76,10 @@ class Outcomes:
 
     def of_model(self, place: int) -> Outcomes:
         """The requests for one model alone."""
-        chosen = self.models == place
-        arrays = {key: getattr(self, key)[chosen] for key in _ARRAYS}
-        return replace(self, **arrays)
+        return self._chosen(self.models == place)
+
+    def _chosen(self, which: NDArray[np.bool_]) -> Outcomes:
+        return replace(self, **{key: getattr(self, key)[which] for key in _ARRAYS if getattr(self, key).size})
 
     @property
     def ok(self) -> NDArray[np.bool_]:
@@ -92,6 +96,8 @@ def merge(shares: Sequence[Outcomes]) -> Outcomes:
     """The workers' shares as the one trial that they are."""
     if len(shares) == 1:
         return shares[0]
+    given_up_s = min(one.given_up_s for one in shares)
+    shares = [one._chosen(one.due < given_up_s) for one in shares]
     kinds = tuple(dict.fromkeys(kind for one in shares for kind in one.kinds))
     statuses = []
     for one in shares:
@@ -117,6 +123,7 @@ def merge(shares: Sequence[Outcomes]) -> Outcomes:
         first_error=min(
             (one.first_error for one in shares if one.first_error), key=lambda found: found.after_s, default=None
         ),
+        given_up_s=given_up_s,
     )
 
 

@@ -38,6 +38,7 @@ from loadtest.experiment.slo import says_nothing, why_missed, why_spoiled
 from loadtest.experiment.staircase import Try
 from loadtest.generator.exporter import Exporter, nothing_due
 from loadtest.generator.failures import Failures
+from loadtest.generator.hopeless import Hopeless
 from loadtest.generator.host_watch import HostWatch
 from loadtest.generator.live import SecondLines, Slice, say
 from loadtest.generator.loader import Report
@@ -129,7 +130,7 @@ class Generator:
         while True:
             watch = HostWatch(self._plan.target, self._plan.cores)
             with self._watched(phase) as take:
-                started_at, outcomes = self._workers.load(phase, take)
+                started_at, outcomes = self._workers.load(phase, _until_hopeless(phase, take))
             seen = watch.seen()
             measured = Measured(outcomes, phase.duration_s)
             record = trial_record(
@@ -216,11 +217,23 @@ class Generator:
             tally.in_flight = 0
 
 
+def _until_hopeless(phase: TrialPhase, take: Report) -> Report:
+    if not isinstance(phase, OpenLoopPhase):
+        return take
+    hopeless = Hopeless(phase)
+
+    def report(piece: Slice, now: float, between: Callable[[], None]) -> bool:
+        return take(piece, now, between) and not hopeless.take(piece)
+
+    return report
+
+
 def _at_rate(phase: SearchPhase, rate: float, number: int) -> OpenLoopPhase:
-    """The next trial of a search; each gets other arrivals, and lasts as long as it takes to show anything."""
+    """The next trial of a search; each gets other arrivals, and lasts as long as it takes to show anything. It is given
+    up where twice the SLO's latency would not do either: what lies below that tells a slope from a cliff."""
     name = f"{phase.id}-{number}"
     seed = int(np.random.SeedSequence([phase.trial.seed, round(rate * 1000), number]).generate_state(1)[0])
-    timed = replace(phase.trial, rate=rate, duration_s=phase.lasting_s(rate))
+    timed = replace(phase.trial, rate=rate, duration_s=phase.lasting_s(rate), hopeless_ms=2 * phase.p99_ms)
     return replace(timed, id=name, folder=phase.trials / name, seed=seed)
 
 

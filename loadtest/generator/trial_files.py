@@ -43,10 +43,13 @@ _PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p999": 99.9
 
 
 class Measured:
-    """A trial's measured part with what its files are made of; times in seconds since it began."""
+    """A trial's measured part with what its files are made of; times in seconds since it began. `planned_s`: how long
+    it was to last; `duration_s`: how long it did, which is less where it was given up."""
 
-    def __init__(self, outcomes: Outcomes, duration_s: float) -> None:
-        self.outcomes, self.duration_s = outcomes, duration_s
+    def __init__(self, outcomes: Outcomes, planned_s: float) -> None:
+        self.outcomes, self.planned_s = outcomes, planned_s
+        given_up = outcomes.given_up_s < planned_s
+        self.duration_s = math.ceil(outcomes.given_up_s * 1e3) / 1e3 if given_up else planned_s
         self.due, self.sent, self.done, self.status = outcomes.due, outcomes.sent, outcomes.done, outcomes.status
         self.ok, self.went = outcomes.ok, outcomes.went
         self.latency_ms = (self.done - self.due) * 1e3
@@ -69,7 +72,7 @@ class Measured:
 
     def of_model(self, place: int) -> Measured:
         """The requests for one of several models, by its place in the mix."""
-        return Measured(self.outcomes.of_model(place), self.duration_s)
+        return Measured(self.outcomes.of_model(place), self.planned_s)
 
     def late(self, limit_ms: float) -> int:
         """How many right answers took longer."""
@@ -124,7 +127,8 @@ def trial_record(
         repetition=phase.repetition,
         seed=phase.seed,
         batch=phase.batch,
-        duration_s=phase.duration_s,
+        duration_s=measured.duration_s,
+        planned_s=measured.planned_s if measured.duration_s < measured.planned_s else None,
         lead_in_s=phase.lead_in_s,
         requests=requests,
         errors=measured.errors,
@@ -145,7 +149,7 @@ def trial_record(
         first_error=outcomes.first_error,
         warm_up=phase.warm_up,
         started_at=round(started_at, 3),
-        ended_at=round(started_at + phase.duration_s, 3),
+        ended_at=round(started_at + measured.duration_s, 3),
         workers=workers,
         notes=_notes(measured, seen),
         spoiled=tuple(spoiled),

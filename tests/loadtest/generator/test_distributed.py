@@ -201,6 +201,15 @@ def test_merged_parts_are_what_one_worker_would_have_recorded(found, workers):
     assert list(together.counts) == list(added.counts)
 
 
+def test_workers_that_gave_up_at_different_times_report_until_the_first_of_them():
+    due = np.arange(10) / 10
+    parts = [
+        Outcomes(due, due, due + 0.01, np.full(10, 1, np.uint8), (), given_up_s=given_up) for given_up in (0.95, 0.55)
+    ]
+    merged = merge(parts)
+    assert (merged.given_up_s, merged.due.max(), len(merged.due)) == (0.55, 0.5, 12)
+
+
 def piece(offered: int, in_flight: int) -> Slice:
     return Slice(offered, offered, 0, np.full(offered, 2.0), np.zeros(0), {}, np.full(offered, 0.1), in_flight)
 
