@@ -42,6 +42,8 @@ export TFSERVING
 unexport PYTHONHOME PYTHONSAFEPATH PYTHONOPTIMIZE PYTHONINSPECT PYTHONSTARTUP PYTHONWARNINGS PYTHONDEVMODE PYTHONIOENCODING PYTHONCASEOK PYTHONPLATLIBDIR
 export PYTHONUTF8 := 1
 PY        := .venv/bin/python
+# Without what make tells the makes below it: tests call it, too.
+PYTEST    := env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL $(PY) -m pytest
 INSTALLED := .venv/.installed-runtime
 DEV       := .venv/.installed-dev
 MLSERVER  := .venv-mlserver/.installed
@@ -59,7 +61,7 @@ deployment := --overlay $(call q,$(OVERLAY)) --components $(call q,$(COMPONENTS)
 what := $(call flag,model,$(MODEL)) $(call flag,dataset,$(DATASET))
 own  := $(call flag,checkpoint,$(CHECKPOINT)) $(call flag,images,$(IMAGES)) $(call flag,classes,$(CLASSES)) $(call flag,input,$(INPUT)) $(if $(PREPROCESSING),--preprocessing=$(call q,$(PREPROCESSING))) $(call flag,output,$(OUTPUT)) $(call flag,savedmodel,$(SAVEDMODEL)) $(call flag,torchscript,$(TORCHSCRIPT)) $(call flag,onnx,$(ONNX))
 
-.PHONY: help compare train export serve loadtest loadtest-worker report gate plan-run tensorflow-serving triton images pin-images push up down deploy deploy-plan rollout undeploy manifests schema test lint format bench-loadgen bench-aa bench-ab bench-restarts bench-crosscheck bench-embedded bench-drain bench-importer bench-decisions dashboards dashboards-check watch clean distclean lock ci-tools packages locust collect screenshot
+.PHONY: help compare train export serve loadtest loadtest-worker report gate plan-run tensorflow-serving triton images pin-images push up down deploy deploy-plan rollout undeploy manifests schema test test-beside lint format bench-loadgen bench-aa bench-ab bench-restarts bench-crosscheck bench-embedded bench-drain bench-importer bench-decisions dashboards dashboards-check watch clean distclean lock ci-tools packages locust collect screenshot
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -139,8 +141,13 @@ manifests: $(DEV) ## write the files in k8s/ that are rendered from the serving 
 schema: $(INSTALLED) ## write docs/summary.schema.json from the records of the analysis
 	@$(PY) -m loadtest schema $(ARGS)
 
-test: $(DEV) packages lint ## lint and the whole test suite
-	@$(PY) -m pytest $(ARGS)
+test: $(DEV) packages ## lint and the whole test suite
+	@$(MAKE) --no-print-directory -j2 lint test-beside
+	@$(PYTEST) --part alone $(ARGS)
+
+# What neither measures time nor needs the machine for itself: on two processes, and beside lint.
+test-beside: $(DEV)
+	@$(PYTEST) --part beside --numprocesses 2 --dist worksteal $(ARGS)
 
 lint: $(DEV) ## ruff, mypy, and Prometheus' own checks of its files
 	@$(PY) -m ruff check --quiet .

@@ -1,12 +1,13 @@
-"""What the whole suite shares: one real bundle, exported once, and one browser."""
+"""What the whole suite shares: one real bundle, exported once, and one browser; and which tests run beside others."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,22 +30,60 @@ os.environ["TFSERVING"] = os.environ.get("TFSERVING") or "embedded"  # make expo
 os.environ.setdefault("REGISTRY_MIRROR", "http://127.0.0.1:9")
 os.environ["NO_PROXY"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1", "localhost"]))
 
+# Tests with one of these run alone, unless they are marked "beside".
+ALONE = ("alone", "slow", "exhaustive", "docker", "browser")
+_ELSEWHERE = pytest.StashKey[bool]()
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whoever asks for the browser needs one, and waits for it."""
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--part", choices=["beside", "alone"], help="only tests that may run beside others, or the others")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None, object, object]:
+    """Whoever asks for the browser needs one, and waits for it. Of what -m and -k leave, the part that is asked for."""
     for item in items:
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker("browser")
             item.add_marker("slow")
+    done = yield
+    if part := config.getoption("--part"):
+        others = [item for item in items if _is_alone(item) != (part == "alone")]
+        items[:] = [item for item in items if _is_alone(item) == (part == "alone")]
+        config.stash[_ELSEWHERE] = bool(others)
+        if others:
+            config.hook.pytest_deselected(items=others)
+    return done
+
+
+def _is_alone(item: pytest.Item) -> bool:
+    """Whether a test needs the machine for itself: it measures time, or uses what there is one of."""
+    return not item.get_closest_marker("beside") and any(item.get_closest_marker(name) for name in ALONE)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """That a part has none of the tests that were asked for is no failure, where the other one has them. (How many
+    there are beside others, only the processes know that run them; that there is none at all, the other part says.)"""
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+        part = session.config.getoption("--part")
+        if part == "beside" or session.config.stash.get(_ELSEWHERE, False):
+            session.exitstatus = pytest.ExitCode.OK
 
 
 @pytest.fixture(scope="session")
 def artifacts(tmp_path_factory) -> Path:
-    """A folder of artifacts that holds one exported bundle of the digits data set."""
-    folder = tmp_path_factory.mktemp("artifacts")
-    command = [sys.executable, "-m", "models", "export", "--dataset", "digits", "--artifacts", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr
+    """A folder of artifacts that holds one exported bundle of the digits data set; the processes that share the tests
+    share it, too."""
+    folder: Path = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # each process has a folder of its own there
+    folder /= "artifacts"
+    with (folder.parent / "artifacts.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "convnet" / "1").exists():
+            command = [sys.executable, "-m", "models", "export", "--dataset", "digits", "--artifacts", str(folder)]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+            assert done.returncode == 0, done.stderr
     return folder
 
 

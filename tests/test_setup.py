@@ -157,6 +157,7 @@ def tiny_wheel(folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.beside
 def test_a_python_that_is_gone_is_made_anew_and_gets_its_packages_whatever_pip_s_settings_say(checkout):
     (checkout / ".venv" / "bin").mkdir(parents=True)
     (checkout / ".venv" / "bin" / "python").symlink_to("/no/such/python")

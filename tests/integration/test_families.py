@@ -24,6 +24,8 @@ from serving.runtimes.process import launch
 pytestmark = [pytest.mark.exhaustive, pytest.mark.timeout(1500)]
 ROOT = Path(__file__).resolve().parents[2]
 PROFILE = ServingProfile(max_batch_size=16)
+# These leave memory for tests beside them.
+SMALL = ("convnet", "lenet")
 
 
 def _export(model: str, artifacts: Path) -> None:
@@ -31,7 +33,13 @@ def _export(model: str, artifacts: Path) -> None:
     pipeline.export(model, "digits", training.Settings(epochs=training.EPOCHS["digits"]), artifacts, None, Progress())
 
 
-@pytest.mark.parametrize("model", sorted(architectures.ARCHITECTURES))
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(name, marks=[pytest.mark.beside] if name in SMALL else [])
+        for name in sorted(architectures.ARCHITECTURES)
+    ],
+)
 def test_passes_the_gate_and_wire_parity_on_its_servers(model, tmp_path):
     try:
         # In a process of its own, as make compare has it: VGG fills gigabytes, which the servers need afterwards.

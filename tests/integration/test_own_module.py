@@ -16,6 +16,7 @@ from PIL import Image
 from loadtest.analysis import summary
 from models import bundle as bundles
 from models import factories
+from tests.integration.briefly import BRIEFLY
 from tests.models import own_package
 
 pytestmark = [pytest.mark.exhaustive, pytest.mark.timeout(600)]
@@ -44,7 +45,7 @@ def test_a_package_outside_the_repository_comes_to_a_report(tmp_path, monkeypatc
     own = ("--model", model, "--checkpoint", tmp_path / "small.pt", "--input", "33x47x1")
     brought = ("--classes", tmp_path / "labels.txt", "--images", tmp_path / "pictures")
     places = ("--artifacts", tmp_path / "artifacts", "--results", tmp_path / "results")
-    compare = ("loadtest", "compare", "--experiment", tmp_path / "mine.toml", *own, *brought, *places)
+    compare = ("loadtest", "compare", "--experiment", tmp_path / "mine.toml", *own, *brought, *places, *BRIEFLY)
     done = _python(tmp_path / "project", *compare)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "ntrained" not in done.stdout
@@ -65,6 +66,7 @@ def test_a_package_outside_the_repository_comes_to_a_report(tmp_path, monkeypatc
     assert "top-1 agreement 100.00%" in again.stderr
 
 
+@pytest.mark.beside
 @pytest.mark.parametrize(
     ("shape", "preprocessing"),
     [

@@ -12,6 +12,7 @@ import torch
 from loadtest.analysis import summary
 from models import architectures
 from models import bundle as bundles
+from tests.integration.briefly import BRIEFLY
 from tests.models import keras_port
 
 pytestmark = [pytest.mark.exhaustive, pytest.mark.timeout(600)]
@@ -23,7 +24,7 @@ def test_a_keras_port_comes_to_a_report(tmp_path):
     network = architectures.named("lenet").network(10)
     torch.save(network.state_dict(), tmp_path / "lenet.pth")
     keras_port.lenet(network.state_dict()).export(tmp_path / "port", verbose=False)
-    command = [sys.executable, "-m", "loadtest", "compare", "--experiment", "smoke", "--model", "lenet"]
+    command = [sys.executable, "-m", "loadtest", "compare", "--experiment", "smoke", "--model", "lenet", *BRIEFLY]
     command += ["--checkpoint", str(tmp_path / "lenet.pth"), "--savedmodel", str(tmp_path / "port")]
     command += ["--artifacts", str(tmp_path / "artifacts"), "--results", str(tmp_path / "results")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=500)

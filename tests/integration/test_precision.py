@@ -12,13 +12,14 @@ import pytest
 from loadtest.analysis import summary
 from models import bundle as bundles
 from models.precision import Precision
+from tests.integration.briefly import BRIEFLY
 
 pytestmark = [pytest.mark.exhaustive, pytest.mark.timeout(600)]
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def compare(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "loadtest", "compare", "--experiment", "smoke", *arguments]
+    command = [sys.executable, "-m", "loadtest", "compare", "--experiment", "smoke", *BRIEFLY, *arguments]
     command += ["--artifacts", str(folder / "artifacts"), "--results", str(folder / "results")]
     return subprocess.run(
         command,

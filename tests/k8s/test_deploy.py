@@ -9,7 +9,7 @@ import pytest
 from serving.runtimes.kubernetes import servers
 from tests.k8s.api_server import ApiServer
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.beside]
 
 THREE = "torchserve,tensorflow-serving,triton"
 

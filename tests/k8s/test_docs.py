@@ -16,7 +16,7 @@ from serving.runtimes.kubernetes.settings import folders
 from tests.k8s.api_server import ApiServer, serving
 from tests.k8s.rendered import K8S, ROOT, Combination, everything, with_triton
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.beside]
 
 KUBERNETES = (ROOT / "docs" / "kubernetes.md").read_text()
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()

@@ -9,7 +9,7 @@ import pytest
 from serving.runtimes.kubernetes import kubectl, rollout
 from tests.k8s.api_server import node, write_kubeconfig
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.beside]
 
 
 def fails(run, capsys, *arguments: str) -> str:

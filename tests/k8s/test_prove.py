@@ -13,7 +13,7 @@ from serving.runtimes.kubernetes import deploy, endpoints
 from serving.runtimes.kubernetes.kubectl import Cluster
 from serving.runtimes.kubernetes.port_forward import PortForward
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.beside]
 
 
 def test_predictions_on_both_protocols_and_wire_parity(deployed, bundle):

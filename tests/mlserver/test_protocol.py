@@ -27,7 +27,7 @@ from serving.wire.protobuf import open_inference_pb2 as messages
 from tests.components import require
 from tests.mlserver.running import PROGRAM, MlServer, mlserver
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.beside]
 
 IMAGES = np.random.default_rng(3).integers(0, 256, (64, 8, 8, 1), dtype=np.uint8)
 BRIGHT = IMAGES.reshape(64, -1).mean(axis=1) / 255

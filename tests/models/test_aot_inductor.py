@@ -20,7 +20,7 @@ from models.problem import Problem
 from tests.components import require
 from tests.models.resnet_tiny import untrained
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.beside]
 
 ROOT = Path(__file__).resolve().parents[2]
 

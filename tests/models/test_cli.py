@@ -16,7 +16,7 @@ from models import bundle as bundles
 from models.__main__ import main
 from tests.models import own_package
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.beside]
 
 ROOT = Path(__file__).resolve().parents[2]
 

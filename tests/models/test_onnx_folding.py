@@ -202,6 +202,7 @@ def test_a_normalisation_folds_into_a_transposed_convolution():
 
 
 @pytest.mark.exhaustive
+@pytest.mark.beside
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", sorted(architectures.ARCHITECTURES))
 def test_no_transpose_runs_between_the_input_and_the_classifier_of_any_family(name, tmp_path):

@@ -20,6 +20,7 @@ def test_some_node_tests_of_each_operator(name):
 
 
 @pytest.mark.exhaustive
+@pytest.mark.beside
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("channels_last", [False, True], ids=["as ONNX lies", "channels last"])
 def test_all_node_tests(name, channels_last):
@@ -27,6 +28,7 @@ def test_all_node_tests(name, channels_last):
 
 
 @pytest.mark.exhaustive
+@pytest.mark.beside
 @pytest.mark.parametrize("name", NAMES)
 def test_all_node_tests_in_older_forms_of_the_operator(name):
     for test in onnx_node_tests.by_operator()[name]:
@@ -34,6 +36,7 @@ def test_all_node_tests_in_older_forms_of_the_operator(name):
 
 
 @pytest.mark.exhaustive
+@pytest.mark.beside
 def test_what_is_excluded_is_refused_and_not_imported_wrongly():
     for test in onnx_node_tests.claimed():
         if test.excluded and test.excluded != "sequences and optional values":

@@ -118,7 +118,7 @@ def test_a_mean_over_nothing_but_padding_is_zero():
     np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("examples", [25, pytest.param(500, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("examples", [25, pytest.param(500, marks=[pytest.mark.exhaustive, pytest.mark.beside])])
 @pytest.mark.parametrize("name", CHECKS)
 def test_random_attributes(name, examples):
     check, strategies = CHECKS[name]

@@ -19,7 +19,7 @@ from models.progress import Progress
 from models.tensorflow_quietly import tf
 from tests.models import keras_port
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.beside]
 
 IMAGES = keras_port.images()
 NAMES = [f"class {number}" for number in range(keras_port.CLASSES)]

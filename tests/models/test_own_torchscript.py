@@ -24,7 +24,7 @@ from models.recipe import Own
 from models.training import Settings
 from tests.models import keras_port
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.beside]
 
 IMAGES = keras_port.images()
 SHAPE = (32, 32, 3)

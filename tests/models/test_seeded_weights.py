@@ -30,6 +30,7 @@ def test_a_seed_gives_bitwise_the_same_weights(images):
 
 
 @pytest.mark.slow
+@pytest.mark.beside
 @pytest.mark.parametrize("model", ["mobilenet_v2", "resnet18"])
 def test_activations_are_sane_and_answers_spread_over_classes_far_above_rounding(images, model):
     classifier = _made(model, images[0])

@@ -214,6 +214,7 @@ def searched(rng: np.random.Generator, count: int, apart: float, capacity: float
 
 
 @pytest.mark.exhaustive
+@pytest.mark.beside
 @pytest.mark.timeout(1200)
 def test_capacities_alone_tell_a_regression_of_a_tenth_and_no_other():
     """Of the first of two servers that stand the same, over both protocols, whose starts lie 5 % apart; each run draws

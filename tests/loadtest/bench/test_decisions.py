@@ -31,6 +31,7 @@ def within_chance(row: Row) -> bool:
 
 
 @pytest.mark.exhaustive
+@pytest.mark.beside
 def test_the_default_and_the_thorough_design_reach_what_they_must():
     rows = list(simulate(400, 1, CASES))
     assert [row for row in rows if not within_chance(row)] == []

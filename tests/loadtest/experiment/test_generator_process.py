@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from loadtest.experiment import records
 from loadtest.experiment.events import Event, PhaseEnded, PhaseStarted
 from loadtest.experiment.generator_process import run_phases, workers
@@ -11,6 +13,8 @@ from loadtest.experiment.load_job import LoadJob
 from loadtest.experiment.phases import OpenLoopPhase
 from loadtest.experiment.settings import Generator
 from tests.loadtest.generator.small_servers import small_server, write_reference
+
+pytestmark = pytest.mark.alone
 
 
 def test_two_processes_of_the_experiment_share_a_trial_and_its_results_bear_the_target_s_name(tmp_path):

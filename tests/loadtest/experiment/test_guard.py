@@ -145,6 +145,7 @@ def test_servers_that_a_targets_json_names_are_guarded_too():
         guard.most_rate(asked, [near, replace(near, rest=f"{FAR}:2")])
 
 
+@pytest.mark.alone
 def test_a_closed_loop_sends_no_more_than_its_rate_however_fast_the_answers_come():
     loop = ClosedLoop([b"x"], 8, most_rate=200.0)
     started = time.monotonic()

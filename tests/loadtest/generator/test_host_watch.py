@@ -19,6 +19,8 @@ from loadtest.generator.host_watch import HostWatch
 from serving.this_machine import boot_id
 from tests.serving.targets import target
 
+pytestmark = pytest.mark.alone
+
 CORE = min(os.sched_getaffinity(0))
 SPIN = f"import os; os.sched_setaffinity(0, [{CORE}])\nwhile True: pass"
 

@@ -23,6 +23,8 @@ from loadtest.generator.open_loop import OpenLoop
 from models.problem import Problem
 from tests.loadtest.generator.small_servers import Load, small_server
 
+pytestmark = pytest.mark.alone
+
 DUE = np.arange(40) / 200
 
 

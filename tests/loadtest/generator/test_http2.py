@@ -17,6 +17,8 @@ from models.problem import Problem
 from serving.wire import http2_frames as h2
 from tests.loadtest.generator.small_servers import Load, small_server, target
 
+pytestmark = pytest.mark.alone
+
 DUE = np.arange(40) / 200
 MANY = np.arange(400) / 4000
 

@@ -9,6 +9,8 @@ import pytest
 
 from tests.components import missing
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).resolve().parents[3]
 # In a process of its own: a test runner must not keep real-time priority.
 WATCH = """

@@ -31,6 +31,8 @@ from serving.wire.http2_frames import rest_request
 from tests.loadtest.generator.small_servers import Load, small_server, target
 from tests.nginx import TOKEN, Authority, authority, front
 
+pytestmark = pytest.mark.alone
+
 VARIABLE = "TANDEM_TEST_TOKEN"
 BEARER = SecretHeader("Authorization", env=VARIABLE, prefix="Bearer ")
 

@@ -16,6 +16,8 @@ from loadtest.generator.warmup import WarmUp
 from models.problem import Problem
 from tests.loadtest.generator.small_servers import request, small_server
 
+pytestmark = pytest.mark.alone
+
 
 def run(where, concurrency=8, **values):
     loop = ClosedLoop([request(where, "rest")], concurrency)

@@ -13,7 +13,7 @@ from serving.engines.engine import Description, Tensor
 from serving.target import Target
 from tests.serving.targets import target
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.beside]
 
 
 def described(server, model: str, protocol: str, version: str = "") -> tuple[Target, Description]:

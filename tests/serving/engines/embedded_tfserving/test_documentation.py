@@ -13,7 +13,7 @@ import tensorflow as tf
 from tests.components import require
 from tests.serving.engines.embedded_tfserving.embedded import Embedded, running
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.beside]
 
 
 class HalfPlusThree(tf.Module):

@@ -160,6 +160,7 @@ def good_requests_are_answered(server: Embedded) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.beside
 @pytest.mark.exhaustive
 def test_twenty_thousand_malformed_requests_neither_stop_the_server_nor_hang(server: Embedded, capsys):
     random = Random(SEED)

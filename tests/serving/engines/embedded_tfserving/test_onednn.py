@@ -10,7 +10,7 @@ from serving.engines.embedded_tfserving import ENGINE
 from serving.engines.engine import Switch
 from tests.serving.engines.embedded_tfserving.embedded import Embedded, running
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.beside]
 
 # For these TensorFlow has it on by default (tensorflow/core/util/port.cc).
 MADE_FOR_IT = {"avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16"}

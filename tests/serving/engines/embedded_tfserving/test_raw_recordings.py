@@ -14,7 +14,7 @@ import pytest
 from tests.serving.engines.embedded_tfserving.embedded import Embedded
 from tests.serving.engines.embedded_tfserving.test_recordings import TABLE, load, same
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.beside]
 
 RAW = {recorded["name"]: recorded for recorded in load("probes-2-raw.jsonl")}
 # What the recorder sent only when the server had waited for it.

@@ -30,7 +30,7 @@ from tensorflow_serving.apis import (
 from tests.serving.engines.embedded_tfserving.conftest import MODELS
 from tests.serving.engines.embedded_tfserving.embedded import Embedded, running
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.beside]
 
 RECORDINGS = Path(__file__).resolve().parent / "recordings"
 TABLE = Path(__file__).resolve().parents[4] / "docs" / "tfserving-compatibility.md"

@@ -132,6 +132,7 @@ def test_a_cache_that_cannot_be_written_is_named(away, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.beside
 def test_two_at_once_fetch_it_once(away, tmp_path):
     code = (
         "import sys\nfrom pathlib import Path\nfrom serving.engines.engine import Wheel\n"
