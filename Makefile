@@ -202,7 +202,7 @@ lock: $(DEV) ## compile the lock files from pyproject.toml
 	@setup/lock
 
 ci-tools: $(INSTALLED) $(MLSERVER) ## what the full test suite needs beyond the README's promise (root or password-less sudo)
-	@setup/debian-packages --require prometheus prometheus-alertmanager dataset-fashion-mnist chromium chromium-driver poppler-utils nghttp2-client wrk curl g++ docker.io docker-compose docker-registry iptables debootstrap nginx-light
+	@setup/debian-packages --require prometheus prometheus-alertmanager dataset-fashion-mnist chromium chromium-driver poppler-utils nghttp2-client wrk curl g++ docker.io docker-compose docker-registry iptables debootstrap nginx-light tinyproxy-bin
 	@tests/docker/engine start
 	@tests/docker/base-images
 	@$(PY) -m serving obtain triton

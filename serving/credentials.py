@@ -14,9 +14,21 @@ def headers_of(target: Target) -> list[tuple[str, str]]:
     return [(one.name, one.prefix + _value(target.name, one)) for one in target.secret_headers]
 
 
+def login_of(target: Target) -> str:
+    """ "user:password" for the target's proxy; empty: it wants none. Raises `Problem`."""
+    login = target.proxy.login if target.proxy else None
+    if login is None:
+        return ""
+    found = _value(target.name, login)
+    if ":" not in found:
+        raise Problem(f"target.{target.name}.proxy_login: what it names has to hold user:password, and has no colon")
+    return found
+
+
 def variables_of(target: Target) -> dict[str, str]:
     """The environment variables that hold the target's secrets, as far as they are set: for a process that asks it."""
-    named = (one.env for one in target.secret_headers if one.env)
+    login = target.proxy.login if target.proxy else None
+    named = (one.env for one in (*target.secret_headers, *((login,) if login else ())) if one.env)
     return {name: os.environ[name] for name in named if name in os.environ}
 
 

@@ -24,6 +24,8 @@ def reach(target: Target, protocol: str, timeout_s: float = TIMEOUT_S) -> None:
     where = f"target.{target.name}.{key}: {target.url(protocol)}"
     try:
         with client.connect(target, protocol, timeout_s) as reached:
+            if way := proxies.way(target, protocol):
+                proxies.check(reached, target, protocol, way)
             chosen = reached.selected_alpn_protocol() if isinstance(reached, ssl.SSLSocket) else None
     except ssl.SSLError as error:
         raise Problem(f"{where}: {tls.reason(error)}") from None
@@ -42,7 +44,10 @@ def _past(target: Target, protocol: str) -> str:
     """What to know of a server that is not reached, where others would go through a proxy."""
     host = target.address(protocol).rpartition(":")[0].strip("[]")
     name = proxies.variable(host, encrypted=target.tls(protocol) is not None)
-    return f"; {name} names a proxy, which Tandem does not use: go where the server is reached without" if name else ""
+    if not name or target.proxy:
+        return ""
+    how = "run Tandem where the server is reached without, or give the target proxy = 'environment'"
+    return f"; {name} names a proxy, which is not used: {how}"
 
 
 def describe(target: Target, protocol: str, timeout_s: float = TIMEOUT_S) -> Description | None:

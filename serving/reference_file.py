@@ -2,8 +2,9 @@
 
 A bundle's has `images` and `probabilities`. A run's own has, for what it asks, either `images` (numbers, [samples, …]),
 `encoded` (bytes that a tensor carries, such as JPEG files) or `bodies` (of HTTP requests, sent as they are), the latter
-two as all bytes in a row and the `offsets` between them; and, where it is known what is right, `probabilities`
-[samples, values] and the `tolerance` of one, times the value where that is above 1.
+two as all bytes in a row and the `offsets` between them. Of several inputs it has the names, `inputs`, and
+of each `input-K`: numbers, or such bytes, with `offsets-K` and the `sizes-K` of one sample's. Where it is known what is
+right, it has `probabilities` [samples, values] and the `tolerance` of one, times the value where that is above 1.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ def _none() -> Array:
 
 @dataclass(frozen=True)
 class Samples:
-    """What is asked: `images` [samples, …], numbers or bytes, or else `bodies`. `names`: their files', where they have
-    some."""
+    """What is asked: `images` [samples, …], numbers, bytes, or a structured array with a field for each input (see
+    `interface`), or else `bodies`. `names`: their files', where they have some."""
 
     images: Array = field(default_factory=_none)
     bodies: tuple[bytes, ...] = ()
@@ -44,6 +45,8 @@ class Samples:
 
 def samples(values: Mapping[str, Array]) -> Samples:
     """The samples of a file's arrays. Raises KeyError and ValueError."""
+    if "inputs" in values:
+        return Samples(_structured(values))
     for key in ("encoded", "bodies"):
         if key in values:
             pieces = _apart(values[key], values["offsets"])
@@ -56,6 +59,8 @@ def write(path: Path, asked: Samples, right: Array | None, tolerance: float) -> 
     arrays: dict[str, Any] = {"tolerance": np.array(tolerance)}
     if asked.bodies:
         arrays["bodies"], arrays["offsets"] = _together(asked.bodies)
+    elif asked.images.dtype.names:
+        arrays |= _by_input(asked.images, asked.images.dtype.names)
     elif asked.images.dtype.kind == "O":
         arrays["encoded"], arrays["offsets"] = _together(asked.images.tolist())
     else:
@@ -91,13 +96,50 @@ def alike(answered: Array, right: Array, tolerance: float) -> bool:
 
 
 def _as_taken(target: Target, images: Array) -> Array:
-    """In the number type of the target's only input, where no value is lost by that."""
-    if len(target.inputs) == 1 and images.dtype.kind in "fiub":
-        name = target.inputs[0].datatype
-        wanted = np.dtype("float32" if name == "bfloat16" else name) if name != "bytes" else images.dtype
-        if images.dtype != wanted and np.can_cast(images.dtype, wanted):
-            return images.astype(wanted)
-    return images
+    """In the number types of the target's inputs, where no value is lost by that."""
+    if images.dtype.names:
+        known = {one.name: one.datatype for one in target.inputs}
+        return structured({name: _cast(images[name], known.get(name, "")) for name in images.dtype.names})
+    return _cast(images, target.inputs[0].datatype) if len(target.inputs) == 1 else images
+
+
+def _cast(values: Array, datatype: str) -> Array:
+    if not datatype or datatype == "bytes" or values.dtype.kind not in "fiub":
+        return values
+    wanted = np.dtype("float32" if datatype == "bfloat16" else datatype)
+    return values.astype(wanted) if values.dtype != wanted and np.can_cast(values.dtype, wanted) else values
+
+
+def structured(columns: Mapping[str, Array]) -> Array:
+    """A structured array [samples] of each input's values [samples, …]."""
+    kinds: list[Any] = [(name, values.dtype, values.shape[1:]) for name, values in columns.items()]
+    found: Array = np.zeros(len(next(iter(columns.values()))), kinds)
+    for name, values in columns.items():
+        found[name] = values
+    return found
+
+
+def _by_input(samples: Array, names: Sequence[str]) -> dict[str, Array]:
+    found: dict[str, Array] = {"inputs": np.array(names)}
+    for number, name in enumerate(names):
+        values = samples[name]
+        if values.dtype.kind == "O":
+            found[f"sizes-{number}"] = np.array(values.shape[1:], np.int64)
+            found[f"input-{number}"], found[f"offsets-{number}"] = _together(values.ravel().tolist())
+        else:
+            found[f"input-{number}"] = values
+    return found
+
+
+def _structured(values: Mapping[str, Array]) -> Array:
+    columns: dict[str, Array] = {}
+    for number, name in enumerate(values["inputs"].tolist()):
+        given = values[f"input-{number}"]
+        if f"offsets-{number}" in values:
+            pieces = _objects(_apart(given, values[f"offsets-{number}"]))
+            given = pieces.reshape(-1, *values[f"sizes-{number}"].tolist())
+        columns[name] = given
+    return structured(columns)
 
 
 def _together(pieces: Sequence[bytes]) -> tuple[Array, Array]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from serving import proxies
 from serving.credentials import headers_of
 from serving.engines import interface, registry
 from serving.engines.engine import Body, Call
@@ -43,18 +44,29 @@ def _request(target: Target, protocol: str, how: Call, body: bytes | Body) -> by
     content = body.content if isinstance(body, Body) else body
     if protocol == "grpc":
         return content
+    place, to_proxy = addressed(target, f"{target.base_path}{how.path}")
     own = {"Host": target.rest, **({"Content-Type": how.content_type} if how.content_type else {})}
     given = (*target.headers, *headers_of(target))
     theirs = {name.lower() for name, _ in given}
     fields = [
         *((name, value) for name, value in own.items() if name.lower() not in theirs),
         *given,
+        *to_proxy,
         *(body.headers.items() if isinstance(body, Body) else ()),
         *([("Content-Length", str(len(content)))] if content or how.method != "GET" else []),
         ("Connection", "keep-alive"),
     ]
-    head = f"{how.method} {target.base_path}{how.path} HTTP/1.1\r\n" + "".join(f"{n}: {v}\r\n" for n, v in fields)
+    head = f"{how.method} {place} HTTP/1.1\r\n" + "".join(f"{n}: {v}\r\n" for n, v in fields)
     return head.encode("latin-1") + b"\r\n" + content
+
+
+def addressed(target: Target, path: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """What the first line of an HTTP/1.1 request names, and the headers for a proxy that reads it: the path alone, or
+    the whole URL where requests go through a proxy without a tunnel. Raises `Problem`."""
+    way = proxies.way(target, "rest")
+    if way is None or way.connect:
+        return path, ()
+    return f"http://{target.rest}{path}", way.fields
 
 
 def grpc_method(target: Target) -> str:

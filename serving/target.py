@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +26,12 @@ class Caveat(enum.Enum):
 
     DOCKER_PROXY  its container is not asked at its own address: requests pass through Docker's proxy process
     KEPT_UP       somebody else keeps it up: it was not started anew between a run's blocks
+    PROXY         it was reached through a proxy, as its user asked
     """
 
     DOCKER_PROXY = "docker-proxy"
     KEPT_UP = "kept-up"
+    PROXY = "proxy"
 
 
 class WhyStandIn(enum.Enum):
@@ -94,6 +96,18 @@ class SecretHeader:
 
 
 @dataclass(frozen=True)
+class Proxy:
+    """An HTTP proxy that a target is reached through.
+
+    url    "http://host:port"; or `serving.proxies.ENVIRONMENT`: the one that the environment names where it is asked
+    login  where "user:password" for it is; None: it wants none, or the environment says so itself
+    """
+
+    url: str
+    login: SecretHeader | None = None
+
+
+@dataclass(frozen=True)
 class HttpRequest:
     """How a server of no protocol that Tandem knows is asked, over HTTP; what is wrong says `http_request.check`.
 
@@ -126,7 +140,7 @@ class Target:
     classes         number of class probabilities in an answer; 0: not known
     grpc            "host:port" of the gRPC inference API
     rest            "host:port" of the HTTP inference API
-    metrics         URL of the Prometheus page, or None
+    metrics         URL of the Prometheus page, or None; `metrics_tls`: what a connection to it is checked by
     cores           CPUs the server is pinned to; empty: not pinned
     knobs           what it was given, the profile's first
     switches        of its numerical libraries, as they were in force when it was started
@@ -135,12 +149,15 @@ class Target:
     precision       what its model computes in
     caveats         what is not as it seems
     inputs, outputs what the model takes and gives; empty: a bundle's own interface, `images` and `probabilities`
+    input_shapes    of one sample, by input, where there are several and the user says
+    output          the output that counts, where the user says
     pinned_version  the version that requests ask for; empty: the server's choice
     base_path       what stands before every path of its HTTP API, such as "/models"
     rest_tls        its HTTP API is reached over TLS; grpc_tls: its gRPC API is
     http2           load over REST goes over HTTP/2
     headers         sent with every request, beside those of its content; `secret_headers`: likewise
     request         how it is asked, where its engine does not say
+    proxy           what connections to it, and to its Prometheus page, go through
     is_endpoint     it was up before, at an address that the user gave
     machine         what tells the machine that its processes are on from others (see `this_machine`); empty: not known
     process         the number there of the process that all of its others descend from; 0: not known
@@ -167,6 +184,8 @@ class Target:
     caveats: tuple[Caveat, ...] = ()
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
+    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    output: str = ""
     pinned_version: str = ""
     base_path: str = ""
     rest_tls: Tls | None = None
@@ -175,6 +194,8 @@ class Target:
     headers: tuple[tuple[str, str], ...] = ()
     secret_headers: tuple[SecretHeader, ...] = ()
     request: HttpRequest | None = None
+    metrics_tls: Tls | None = None
+    proxy: Proxy | None = None
     is_endpoint: bool = False
     machine: str = ""
     process: int = 0

@@ -26,6 +26,7 @@ COMPONENTS = {
     "curl": ("curl", "apt-get install curl"),
     "g++": ("g++", "apt-get install g++"),
     "nginx": ("nginx", "apt-get install nginx-light"),
+    "tinyproxy": ("tinyproxy", "apt-get install tinyproxy-bin"),
     "docker-registry": ("docker-registry", "apt-get install docker-registry"),
     "docker-compose": ("docker-compose", "apt-get install docker-compose"),
     "mlserver": (str(Path(__file__).resolve().parents[1] / ".venv-mlserver" / "bin" / "mlserver"), "make ci-tools"),

@@ -112,3 +112,9 @@ http {{
     finally:
         process.terminate()
         process.wait()
+
+
+def forwarding(port: int) -> str:
+    """What goes `above` for nginx to be a forward proxy, too: for whole http:// URLs, at this port."""
+    forward = "proxy_pass http://$http_host$request_uri; proxy_http_version 1.1;"
+    return f"server {{ listen 127.0.0.1:{port}; location / {{ {forward} }} }}"

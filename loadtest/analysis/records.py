@@ -171,6 +171,7 @@ class TargetInfo(Record, frozen=True, kw_only=True):
     precision       what its model computed in
     backend         what computed behind it, where the engine has several ways to
     caveats         what else is not as it seems
+    output          the output of its answers that was judged, where its model has several; empty: the only one
     measured        whether the run holds a trial of it
     """
 
@@ -188,6 +189,7 @@ class TargetInfo(Record, frozen=True, kw_only=True):
     backend: Backend | None = None
     precision: Precision = Precision.FP32
     caveats: tuple[Caveat, ...] = ()
+    output: str = ""
     measured: bool = False
 
 

@@ -110,6 +110,7 @@ class SavedTarget(msgspec.Struct, frozen=True):
     backend: Backend | None = None
     precision: Precision = Precision.FP32
     caveats: tuple[Caveat, ...] = ()
+    output: str = ""
     settings: dict[str, Any] = {}
 
 

@@ -169,6 +169,7 @@ def describe(run: SavedRun, name: str) -> TargetInfo:
         backend=saved.backend,
         precision=saved.precision,
         caveats=saved.caveats,
+        output=saved.output,
         measured=record is not None,
     )
 

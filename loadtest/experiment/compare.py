@@ -14,7 +14,7 @@ from typing import Any
 from loadtest.experiment import arguments, guard
 from loadtest.experiment import file as experiments
 from loadtest.experiment.file import Experiment
-from loadtest.experiment.measure import measure
+from loadtest.experiment.measure import measure, require_protocols
 from loadtest.experiment.progress import RunProgress
 from loadtest.experiment.records import StoodIn
 from loadtest.experiment.run import run
@@ -123,6 +123,7 @@ def _in_cluster(
     settings = kubernetes.deployed(cluster, experiment)
     bundle = bundle_archive.load(artifacts / settings.model / str(settings.version))
     experiment.profile.require(bundle)
+    require_protocols(experiment, bundle)
     folder = RunFolder.open(results, experiment, bundle.digest, fresh)
     with folder.alone(), RunProgress(words) as progress, InCluster(cluster, folder) as origin:
         progress.say(f"run    {os.path.relpath(folder.path)} on {cluster.context}")

@@ -15,9 +15,10 @@ from urllib.parse import urlsplit
 
 from loadtest.experiment import conversion
 from models.problem import Problem
+from serving import proxies
 from serving.engines import http_request
 from serving.engines.engine import Engine
-from serving.target import Caveat, HttpRequest, SecretHeader, Target, Tls
+from serving.target import Caveat, HttpRequest, Proxy, SecretHeader, Target, Tls
 
 # A value that anybody may read has no place in these.
 _FOR_SECRETS = ("authorization", "proxy-authorization", "cookie", "x-api-key", "api-key", "apikey")
@@ -43,17 +44,22 @@ class EndpointSpec:
     url             of its HTTP API: "https://host:port/base"
     grpc            of its gRPC API: "grpcs://host:port", or "host:port", which is not encrypted
     metrics         of its Prometheus page: "http://host:port/metrics"; empty: it is not scraped
+    proxy           the HTTP proxy that it is reached through, "http://host:port", or `ENVIRONMENT`; empty: none
+    proxy_login     where "user:password" for the proxy is
     model, version  what it calls the model, and the version to ask for; empty: the experiment's model, any version
     tls             see `serving.target.Tls`
     http2           load over REST goes over HTTP/2
     headers         sent with every request; `token`: as "Authorization: Bearer …"; `secret_headers`: likewise
-    input_shape     of one sample, without the batch, where the server does not say
+    input_shape     of one sample, without the batch, where the server does not say; `input_shapes`: of several inputs
+    output          the output that is judged, where the model has several
     request         how a server is asked whose engine does not say (see `serving.target.HttpRequest`)
     """
 
     url: str = ""
     grpc: str = ""
     metrics: str = ""
+    proxy: str = ""
+    proxy_login: Secret = field(default_factory=Secret)
     model: str = ""
     version: str = ""
     tls: Tls = field(default_factory=Tls)
@@ -62,6 +68,8 @@ class EndpointSpec:
     token: Secret = field(default_factory=Secret)
     secret_headers: Mapping[str, Secret] = field(default_factory=dict)
     input_shape: tuple[int, ...] = ()
+    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    output: str = ""
     request: HttpRequest = field(default_factory=HttpRequest)
 
     def offers(self, protocol: str) -> bool:
@@ -81,11 +89,15 @@ class EndpointSpec:
             model=self.model or model,
             version=int(self.version) if self.version.isdecimal() else 0,
             input_shape=self.input_shape,
+            input_shapes=dict(self.input_shapes),
+            output=self.output,
             classes=0,
             pinned_version=self.version,
             grpc=grpc.address if grpc else "",
             rest=rest.address if rest else "",
             metrics=_page(self.metrics) if self.metrics else None,
+            metrics_tls=tls if self.metrics and _place(self.metrics, "metrics").encrypted else None,
+            proxy=Proxy(self.proxy.rstrip("/"), self._login()) if self.proxy else None,
             base_path=rest.path if rest else "",
             rest_tls=tls if rest and rest.encrypted else None,
             grpc_tls=tls if grpc and grpc.encrypted else None,
@@ -96,9 +108,13 @@ class EndpointSpec:
             ),
             request=self.request if self.request != HttpRequest() else None,
             http2=self.http2,
-            caveats=(Caveat.KEPT_UP,),
+            caveats=(Caveat.KEPT_UP, *((Caveat.PROXY,) if self.proxy else ())),
             is_endpoint=True,
         )
+
+    def _login(self) -> SecretHeader | None:
+        one = self.proxy_login
+        return SecretHeader(proxies.AUTHORIZATION, one.env, _absolute(one.file)) if one != Secret() else None
 
     def _secrets(self) -> dict[str, Secret]:
         token = {} if self.token == Secret() else {"Authorization": Secret(self.token.env, self.token.file, "Bearer ")}
@@ -135,7 +151,7 @@ def parse(table: Mapping[str, Any], where: str) -> EndpointSpec | None:
     """The endpoint of a table's keys `KEYS`; None where it has none of them. Raises `Problem` for what cannot be."""
     if not table:
         return None
-    for key in ("token", "secret_headers"):
+    for key in ("token", "secret_headers", "proxy_login"):
         _no_plain_secret(key, table.get(key), where)
     given = dict(table)
     if isinstance(given.get("version"), int):
@@ -161,15 +177,19 @@ def _check(found: EndpointSpec, where: str) -> None:
             except ValueError as error:
                 shown = "" if "@" in getattr(found, key) else f" = {getattr(found, key)!r}"  # it holds a password
                 raise Problem(f"{where}.{key}{shown}: {error}") from None
-    encrypted = any(one and _place(one, key).encrypted for key, one in (("url", found.url), ("grpc", found.grpc)))
+    encrypted = any(getattr(found, key) and _place(getattr(found, key), key).encrypted for key in _SCHEMES)
     if found.tls != Tls() and not encrypted:
-        raise Problem(f"{where}.tls: neither its url (https://…) nor its grpc (grpcs://…) is encrypted")
+        raise Problem(f"{where}.tls: neither its url (https://…) nor its grpc (grpcs://…) nor metrics is encrypted")
     if found.tls.key and not found.tls.certificate:
         raise Problem(f"{where}.tls.key: name the certificate that it belongs to, too, as tls.certificate")
     if any(size < 1 for size in found.input_shape):
         raise Problem(
             f"{where}.input_shape = {list(found.input_shape)}: use sizes of one sample, such as [224, 224, 3]"
         )
+    for name, shape in found.input_shapes.items():
+        if any(size < 1 for size in shape):
+            raise Problem(f"{where}.input_shapes.{name} = {list(shape)}: use sizes of one sample, such as [128]")
+    _check_proxy(found, where)
     if not re.fullmatch(r"[\w.:/@+-]*", found.model) or not re.fullmatch(r"[\w.-]*", found.version):
         key = "version" if re.fullmatch(r"[\w.:/@+-]*", found.model) else "model"
         raise Problem(f"{where}.{key} = {getattr(found, key)!r}: no name of a model or version")
@@ -178,6 +198,22 @@ def _check(found: EndpointSpec, where: str) -> None:
     except ValueError as error:
         raise Problem(f"{where}.request.{error}") from None
     _check_headers(found, where)
+
+
+def _check_proxy(found: EndpointSpec, where: str) -> None:
+    login = found.proxy_login
+    if found.proxy and found.proxy != proxies.ENVIRONMENT:
+        try:
+            proxies.address(found.proxy)
+        except ValueError as error:
+            shown = "" if "@" in found.proxy else f" = {found.proxy!r}"  # it holds a password
+            raise Problem(f"{where}.proxy{shown}: {error}") from None
+    if login == Secret():
+        return
+    if not found.proxy or found.proxy == proxies.ENVIRONMENT:
+        raise Problem(f"{where}.proxy_login: for a proxy that is named here, proxy = 'http://HOST:PORT': leave it out")
+    if bool(login.env) == bool(login.file) or login.prefix:
+        raise Problem(f'{where}.proxy_login: use either {{env = "NAME"}} or {{file = "PATH"}}, for user:password')
 
 
 def _check_headers(found: EndpointSpec, where: str) -> None:

@@ -13,7 +13,7 @@ from loadtest.experiment.events import Event
 from loadtest.experiment.load_job import LoadJob
 from loadtest.experiment.settings import Generator
 from models.problem import Problem
-from serving import credentials, ports
+from serving import credentials, ports, proxies
 from serving.runtimes.process.server_process import ServerProcess
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +39,7 @@ def run_phases(job: LoadJob, *, on_event: Callable[[Event], None], check: Callab
         log,
         folder=ROOT,
         cores=job.cores,
-        environment=credentials.variables_of(job.target),
+        environment={**credentials.variables_of(job.target), **proxies.variables_for(job.target)},
     )
     deadline = time.monotonic() + 60 + job.longest_s
     try:

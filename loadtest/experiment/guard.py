@@ -23,14 +23,14 @@ _NEAR = tuple(
 )
 
 
-def far(address: str) -> str:
+def far(address: str, *, unknown: str = "") -> str:
     """The first address behind "host:port" that is neither this machine's nor in a private network; empty where all
-    are, or none is known."""
+    are, and ``unknown`` where none is known."""
     host, _, port = address.rpartition(":")
     try:
         found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
     except OSError:
-        return ""  # whoever connects says so
+        return unknown
     return next((text for text in _texts(found) if not (is_near(text) or _is_ours(text))), "")
 
 
@@ -63,7 +63,8 @@ def most_rate(experiment: Experiment, targets: Sequence[Target]) -> float:
     own = experiment.generator.most_rate
     for target in targets:
         for protocol in experiment.protocols:
-            where = far(target.address(protocol))
+            # A proxy may know a name that nobody here does; else whoever connects says so.
+            where = far(target.address(protocol), unknown="a name that is not known here" if target.proxy else "")
             if not where:
                 continue
             for key, rate in {**experiment.asked_rates, "generator.most_rate": own}.items():

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from loadtest.experiment import named_inputs
 from loadtest.experiment.settings import Inputs
 from models.problem import Problem
 from serving.engines.engine import Tensor
@@ -19,16 +20,19 @@ from serving.reference_file import Array, Samples
 from serving.target import Target
 
 IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-ARRAYS, BODIES = (".npy",), (".json",)
+ARRAYS, NAMED, BODIES = (".npy",), (".npz",), (".json",)
 _PAYLOADS = "inputs.payloads"
 
 
 def alike(targets: Sequence[Target]) -> list[Target]:
     """The targets, those whose servers do not say what they take with what the first says that does, and all with the
-    shape of one sample. Raises `Problem` where two take samples of different shapes."""
+    shape of one sample. Raises `Problem` where two take samples of different shapes, or different inputs."""
     said = next((one.inputs for one in targets if one.inputs), ())
     shape = next((one.input_shape for one in targets if one.input_shape), ())
-    found = [_shaped(replace(one, inputs=one.inputs or said), shape) for one in targets]
+    shapes = next((one.input_shapes for one in targets if one.input_shapes), {})
+    full = [replace(one, inputs=one.inputs or said) for one in targets]
+    found = [named_inputs.shaped(one, shapes) if shapes or len(one.inputs) > 1 else _shaped(one, shape) for one in full]
+    named_inputs.check_alike(found)
     known = [one for one in found if one.input_shape]
     for one in known[1:]:
         if one.input_shape != known[0].input_shape:
@@ -41,7 +45,7 @@ def alike(targets: Sequence[Target]) -> list[Target]:
 
 def _shaped(target: Target, given: tuple[int, ...]) -> Target:
     """With the shape of one sample: the user's, or the input's without its batch; empty where that is not known."""
-    if len(target.inputs) != 1:
+    if not target.inputs:
         return replace(target, input_shape=target.input_shape or given)
     sizes = target.inputs[0].shape
     without = sizes[1:] if is_batched(target.inputs[0], given) else sizes
@@ -69,9 +73,9 @@ def load(asked: Inputs, target: Target, seed: int) -> Samples:
 
 
 def _random(count: int, target: Target, seed: int) -> Samples:
+    draw = np.random.default_rng([seed, 2])
     if len(target.inputs) > 1:
-        names = ", ".join(one.name for one in target.inputs)
-        raise Problem(f"{_PAYLOADS}: {target.model} takes {len(target.inputs)} inputs ({names}): name .json bodies")
+        return Samples(named_inputs.random(count, target, draw))
     tensor = target.inputs[0] if target.inputs else Tensor("", "uint8", ())
     if tensor.datatype == "bytes":
         raise Problem(
@@ -80,25 +84,25 @@ def _random(count: int, target: Target, seed: int) -> Samples:
     if not target.input_shape:
         sizes = f"its input {tensor.name} is {list(tensor.shape)}" if target.inputs else "its server does not say"
         raise Problem(f"target.{target.name}: what shape is a sample ({sizes})? Give input_shape, or {_PAYLOADS}")
-    draw, shape = np.random.default_rng([seed, 2]), (count, *target.input_shape)
-    kind = np.dtype("float32" if tensor.datatype == "bfloat16" else tensor.datatype)
-    if kind.kind == "f":
-        return Samples(draw.random(shape).astype(kind))
-    if kind.kind == "b":
-        return Samples(draw.random(shape) < 0.5)
-    least, most = (np.iinfo(kind).min, np.iinfo(kind).max) if kind.itemsize == 1 else (0, 255)
-    return Samples(draw.integers(least, most, shape, endpoint=True).astype(kind))
+    return Samples(named_inputs.drawn(draw, tensor.datatype, (count, *target.input_shape)))
 
 
 def _from_files(place: Path, target: Target) -> Samples:
     files = _files(place)
     kinds = {_kind(file) for file in files}
     if len(kinds) > 1:
-        raise Problem(f"{_PAYLOADS} = {str(place)!r}: use files of one kind: images, .npy arrays or .json bodies")
+        raise Problem(f"{_PAYLOADS} = {str(place)!r}: use files of one kind: images, .npy, .npz, or .json bodies")
     (kind,) = kinds
     names = tuple(file.stem for file in files)
     if kind is BODIES:
         return Samples(bodies=tuple(_body(file) for file in files), names=names)
+    if kind is NAMED:
+        return named_inputs.read(files, target)
+    if len(target.inputs) > 1:
+        raise Problem(
+            f"{_PAYLOADS} = {str(place)!r}: {target.model} takes {len(target.inputs)} inputs "
+            f"({', '.join(one.name for one in target.inputs)}): use .npz files with an array for each, or .json bodies"
+        )
     if kind is ARRAYS:
         return _arrays(files, target)
     if _takes_bytes(target):
@@ -124,10 +128,10 @@ def _files(place: Path) -> list[Path]:
 
 
 def _kind(file: Path) -> tuple[str, ...]:
-    for kind in (IMAGES, ARRAYS, BODIES):
+    for kind in (IMAGES, ARRAYS, NAMED, BODIES):
         if file.suffix.lower() in kind:
             return kind
-    raise Problem(f"{file}: use images ({', '.join(IMAGES)}), .npy arrays or .json bodies as {_PAYLOADS}")
+    raise Problem(f"{file}: use images ({', '.join(IMAGES)}), .npy or .npz arrays, or .json bodies as {_PAYLOADS}")
 
 
 def _takes_bytes(target: Target) -> bool:
@@ -163,22 +167,13 @@ def _arrays(files: Sequence[Path], target: Target) -> Samples:
         elif array.shape[1:] != wanted or not len(array):
             raise Problem(f"{file}: is {array.shape}; a sample is {wanted}, and several are {('N', *wanted)}")
         pieces.append(array)
-        names += [file.stem if len(array) == 1 else f"{file.stem}-{number}" for number in range(len(array))]
+        names += named_inputs.names(file, len(array))
     shapes = {(one.shape[1:], one.dtype) for one in pieces}
     if len(shapes) > 1:
         raise Problem(f"{files[0].parent}: its arrays differ in shape or type: {sorted(map(str, shapes))}")
     joined: Array = np.concatenate(pieces)
-    return Samples(_as_typed(joined, target, files[0]), names=tuple(names))
-
-
-def _as_typed(array: Array, target: Target, file: Path) -> Array:
-    if len(target.inputs) != 1:
-        return array
-    name = target.inputs[0].datatype
-    kind = np.dtype("float32" if name == "bfloat16" else name)
-    if not np.can_cast(array.dtype, kind, "same_kind"):
-        raise Problem(f"{file}: holds {array.dtype}, and {target.model} takes {name}")
-    return array.astype(kind)
+    typed = named_inputs.typed(joined, target.inputs[0].datatype, target, files[0]) if target.inputs else joined
+    return Samples(typed, names=tuple(names))
 
 
 def _pixels(file: Path, target: Target) -> Array:

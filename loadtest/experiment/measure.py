@@ -13,6 +13,8 @@ from loadtest.experiment.run_folder import RunFolder
 from loadtest.experiment.runtimes.targets import Targets
 from loadtest.experiment.steps import Words
 from models.bundle import Bundle
+from models.problem import Problem
+from serving.engines import registry
 
 
 def measure(
@@ -30,7 +32,17 @@ def measure(
     """
     for bundle in bundles:
         experiment.profile.require(bundle)
+        require_protocols(experiment, bundle)
     folder = RunFolder.open(results, experiment, " ".join(bundle.digest for bundle in bundles), fresh)
     with folder.alone(), RunProgress(words) as progress:
         progress.say(f"run    {os.path.relpath(folder.path)}")
         return run(folder.experiment(), bundles, servers(folder), folder, progress)
+
+
+def require_protocols(experiment: Experiment, bundle: Bundle) -> None:
+    """Raise `Problem` where a server of the bundle's model cannot be asked over one of the experiment's protocols."""
+    for target in experiment.targets:
+        engine = registry.engine(target.engine)
+        for protocol in experiment.protocols:
+            if why := engine.why_not(bundle, protocol):
+                raise Problem(f"protocols has {protocol}, for {target.name}: {why}")

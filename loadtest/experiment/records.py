@@ -544,6 +544,14 @@ class ProxyNotUsed(Record, frozen=True, kw_only=True, tag="proxy-not-used"):
     targets: list[str]
 
 
+class ProxyUsed(Record, frozen=True, kw_only=True, tag="proxy-used"):
+    """These endpoints were reached through a proxy, as their user asked. ``proxy``: its address, or the variable of the
+    environment that names it."""
+
+    proxy: str
+    targets: list[str]
+
+
 class DifferentNodes(Record, frozen=True, kw_only=True, tag="different-nodes"):
     """The servers ran on different types of nodes."""
 
@@ -586,6 +594,7 @@ RunNote = (
     | ServerNotSeen
     | RateLimited
     | ProxyNotUsed
+    | ProxyUsed
     | DifferentNodes
     | ServerRestarted
     | StoodIn

@@ -121,7 +121,7 @@ class _Measuring:
             self._note(NotPinned())
         if most := self.experiment.generator.most_rate:
             self._note(RateLimited(most=most))
-        for note in proxies.not_used(self.experiment.targets):
+        for note in proxies.notes(self.experiment.targets):
             self._note(note)
         for unseen in on_this_machine.not_seen(endpoint.named(self.experiment)):
             self._note(unseen)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket as sockets
+from collections.abc import Callable
 from typing import Any
 
 import gevent.socket
@@ -16,6 +17,7 @@ from loadtest.generator.tls_session import BrokenSession, Session
 from models.problem import Problem
 
 READ, WRITE = 1, 2
+_LONGEST_ANSWER = 65_536  # of a proxy, to the question for a tunnel
 # The interpreter's own socket: gevent's would switch greenlets, which a loop callback must not.
 _Socket: Any = monkey.get_original("socket", "socket")
 
@@ -78,19 +80,50 @@ def _reached(family: int, where: Any) -> bool:
         return True
 
 
+class Tunnel:
+    """What one connection says to a proxy, and hears from it, before it is one to the server. `refusal`: why it stays
+    none; empty: nothing is wrong."""
+
+    def __init__(self, request: bytes, named: str, refused: Callable[[bytes], str]) -> None:
+        """`request`: asks for the tunnel; `named`: what names the proxy; `refused`: what an answer says against it."""
+        self.request, self.named = request, named
+        self.refusal = ""
+        self._refused = refused
+        self._answer = b""
+
+    def answered(self, data: bytes) -> bytes | None:
+        """What the server says already behind the proxy's whole answer; None: there is no tunnel, or not yet."""
+        self._answer += data
+        head, end, rest = self._answer.partition(b"\r\n\r\n")
+        if not end:
+            if len(self._answer) > _LONGEST_ANSWER:
+                self.refusal = self._refused(b"")
+            return None
+        self.refusal = self._refused(head + end)
+        return None if self.refusal else rest
+
+
+NewTunnel = Callable[[], Tunnel]
+"""Makes that of one connection more."""
+
+
 class Connection:
     """One TCP connection. A subclass implements `received` and `ended`.
 
     `ended` is called exactly once: when the peer closes, the network fails, or the connect is refused. `failure` then
-    says why, in a few words, where TLS failed, and `lost_kind` which kind of error its requests then are.
+    says why, in a few words, where a proxy or TLS failed, and `lost_kind` which kind of error its requests then are.
     """
 
-    def __init__(self, place: tuple[int, Any], read_size: int, session: Session | None = None) -> None:
-        """`session`: of TLS, where the connection is to be encrypted."""
+    def __init__(
+        self, place: tuple[int, Any], read_size: int, session: Session | None = None, tunnel: Tunnel | None = None
+    ) -> None:
+        """`session`: of TLS, where the connection is to be encrypted; `tunnel`: through the proxy at `place`."""
         family, where = place
         self._loop = get_hub().loop
         self._read_size = read_size
         self._session = session
+        self._tunnel = tunnel
+        self._early = bytearray()  # what is to be sent once the tunnel stands
         self._out = bytearray()
         self.failure = ""
         self.open = True
@@ -103,7 +136,11 @@ class Connection:
         self.refused = number not in (0, errno.EINPROGRESS)
         self.lost_kind = own_errors.kind_of(number) if self.refused else "connection"
         self._reader.start(self._readable)
-        if session is not None:
+        if self.refused:
+            return  # whoever made it looks
+        if tunnel is not None:
+            self.write(tunnel.request, as_is=True)
+        elif session is not None:
             self.write(session.begin(), as_is=True)
 
     def received(self, data: bytes) -> None:
@@ -113,8 +150,12 @@ class Connection:
         """The connection is gone."""
 
     def write(self, data: bytes, *, as_is: bool = False) -> None:
-        """Hand bytes to the kernel, and keep for later what it does not take now. `as_is`: they are TLS' own."""
+        """Hand bytes to the kernel, and keep for later what it does not take now. `as_is`: they are TLS' or a proxy's
+        own."""
         if not self.open:
+            return
+        if self._tunnel is not None and not as_is:
+            self._early += data
             return
         if self._session is not None and not as_is:
             try:
@@ -161,7 +202,7 @@ class Connection:
             self._socket.getpeername()
         except OSError:
             return False
-        return self._session is None or self._session.established
+        return self._tunnel is None and (self._session is None or self._session.established)
 
     def _readable(self) -> None:
         try:
@@ -171,13 +212,36 @@ class Connection:
         except OSError:
             data = b""
         if not data:
-            if self._session is not None and not self._session.established:
+            if self._tunnel is not None:
+                self.failure = f"{self._tunnel.named}: the proxy closed the connection"
+            elif self._session is not None and not self._session.established:
                 self.failure = "it ended the connection in the TLS handshake"
             self.lose()
+        elif self._tunnel is not None:
+            self._open_tunnel(self._tunnel, data)
         elif self._session is None:
             self.received(data)
         else:
             self._decrypt(self._session, data)
+
+    def _open_tunnel(self, tunnel: Tunnel, data: bytes) -> None:
+        rest = tunnel.answered(data)
+        if rest is None:
+            if tunnel.refusal:
+                self.failure = tunnel.refusal
+                self.lose()
+            return
+        self._tunnel = None
+        if self._session is not None:
+            self.write(self._session.begin(), as_is=True)
+        if self._early:
+            early, self._early = bytes(self._early), bytearray()
+            self.write(early)
+        if rest and self.open:
+            if self._session is None:
+                self.received(rest)
+            else:
+                self._decrypt(self._session, rest)
 
     def _decrypt(self, session: Session, data: bytes) -> None:
         try:

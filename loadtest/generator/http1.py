@@ -12,6 +12,7 @@ from loadtest.generator.connection import NO_ANSWER, Connection, Places, cannot_
 from loadtest.generator.recording import Finish
 from loadtest.generator.timer import clock
 from loadtest.generator.tls_session import NewSession
+from loadtest.generator.tunnels import Through
 from models.problem import Problem
 
 
@@ -31,9 +32,12 @@ class HttpClient:
         between: Callable[[], None],
         new_session: NewSession | None = None,
         good: Container[int] = (200,),
+        through: Through | None = None,
     ) -> None:
-        self.places = Places(address)
+        """`through`: a proxy, which connections go to instead."""
+        self.places = Places(through.proxy if through else address)
         self.new_session = new_session
+        self.new_tunnel = through.tunnel if through else None
         self.good = good
         self._address = address
         self._finish = finish
@@ -106,7 +110,12 @@ class HttpClient:
 
 class _HttpConnection(Connection):
     def __init__(self, client: HttpClient) -> None:
-        super().__init__(client.places.next(), 65536, client.new_session() if client.new_session else None)
+        super().__init__(
+            client.places.next(),
+            65536,
+            client.new_session() if client.new_session else None,
+            client.new_tunnel() if client.new_tunnel else None,
+        )
         self._client = client
         self._parser = httptools.HttpResponseParser(self)
         self._status = 0

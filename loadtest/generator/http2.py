@@ -17,6 +17,7 @@ from loadtest.generator.connection import NO_ANSWER, Connection, Places, cannot_
 from loadtest.generator.recording import Finish
 from loadtest.generator.timer import clock
 from loadtest.generator.tls_session import NewSession
+from loadtest.generator.tunnels import Through
 from models.problem import Problem
 from serving.wire import http2_frames as h2
 
@@ -52,11 +53,13 @@ class GrpcClient:
         between: Callable[[], None],
         new_session: NewSession | None = None,
         headers: Sequence[tuple[str, str]] = (),
+        through: Through | None = None,
     ) -> None:
-        """`headers`: sent with every call, besides gRPC's own."""
+        """`headers`: sent with every call, besides gRPC's own; `through`: a proxy, which connections go to instead."""
         self._address = address
-        self.places = Places(address)
+        self.places = Places(through.proxy if through else address)
         self.new_session = new_session
+        self.new_tunnel = through.tunnel if through else None
         self.headers = h2.request_headers(address, method, headers, encrypted=new_session is not None)
         self.good: Container[int] | None = None
         self.finish = finish
@@ -160,8 +163,9 @@ class RestClient(GrpcClient):
         between: Callable[[], None],
         new_session: NewSession | None = None,
         good: Container[int] = (200,),
+        through: Through | None = None,
     ) -> None:
-        super().__init__(address, "/", finish, between, new_session)
+        super().__init__(address, "/", finish, between, new_session, through=through)
         self.good = good
         self._known: dict[bytes, tuple[bytes, bytes]] = {}
 
@@ -183,7 +187,12 @@ class _Upload:
 
 class _Http2Connection(Connection):
     def __init__(self, client: GrpcClient) -> None:
-        super().__init__(client.places.next(), _READ_SIZE, client.new_session() if client.new_session else None)
+        super().__init__(
+            client.places.next(),
+            _READ_SIZE,
+            client.new_session() if client.new_session else None,
+            client.new_tunnel() if client.new_tunnel else None,
+        )
         self._client = client
         self._good = client.good  # None: gRPC
         self._decoder = h2.ResponseHeaders()

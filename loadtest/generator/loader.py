@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from loadtest.experiment.phases import ClosedLoopPhase, LoadPhase, OpenLoopPhase, WarmUpPhase
-from loadtest.generator import tls_session
+from loadtest.generator import tls_session, tunnels
 from loadtest.generator.answers import Pool, RequestStream
 from loadtest.generator.arrivals import schedule, share
 from loadtest.generator.closed_loop import ClosedLoop
@@ -183,16 +183,18 @@ class Loader:
         """A connected client for at most so many requests in flight."""
         client: HttpClient | GrpcClient
         server = self.mix[0].target  # a payload says itself which of its models it asks for
+        sessions, through = tls_session.sessions(server, protocol), tunnels.through(server, protocol)
         if protocol == "grpc":
             client = GrpcClient(
                 *(server.grpc, grpc_method(server), finish, between),
-                tls_session.sessions(server, protocol),
+                sessions,
                 (*server.headers, *headers_of(server)),
+                through,
             )
         else:
             good = server.request.good if server.request else (200,)
             of_rest = RestClient if server.http2 else HttpClient
-            client = of_rest(server.rest, finish, between, tls_session.sessions(server, protocol), frozenset(good))
+            client = of_rest(server.rest, finish, between, sessions, frozenset(good), through)
         try:
             if isinstance(client, GrpcClient):
                 client.open()  # its few connections take any number of calls

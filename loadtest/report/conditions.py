@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from loadtest.analysis.records import LadderInfo, Summary
 from loadtest.analysis.saved_run import SavedRun
-from loadtest.experiment.records import Environment
+from loadtest.experiment.records import Environment, ProxyUsed
 from loadtest.report import own_model, wording
 from models.bundle import Around, Kind, Weights
 from models.declaration import BY_DEFAULT, Output
@@ -25,6 +25,8 @@ def conditions(figures: Summary, accuracies: Sequence[float] = ()) -> list[tuple
         *own_model.rows(figures),
         ("Servers", _servers(figures)),
         *_backends(figures),
+        *_proxies(figures),
+        *_outputs(figures),
         ("Requests", f"{wording.plural(ladder.batch, 'image')} each, {ladder.arrival} arrivals"),
         ("Starts", _starts(figures, ladder)),
     ]
@@ -157,6 +159,27 @@ def _backends(figures: Summary) -> list[tuple[str, str]]:
         if target.backend
     ]
     return [("Backends", "; ".join(found))] if found else []
+
+
+def _proxies(figures: Summary) -> list[tuple[str, str]]:
+    """What the load went through, where that was asked for."""
+    found = [
+        f"{wording.listed([wording.shorten(wording.target_name(one), 30) for one in note.targets])}: through "
+        f"{wording.isolated(note.proxy)}"
+        for note in figures.environment.warnings
+        if isinstance(note, ProxyUsed)
+    ]
+    return [("Proxy", "; ".join(found))] if found else []
+
+
+def _outputs(figures: Summary) -> list[tuple[str, str]]:
+    """Which output of their answers was judged, where models have several."""
+    found = [
+        f"{wording.shorten(wording.target_name(target.name), 30)}: {wording.isolated(target.output)}"
+        for target in figures.targets
+        if target.output
+    ]
+    return [("Judged output", "; ".join(found))] if found else []
 
 
 def _profile(figures: Summary) -> str:

@@ -35,6 +35,7 @@ from loadtest.experiment.records import (
     NoPrometheus,
     NotPinned,
     ProxyNotUsed,
+    ProxyUsed,
     RateLimited,
     Remark,
     Resumed,
@@ -76,6 +77,11 @@ def warning(item: SummaryWarning) -> str:  # noqa: PLR0912 - one sentence for ea
             told = (
                 f"{wording.isolated(item.variable)} names a proxy; the load went past it, straight to "
                 f"{wording.listed([wording.target_name(one) for one in item.targets])}"
+            )
+        case ProxyUsed():
+            told = (
+                f"the load on {wording.listed([wording.target_name(one) for one in item.targets])} went through the "
+                f"proxy {_named(item.proxy)}, as asked: their figures are the proxy’s, too"
             )
         case NotPinned():
             told = "server and load generator are not pinned to cores of their own"
@@ -185,9 +191,15 @@ def _differs(why: ExportDiffers | AnswersDiffer) -> str:
     return f"differs from the reference by {why.difference}, more than {why.allowed:g}"
 
 
+def _named(proxy: str) -> str:
+    shown = wording.isolated(proxy)
+    return shown if "//" in proxy else f"that {shown} names"
+
+
 CAVEATS = {
     Caveat.KEPT_UP: "It was up before and stays up: what differs between starts of it is not in its intervals.",
     Caveat.DOCKER_PROXY: "It is in a container and not asked at its own address: requests pass through Docker’s proxy.",
+    Caveat.PROXY: "It was reached through a proxy, as asked: its figures are the proxy’s, too.",
 }
 
 

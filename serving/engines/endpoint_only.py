@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from models.problem import Problem
 from serving.engines.container import Container, Deployment
 from serving.engines.engine import Download, Fact, Switch
+
+if TYPE_CHECKING:
+    from models.bundle import Bundle
 
 
 class EndpointOnly:
@@ -32,6 +35,10 @@ class EndpointOnly:
         raise Problem(f"{self.id}: Tandem starts no such server; give the target a url")
 
     version = render = launch = model_time = _not_started
+
+    def why_not(self, bundle: Bundle, protocol: str) -> str:  # noqa: ARG002 - as the protocol has it
+        """Nothing is in the way."""
+        return ""
 
     def in_force(self, log: str) -> tuple[Switch, ...]:  # noqa: ARG002 - as the protocol has it
         """Its log is the user's."""

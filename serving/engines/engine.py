@@ -408,6 +408,9 @@ class Engine(Protocol):
     def metadata(self, target: Target, protocol: str) -> Question | None:
         """What to ask ``target`` over ``protocol``, for its model's inputs and outputs; None: it cannot be asked."""
 
+    def why_not(self, bundle: Bundle, protocol: str) -> str:
+        """Why a server of ``bundle`` cannot be asked over ``protocol``, and the way out; empty: it can."""
+
     def version(self, program: Path | None = None) -> str:
         """The version of the server that `launch` would start here, as in `Launch`; ``program``: see `launch`. Asked
         before anything that takes long. Raises `Problem` where the engine cannot run here."""

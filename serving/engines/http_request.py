@@ -48,7 +48,7 @@ def content_type(request: HttpRequest) -> str:
 class Template:
     """A request's body: text in which placeholders stand for the samples.
 
-    $images         their numbers, or strings, as JSON: a list for each
+    $images         their numbers, or strings, as JSON: a list for each; of several inputs, an object for each
     $image          those of the one sample
     $images_base64  a JSON list of strings: each sample's bytes in base64
     $image_base64   the one sample's bytes in base64, without quotation marks
@@ -84,6 +84,9 @@ Fill = Callable[[np.ndarray], bytes]
 
 
 def _json(samples: np.ndarray) -> bytes:
+    if samples.dtype.names:  # an object of its inputs for each sample
+        columns = {name: orjson.loads(_json(samples[name])) for name in samples.dtype.names}
+        return orjson.dumps([{name: values[row] for name, values in columns.items()} for row in range(len(samples))])
     if samples.dtype.kind in "OS":
         try:
             return orjson.dumps(_texts(samples.tolist()))
@@ -111,6 +114,8 @@ def _one(samples: np.ndarray) -> np.ndarray:
 
 def _bytes(sample: np.ndarray) -> bytes:
     """Of one string or encoded image, else of the numbers in their order."""
+    if sample.dtype.names:
+        raise ValueError(f"body: samples of several inputs ({', '.join(sample.dtype.names)}) need $images or $image")
     if sample.dtype.kind not in "OS":
         return sample.tobytes()
     if sample.size != 1:

@@ -1,8 +1,13 @@
-"""What a model takes and gives, as its target describes it: samples in the input's shape, answers as rows of values."""
+"""What a model takes and gives, as its target describes it: samples in the inputs' shapes, answers as rows of values.
+
+Samples are an array [N, …] for a model's only input. For several, or where the user names them, it is a structured
+array [N] with a field for each input, called like it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,8 +21,21 @@ INPUT = "images"
 OUTPUT = "probabilities"
 
 
+@dataclass(frozen=True)
+class Carried:
+    """An input in a request: its name, its type as `Tensor.datatype`, and values in the shape that it takes."""
+
+    name: str
+    datatype: str
+    values: np.ndarray
+
+
 def of_input(target: Target, samples: np.ndarray) -> np.ndarray:
-    """``samples`` [N, …] as the target's model takes them, in the shape of its input; ValueError where it does not."""
+    """``samples`` [N, …] as the target's model takes them, in the shape of its only input, or of a field for each of
+    its inputs; ValueError where it does not take them."""
+    if samples.dtype.names:
+        _fields(target, samples)
+        return samples
     if not target.inputs and not target.classes and len(samples):  # nobody says what it takes
         if target.input_shape and samples.shape[1:] != target.input_shape:
             raise ValueError(f"samples are {samples.shape}; {target.model} takes (N, {target.input_shape})")
@@ -30,14 +48,53 @@ def of_input(target: Target, samples: np.ndarray) -> np.ndarray:
             )
         return _native(samples)
     if len(target.inputs) > 1:
-        names = ", ".join(one.name for one in target.inputs)
-        raise ValueError(f"{target.model} takes {len(target.inputs)} inputs ({names}): give whole request bodies")
-    (tensor,) = target.inputs
-    if not samples.ndim or not len(samples):
+        raise ValueError(
+            f"{target.model} takes {len(target.inputs)} inputs ({_names(target)}): give a value for each, by name"
+        )
+    return _taken(target.inputs[0], samples, target.model)
+
+
+def carried(target: Target, samples: np.ndarray) -> list[Carried]:
+    """Each input with the values of ``samples``, as `of_input` returns them."""
+    if samples.dtype.names:
+        return _fields(target, samples)
+    if target.inputs:
+        return [Carried(target.inputs[0].name or INPUT, target.inputs[0].datatype, samples)]
+    return [Carried(INPUT, _datatype(samples), samples)]
+
+
+def _fields(target: Target, samples: np.ndarray) -> list[Carried]:
+    """Of a structured array, in its order."""
+    known, given = {one.name: one for one in target.inputs}, samples.dtype.names or ()
+    if not len(samples):
         raise ValueError(f"samples are {samples.shape}; {target.model} takes one at least")
+    if known and set(given) != set(known):
+        raise ValueError(f"samples have values for {', '.join(given)}; {target.model} takes {_names(target)}")
+    found = []
+    for name in given:
+        values = np.ascontiguousarray(samples[name])
+        tensor = known.get(name)
+        if tensor is None:
+            found.append(Carried(name, _datatype(values), _native(values)))
+        else:
+            found.append(Carried(name, tensor.datatype, _taken(tensor, values, target.model)))
+    return found
+
+
+def _names(target: Target) -> str:
+    return ", ".join(one.name for one in target.inputs)
+
+
+def _datatype(samples: np.ndarray) -> str:
+    return "bytes" if samples.dtype.kind in "OS" else samples.dtype.name
+
+
+def _taken(tensor: Tensor, samples: np.ndarray, model: str) -> np.ndarray:
+    if not samples.ndim or not len(samples):
+        raise ValueError(f"samples are {samples.shape}; {model} takes one at least")
     if not _of_type(samples.dtype, tensor.datatype):
-        raise ValueError(f"samples are {samples.dtype}; {target.model} takes {tensor.datatype} {tensor.name!r}")
-    return _in_shape(_native(samples), tensor, target.model)
+        raise ValueError(f"samples are {samples.dtype}; {model} takes {tensor.datatype} {tensor.name!r}")
+    return _in_shape(_native(samples), tensor, model)
 
 
 def _native(samples: np.ndarray) -> np.ndarray:
@@ -67,7 +124,7 @@ def _fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
 def rows(target: Target, values: np.ndarray) -> np.ndarray:
     """An output's ``values`` as [N, values]: float32, or bytes where they are no numbers; N is 1 where the model takes
     no batches."""
-    batched = not target.inputs or len(target.inputs[0].shape) != len(target.input_shape)
+    batched = len(target.inputs) != 1 or len(target.inputs[0].shape) != len(target.input_shape)
     if not batched or not values.ndim:
         values = values.reshape(1, -1)
     else:
@@ -75,21 +132,19 @@ def rows(target: Target, values: np.ndarray) -> np.ndarray:
     return values.astype("S") if values.dtype.kind == "O" else values.astype(np.float32, copy=False)
 
 
+def judged(target: Target) -> str:
+    """The output that counts, as far as it is known before an answer: the one that the user names, else the first that
+    the server describes; else empty."""
+    return target.output or (target.outputs[0].name if target.outputs else "")
+
+
 def output(target: Target, names: Sequence[str]) -> str:
-    """Which of an answer's outputs counts: the one that the target describes first, else `OUTPUT`, else the first.
-    ValueError where it is not there."""
-    if target.outputs:
-        wanted = target.outputs[0].name
+    """Which of an answer's outputs counts: the one that is `judged`, else `OUTPUT`, else the first. ValueError where
+    it is not there."""
+    if wanted := judged(target):
         if wanted not in names:
             raise ValueError(f"the answer has the outputs {', '.join(names) or 'none'}, not {wanted!r}")
         return wanted
     if not names:
         raise ValueError("the answer has no outputs")
     return OUTPUT if OUTPUT in names else names[0]
-
-
-def input_of(target: Target, samples: np.ndarray) -> tuple[str, str]:
-    """(Name, `Tensor.datatype`) of the input that carries ``samples``."""
-    if target.inputs:
-        return target.inputs[0].name or INPUT, target.inputs[0].datatype
-    return INPUT, "bytes" if samples.dtype.kind in "OS" else samples.dtype.name

@@ -28,8 +28,9 @@ def call(target: Target, protocol: str) -> Call:
 
 
 def _inputs(target: Target, samples: np.ndarray) -> list[NamedTensor]:
-    name, datatype = interface.input_of(target, samples)
-    return [NamedTensor(name, datatypes.named(datatype), samples)]
+    return [
+        NamedTensor(one.name, datatypes.named(one.datatype), one.values) for one in interface.carried(target, samples)
+    ]
 
 
 def _wanted(target: Target) -> list[str]:

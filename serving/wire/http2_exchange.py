@@ -3,11 +3,22 @@ server may speak nothing else. The load itself has connections of its own."""
 
 from __future__ import annotations
 
+import contextlib
 import socket
+from typing import NamedTuple
 
 from serving.wire import http2_frames as h2
 
 _LARGEST_FRAME = 16_384  # what a peer may send as long as we allow no more
+
+
+class Answer(NamedTuple):
+    """HTTP's status, gRPC's (-1: none), what the latter says of an error, and the body."""
+
+    status: int
+    grpc_status: int
+    said: bytes
+    body: bytes
 
 
 class Http2Connection:
@@ -28,10 +39,28 @@ class Http2Connection:
         Raises OSError where the connection is lost, and `ProtocolError` where the server does not speak HTTP/2, or
         ends the exchange; after either the connection is of no use.
         """
+        answer = self._exchange(head, body)
+        return answer.status, answer.body
+
+    def call(self, head: bytes, message: bytes) -> Answer:
+        """The answer to a unary gRPC call, as `http2_frames.request_headers` gives its head; `body` is its message,
+        empty where there is none. Raises like `ask`."""
+        answer = self._exchange(head, h2.grpc_message(message))
+        if answer.body[:1] not in (b"", b"\0"):
+            raise h2.ProtocolError("the server answers with a compressed message")
+        return answer._replace(body=answer.body[5:])
+
+    def close(self) -> None:
+        """Close the connection."""
+        with contextlib.suppress(OSError):
+            self._socket.close()
+
+    def _exchange(self, head: bytes, body: bytes) -> Answer:
         self._stream += 2
         self._send_head(head, last=not body)
         window, rest = self._initial, memoryview(body)
         status, block, answer = 0, b"", bytearray()
+        grpc_status, said = -1, b""
         ended = whole = False
         while not (ended and whole):
             while rest and min(window, self._window) > 0:
@@ -56,9 +85,11 @@ class Http2Connection:
                 ended = ended or (kind == h2.HEADERS and bool(flags & h2.END_STREAM))
                 whole = bool(flags & h2.END_HEADERS)
                 if whole:
-                    found, _ = self._headers.decode(block)
+                    found, of_grpc = self._headers.decode(block)
+                    if of_grpc >= 0:
+                        grpc_status, said = of_grpc, self._headers.message(block)
                     status, block = found if found >= 200 else status, b""  # not of 1xx, nor of trailers
-        return status, bytes(answer)
+        return Answer(status, grpc_status, said, bytes(answer))
 
     def _send_head(self, head: bytes, *, last: bool) -> None:
         first, *more = (head[at : at + self._frame_size] for at in range(0, len(head), self._frame_size))

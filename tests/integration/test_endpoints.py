@@ -160,6 +160,9 @@ def test_tensorflow_serving_through_nginx_with_tls_and_a_token(site):
     assert all(one.requests.ok == one.requests.sent > 20 for one in found.measurements)
     assert found.parity.proven
     holds_no_secret(site)
+    require("prometheus")  # which is given the page behind the token, and not the token
+    told = [one.server[0].throughput for one in found.measurements if one.target == "through-nginx"]
+    assert told == [pytest.approx(40.0, rel=0.5)] * 2
     saved = (site.folder / "results" / "latest" / "experiment.toml").read_text()
     assert 'env = "MODELS_TOKEN"' in saved
     # What was saved repeats the run.

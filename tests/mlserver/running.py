@@ -23,7 +23,8 @@ TIMEOUT_S = 60.0
 
 @dataclass(frozen=True)
 class MlServer:
-    """ "host:port" of its APIs; it holds the models of `MODELS`, `brightness` (version 1) and `echo` (version v2)."""
+    """ "host:port" of its APIs; it holds the models of `MODELS`: `brightness` and `weighted` (version 1), and `echo`
+    (version v2)."""
 
     rest: str
     grpc: str

@@ -16,7 +16,7 @@ import grpc
 import numpy as np
 import pytest
 
-from serving import wire_parity
+from serving import description, wire_parity
 from serving.client import Client, RequestFailed
 from serving.engines import open_inference_calls
 from serving.engines.engine import Description, Question, Tensor
@@ -255,3 +255,46 @@ assert [one.name for one in request.outputs] == ["p"] and len(request.raw_input_
 sys.stdout.buffer.write(request.SerializeToString(deterministic=True))
 """
     assert official(code, encoded) == encoded
+
+
+SEVERAL = np.array([((1, 2, 3), 2), ((4, 5, 6), -1)], [("points", "f4", (3,)), ("weight", "i8")])
+
+
+def test_several_inputs_and_the_output_that_is_named(target):
+    """As it describes them; the second output is the judged one."""
+    asked = replace(target, model="weighted", input_shape=(), classes=0)
+    for protocol in ("rest", "grpc"):
+        said = description.describe(asked, protocol)
+        assert said
+        assert [(one.name, one.datatype, one.shape) for one in said.inputs] == [
+            ("points", "float32", (-1, 3)),
+            ("weight", "int64", (-1,)),
+        ]
+        to = replace(asked, inputs=said.inputs, outputs=said.outputs, output="total")
+        with Client(to) as client:
+            assert client.predict(protocol, SEVERAL).tolist() == [[12], [-15]]
+            named = replace(to, output="scaled")
+        with Client(named) as client:
+            assert client.predict(protocol, SEVERAL).tolist() == [[2, 4, 6], [-4, -5, -6]]
+
+
+def test_several_inputs_as_binary_data_are_what_nvidias_own_client_sends():
+    code = """
+import sys
+import numpy as np
+from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
+values = {"points": np.array([[1, 2, 3], [4, 5, 6]], np.float32), "weight": np.array([2, -1], np.int64)}
+tensors = []
+for name, kind in (("points", "FP32"), ("weight", "INT64")):
+    tensors.append(InferInput(name, values[name].shape, kind))
+    tensors[-1].set_data_from_numpy(values[name])
+body, length = InferenceServerClient.generate_request_body(
+    tensors, outputs=[InferRequestedOutput("scaled"), InferRequestedOutput("total")])
+sys.stdout.buffer.write(length.to_bytes(4, "big") + body)
+"""
+    theirs = official(code, b"")
+    length, theirs = int.from_bytes(theirs[:4], "big"), theirs[4:]
+    tensors = [NamedTensor("points", "FP32", SEVERAL["points"]), NamedTensor("weight", "INT64", SEVERAL["weight"])]
+    ours, own_length = rest.encode_binary(tensors, ["scaled", "total"])
+    assert json.loads(theirs[:length]) == json.loads(ours[:own_length])
+    assert theirs[length:] == ours[own_length:]

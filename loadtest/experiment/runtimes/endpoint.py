@@ -21,6 +21,7 @@ from models.problem import Problem
 from serving import description, reference_file
 from serving.credentials import headers_of
 from serving.engines import registry
+from serving.runtimes.process import metrics_relay
 from serving.target import Target
 
 
@@ -40,6 +41,8 @@ def reached(experiment: Experiment) -> list[Target]:
         headers_of(target)
         for protocol in experiment.protocols:
             description.reach(target, protocol)
+        if target.metrics:
+            metrics_relay.fetch(target)
     return found
 
 
@@ -50,16 +53,36 @@ def described(targets: Sequence[Target], protocol: str, asked: Inputs) -> list[T
 
 
 def _described(target: Target, protocol: str, asked: Inputs) -> Target:
+    if target.output and registry.engine(target.engine).metadata(target, protocol) is None:
+        raise Problem(
+            f"target.{target.name}.output = {target.output!r}: answers of {target.engine} have no outputs by name"
+        )
     try:
         said = description.describe(target, protocol)
     except Problem:
         # A proxy may let nothing but predictions through.
-        if not (target.input_shape or asked.payloads):
+        if not (target.input_shape or target.input_shapes or asked.payloads):
             raise
         said = None
     if said is None:
         return target
+    if asked.answers != STATUS:
+        _check_judged(target, [one.name for one in said.outputs])
     return replace(target, engine_version=said.server, inputs=said.inputs, outputs=said.outputs)
+
+
+def _check_judged(target: Target, outputs: Sequence[str]) -> None:
+    """Raise `Problem` where it is not clear which output of the answers is compared."""
+    names = ", ".join(outputs)
+    if target.output and outputs and target.output not in outputs:
+        raise Problem(
+            f"target.{target.name}.output = {target.output!r}: {target.model} gives {names}: name one of them"
+        )
+    if not target.output and len(outputs) > 1:
+        raise Problem(
+            f"target.{target.name}: {target.model} gives {len(outputs)} outputs ({names}): name the one that is "
+            f"compared, output = {outputs[0]!r}"
+        )
 
 
 def serving(targets: Sequence[Target], bundle: Bundle) -> list[Target]:
@@ -80,6 +103,11 @@ class EndpointTargets:
         self._prometheus: Prometheus | None = None
         if not folder.reference.exists():
             samples = inputs.load(experiment.inputs, targets[0], experiment.seed)
+            if samples.bodies and "grpc" in experiment.protocols:
+                raise Problem(
+                    f"inputs.payloads = {experiment.inputs.payloads!r}: whole bodies go over REST: leave grpc out of "
+                    "protocols, or give arrays"
+                )
             right = right_answers.of(experiment.inputs, samples, targets[0], experiment.protocols[0])
             reference_file.write(folder.reference, samples, right, experiment.inputs.tolerance)
 

@@ -23,13 +23,13 @@ BYTES_SIGNATURE = "serving_bytes"
 
 def call(target: Target, protocol: str) -> Call:
     """See `Engine.call`."""
-    output = target.outputs[0].name if target.outputs else interface.OUTPUT
+    output = interface.judged(target) or interface.OUTPUT
     if protocol == "grpc":
         return Call(GRPC_METHOD, "", partial(_message, target), partial(_answer, target, output))
     return Call(
         path=f"{path(target)}:predict",
         content_type=json_rows.CONTENT_TYPE,
-        encode=partial(_base64, target) if protocol == "rest-binary" else json_rows.encode,
+        encode=partial(_base64 if protocol == "rest-binary" else _json, target),
         decode=partial(json_rows.decode, classes=target.classes, output=output),
     )
 
@@ -56,10 +56,18 @@ def _base64(target: Target, images: np.ndarray) -> bytes:
     return orjson.dumps({"signature_name": BYTES_SIGNATURE, "instances": rows})
 
 
+def _json(target: Target, samples: np.ndarray) -> bytes:
+    """Rows, which the server puts together to a batch; or columns, where an input has none."""
+    if samples.dtype.names is None:
+        return json_rows.encode(samples)
+    inputs = {one.name: one.values for one in interface.carried(target, samples)}
+    batched = all(values.shape[:1] == samples.shape for values in inputs.values())
+    return json_rows.encode_rows(inputs) if batched else json_rows.encode_columns(inputs)
+
+
 def _message(target: Target, samples: np.ndarray) -> bytes:
-    name, datatype = interface.input_of(target, samples)
-    tensor = tensor_types.encode(samples, datatype)
-    request = messages.PredictRequest(model_spec=model(target), inputs={name: tensor})
+    tensors = {one.name: tensor_types.encode(one.values, one.datatype) for one in interface.carried(target, samples)}
+    request = messages.PredictRequest(model_spec=model(target), inputs=tensors)
     return request.SerializeToString(deterministic=True)
 
 

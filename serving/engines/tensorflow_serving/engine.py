@@ -64,6 +64,18 @@ class TensorFlowServing:
 
         return metadata.question(target, protocol)
 
+    def why_not(self, bundle: Bundle, protocol: str) -> str:
+        """See `Engine.why_not`: a user's SavedModel that is served as it came may lack the signature for bytes."""
+        from serving.engines.tensorflow_serving.calls import BYTES_SIGNATURE
+
+        file = bundle.own_files.get("savedmodel")
+        if protocol != "rest-binary" or file is None or file["around"]:
+            return ""
+        if BYTES_SIGNATURE.encode() in (bundle.savedmodel / str(bundle.version) / "saved_model.pb").read_bytes():
+            return ""
+        name = file["name"]
+        return f"SAVEDMODEL={name} is served as it came, without a signature {BYTES_SIGNATURE}: leave {protocol} out"
+
     def version(self, program: Path | None = None) -> str:
         """See `Engine.version`."""
         return self.runs(program).version

@@ -32,6 +32,8 @@ def call(target: Target, protocol: str) -> Call:
 
 
 def _raw(samples: np.ndarray) -> bytes:
+    if samples.dtype.names:
+        raise ValueError(f"TorchServe takes several inputs ({', '.join(samples.dtype.names)}) as JSON alone: use rest")
     if samples.dtype.kind not in "OS":
         return samples.tobytes()
     if samples.size != 1:

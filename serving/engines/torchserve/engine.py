@@ -61,6 +61,10 @@ class TorchServe:
         """Its inference API describes no model's inputs: what they are is the handler's business."""
         return None
 
+    def why_not(self, bundle: Bundle, protocol: str) -> str:  # noqa: ARG002 - as the protocol has it
+        """Nothing is in the way."""
+        return ""
+
     def version(self, program: Path | None = None) -> str:  # noqa: ARG002 - as the protocol has it
         """See `Engine.version`."""
         from serving.engines.torchserve import java, server

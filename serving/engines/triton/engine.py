@@ -63,6 +63,10 @@ class Triton:
 
         return open_inference_calls.question(target, protocol)
 
+    def why_not(self, bundle: Bundle, protocol: str) -> str:  # noqa: ARG002 - as the protocol has it
+        """Nothing is in the way."""
+        return ""
+
     def version(self, program: Path | None = None) -> str:
         """See `Engine.version`."""
         from serving.engines.triton import server

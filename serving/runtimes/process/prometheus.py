@@ -14,6 +14,8 @@ from models import child_environment, whole_file
 from models.problem import Problem
 from monitoring.prometheus_api import ADDRESS_FILE, PrometheusApi, QueryRefused, Series, Unreachable
 from serving import ports
+from serving.runtimes.process import metrics_relay
+from serving.runtimes.process.metrics_relay import MetricsRelay
 from serving.runtimes.process.process_metrics import ProcessMetrics
 from serving.runtimes.process.server_process import ServerProcess
 from serving.target import Target
@@ -59,6 +61,7 @@ class Prometheus:
         self.url = f"http://{ports.LOOPBACK}:{port}"
         self._api = PrometheusApi(self.url)
         self._processes: ProcessMetrics | None = None
+        self._relay: MetricsRelay | None = None
         self._process = ServerProcess(
             "Prometheus",
             [
@@ -88,15 +91,23 @@ class Prometheus:
             path.unlink()
         for target, _ in targets:
             if target.metrics:
-                url = urlsplit(target.metrics)
+                own = urlsplit(target.metrics)
+                url = urlsplit(self._relayed(target)) if metrics_relay.is_needed(target) else own
                 labels = {"server": target.engine, "__scheme__": url.scheme, "__metrics_path__": url.path}
-                self._write(f"serving-{target.name}.json", [{"targets": [url.netloc], "labels": labels}])
+                content = {"targets": [url.netloc], "labels": {**labels, "instance": own.netloc}}
+                self._write(f"serving-{target.name}.json", [content])
         known = {target.engine: process for target, process in targets if process is not None}
         if known and self._processes is None:
             self._processes = ProcessMetrics()
             self._write("processes.json", [{"targets": [f"{ports.LOOPBACK}:{self._processes.port}"]}])
         if self._processes is not None:
             self._processes.watch(known)
+
+    def _relayed(self, target: Target) -> str:
+        """The URL here of a page that Prometheus cannot fetch by itself."""
+        if self._relay is None:
+            self._relay = MetricsRelay()
+        return f"http://{ports.LOOPBACK}:{self._relay.port}{self._relay.add(target)}"
 
     def watch_server(self, target: Target, process: int | None = None) -> None:
         """Scrape this server alone from now on."""
@@ -128,6 +139,8 @@ class Prometheus:
         self._process.stop()
         if self._processes is not None:
             self._processes.stop()
+        if self._relay is not None:
+            self._relay.stop()
 
     def _ask(self, ask: Callable[[], list[Series]], expression: str) -> list[Series]:
         try:

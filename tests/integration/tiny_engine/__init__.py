@@ -109,6 +109,9 @@ class TinyOnnx:
             ready=lambda log: "serving" in log,
         )
 
+    def why_not(self, bundle: Bundle, protocol: str) -> str:
+        return ""
+
     def in_force(self, log: str) -> tuple[Switch, ...]:
         return ()
 

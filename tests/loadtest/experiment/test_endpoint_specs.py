@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,11 @@ from hypothesis import strategies as st
 from loadtest.experiment import file as experiments
 from loadtest.experiment import proxies, target_specs
 from loadtest.experiment.endpoint_specs import EndpointSpec
-from loadtest.experiment.records import ProxyNotUsed
+from loadtest.experiment.records import ProxyNotUsed, ProxyUsed
 from loadtest.experiment.target_specs import TargetSpec
 from models.problem import Problem
 from serving.engines import registry
-from serving.target import SecretHeader, Target, Tls
+from serving.target import Caveat, Proxy, SecretHeader, Target, Tls
 
 FULL = """
 protocols = ["grpc", "rest"]
@@ -35,7 +36,11 @@ headers = { X-Team = "vision" }
 http2 = true
 token = { env = "MODELS_TOKEN" }
 secret_headers = { X-Key = { file = "/run/secrets/key" } }
+proxy = "http://proxy.example.org:3128/"
+proxy_login = { env = "PROXY_LOGIN" }
 input_shape = [224, 224, 3]
+input_shapes = { ids = [128], "input:0" = [] }
+output = "scores"
 """
 
 
@@ -70,6 +75,10 @@ def test_everything_that_a_target_says_reaches_its_clients():
     )
     assert (found.input_shape, found.runtime, found.is_endpoint) == ((224, 224, 3), "remote", True)
     assert found.http2
+    assert found.metrics_tls == found.rest_tls
+    assert found.proxy == Proxy("http://proxy.example.org:3128", SecretHeader("Proxy-Authorization", env="PROXY_LOGIN"))
+    assert found.caveats == (Caveat.KEPT_UP, Caveat.PROXY)
+    assert (found.input_shapes, found.output) == ({"ids": (128,), "input:0": ()}, "scores")
     assert Target.from_dict(json.loads(json.dumps(found.to_dict()))) == found
 
 
@@ -78,6 +87,7 @@ def test_the_saved_experiment_is_the_same_experiment_and_says_where_secrets_are(
     saved = experiment.to_toml()
     assert parse(saved) == experiment
     assert "MODELS_TOKEN" in saved
+    assert "PROXY_LOGIN" in saved
 
 
 @pytest.mark.parametrize(
@@ -126,6 +136,24 @@ REFUSED = [
     ('url = "https://h:1"\ntls = { key = "x" }', "a.tls.key: name the certificate"),
     ('url = "https://h:1"\ntls = { cacert = "x" }', "a.tls.cacert: unknown key"),
     ('url = "http://h:1"\ninput_shape = [0]', "a.input_shape = [0]: use sizes of one sample"),
+    ('url = "http://h:1"\ninput_shapes = { x = [0] }', "a.input_shapes.x = [0]: use sizes of one sample"),
+    ('url = "http://h:1"\ninput_shapes = { x = 3 }', "a.input_shapes.x = 3: use a list"),
+    ('url = "http://h:1"\nproxy = "proxy:3128"', "a.proxy = 'proxy:3128': use http://HOST:PORT"),
+    ('url = "http://h:1"\nproxy = "socks5://proxy:1080"', "a.proxy = 'socks5://proxy:1080': use http://HOST:PORT"),
+    ('url = "http://h:1"\nproxy = "http://proxy"', "a.proxy = 'http://proxy': use http://HOST:PORT"),
+    ('url = "http://h:1"\nproxy_login = { env = "A" }', "a.proxy_login: for a proxy that is named here"),
+    (
+        'url = "http://h:1"\nproxy = "environment"\nproxy_login = { env = "A" }',
+        "a.proxy_login: for a proxy that is named here",
+    ),
+    (
+        'url = "http://h:1"\nproxy = "http://p:1"\nproxy_login = "me:s3cret"',
+        "a.proxy_login: a secret does not stand in this file",
+    ),
+    (
+        'url = "http://h:1"\nproxy = "http://p:1"\nproxy_login = { env = "A", file = "b" }',
+        "a.proxy_login: use either",
+    ),
     ('url = "http://h:1"\nprofile = { threads = 2 }', "a.profile: whoever keeps the server up tunes it"),
     ('model = "x"', "a: give it a url, a grpc address, or both"),
     ('grpc = "h:1"', "a: protocols has rest: give its url, or leave rest out of protocols"),
@@ -151,10 +179,17 @@ def test_metrics_of_an_engine_that_is_not_known_are_refused():
     assert target(parse(text.replace("open-inference", "triton"))).metrics == "http://h:2/m"
 
 
-def test_a_password_in_an_address_is_refused_and_not_repeated():
+@pytest.mark.parametrize(
+    ("lines", "instead"),
+    [
+        ('url = "https://me:s3cret@h:1"', "token or secret_headers"),
+        ('url = "https://h:1"\nproxy = "http://me:s3cret@proxy:3128"', "use proxy_login"),
+    ],
+)
+def test_a_password_in_an_address_is_refused_and_not_repeated(lines, instead):
     with pytest.raises(Problem) as caught:
-        parse('[[target]]\nname = "a"\nengine = "torchserve"\nurl = "https://me:s3cret@h:1"')
-    assert "token or secret_headers" in str(caught.value)
+        parse(f'[[target]]\nname = "a"\nengine = "torchserve"\n{lines}')
+    assert instead in str(caught.value)
     assert "s3cret" not in str(caught.value)
 
 
@@ -238,11 +273,20 @@ def test_proxies_that_the_load_goes_past_are_listed_by_variable(monkeypatch):
         )
         for name in ("blue", "green")
     )
-    assert proxies.not_used([ours, blue, green]) == []
+    assert proxies.notes([ours, blue, green]) == []
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
     monkeypatch.setenv("HTTP_PROXY", "http://proxy:3128")
     monkeypatch.setenv("NO_PROXY", "green.example.com")
-    assert proxies.not_used([ours, blue, green]) == [
+    assert proxies.notes([ours, blue, green]) == [
         ProxyNotUsed(variable="HTTPS_PROXY", targets=["blue"]),
         ProxyNotUsed(variable="HTTP_PROXY", targets=["blue", "green"]),
+    ]
+    assert blue.endpoint
+    assert green.endpoint
+    blue = replace(blue, endpoint=replace(blue.endpoint, proxy="environment"))
+    green = replace(green, endpoint=replace(green.endpoint, proxy="http://other:3128"))
+    assert proxies.notes([ours, blue, green]) == [
+        ProxyUsed(proxy="HTTPS_PROXY", targets=["blue"]),
+        ProxyUsed(proxy="HTTP_PROXY", targets=["blue"]),
+        ProxyUsed(proxy="http://other:3128", targets=["green"]),
     ]

@@ -20,7 +20,7 @@ from loadtest.generator.closed_loop import ClosedLoop
 from loadtest.generator.failures import Failures
 from loadtest.generator.live import Slice
 from models.problem import Problem
-from serving.target import Target
+from serving.target import Proxy, Target
 
 FAR = "203.0.113.7"  # of documentation (RFC 5737): nobody's
 
@@ -183,3 +183,11 @@ def test_what_the_first_error_said_is_kept_however_long_ago_it_was():
     assert not watch.too_many(piece(99, 1, "slow down"), 1.0)
     assert watch.too_many(piece(0, 60, "slow down"), 60.0)
     assert watch.said == "slow down"
+
+
+def test_a_name_that_only_a_proxy_knows_is_far():
+    asked = experiment("[ladder]\nrates = { rest = [500.0] }\nfractions = [0.5]\n", host="nobody.invalid")
+    assert most_rate(asked) == 0.0  # whoever connects says that the name is nobody's
+    (target,) = endpoint.named(asked)
+    with pytest.raises(Problem, match=r"\(a name that is not known here\) is neither this machine nor in a private"):
+        guard.most_rate(asked, [replace(target, proxy=Proxy("http://proxy:3128"))])

@@ -88,10 +88,6 @@ def test_random_samples_are_of_the_type_within_its_range_and_the_same_for_the_sa
         (taking("bytes", -1, 1), "takes strings or encoded images, as x: name files"),
         (taking("float32", -1, -1), r"what shape is a sample \(its input x is \[-1, -1\]\)\? Give input_shape"),
         (replace(target("pytorch"), input_shape=()), r"what shape is a sample \(its server does not say\)"),
-        (
-            replace(target("tensorflow"), inputs=(Tensor("a", "int64", (-1, 3)), Tensor("b", "int64", (-1, 3)))),
-            r"takes 2 inputs \(a, b\): name .json bodies",
-        ),
     ],
 )
 def test_what_cannot_be_made_up_is_asked_for(asked, says):

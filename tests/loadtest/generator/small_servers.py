@@ -19,6 +19,7 @@ from loadtest.generator.http1 import HttpClient
 from loadtest.generator.http2 import GrpcClient, RestClient
 from loadtest.generator.open_loop import OpenLoop
 from loadtest.generator.tls_session import sessions
+from loadtest.generator.tunnels import through
 from serving.credentials import headers_of
 from serving.requests import grpc_method
 from serving.target import Target
@@ -96,10 +97,14 @@ class Load:
                 *(where.grpc, grpc_method(where), loop.recording.finish, loop.between),
                 sessions(where, protocol),
                 headers_of(where),
+                through(where, protocol),
             )
         else:
             of_rest = RestClient if where.http2 else HttpClient
-            client = of_rest(where.rest, loop.recording.finish, loop.between, sessions(where, protocol))
+            client = of_rest(
+                *(where.rest, loop.recording.finish, loop.between, sessions(where, protocol)),
+                through=through(where, protocol),
+            )
         try:
             if isinstance(client, GrpcClient):
                 client.open()

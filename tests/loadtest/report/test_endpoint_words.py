@@ -7,7 +7,7 @@ import msgspec
 from loadtest.analysis import validity
 from loadtest.analysis.records import AnswersUnchecked, ExperimentInfo, LadderInfo, OwnFile, Parity, WireParity
 from loadtest.analysis.run_files import WireResult
-from loadtest.experiment.records import Environment, ProxyNotUsed, RateLimited, RightAnswers
+from loadtest.experiment.records import Environment, ProxyNotUsed, ProxyUsed, RateLimited, RightAnswers
 from loadtest.report import badges, conditions, parity_words, warning_words
 from models.bundle import Around, Kind, Weights
 from models.declaration import Preprocessing
@@ -116,4 +116,17 @@ def test_a_limit_is_told():
     assert "no more than 100 requests/s" in warning_words.warning(RateLimited(most=100.0))
     past = ProxyNotUsed(variable="HTTPS_PROXY", targets=["blue", "green"])
     assert warning_words.warning(past) == "HTTPS_PROXY names a proxy; the load went past it, straight to blue and green"
+    through = ProxyUsed(proxy="http://proxy:3128", targets=["blue"])
+    assert "blue went through the proxy http://proxy:3128, as asked" in warning_words.warning(through)
+    named = ProxyUsed(proxy="HTTPS_PROXY", targets=["blue"])
+    assert "the proxy that HTTPS_PROXY names" in warning_words.warning(named)
+    told = summary(latency(5.0, 6.0), environment=Environment(warnings=(through,)))
+    assert dict(conditions.conditions(told))["Proxy"] == "blue: through http://proxy:3128"
     assert "stays up" in warning_words.caveat(Caveat.KEPT_UP)
+
+
+def test_which_output_was_judged_is_a_condition():
+    several = (msgspec.structs.replace(KEPT_UP[0], output="scores"), KEPT_UP[1])
+    told = dict(conditions.conditions(summary(latency(5.0, 6.0), targets=several, experiment=ASKED)))
+    assert told["Judged output"].endswith(": scores")
+    assert "Judged output" not in dict(conditions.conditions(summary(latency(5.0, 6.0), targets=KEPT_UP)))

@@ -1,4 +1,4 @@
-"""Two models for MLServer, which is real: they run in its process and know nothing of Tandem."""
+"""Models for MLServer, which is real: they run in its process and know nothing of Tandem."""
 
 import numpy as np
 from mlserver import MLModel
@@ -31,4 +31,17 @@ class Echo(MLModel):
             ResponseOutput(name=one.name, shape=one.shape, datatype=one.datatype, data=one.data)
             for one in payload.inputs
         ]
+        return InferenceResponse(model_name=self.name, model_version=self.version, outputs=outputs)
+
+
+class Weighted(MLModel):
+    """Of two inputs: each point times its weight, and the sum of its values."""
+
+    async def load(self) -> bool:
+        return True
+
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        given = {one.name: NumpyCodec.decode_input(one) for one in payload.inputs}
+        scaled = (given["points"] * given["weight"].reshape(-1, 1)).astype(np.float32)
+        outputs = [NumpyCodec.encode_output("scaled", scaled), NumpyCodec.encode_output("total", scaled.sum(axis=1))]
         return InferenceResponse(model_name=self.name, model_version=self.version, outputs=outputs)

@@ -49,7 +49,7 @@ def test_samples_take_the_shape_of_the_input(to, samples, shape):
         (
             replace(target("pytorch"), inputs=(Tensor("a", "int64", (-1,)), Tensor("b", "int64", (-1,)))),
             ROWS,
-            r"convnet takes 2 inputs \(a, b\): give whole request bodies",
+            r"convnet takes 2 inputs \(a, b\): give a value for each, by name",
         ),
     ],
     ids=["shape", "type", "none", "two without a batch", "numbers for strings", "several inputs"],
@@ -96,6 +96,49 @@ def test_which_output_counts():
         interface.output(described, ["a"])
     with pytest.raises(ValueError, match="no outputs"):
         interface.output(to, [])
+
+
+TWO = replace(
+    target("pytorch"), inputs=(Tensor("a", "float32", (-1, 3)), Tensor("b", "int64", (-1,))), input_shape=(), classes=0
+)
+
+
+def two(count: int = 2, **types: str) -> np.ndarray:
+    kinds = [("a", types.get("a", "f4"), (3,)), ("b", types.get("b", "i8"))]
+    found = np.zeros(count, kinds)
+    found["a"], found["b"] = np.arange(3 * count).reshape(count, 3), np.arange(count)
+    return found
+
+
+def test_each_of_several_inputs_takes_its_field():
+    found = interface.carried(TWO, interface.of_input(TWO, two()))
+    assert [(one.name, one.datatype, one.values.tolist()) for one in found] == [
+        ("a", "float32", [[0, 1, 2], [3, 4, 5]]),
+        ("b", "int64", [0, 1]),
+    ]
+    alone = replace(TWO, inputs=(Tensor("a", "float32", (3,)), Tensor("b", "int64", (-1,))))
+    assert [one.values.shape for one in interface.carried(alone, two(1))] == [(3,), (1,)]
+
+
+@pytest.mark.parametrize(
+    ("samples", "said"),
+    [
+        (two()[["a"]], "samples have values for a; convnet takes a, b"),
+        (two(b="f8"), "samples are float64; convnet takes int64 'b'"),
+        (two(0), "takes one at least"),
+    ],
+    ids=["one missing", "type", "none"],
+)
+def test_several_inputs_that_do_not_fit_are_named(samples, said):
+    with pytest.raises(ValueError, match=said):
+        interface.of_input(TWO, samples)
+
+
+def test_the_output_that_the_user_names_counts():
+    described = replace(TWO, outputs=(Tensor("b", "float32", (-1,)), Tensor("a", "float32", (-1,))), output="a")
+    assert interface.judged(described) == interface.output(described, ["b", "a"]) == "a"
+    with pytest.raises(ValueError, match="the answer has the outputs b, not 'a'"):
+        interface.output(described, ["b"])
 
 
 def test_what_one_answer_leaves_open_another_fills_in():
