@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from loadtest.analysis import over_time, statistics, validity
+from loadtest.analysis import energy, over_time, statistics, validity
 from loadtest.analysis.records import (
     Caution,
     Fault,
@@ -154,6 +154,7 @@ def _figures(run: SavedRun, item: _Sampled, between: statistics.Spread | None, s
     failed = sum(errors.values())
     slips = [record.schedule_slip_ms for record in records if record.schedule_slip_ms]
     saved = run.target(target)
+    used = [(trial.use, trial.record.requests.ok * batch) for trial in item.trials if trial.use]
     faults = validity.by_repetition(item.trials, map(validity.faults, item.trials))
     cautions = validity.by_repetition(item.trials, map(validity.cautions, item.trials))
     return Measurement(
@@ -197,6 +198,8 @@ def _figures(run: SavedRun, item: _Sampled, between: statistics.Spread | None, s
         drift_p50=over_time.drift(latencies, 0.5) if scenario == "soak" else None,
         drift_p99=over_time.drift(latencies, 0.99) if scenario == "soak" else None,
         by_model=_by_model(item.trials),
+        devices=tuple(use for use, _ in used),
+        energy=energy.of(used, run.environment.idle),
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from loadtest.experiment.boundary import Binding, Shape
+from loadtest.experiment.meter_records import DeviceUse, Meter
 from loadtest.experiment.own_errors import Lack
 from loadtest.experiment.questions import Family, Metric
 from loadtest.experiment.records import (
@@ -482,6 +483,22 @@ class ModelFigures(Record, frozen=True, kw_only=True):
     errors: dict[str, int]
 
 
+class Energy(Record, frozen=True, kw_only=True):
+    """Joules for 1,000 images that were answered rightly, as one meter of the servers' machine says.
+
+    joules       whole; `above_idle`: without what the machine draws when no server runs (`idle_w`, watts), None where
+                 that was not measured
+    least, most  of the repetitions; above idle, where that is known
+    """
+
+    meter: Meter
+    joules: float
+    above_idle: float | None
+    idle_w: float | None
+    least: float
+    most: float
+
+
 class Measurement(Record, frozen=True, kw_only=True):
     """All repetitions of one load on one target over one protocol.
 
@@ -500,6 +517,7 @@ class Measurement(Record, frozen=True, kw_only=True):
     recovery_s     spike: for each repetition, seconds from its end until p99 of every later second meets the SLO (0: it
                    was never missed after; None: it never met it again)
     drift_p50, drift_p99  soak: the percentile in the last quarter of the time over that in the first
+    devices        what GPU and CPUs did in each repetition of which that is known; `energy`: of each meter
     by_model       empty where there is one model
     """
 
@@ -538,6 +556,8 @@ class Measurement(Record, frozen=True, kw_only=True):
     by_model: dict[str, ModelFigures] = {}
     others: float | None = None
     first_error: FirstError | None = None
+    devices: tuple[DeviceUse, ...] = ()
+    energy: tuple[Energy, ...] = ()
 
 
 # --- capacity ---

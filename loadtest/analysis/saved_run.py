@@ -18,6 +18,7 @@ from loadtest.analysis.records import ExperimentInfo, WireParity
 from loadtest.analysis.run_files import Manifest, ModelTime, SavedTarget, WireResult, WireResults
 from loadtest.analysis.statistics import Intervals, read_intervals
 from loadtest.experiment import records as saved
+from loadtest.experiment.meter_records import DeviceUse
 from loadtest.experiment.records import Decisions, Environment, SearchRecord, ServerFigures, TrialRecord, WarmUpRecord
 from loadtest.experiment.run_folder import manifest_name
 from models.problem import Problem
@@ -33,12 +34,14 @@ class SavedTrial:
     record     trial.json
     warm_up    its warm-up.json, or None
     server     server.json (what Prometheus knew), or None
+    use        devices.json (what the machine's meters counted), or None
     """
 
     folder: Path
     record: TrialRecord
     warm_up: WarmUpRecord | None
     server: ServerFigures | None
+    use: DeviceUse | None = None
 
     @property
     def key(self) -> Key:
@@ -238,6 +241,7 @@ def _trial(folder: Path, path: Path) -> SavedTrial:
         record=record,
         warm_up=saved.read_warm_up(warm_up) if record.warm_up else None,
         server=saved.read_server(server) if server.exists() else None,
+        use=saved.read_use(path.parent / "devices.json"),
     )
     _check_timeline(trial)
     return trial

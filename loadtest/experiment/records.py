@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from loadtest.experiment.arrival_shape import Shape
+from loadtest.experiment.meter_records import DeviceUse, GpuMemory, Gpus, IdlePower
 from loadtest.experiment.own_errors import Lack
 from loadtest.experiment.questions import Family, Metric
 from loadtest.experiment.staircase import Try
@@ -566,6 +567,13 @@ class ServerRestarted(Record, frozen=True, kw_only=True, tag="server-restarted")
     exit_status: int
 
 
+class GpuLost(Record, frozen=True, kw_only=True, tag="gpu-lost"):
+    """From `at` on the GPU of this name did not answer any more: it fell off the bus, or must be reset."""
+
+    at: float
+    gpu: str
+
+
 class StoodIn(Record, frozen=True, kw_only=True, tag="stood-in"):
     """The own program of `engine` was not at hand, and `stand_in` ran in its place; `detail`: what the system or a
     registry said of that."""
@@ -597,6 +605,7 @@ RunNote = (
     | ProxyUsed
     | DifferentNodes
     | ServerRestarted
+    | GpuLost
     | StoodIn
     | Remark
 )
@@ -635,6 +644,9 @@ class Environment(Record, frozen=True, kw_only=True):
     prometheus                     its version, None where it did not watch the run
     order                          the targets in the order in which their servers were started
     nodes                          target → its node, in a cluster
+    gpus                           of the servers' machine, where one of them computes on a GPU; `gpu_memory`: target →
+                                   what it was expected to have of the GPU's memory
+    idle                           what the meters of energy said before any server ran; None where there are none
     """
 
     cpu_model: str | None = None
@@ -661,6 +673,9 @@ class Environment(Record, frozen=True, kw_only=True):
     order: tuple[str, ...] = ()
     cluster: str | None = None
     nodes: dict[str, Node] = {}
+    gpus: Gpus | None = None
+    gpu_memory: dict[str, GpuMemory] = {}
+    idle: IdlePower | None = None
     warnings: tuple[RunNote, ...] = ()
 
 
@@ -681,8 +696,10 @@ _OPTIONAL = (
     "first_error",
     "unsteady_attempts",
     "settling",
+    "gpus",
+    "idle",
 )
-_Kind = TypeVar("_Kind", bound=Record)
+_Kind = TypeVar("_Kind", bound=msgspec.Struct)
 
 
 def values_of(record: msgspec.Struct) -> dict[str, Any]:
@@ -691,7 +708,7 @@ def values_of(record: msgspec.Struct) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None or key not in _OPTIONAL}
 
 
-def encode(record: Record) -> str:
+def encode(record: msgspec.Struct) -> str:
     """A record as its file's text."""
     return json.dumps(values_of(record), indent=2) + "\n"
 
@@ -714,6 +731,11 @@ def read_search(path: Path) -> SearchRecord:
 def read_server(path: Path) -> ServerFigures:
     """A server.json. Raises `Problem` naming the file where it is missing, damaged or lacks a key."""
     return _read(path, ServerFigures, "delete it and build the report again")
+
+
+def read_use(path: Path) -> DeviceUse | None:
+    """A devices.json; None where there is none. Raises `Problem` naming the file where it is damaged."""
+    return _read(path, DeviceUse, "delete it and build the report again") if path.exists() else None
 
 
 def read_decisions(path: Path) -> Decisions | None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -18,6 +18,7 @@ from loadtest.experiment import model_time, observation, phase_plan, plan, proxi
 from loadtest.experiment.events import Event, PhaseEnded, PhaseStarted, Second, Spoiled, Stopped, Tried
 from loadtest.experiment.file import Experiment
 from loadtest.experiment.load_job import LoadJob
+from loadtest.experiment.meter_records import GpuMemory
 from loadtest.experiment.observation import Prometheus
 from loadtest.experiment.phases import OpenLoopPhase, Phase, SearchPhase, Traffic, WarmUpPhase
 from loadtest.experiment.plan import Start, Trial
@@ -46,7 +47,12 @@ from models import whole_file
 from models.bundle import Bundle
 from models.problem import Problem
 from serving import ports
+from serving.engines import gpu
 from serving.target import Target
+from serving.this_machine import boot_id
+
+if TYPE_CHECKING:
+    from loadtest.experiment.meters import Meters
 
 
 def run(
@@ -70,9 +76,13 @@ def run(
         prometheus = origin.prometheus(folder.path / "prometheus", targets.generator_cores)
         if prometheus:
             resources.callback(prometheus.stop)
+        meters = origin.meters(on_gpu=_on_gpu(experiment))
+        if meters:
+            resources.callback(meters.stop)
+            meters.start()
         targets.observe(prometheus)
         resources.callback(targets.stop)
-        measuring = _Measuring(experiment, bundles, targets, folder, prometheus, progress, origin)
+        measuring = _Measuring(experiment, bundles, targets, folder, prometheus, progress, origin, meters)
         measuring.record_environment()
         measuring.time_models()
         measuring.lower_rates()
@@ -93,6 +103,7 @@ class _Measuring:
     prometheus: Prometheus | None
     progress: Progress
     origin: LoadOrigin
+    meters: Meters | None = None
     exporter_port: int = field(default_factory=lambda: ports.free(1)[0])
     # When a phase ended last, by the monotonic clock; of a run that goes on, at the latest now.
     _loaded_at: float = field(default_factory=time.monotonic)
@@ -103,11 +114,14 @@ class _Measuring:
         if self.folder.has_environment:
             self.folder.note(records.Resumed(at=time.time()))
         else:
+            idle = self.meters.idle() if self.meters else None
             found = msgspec.structs.replace(
                 self.origin.environment(self.targets.generator_cores),
                 server_cores=self.targets.server_cores,
                 generator_cores=self.targets.generator_cores,
                 prometheus=self.prometheus.version if self.prometheus else None,
+                gpus=self.meters.gpus if self.meters and self.meters.gpus.asked else None,
+                idle=idle,
             )
             self.folder.save_environment(found)
         lateness = self.folder.environment().wake_up_lateness_ms
@@ -246,6 +260,7 @@ class _Measuring:
         self.progress.advance(phase_plan.START_S)
         known = self.folder.environment()
         self.folder.save_environment(msgspec.structs.replace(known, order=(*known.order, start.target)))
+        self._expect_memory(self.targets.target(start.target))
 
     def _load(self, start: Start, phases: Sequence[Phase]) -> None:
         if self.prometheus:
@@ -267,9 +282,43 @@ class _Measuring:
         def on_event(event: Event) -> None:
             self._on_event(start.target, event, known.get(event.id))
 
-        self.origin.run_phases(job, on_event=on_event, check=self.targets.check)
+        try:
+            self.origin.run_phases(job, on_event=on_event, check=self.targets.check)
+        finally:
+            self._record_use(target)
         if step_s := self._clock.step_s():
             self._note(records.ClockSet(at=round(time.time(), 3), step_s=round(step_s, 1)))
+
+    def _record_use(self, target: Target) -> None:
+        """Write down what the meters counted in the trials that have just ended, of a server on this machine."""
+        if self.meters is None or not target.machine or target.machine != boot_id():
+            return
+        for path in self.folder.trials():
+            if (path / "devices.json").exists():
+                continue
+            trial = records.read_trial(path / "trial.json")
+            use = self.meters.use(trial.started_at, trial.ended_at)
+            if use and trial.target == target.name:
+                whole_file.write_text(path / "devices.json", records.encode(use))
+        if self.meters.lost_at is not None:
+            self._note(records.GpuLost(at=round(self.meters.lost_at, 1), gpu=self.meters.gpu_name))
+
+    def _expect_memory(self, target: Target) -> None:
+        """Say and write down, once for each target, what it will have of the GPU's memory."""
+        known = self.folder.environment()
+        if not self.bundles or target.name in known.gpu_memory or not gpu.computes_there(target.knobs):
+            return
+        expected = gpu.expected(target.knobs, sum(one.torchscript.stat().st_size for one in self.bundles))
+        memory = GpuMemory(
+            processes=expected.processes,
+            weights_bytes=expected.weights_bytes,
+            context_bytes=gpu.CONTEXT_BYTES,
+            share=expected.share,
+        )
+        self.folder.save_environment(
+            msgspec.structs.replace(known, gpu_memory={**known.gpu_memory, target.name: memory})
+        )
+        self.progress.tell(steps.GpuMemoryExpected(target.name, memory))
 
     def _mix(self, target: Target) -> tuple[Traffic, ...]:
         """Which models the requests are for, where these are several."""
@@ -341,6 +390,11 @@ class _Measuring:
         """Seconds until the run has ended, if no question is decided before the budget is spent."""
         blocks = standing.longest(self.experiment)
         return math.fsum(start_s(self.experiment, start) for block in blocks for start in block)
+
+
+def _on_gpu(experiment: Experiment) -> bool:
+    """Whether one of an experiment's servers computes on a GPU."""
+    return any(experiment.profile_of(name).device == "gpu" for name in experiment.target_names)
 
 
 def _fitting(target: Target, phases: Sequence[Phase]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from loadtest.experiment.meter_records import GpuMemory
 from loadtest.experiment.records import CoresTaken, RunNote, SaysNothing, SearchRecord, SentLate, SloMiss, TrialRecord
 
 
@@ -124,6 +125,14 @@ class Looked:
     over: bool
 
 
+@dataclass(frozen=True)
+class GpuMemoryExpected:
+    """What a target will have of its GPU's memory."""
+
+    target: str
+    memory: GpuMemory
+
+
 Step = (
     Noted
     | Resumed
@@ -138,10 +147,14 @@ Step = (
     | TrialEnded
     | SearchEnded
     | RatesChosen
+    | GpuMemoryExpected
     | Looked
 )
 
-LASTING = (Noted, Resumed, Probed, WarmUpNotSteady, TrialSpoiled, TrialEnded, SearchEnded, RatesChosen, Looked)
+LASTING = (
+    *(Noted, Resumed, Probed, WarmUpNotSteady, TrialSpoiled, TrialEnded, SearchEnded, RatesChosen, Looked),
+    GpuMemoryExpected,
+)
 """Steps that stay on the screen; the others are what happens right now."""
 
 Words = Callable[[Step], str]

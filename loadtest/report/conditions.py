@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from loadtest.analysis.records import LadderInfo, Summary
 from loadtest.analysis.saved_run import SavedRun
 from loadtest.experiment.records import Environment, ProxyUsed
-from loadtest.report import own_model, wording
+from loadtest.report import device_words, own_model, wording
 from models.bundle import Around, Kind, Weights
 from models.declaration import BY_DEFAULT, Output
 from models.precision import Precision
@@ -40,6 +40,7 @@ def conditions(figures: Summary, accuracies: Sequence[float] = ()) -> list[tuple
         found.append(("oneDNN", said))
     if said := _transport(figures):
         found.append(("Front end to workers", said))
+    found += device_words.conditions(figures)
     if shown := machine(environment):
         found.append(("Machine", shown))
     if shown := pinning(environment):

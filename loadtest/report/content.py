@@ -14,6 +14,7 @@ from loadtest.report import (
     checklist,
     conditions,
     configurations,
+    device_words,
     first_screen,
     names,
     outlook,
@@ -82,6 +83,7 @@ class Content:
     facts: list[str]
     plan: Plan
     checklist: list[Point]
+    devices: list[device_words.Row]
     knobs: list[Row]
     in_force: list[Row]
     configurations: list[Configuration]
@@ -124,6 +126,7 @@ def gather(run: SavedRun, figures: Summary) -> Content:
         facts=_warnings(figures.targets),
         plan=plan,
         checklist=checklist.points(figures, plan),
+        devices=device_words.rows(figures),
         knobs=knobs,
         in_force=configurations.in_force([target.switches for target in figures.targets]),
         configurations=_configurations(run, figures.targets, knobs),

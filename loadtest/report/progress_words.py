@@ -23,6 +23,7 @@ from loadtest.experiment.records import (
     TrialRecord,
 )
 from loadtest.experiment.steps import (
+    GpuMemoryExpected,
     Looked,
     Noted,
     Probed,
@@ -39,7 +40,7 @@ from loadtest.experiment.steps import (
     WarmingUp,
     WarmUpNotSteady,
 )
-from loadtest.report import machine_words, warning_words
+from loadtest.report import device_words, machine_words, warning_words
 
 
 def line(step: Step) -> str:  # noqa: PLR0911, PLR0912 - one sentence for each kind of step
@@ -79,6 +80,8 @@ def line(step: Step) -> str:  # noqa: PLR0911, PLR0912 - one sentence for each k
         case RatesChosen():
             chosen = "; ".join(f"{name} {_listed(rates)}" for name, rates in step.rates.items())
             return f"rates  latency is compared at {chosen} requests/s"
+        case GpuMemoryExpected():
+            return f"{step.target}: {device_words.expected(step.memory)}"
         case Looked():
             found = f"after {step.starts} starts of each server {step.decided} of {step.asked} questions are decided"
             return f"done   {found}" if step.over else f"look   {found}"

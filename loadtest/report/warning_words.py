@@ -32,6 +32,7 @@ from loadtest.experiment.records import (
     CpuQuota,
     DifferentNodes,
     FewFiles,
+    GpuLost,
     NoPrometheus,
     NotPinned,
     ProxyNotUsed,
@@ -50,7 +51,7 @@ from serving.runtimes.process import obtain_words
 from serving.target import Caveat
 
 
-def warning(item: SummaryWarning) -> str:  # noqa: PLR0912 - one sentence for each kind of warning
+def warning(item: SummaryWarning) -> str:  # noqa: PLR0912, PLR0915 - one sentence for each kind of warning
     """What a reader of a run must know."""
     match item:
         case Remark():
@@ -110,6 +111,8 @@ def warning(item: SummaryWarning) -> str:  # noqa: PLR0912 - one sentence for ea
                 f"{item.engine} died at {died:%H:%M:%S} (exit status {item.exit_status}) and answered again after "
                 f"{item.gap_s} s"
             )
+        case GpuLost():
+            told = _lost(item)
         case StoodIn():
             told = _stood_in(item)
         case NotMeasured():
@@ -144,6 +147,14 @@ def _not_seen(item: ServerNotSeen) -> str:
         f"{wording.target_name(item.target)} is on this machine (at {wording.isolated(item.address)}), and this user "
         f"cannot see where, since {why}: the cores that it keeps to, and who else is at work on them, are not known; "
         "run as root, or give the server’s own address"
+    )
+
+
+def _lost(item: GpuLost) -> str:
+    since, name = f"{datetime.fromtimestamp(item.at):%H:%M:%S}", wording.isolated(item.gpu)
+    return (
+        f"from {since} on the GPU ({name}) did not answer any more: its figures end there (nvidia-smi, and dmesg for "
+        "Xid, say why)"
     )
 
 

@@ -273,6 +273,9 @@ class InCluster:
         forward = self._resources.enter_context(PortForward(self._cluster, "service/prometheus", (PROMETHEUS_PORT,)))
         return ClusterPrometheus(f"http://{forward.address(PROMETHEUS_PORT)}")
 
+    def meters(self, *, on_gpu: bool) -> None:
+        """The nodes' cannot be read from here; see `LoadOrigin`."""
+
     def run_phases(self, job: LoadJob, *, on_event: Callable[[Event], None], check: Callable[[], None]) -> None:
         """By the agent and as many Locust workers as the cluster has. Of one model: images hold one."""
         assert not job.mix

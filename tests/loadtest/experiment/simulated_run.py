@@ -18,6 +18,7 @@ from loadtest.experiment import run as run_loop
 from loadtest.experiment.events import Event, PhaseEnded, PhaseStarted
 from loadtest.experiment.file import Experiment
 from loadtest.experiment.load_job import LoadJob
+from loadtest.experiment.meters import Meters
 from loadtest.experiment.observation import Prometheus
 from loadtest.experiment.phases import Plan, TrialPhase, WarmUpPhase
 from loadtest.experiment.records import Decisions, Environment, TrialRecord, WarmUpRecord
@@ -102,6 +103,9 @@ class Servers:
     def prometheus(self, folder: Path, cores: tuple[int, ...]) -> Prometheus | None:
         assert cores == ()
         assert folder.name == "prometheus"
+        return None
+
+    def meters(self, *, on_gpu: bool) -> Meters | None:
         return None
 
     def run_phases(self, job: LoadJob, *, on_event: Callable[[Event], None], check: Callable[[], None]) -> None:
@@ -195,12 +199,13 @@ def run(
     servers: Mapping[str, Server],
     trials: float = math.inf,
     machine: Environment = NO_MACHINE,
+    kind: type[Servers] = Servers,
 ) -> Ran:
     """Run an experiment below a folder, or go on with it, from a machine. Raises `Killed` after so many trials."""
     bundle = Bundle(folder / "bundle", {"model": "convnet"})
     bundle.folder.mkdir(parents=True, exist_ok=True)
     (bundle.folder / "manifest.json").write_text(json.dumps(bundle.manifest))
     found = RunFolder.open(folder / "results", experiment, "digest")
-    simulated, told = Servers(servers, trials, machine=machine), Told()
+    simulated, told = kind(servers, trials, machine=machine), Told()
     run_loop.run(found.experiment(), [bundle], simulated, found, told, simulated)
     return Ran(found, told, simulated)

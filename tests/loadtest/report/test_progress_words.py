@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from loadtest.experiment import steps
+from loadtest.experiment.meter_records import GpuMemory
 from loadtest.experiment.own_errors import Lack
 from loadtest.experiment.progress import RunProgress
 from loadtest.experiment.records import (
@@ -80,6 +81,10 @@ SAID: list[tuple[steps.Step, list[str]]] = [
     (steps.SearchEnded(SEARCH), ["start 3", "pytorch rest", "1,640/s", "1,487-1,809", "2 trials"]),
     (steps.RatesChosen({"grpc": (300.0, 620.0), "rest": (90.5,)}), ["grpc 300, 620", "rest 90.5", "requests/s"]),
     (steps.Looked(4, 2, 8, over=False), ["look", "4 starts", "2 of 8 questions"]),
+    (
+        steps.GpuMemoryExpected("a", GpuMemory(processes=3, weights_bytes=2**27, context_bytes=2**28, share=0.4)),
+        ["a: ", "1.12 GiB", "3 processes", "128 MiB", "256 MiB", "40 %"],
+    ),
 ]
 REASONS = [
     (SentLate(slip_p99_ms=1.2), ["1.20 ms"]),
@@ -149,4 +154,4 @@ def test_without_a_terminal_only_what_lasts_is_printed():
             progress.tell(step)
     lines = out.getvalue().splitlines()
     assert lines == [progress_words.line(step) for step, _ in SAID if isinstance(step, steps.LASTING)]
-    assert len(lines) == 10
+    assert len(lines) == 11
