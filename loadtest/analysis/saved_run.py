@@ -222,6 +222,13 @@ def _check_timeline(trial: SavedTrial) -> None:
         _agree(path, f"requests as {column}", round(sum(row.get(column) or 0.0 for row in rows)), count)
 
 
+def _check_server_timeline(trial: SavedTrial) -> None:
+    """Raise `Problem` where a trial's server-timeline.csv, if it has one, is of another length than the trial."""
+    path, passed = trial.folder / "server-timeline.csv", trial.record.ended_at - trial.record.started_at
+    if path.exists() and len(trial.server_timeline()) != math.ceil(passed):
+        _agree(path, "seconds", len(trial.server_timeline()), math.ceil(round(passed, 3)))
+
+
 def _check_searches(folder: Path, searches: Sequence[SearchRecord]) -> None:
     """Raise `Problem` where a trial is missing that a search tried."""
     for search in searches:
@@ -244,6 +251,7 @@ def _trial(folder: Path, path: Path) -> SavedTrial:
         use=saved.read_use(path.parent / "devices.json"),
     )
     _check_timeline(trial)
+    _check_server_timeline(trial)
     return trial
 
 

@@ -65,6 +65,7 @@ def test_weights_that_are_yet_to_be_made_are_counted_without_making_them(model, 
 
 # A file-size limit stands for a disk that is full at that file: PyTorch's checkpoint, the ONNX file, TensorFlow's.
 @pytest.mark.slow
+@pytest.mark.beside
 @pytest.mark.parametrize(
     ("limit", "file"),
     [

@@ -14,7 +14,7 @@ from models.problem import Problem
 from models.progress import Progress
 from models.training import Settings
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.beside]
 
 
 def _with(*layers: nn.Module, features: int) -> Architecture:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models import child_environment
 from models.problem import Problem
 from serving.engines.container import Container, Deployment, Inside, PublishedPort, Readiness
 from serving.engines.engine import Launch, Ports, Site
@@ -44,8 +45,9 @@ def _command(inside: Inside) -> Sequence[str]:
 def _limit(share: float) -> str:
     """The line of a config.pbtxt that caps ONNX Runtime at a share of the first GPU's memory. Raises `Problem`."""
     try:
-        said = subprocess.run(NVIDIA_SMI, capture_output=True, text=True, timeout=60, check=True).stdout
-        total = int(said.split()[0]) * 2**20
+        environment = child_environment.tool()
+        done = subprocess.run(NVIDIA_SMI, env=environment, capture_output=True, text=True, timeout=60, check=True)
+        total = int(done.stdout.split()[0]) * 2**20
     except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
         raise Problem(
             f"nvidia-smi does not say how much memory the GPU has ({error}); give the container one"

@@ -452,6 +452,7 @@ def half_a_line(path: Path) -> None:
         ("latency.hlog", only_the_beginning),
         ("timeline.csv", without_last_line),
         ("timeline.csv", half_a_line),
+        ("server-timeline.csv", without_last_line),
         ("../../warm-ups/pytorch-grpc-r1/warm-up.json", Path.unlink),
     ],
 )
@@ -459,6 +460,7 @@ def test_a_saved_file_that_others_do_not_agree_with_is_refused_in_one_line(tmp_p
     run = write_run(tmp_path / "run", {"pytorch": TORCHSERVE}, rates={"grpc": [50.0]}, repetitions=1, duration_s=3)
     summary.build(run)
     (trial,) = run.glob("trials/*")
+    assert (trial / file).exists()
     damage(trial / file)
     with pytest.raises(Problem, match=f"{Path(file).name}.* again") as refused:
         summary.build(run)
