@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import grpc
 import numpy as np
@@ -298,3 +299,38 @@ sys.stdout.buffer.write(length.to_bytes(4, "big") + body)
     ours, own_length = rest.encode_binary(tensors, ["scaled", "total"])
     assert json.loads(theirs[:length]) == json.loads(ours[:own_length])
     assert theirs[length:] == ours[own_length:]
+
+
+def test_every_message_has_the_fields_of_the_published_schema():
+    """MLServer's are generated from it, with `parameters` of its own in metadata, and messages of its repository."""
+    code = """
+import json, sys
+from mlserver.grpc import dataplane_pb2 as official
+def told(message):
+    fields = {one.name: [one.number, one.type] for one in message.fields}
+    nested = {f"{message.name}.{k}": v for one in message.nested_types for k, v in told(one).items()}
+    return {message.name: fields, **nested}
+found = {}
+for message in official.DESCRIPTOR.message_types_by_name.values():
+    found.update(told(message))
+json.dump(found, sys.stdout)
+"""
+
+    def told(message: Any) -> dict[str, dict[str, list[int]]]:
+        fields = {one.name: [one.number, one.type] for one in message.fields}
+        nested = {f"{message.name}.{name}": of for one in message.nested_types for name, of in told(one).items()}
+        return {message.name: fields, **nested}
+
+    ours: dict[str, dict[str, list[int]]] = {}
+    for message in messages.DESCRIPTOR.message_types_by_name.values():
+        ours |= told(message)
+    theirs = json.loads(official(code, b""))
+    for name, of in ours.items():
+        added = {key: value for key, value in theirs[name].items() if key not in of}
+        newer = {"double_param", "uint64_param"} if name == "InferParameter" else set()  # than its copy of the schema
+        assert {key: value for key, value in theirs[name].items() if key in of} == {
+            key: value for key, value in of.items() if key not in newer
+        }, name
+        assert not added or (set(added) == {"parameters"} and name.startswith("ModelMetadata")), name
+    left_out = [one for one in theirs.keys() - ours.keys() if "Repository" not in one and "Metadata" not in one]
+    assert not left_out

@@ -26,6 +26,8 @@ from tests.loadtest.generator.small_servers import Load, small_server
 from tests.nginx import authority, forwarding, front
 from tests.proxy import LOGIN, tinyproxy
 
+pytestmark = pytest.mark.alone  # as every load, it measures time
+
 VARIABLE = "TANDEM_TEST_LOGIN"
 IMAGES = np.zeros((1, 32, 32, 3), np.uint8)
 # What connections are: over plain HTTP/1.1, plain gRPC, and the two over TLS.
