@@ -51,14 +51,15 @@ def _parser() -> argparse.ArgumentParser:
                 "--torchscript", type=Path, help="TorchScript file of a model whose source is not here"
             )
             command.add_argument("--onnx", type=Path, help="ONNX file that the SavedModel is made of, in place of ours")
-            own = command.add_argument_group("a model of your own (--model package.module:factory)")
-            own.add_argument("--input", help="size of its images, HEIGHTxWIDTHxCHANNELS, such as 224x224x3")
-            own.add_argument(
+            images = command.add_argument_group("the images of a model; one of your own needs --input")
+            images.add_argument("--input", help="size of the images, HEIGHTxWIDTHxCHANNELS, such as 224x224x3")
+            images.add_argument(
                 "--preprocessing",
-                help="what becomes of pixels 0-255: imagenet, 0-1 (default), -1-1, none, or keys of [preprocessing] as "
+                help="what becomes of pixels 0-255 (default: 0-1; networks of the house have their own): imagenet, "
+                "0-1, -1-1, none, or keys of [preprocessing] as "
                 '{preset = "imagenet", channel_order = "bgr"}',
             )
-            own.add_argument("--output", help="what it gives: logits (default) or probabilities")
+            images.add_argument("--output", help="what a model of your own gives: logits (default) or probabilities")
             also = "also compile the torch.export program for this CPU with AOTInductor (needs a C++ compiler)"
             command.add_argument("--aot", action="store_true", help=also)
             command.add_argument(

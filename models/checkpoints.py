@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from models import architectures, declaration
 from models.architectures import ImageClassifier
 from models.bundle import sha256
+from models.declaration import UNDECLARED, Intake
 from models.problem import Problem
 
 # Where training scripts put the state dict beside epochs and optimizers: torchvision's, Lightning's, timm's, Tandem's.
@@ -62,10 +63,11 @@ def read(path: Path) -> Checkpoint:
             f"CHECKPOINT={path}: its pickle {what}, and code of a file is not run; save the weights only: "
             "torch.save(model.state_dict(), file)"
         ) from None
-    except Exception as error:  # torch raises many kinds for a damaged file
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # torch raises many kinds for a damaged file, some of them a bare number
+        first = str(error).strip().partition("\n")[0].partition(". ")[0]
+        why = first if " " in first else "no file of PyTorch's"
         raise Problem(
-            f"CHECKPOINT={path}: not a checkpoint ({first}); save one with torch.save(model.state_dict(), file)"
+            f"CHECKPOINT={path}: not a checkpoint ({why}); save one with torch.save(model.state_dict(), file)"
         ) from None
     tensors = _state_dict(path, content)
     for key, tensor in tensors.items():
@@ -85,12 +87,16 @@ def classes(checkpoint: Checkpoint, model: str) -> int:
     return int(head.shape[0])
 
 
-def classifier(checkpoint: Checkpoint, model: str, mean: list[float], std: list[float]) -> ImageClassifier:
-    """The classifier with the checkpoint's weights, in evaluation mode; ``mean`` and ``std`` where it holds none.
+def classifier(
+    checkpoint: Checkpoint, model: str, mean: list[float], std: list[float], intake: Intake = UNDECLARED
+) -> ImageClassifier:
+    """The classifier with the checkpoint's weights, in evaluation mode; ``mean`` and ``std`` where neither it nor
+    ``intake`` has others.
 
     Raises `Problem` naming file and key for weights that are missing, too many, or shaped otherwise.
     """
-    made = architectures.build(model, classes(checkpoint, model), checkpoint.mean or mean, checkpoint.std or std)
+    mean, std = list(checkpoint.mean or mean), list(checkpoint.std or std)
+    made = architectures.build(model, classes(checkpoint, model), mean, std, intake)
     _fill(checkpoint, model, made.network, checkpoint.weights)
     made.eval()
     return made

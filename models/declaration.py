@@ -8,7 +8,7 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from pathlib import PurePath
 from typing import Any
@@ -126,6 +126,11 @@ class Preprocessing:
         given = {key: value for key, value in asdict(self).items() if value not in ("", (), None)}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in given.items()}
 
+    @property
+    def normalises(self) -> bool:
+        """Whether it says how pixel values are normalised."""
+        return bool(self.preset or self.scale is not None or self.mean or self.std)
+
     def to_text(self) -> str:
         """The declaration as `preprocessing` reads it."""
         return f"{{{', '.join(f'{key} = {json.dumps(value)}' for key, value in self.declared.items())}}}"
@@ -174,6 +179,36 @@ class Preprocessing:
             "channel_order": steps.channel_order.value,
             "layout": steps.layout.value,
         }
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What is declared of the images of a network that has a size and a normalisation of its own.
+
+    shape          (H, W, C) as clients send them; None: as the network takes them
+    preprocessing  what is done to them; where it says no normalisation, the network's own stays
+    """
+
+    shape: Shape | None = None
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+
+    @property
+    def record(self) -> dict[str, Any] | None:
+        """As plain values for a manifest, of which `of` makes it again; None where nothing is declared."""
+        if self == UNDECLARED:
+            return None
+        return {"input": list(self.shape) if self.shape else None, "declared": self.preprocessing.declared}
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any] | None) -> Intake:
+        """What `record` told of."""
+        if record is None:
+            return cls()
+        shape = record["input"]
+        return cls((shape[0], shape[1], shape[2]) if shape else None, _converted(record["declared"]))
+
+
+UNDECLARED = Intake()
 
 
 def preprocessing(text: str) -> Preprocessing:

@@ -20,6 +20,7 @@ from models import (
     torchscript,
     torchserve_archive,
 )
+from models.declaration import UNDECLARED, Intake
 from models.precision import Precision
 from models.problem import Problem
 
@@ -45,12 +46,21 @@ def quietly(whose: str, exporter: str) -> Iterator[None]:
         logging.disable(disabled)
 
 
-def rehearse(model: str, classes: int, precision: Precision) -> None:
+@contextmanager
+def importing(whose: str, file: Path) -> Iterator[None]:
+    """Name what the user brought, ``whose``, in place of the ONNX ``file`` that was made of it and does not stay."""
+    try:
+        yield
+    except Problem as problem:
+        raise Problem(f"{whose}: {str(problem).removeprefix(f'{file}: ')}", problem.details) from None
+
+
+def rehearse(model: str, classes: int, precision: Precision, intake: Intake = UNDECLARED) -> None:
     """Take an architecture, untrained, through every exporter and the importer, so that what cannot be served is said
     before minutes of training. What they write is thrown away. Raises `Problem`."""
     whose = f"model {model}"
     torchserve_archive.require_name(model)
-    untrained = architectures.build(model, classes)
+    untrained = architectures.build(model, classes, intake=intake)
     untrained.eval()
     examination.classes(whose, untrained)
     classifier = reduced_precision.at(untrained, precision)
@@ -64,8 +74,5 @@ def rehearse(model: str, classes: int, precision: Precision) -> None:
             onnx_export.export(classifier, folder / "model.onnx")
         from models import savedmodel  # takes seconds to import TensorFlow
 
-        try:
+        with importing(whose, folder / "model.onnx"):
             savedmodel.export(folder / "model.onnx", folder / "savedmodel")
-        except Problem as problem:
-            said = str(problem).removeprefix(f"{folder / 'model.onnx'}: ")
-            raise Problem(f"{whose}: {said}", problem.details) from None

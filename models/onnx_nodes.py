@@ -34,8 +34,12 @@ class Node:
     def read(cls, proto: onnx.NodeProto, opsets: dict[str, int]) -> Node:
         """Read a node of a model that imports ``opsets`` (domain to version)."""
         domain = "" if proto.domain == "ai.onnx" else proto.domain
-        attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in proto.attribute}
-        name = proto.name or proto.output[0]
+        name = proto.name or next(iter(proto.output), "")
+        try:
+            attributes = {one.name: onnx.helper.get_attribute_value(one) for one in proto.attribute}
+        except ValueError as error:  # of a kind that ONNX does not know
+            first = next(iter(str(error).splitlines()), "")[:80]
+            raise Problem(f"ONNX operator {proto.op_type} (node {name}): {first}; export the model again") from None
         outputs = sum(1 for output in proto.output if output)
         return cls(proto.op_type, domain, name, opsets.get(domain, 0), attributes, outputs)
 

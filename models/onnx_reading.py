@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -13,6 +13,7 @@ from models.onnx_nodes import LARGEST_VALUE
 from models.problem import Problem
 
 AGAIN = "export the model again"
+MOST_NODES = 10**6  # once local functions are taken apart; the largest CNNs have a few thousand
 
 
 def read(path: Path) -> onnx.ModelProto:
@@ -51,24 +52,38 @@ def array(tensor: onnx.TensorProto) -> np.ndarray:
 
 
 def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with its local functions in place of their calls; a function that calls itself is refused."""
+    """The model with its local functions in place of their calls; a function that calls itself is refused, and so are
+    functions of functions that would not end."""
     if not model.functions:
         return model
-    calls = {
-        (function.domain, function.name): {(node.domain, node.op_type) for node in function.node}
-        for function in model.functions
-    }
-    left = dict(calls)
-    while leaves := [name for name, called in left.items() if not called & left.keys()]:
+    left = {(one.domain, one.name): list(_calls(one.node)) for one in model.functions}
+    nodes: dict[tuple[str, str], int] = {}
+    while leaves := [name for name, called in left.items() if not left.keys() & set(called)]:
         for name in leaves:
-            del left[name]
+            nodes[name] = 1 + sum(nodes.get(called, 1) for called in left.pop(name))
     if left:
-        domain, name = next(iter(left))
-        raise Problem(f"ONNX function {domain}::{name} calls itself; {AGAIN}")
+        domain, function = next(iter(left))
+        raise Problem(f"ONNX function {domain}::{function} calls itself; {AGAIN}")
+    whole = sum(nodes.get(called, 1) for called in _calls(model.graph.node))
+    if whole > MOST_NODES:
+        raise Problem(f"the ONNX model's local functions make {whole:,} nodes, more than {MOST_NODES:,}; {AGAIN}")
     try:
         return onnx.inliner.inline_local_functions(model)
     except Exception as error:  # of onnx's own C++ kinds
         raise Problem(f"the ONNX model's local functions cannot be inlined ({_line(error)}); {AGAIN}") from None
+
+
+def _calls(nodes: Iterable[onnx.NodeProto]) -> Iterator[tuple[str, str]]:
+    """(domain, name) of every operator or function that they use, those in their graphs as well."""
+    for node in nodes:
+        yield node.domain, node.op_type
+        for graph in _graphs(node):
+            yield from _calls(graph.node)
+
+
+def _graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        yield from [attribute.g] if attribute.HasField("g") else attribute.graphs
 
 
 def check_order(graph: onnx.GraphProto) -> None:
@@ -113,13 +128,25 @@ def _bytes(number: int) -> int:
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    yield from model.graph.initializer
-    for nodes in (model.graph.node, *(function.node for function in model.functions)):
-        for node in nodes:
-            for attribute in node.attribute:
-                if attribute.HasField("t"):
-                    yield attribute.t
-                yield from attribute.tensors
+    """All of them, those of graphs within nodes as well."""
+    yield from _of_graph(model.graph)
+    for function in model.functions:
+        yield from _of_nodes(function.node)
+
+
+def _of_graph(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _of_nodes(graph.node)
+
+
+def _of_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            yield from [attribute.t] if attribute.HasField("t") else attribute.tensors
+        for graph in _graphs(node):
+            yield from _of_graph(graph)
 
 
 def _check_external(path: Path, tensor: onnx.TensorProto) -> None:

@@ -22,6 +22,7 @@ from models.problem import Problem
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 ANTIALIAS = 18  # the opset that brought it to Resize
+SILENT = 4  # ONNX Runtime writes to stderr what it raises as well
 OWN = "own_"  # before the names of the user's values, which may be those of the wire
 
 
@@ -53,14 +54,18 @@ class OwnOnnx:
         """Read it, and ask ONNX Runtime about a few of ``images``, uint8 [N, H, W, C].
 
         Floats get what the PyTorch side's ``classifier`` does to pixels; answers that are no probabilities, a softmax.
-        Raises `Problem`, one line with the way out, for one that is damaged or hostile, takes or gives anything else,
-        whose weights hold NaN, keeps state, or lets an image's answer depend on the others of its batch.
+        Raises `Problem`, one line with the way out, for one that is damaged or hostile, has operators that cannot be
+        imported, takes or gives anything else, whose weights hold NaN, keeps state, or lets an image's answer depend on
+        the others of its batch.
         """
         self.files, self.label = files, f"ONNX={files.path}"
         self._classifier, self._classes = classifier, classes
+        from models import savedmodel  # takes seconds to import TensorFlow: only once it is needed
+
         model = onnx_reading.read(files.path)
         with self._naming():
             model = onnx_reading.inlined(model)
+            savedmodel.require_operators(model)
             onnx_reading.check_order(model.graph)
             graph = onnx_reading.with_shapes(model)
             self._check_weights(model.graph)
@@ -70,6 +75,8 @@ class OwnOnnx:
         self.around = self._before()
         self._check_output()
         self.model = self._wrapped(model, softmax=False)
+        with self._naming():
+            savedmodel.require_importable(self.model)
         if not answers.are_probabilities(answers.steady(self.label, self._ask, images[: answers.FEW])):
             self.around = (*self.around, Around.SOFTMAX)
             self.model = self._wrapped(model, softmax=True)
@@ -152,8 +159,11 @@ class OwnOnnx:
     def _ask(self, images: np.ndarray) -> np.ndarray:
         import onnxruntime
 
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = SILENT
         try:
-            session = onnxruntime.InferenceSession(self.model.SerializeToString(), providers=["CPUExecutionProvider"])
+            content = self.model.SerializeToString()
+            session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
             found: np.ndarray = session.run([OUTPUT], {INPUT: images})[0]
         except Exception as error:  # of ONNX Runtime's own kinds
             sides = "x".join(map(str, self._classifier.image_shape))
@@ -174,7 +184,7 @@ class OwnOnnx:
         """The model between nodes that make its input of the wire's and the wire's output of its own."""
         if not self.around and not softmax:
             return model
-        made = onnx.compose.add_prefix(model, OWN)
+        made = onnx.compose.add_prefix(model, OWN, rename_nodes=False)
         graph, own = made.graph, [*made.graph.node]
         first, last = OWN + self._input.name, OWN + self._output.name
         weights, before = self._nodes_before(made, first)

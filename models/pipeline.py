@@ -257,7 +257,8 @@ def _write(
     from models import savedmodel  # takes seconds to import TensorFlow: only once it is needed
 
     if parts.savedmodel is None:
-        savedmodel.export(bundle.onnx, bundle.savedmodel / str(bundle.version))
+        with exporting.importing(f"ONNX={recipe.onnx.path}" if recipe.onnx else recipe.said, bundle.onnx):
+            savedmodel.export(bundle.onnx, bundle.savedmodel / str(bundle.version))
     else:
         fit = parts.savedmodel.fit(expected, classifier, bundle.precision.tolerance, bundle.onnx)
         parts.savedmodel.write(fit, bundle.savedmodel / str(bundle.version))

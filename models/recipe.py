@@ -24,7 +24,7 @@ from models.brought import Brought
 from models.bundle import Weights
 from models.checkpoints import Checkpoint
 from models.datasets import IMAGE_SHAPE, Dataset
-from models.declaration import Output, Preprocessing, Shape
+from models.declaration import UNDECLARED, Intake, Output, Preprocessing, Shape
 from models.image_folder import ImageFolder
 from models.own_files import Files
 from models.problem import Problem
@@ -45,7 +45,7 @@ class Own:
     checkpoint  weights (CHECKPOINT)
     images      a folder of images (IMAGES)
     classes     a text file with the name of a class a line (CLASSES)
-    input, preprocessing, output  what a model of the user's own takes, does to it, and gives; None: not said
+    input, preprocessing, output  what clients send, what is done to it, and what the model gives; None: not said
     savedmodel  the TensorFlow side, a SavedModel's folder (SAVEDMODEL)
     torchscript, onnx  a model whose source is not here, as files (TORCHSCRIPT, ONNX)
     """
@@ -86,6 +86,7 @@ class Recipe:
 
     model    the servable's name, and the architecture's where no network is ``brought``
     brought  a network that is no architecture of the house, with its weights
+    intake   what is declared of the images of an architecture of the house
     """
 
     model: str
@@ -97,6 +98,7 @@ class Recipe:
     brought: Brought | None = None
     savedmodel: Files | None = None
     onnx: Files | None = None
+    intake: Intake = UNDECLARED
 
     @property
     def architecture(self) -> Architecture:
@@ -111,7 +113,9 @@ class Recipe:
     @property
     def image_shape(self) -> Shape:
         """(H, W, C) of one image."""
-        return self.brought.image_shape if self.brought else self.architecture.image_shape
+        if self.brought is not None:
+            return self.brought.image_shape
+        return self.intake.shape or self.architecture.image_shape
 
     @property
     def weights(self) -> Weights:
@@ -147,6 +151,7 @@ class Recipe:
             "images": self.folder.digest if self.folder else None,
             "classes": list(self.class_names) if self.class_names else None,
             "own": self.brought.record if self.brought else None,
+            "preprocessing": self.intake.record,
             "savedmodel": self.savedmodel.digest if self.savedmodel else None,
             "onnx": self.onnx.digest if self.onnx else None,
         }
@@ -232,16 +237,30 @@ def read(model: str, dataset: str, settings: Settings, own: Own) -> Recipe:
         return Recipe(
             declaration.servable(model), dataset, settings, checkpoint, folder, class_names, network, savedmodel, onnx
         )
-    for key in ("input", "preprocessing", "output"):
-        if getattr(own, key) is not None:
-            raise Problem(f"{key.upper()}: {model} is a network of the house, which has its own; leave it out")
     architecture = architectures.named(model)
+    intake = _intake(model, own)
     if own.classes and architecture.trained_here and not own.checkpoint:
         raise Problem(f"CLASSES={own.classes}: {model} is trained on {dataset}, whose classes have names; leave it out")
     if checkpoint is not None:
         checkpoints.classifier(checkpoint, model, [0.0] * 3, [1.0] * 3)  # every key and shape
-    folder = _folder(own.images, architecture.image_shape)
-    return Recipe(model, dataset, settings, checkpoint, folder, class_names, None, savedmodel, onnx)
+    folder = _folder(own.images, intake.shape or architecture.image_shape)
+    return Recipe(model, dataset, settings, checkpoint, folder, class_names, None, savedmodel, onnx, intake)
+
+
+def _intake(model: str, own: Own) -> Intake:
+    """What is declared of the images of a network of the house. Raises `Problem` for what does not fit it."""
+    architecture = architectures.named(model)
+    if own.output is not None:
+        raise Problem(f"OUTPUT={own.output}: {model} is a network of the house, which gives logits; leave it out")
+    shape = None if own.input == architecture.image_shape else own.input
+    if shape is not None and architecture.trained_here and own.checkpoint is None:
+        raise Problem(
+            f"INPUT={declaration.written(shape)}: {model} is trained on images of "
+            f"{declaration.written(architecture.image_shape)}; leave INPUT out, or bring a CHECKPOINT"
+        )
+    intake = Intake(shape, own.preprocessing or Preprocessing())
+    architectures.require_fit(model, intake)
+    return intake
 
 
 def _folder(path: Path | None, shape: Shape) -> ImageFolder | None:

@@ -51,10 +51,7 @@ class Importer:
         copy.CopyFrom(onnx_reading.inlined(model))
         onnx_reading.check_order(copy.graph)
         model = onnx_folding.fold_batch_normalizations(copy)
-        opsets = {"" if entry.domain == "ai.onnx" else entry.domain: entry.version for entry in model.opset_import}
-        self._nodes = [(proto, Node.read(proto, opsets)) for proto in model.graph.node]
-        for _, node in self._nodes:
-            look_up(node)
+        self._nodes = list(_nodes(model))
         self.constants = {tensor.name: onnx_reading.array(tensor) for tensor in model.graph.initializer}
         graph = onnx_reading.with_shapes(model)
         self.inputs = {value.name: value for value in graph.input if value.name not in self.constants}
@@ -81,6 +78,28 @@ class Importer:
             value.tensor.set_shape(
                 [own if own is not None else sizes[axis] for own, axis in zip(known, value.axes, strict=True)]
             )
+
+
+def _nodes(model: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, Node]]:
+    """The nodes of a model without local functions; raises `Problem` for the first that cannot be imported."""
+    opsets = {"" if entry.domain == "ai.onnx" else entry.domain: entry.version for entry in model.opset_import}
+    for proto in model.graph.node:
+        node = Node.read(proto, opsets)
+        look_up(node)
+        yield proto, node
+
+
+def require_operators(model: onnx.ModelProto) -> None:
+    """Raise `Problem` naming node and opset for the first operator or attribute that the importer does not know."""
+    for _ in _nodes(model):
+        pass
+
+
+def require_importable(model: onnx.ModelProto) -> None:
+    """Raise `Problem` for a model on ``images`` that `export` would refuse while it builds the graph."""
+    importer = Importer(model)
+    with tf.Graph().as_default():
+        importer.build({INPUT: tf.compat.v1.placeholder(tf.uint8, _dimensions(importer.inputs[INPUT]))})
 
 
 def export(source: Path, folder: Path) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 from models import architectures
 from models.architectures import ImageClassifier
 from models.architectures.residual import Residual
+from models.declaration import UNDECLARED, Intake
 
 BATCH = 16
 # Where branches weigh as much as shortcuts, an untrained deep network is chaotic: it blows rounding errors up tenfold,
@@ -23,13 +24,20 @@ SPREAD = 2.0  # standard deviation of each class' logits over images: best class
 
 
 def classifier(
-    model: str, classes: int, mean: list[float], std: list[float], images: np.ndarray, seed: int
+    model: str,
+    classes: int,
+    mean: list[float],
+    std: list[float],
+    images: np.ndarray,
+    seed: int,
+    intake: Intake = UNDECLARED,
 ) -> ImageClassifier:
-    """A classifier in evaluation mode, calibrated on ``images`` uint8 [N, H, W, 3].
+    """A classifier in evaluation mode, calibrated on ``images`` uint8 [N, H, W, 3]; ``mean`` and ``std`` where
+    ``intake`` declares no others.
 
     The same arguments give bitwise the same weights on the same machine with the same torch and as many threads.
     """
-    made = architectures.build(model, classes, mean, std)
+    made = architectures.build(model, classes, mean, std, intake)
     made.eval()
     _draw(made.network, seed)
     batches = torch.from_numpy(images).split(BATCH)

@@ -18,6 +18,7 @@ from torch import nn
 from models import architectures, whole_file
 from models.architectures import ImageClassifier
 from models.datasets import Dataset, Split
+from models.declaration import UNDECLARED, Intake
 from models.problem import Problem
 from models.progress import Progress
 
@@ -63,18 +64,19 @@ Build = Callable[[Mapping[str, Any], int], ImageClassifier]
 
 
 def _house(record: Mapping[str, Any], classes: int) -> ImageClassifier:
-    return architectures.build(record["model"], classes)
+    return architectures.build(record["model"], classes, intake=Intake.of(record.get("preprocessing")))
 
 
-def train(model: str, dataset: Dataset, settings: Settings, progress: Progress) -> Trained:
-    """Train ``model`` from scratch on the training split and measure it on the test split.
+def train(model: str, dataset: Dataset, settings: Settings, progress: Progress, intake: Intake = UNDECLARED) -> Trained:
+    """Train ``model`` from scratch on the training split and measure it on the test split. Pixels are normalised by the
+    split's own statistics, unless ``intake`` declares otherwise.
 
     The same settings give bitwise the same weights on the same machine with the same torch.
     """
     started = time.monotonic()
     with reproducible(settings.seed):
         mean, std = channel_statistics(dataset.train.images)
-        classifier = architectures.build(model, len(dataset.class_names), mean, std)
+        classifier = architectures.build(model, len(dataset.class_names), mean, std, intake)
         with _channels_last(classifier):
             _fit(classifier.train(), dataset.train, settings, progress)
         classifier.eval()
@@ -83,6 +85,7 @@ def train(model: str, dataset: Dataset, settings: Settings, progress: Progress) 
         **settings.to_dict(),
         "dataset": dataset.name,
         "model": model,
+        "preprocessing": intake.record,
         "seconds": round(time.monotonic() - started, 1),
         "test_accuracy": accuracy,
         "torch": str(torch.__version__),

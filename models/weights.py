@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from models import (
 from models.brought import Brought
 from models.bundle import Weights
 from models.datasets import Dataset
-from models.declaration import Output
+from models.declaration import UNDECLARED, Intake, Output
 from models.precision import Precision
 from models.problem import Problem
 from models.progress import Progress
@@ -31,9 +33,10 @@ from models.recipe import Recipe, Reference
 from models.training import Settings, Trained
 
 
-def checkpoint_path(artifacts: Path, model: str, dataset: str, settings: Settings) -> Path:
+def checkpoint_path(artifacts: Path, model: str, dataset: str, settings: Settings, intake: Intake = UNDECLARED) -> Path:
     """Where the checkpoint of these settings lies."""
-    return artifacts / model / "checkpoints" / f"{dataset}-seed{settings.seed}-epochs{settings.epochs}.pt"
+    declared = f"-{_digest(intake)}" if intake != UNDECLARED else ""
+    return artifacts / model / "checkpoints" / f"{dataset}-seed{settings.seed}-epochs{settings.epochs}{declared}.pt"
 
 
 def train(
@@ -69,12 +72,14 @@ def obtain(
     """
     if recipe.weights is Weights.TRAINED:
         assert data is not None
-        path = checkpoint_path(artifacts, recipe.model, recipe.dataset, recipe.settings)
-        found = _reusable(path, recipe.model, recipe.dataset, recipe.settings)
-        return found or _train(recipe.model, data, recipe.settings, path, progress, precision)
+        wanted = (recipe.model, recipe.dataset, recipe.settings, recipe.intake)
+        path = checkpoint_path(artifacts, *wanted)
+        found = _reusable(path, *wanted)
+        return found or _train(recipe.model, data, recipe.settings, path, progress, precision, recipe.intake)
     record: dict[str, Any] = {
         "dataset": recipe.images_of,
         "model": recipe.model,
+        "preprocessing": recipe.intake.record,
         "test_accuracy": None,
         "torch": str(torch.__version__),
     }
@@ -86,7 +91,7 @@ def obtain(
             mean, std = training.channel_statistics(data.train.images)
         else:
             mean, std = list(checkpoints.IMAGENET_MEAN), list(checkpoints.IMAGENET_STD)
-        classifier = checkpoints.classifier(recipe.checkpoint, recipe.model, mean, std)
+        classifier = checkpoints.classifier(recipe.checkpoint, recipe.model, mean, std, recipe.intake)
         progress.say("weights", f"{recipe.checkpoint.path}, {len(reference.class_names):,} classes")
         if reference.labelled:
             record["test_accuracy"] = _accuracy(training.predict(classifier, reference.images), reference)
@@ -96,7 +101,8 @@ def obtain(
     with training.reproducible(recipe.settings.seed):
         mean, std = training.channel_statistics(calibration)
         classes = len(reference.class_names)
-        classifier = seeded_weights.classifier(recipe.model, classes, mean, std, calibration, recipe.settings.seed)
+        seed = recipe.settings.seed
+        classifier = seeded_weights.classifier(recipe.model, classes, mean, std, calibration, seed, recipe.intake)
     seconds = round(time.monotonic() - started, 1)
     return Trained(classifier, {**record, "seconds": seconds, "calibration_images": len(calibration)})
 
@@ -119,11 +125,11 @@ def _brought(
     return Trained(brought.classifier, record)
 
 
-def _reusable(path: Path, model: str, dataset: str, settings: Settings) -> Trained | None:
+def _reusable(path: Path, model: str, dataset: str, settings: Settings, intake: Intake = UNDECLARED) -> Trained | None:
     if not path.exists():
         return None
     trained = training.load(path)
-    wanted = {**settings.to_dict(), "model": model, "dataset": dataset}
+    wanted = {**settings.to_dict(), "model": model, "dataset": dataset, "preprocessing": intake.record}
     return trained if all(trained.record.get(key) == value for key, value in wanted.items()) else None
 
 
@@ -134,13 +140,18 @@ def _train(
     path: Path,
     progress: Progress,
     precision: Precision = Precision.FP32,
+    intake: Intake = UNDECLARED,
 ) -> Trained:
-    exporting.rehearse(model, len(data.class_names), precision)
-    trained = training.train(model, data, settings, progress)
+    exporting.rehearse(model, len(data.class_names), precision, intake)
+    trained = training.train(model, data, settings, progress, intake)
     training.save(trained, path)
     record = trained.record
     progress.say("training", f"{record['seconds']:.0f} s, test accuracy {record['test_accuracy']:.4f}, {path}")
     return trained
+
+
+def _digest(intake: Intake) -> str:
+    return hashlib.sha256(json.dumps(intake.record, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _accuracy(probabilities: np.ndarray, reference: Reference) -> float:

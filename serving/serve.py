@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shlex
@@ -19,7 +20,7 @@ import numpy as np
 from models import whole_file
 from models.problem import Problem
 from serving import requests
-from serving.engines import registry
+from serving.engines import kernels, registry
 from serving.engines.engine import Body, Ports
 from serving.profile import ServingProfile
 from serving.runtimes.process import launch, prometheus
@@ -83,7 +84,10 @@ def started(
     see `launch.start`.
     """
     chosen = list(targets)
-    launch.require([registry.of_target(name) for name in chosen], programs)
+    engines = [registry.of_target(name) for name in chosen]
+    launch.require(engines, programs)
+    for one, engine in itertools.product([bundle, *beside], engines):  # before the first of them is started
+        kernels.require(engine, one, profile)
     with contextlib.ExitStack() as running:
         up = []
         for name in chosen:

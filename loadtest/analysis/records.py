@@ -101,7 +101,7 @@ class ExperimentInfo(Record, frozen=True, kw_only=True):
     models    the models that each server holds, and their shares of the requests; empty where it is one
     checkpoint, images, classes, savedmodel, torchscript, onnx  what the user brought as files and folders; empty where
               none
-    input, output, preprocessing  what was said of a model of the user's own; empty of one of the house
+    input, output, preprocessing  what was said of the images, and of what the model gives; empty where nothing was
     targets   their names, in the experiment's order
     profile   the serving profile shared by the targets; `overrides`: target → what differs from it there
     slo       with the defaults filled in

@@ -21,6 +21,7 @@ from loadtest.experiment import records as saved
 from loadtest.experiment.meter_records import DeviceUse
 from loadtest.experiment.records import Decisions, Environment, SearchRecord, ServerFigures, TrialRecord, WarmUpRecord
 from loadtest.experiment.run_folder import manifest_name
+from models import declaration
 from models.problem import Problem
 
 # (target, protocol, scenario, offered rate)
@@ -95,8 +96,8 @@ class SavedRun:
 
     @property
     def mix(self) -> dict[str, float]:
-        """The models and their shares of the requests, where the experiment has several; else empty."""
-        return self.experiment.models
+        """The models as the servers call them and their shares of the requests, where there are several; else empty."""
+        return _mix(self.experiment)
 
     @property
     def unsteady(self) -> frozenset[str]:
@@ -176,7 +177,7 @@ def load(folder: Path) -> SavedRun:
     if asked is None:
         raise Problem(f"{folder}: no experiment.toml in it, so it is not a run; name a folder under results/")
     experiment, text = asked
-    models = list(experiment.models)
+    models = list(_mix(experiment))
     searches = [saved.read_search(path) for path in sorted((folder / "searches").glob("[!.]*/search.json"))]
     _check_searches(folder, searches)
     return SavedRun(
@@ -196,6 +197,12 @@ def load(folder: Path) -> SavedRun:
         decisions=saved.read_decisions(folder / "decisions.json") or Decisions(looks=()),
         model_times=run_files.read(folder / "model-time.json", dict[str, ModelTime]) or {},
     )
+
+
+def _mix(experiment: ExperimentInfo) -> dict[str, float]:
+    if experiment.runtime == "remote":
+        return experiment.models
+    return {declaration.servable(model): share for model, share in experiment.models.items()}
 
 
 def _agree(path: Path, what: str, held: int, counted: int) -> None:

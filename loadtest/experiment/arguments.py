@@ -18,10 +18,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", help="weights of the model (a PyTorch state dict), instead of training it")
     parser.add_argument("--images", help="a folder of JPEG and PNG files, in sub-folders named after classes or none")
     parser.add_argument("--classes", help="a text file with the names of the checkpoint's classes, one a line")
-    parser.add_argument("--input", help="size of your own model's images, such as 224x224x3")
+    parser.add_argument(
+        "--input", help="size of the images that clients send, such as 224x224x3: your own model needs it"
+    )
     parser.add_argument(
         "--preprocessing",
-        help="of your own model: imagenet, 0-1, -1-1, none, or an inline table of its keys",
+        help="what becomes of pixels: imagenet, 0-1, -1-1, none, or an inline table of its keys",
     )
     parser.add_argument("--output", help="what your own model gives: logits or probabilities")
     parser.add_argument("--savedmodel", help="the folder of a SavedModel that is the TensorFlow side, as it is")

@@ -142,10 +142,11 @@ def export(experiment: Experiment, model: str, artifacts: Path) -> Bundle:
     place = artifacts if Path.cwd() == ROOT else artifacts.resolve()  # it runs in another folder than the user
     command += ["--seed", str(experiment.seed), "--artifacts", str(place)]
     command += ["--precision", experiment.profile.precision]
+    told = experiment.is_told_of(model)
     for key in experiments.BROUGHT:
-        if path := getattr(experiment, key):
+        if (path := getattr(experiment, key)) and (told or key not in experiments.OF_ONE):
             command += [f"--{key}", str(Path(path).resolve())]
-    for key, value in experiment.declared.items():
+    for key, value in experiment.declared.items() if told else ():
         command.append(f"--{key}={experiment.preprocessing.to_text() if key == 'preprocessing' else value}")
     # In a session of its own: Ctrl-C reaches it as SIGTERM from here, which is clean even while its interpreter starts.
     export = subprocess.Popen(

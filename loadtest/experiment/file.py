@@ -46,6 +46,7 @@ SHARES_TOLERANCE = 0.005
 
 # What the user may bring, by the keys that are flags of `python -m models export` as well.
 BROUGHT = ("checkpoint", "images", "classes", "savedmodel", "torchscript", "onnx")
+OF_ONE = ("checkpoint", "classes")  # which no two models of several share
 
 SEVERAL = "a table of two or more, such as {convnet = 0.7, lenet = 0.3}"
 Shares = Annotated[Mapping[str, float], msgspec.Meta(description=SEVERAL)]
@@ -61,7 +62,8 @@ class Experiment:
         they are trained or, for large models, drawn from the seed), a folder of images, a text file with the classes'
         names, a SavedModel's folder that is the TensorFlow side, a whole model (which is called after its file), an
         ONNX file that the SavedModel is made of; "" for none
-    input, output, preprocessing  what a user's own model takes ("224x224x3"), gives, and does to pixels
+    input, output, preprocessing  what clients send ("224x224x3"; "": as a network of the house takes it), what a user's
+        own model gives, and what becomes of pixels in both servers' graphs
     """
 
     name: str = "default"
@@ -192,32 +194,38 @@ class Experiment:
                 raise Problem(f"{where}: {target.engine} speaks {', '.join(spoken)}, and protocols has {protocol}")
 
     def _check_own(self) -> None:
-        """What is said of the user's own model, where servers are started with it."""
+        """What is said of the models' images, where servers are started with them."""
         if not self._starts_servers:
             return
-        for model in self.models:
-            if declaration.is_factory(model):
-                raise Problem(f"models: {model} is a model of your own, which is served alone: name it as model")
-        own = f"torchscript = {self.torchscript!r}" if self.torchscript else f"model = {self.model!r}"
-        if not (self.torchscript or declaration.is_factory(self.model)) or self.models:
+        own = self.own
+        if self.models and not own:
             for key in self.declared:
                 raise Problem(
-                    f"{key}: for a model of your own (model = 'package.module:factory'), or torchscript; leave it out"
+                    f"{key}: of one model, or of your own among several: use model, not models, or leave it out"
                 )
             return
-        if not self.input:
-            raise Problem(f"{own}: say the size of its images: input = '224x224x3' (INPUT=224x224x3)")
-        shape = declaration.image_shape(self.input)
-        self.preprocessing.normalisation(shape[2])
-        self.preprocessing.steps(shape)
-        if self.output:
-            declaration.output(self.output)
+        if own or self.torchscript:
+            said = f"models: {own[0]}" if self.models else f"model = {self.model!r}"
+            whose = f"torchscript = {self.torchscript!r}" if self.torchscript else said
+            if not self.input:
+                raise Problem(f"{whose}: say the size of its images: input = '224x224x3' (INPUT=224x224x3)")
+            if self.output:
+                declaration.output(self.output)
+        elif self.output:
+            raise Problem(
+                "output: for a model of your own (model = 'package.module:factory'), or torchscript; leave it out"
+            )
+        shape = declaration.image_shape(self.input) if self.input else None
+        self.preprocessing.normalisation(shape[2] if shape else 3)
+        if shape:  # without one it is the network's, which the exporter knows
+            self.preprocessing.steps(shape)
 
     def _check_models(self) -> None:
         if not self.models:
             return
         whole = dict.fromkeys(("savedmodel", "torchscript", "onnx"), "one model")
-        for key, what in {"checkpoint": "the weights of one model", **whole}.items():
+        weights = {"checkpoint": "the weights of one model"} if len(self.own) != 1 else {}
+        for key, what in {**weights, **whole}.items():
             if given := getattr(self, key):
                 raise Problem(f"{key} = {given!r}: {what}; use model, not models")
         for model, share in self.models.items():
@@ -225,6 +233,11 @@ class Experiment:
                 raise Problem(f"models.{model} = {share:g}: use a share of the requests between 0 and 1")
         if abs(sum(self.models.values()) - 1) > SHARES_TOLERANCE:
             raise Problem(f"models: the shares add up to {sum(self.models.values()):.4g}, not to 1")
+        for name in self.mix:
+            if len(alike := [model for model in self.models if self._called(model) == name]) > 1:
+                raise Problem(
+                    f"models: {' and '.join(alike)} are both called {name} on the servers; rename one of the factories"
+                )
         if self.runtime in ONE_MODEL_RUNTIMES:
             raise Problem(
                 f"models: runtime = {self.runtime!r} serves one model, which its images hold: name it as model, or use "
@@ -250,15 +263,30 @@ class Experiment:
         return self.target(name).tuned(self.profile)
 
     @property
+    def own(self) -> tuple[str, ...]:
+        """The models that factories of the user's own make, where servers are started with them."""
+        if not self._starts_servers:
+            return ()
+        return tuple(model for model in self.models or (self.model,) if declaration.is_factory(model))
+
+    def is_told_of(self, model: str) -> bool:
+        """Whether `OF_ONE` and what is declared of images are of this one of the models: of several, they are of the
+        user's own."""
+        return not self.models or not self.own or model in self.own
+
+    @property
     def declared(self) -> dict[str, Any]:
-        """What is said of the user's own model, by its keys."""
+        """What is said of the images that a model takes, and of what it gives, by its keys."""
         said = {"input": self.input, "output": self.output, "preprocessing": self.preprocessing.declared}
         return {key: value for key, value in said.items() if value}
 
     @property
     def served(self) -> str:
         """What the one model is called on the servers, and under artifacts/."""
-        return declaration.servable(self.model) if self._starts_servers else self.model
+        return self._called(self.model)
+
+    def _called(self, model: str) -> str:
+        return declaration.servable(model) if self._starts_servers else model
 
     @property
     def _starts_servers(self) -> bool:
@@ -266,8 +294,8 @@ class Experiment:
 
     @property
     def mix(self) -> Shares:
-        """The models served and the share of the requests that each one gets."""
-        return self.models or {self.served: 1.0}
+        """The models, as the servers call them, and the share of the requests that each one gets."""
+        return {self._called(model): share for model, share in (self.models or {self.model: 1.0}).items()}
 
     def scenario(self, name: str) -> Scenario:
         """The settings of a scenario, by its name."""

@@ -14,7 +14,7 @@ from loadtest.experiment.runtimes.targets import Targets
 from loadtest.experiment.steps import Words
 from models.bundle import Bundle
 from models.problem import Problem
-from serving.engines import registry
+from serving.engines import kernels, registry
 
 
 def measure(
@@ -33,6 +33,9 @@ def measure(
     for bundle in bundles:
         experiment.profile.require(bundle)
         require_protocols(experiment, bundle)
+        for target in experiment.targets:
+            if target.endpoint is None and experiment.runtime != "remote":
+                kernels.require(registry.engine(target.engine), bundle, experiment.profile_of(target.name))
     folder = RunFolder.open(results, experiment, " ".join(bundle.digest for bundle in bundles), fresh)
     with folder.alone(), RunProgress(words) as progress:
         progress.say(f"run    {os.path.relpath(folder.path)}")

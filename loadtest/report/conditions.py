@@ -8,6 +8,7 @@ from loadtest.analysis.records import LadderInfo, Summary
 from loadtest.analysis.saved_run import SavedRun
 from loadtest.experiment.records import Environment, ProxyUsed
 from loadtest.report import device_words, own_model, wording
+from models import declaration
 from models.bundle import Around, Kind, Weights
 from models.declaration import BY_DEFAULT, Output
 from models.precision import Precision
@@ -102,39 +103,48 @@ def _models(figures: Summary, accuracies: Sequence[float]) -> tuple[str, str]:
     # Endpoints are asked for what is theirs, which is of no data set known here.
     on = f" on {wording.isolated(whose)}" if whose else ""
     if not experiment.models:
-        source = f" with the weights of {wording.isolated(experiment.checkpoint)}" if experiment.checkpoint else ""
-        if Weights.FACTORY in figures.weights.values():
-            source = " with weights as its factory made them"
+        source = _source(figures, list(figures.weights.values()) or [Weights.CHECKPOINT])
         known = f", test accuracy {wording.number(accuracies[0] * 100)} %" if accuracies else ""
         return "Model", f"{wording.isolated(experiment.model or wording.NOTHING)}{source}{on}{known}"
     each = [
-        f"{wording.isolated(name)} ({wording.share(share)} of the requests)"
+        f"{wording.isolated(name)}{_source(figures, [figures.weights.get(declaration.servable(name))])} "
+        f"({wording.share(share)} of the requests)"
         for name, share in experiment.models.items()
     ]
     known = f", test accuracy {' and '.join(map(wording.precise_share, accuracies))}" if accuracies else ""
     return "Models", f"{' and '.join(each)}{on}{known}"
 
 
+def _source(figures: Summary, weights: Sequence[Weights | None]) -> str:
+    """Where a model's weights come from, where it is not the house that has them."""
+    if Weights.FACTORY in weights:
+        return " with weights as its factory made them"
+    given = figures.experiment.checkpoint
+    return f" with the weights of {wording.isolated(given)}" if given and Weights.CHECKPOINT in weights else ""
+
+
 def _preprocessing(figures: Summary) -> list[tuple[str, str]]:
-    """What a model of the user's own takes and what is done to it before, in both servers' graphs."""
-    experiment = figures.experiment
-    if not experiment.input:
+    """What is declared of the images that a model takes and what is done to them before, in both servers' graphs."""
+    experiment, said = figures.experiment, figures.experiment.preprocessing
+    if not (experiment.input or said.declared):
         return []
-    said = experiment.preprocessing
-    parts = [f"{wording.isolated(experiment.input.replace('x', '×'))} images"]
+    named = experiment.models or [experiment.model or ""]
+    own = experiment.torchscript or any(declaration.FACTORY.fullmatch(model) for model in named)
+    parts = [f"{wording.isolated(experiment.input.replace('x', '×'))} images"] if experiment.input else []
     file = figures.own_files.get(Kind.TORCHSCRIPT)
     if file and Around.NORMALISED not in file.around:
         return [("Input", f"{parts[0]}, as they come; the model does the rest")]
     if said.resize:
         parts.append(f"{'shorter side' if len(said.resize) == 1 else 'images'} resized to {_by(said.resize)}")
     parts += [f"centre of {_by(said.centre_crop)} cropped"] if said.centre_crop else []
-    parts += [f"pixels '{said.preset or BY_DEFAULT}'"]
+    parts += [f"pixels '{said.preset or BY_DEFAULT}'"] if own or said.normalises else []
     parts += [f"times {said.scale:.6g}"] if said.scale is not None else []
     parts += [f"less {_numbers(said.mean)}"] if said.mean else []
     parts += [f"divided by {_numbers(said.std)}"] if said.std else []
     parts += [said.channel_order.upper()] if said.channel_order else []
     parts += [said.layout.upper()] if said.layout else []
-    return [("Input", f"{', '.join(parts)}; the model gives {wording.isolated(experiment.output or Output.LOGITS)}")]
+    gives = f"; the model gives {wording.isolated(experiment.output or Output.LOGITS)}" if own else ""
+    return [("Input", f"{', '.join(parts)}{gives}")]
 
 
 def _by(sides: Sequence[int]) -> str:

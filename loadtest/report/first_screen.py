@@ -45,13 +45,21 @@ def build(figures: Summary, names: Names | None = None) -> FirstScreen:
 
 def untrained(figures: Summary) -> str:
     """What it means that weights were drawn from a seed or made by a user's factory; empty where none were."""
-    if Weights.FACTORY in figures.weights.values():
-        return "Weights as the model's factory made them, trained or not: speed and parity are real either way."
-    seeded = [wording.isolated(model) for model, weights in figures.weights.items() if weights is Weights.SEEDED]
-    if not seeded:
-        return ""
-    whose = f" of {wording.listed(seeded)}" if len(figures.weights) > 1 else ""
-    return f"Untrained weights{whose}: speed and parity are real, accuracy is not."
+    said = []
+    if made := _whose(figures, Weights.FACTORY):
+        whose = f" of {wording.listed(made)}" if len(figures.weights) > 1 else ""
+        said.append(
+            f"Weights{whose} as the model's factory made them, trained or not: speed and parity are real either way."
+        )
+    if seeded := _whose(figures, Weights.SEEDED):
+        whose = f" of {wording.listed(seeded)}" if len(figures.weights) > 1 else ""
+        said.append(f"Untrained weights{whose}: speed and parity are real, accuracy is not.")
+    return " ".join(said)
+
+
+def _whose(figures: Summary, weights: Weights) -> list[str]:
+    """The models whose weights come from there."""
+    return [wording.isolated(model) for model, found in figures.weights.items() if found is weights]
 
 
 def shorter(figures: Summary) -> str:

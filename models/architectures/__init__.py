@@ -18,9 +18,10 @@ from models.architectures.lenet import lenet
 from models.architectures.mobilenet import mobilenet_v2
 from models.architectures.resnet import resnet18, resnet20, resnet50
 from models.architectures.vgg import vgg11
+from models.declaration import UNDECLARED, Intake, Layout, written
 from models.problem import Problem
 
-__all__ = ["ARCHITECTURES", "Architecture", "ImageClassifier", "build", "named"]
+__all__ = ["ARCHITECTURES", "Architecture", "ImageClassifier", "build", "named", "require_fit"]
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,39 @@ def named(name: str) -> Architecture:
     return ARCHITECTURES[name]
 
 
+def require_fit(name: str, intake: Intake) -> None:
+    """Raises `Problem` where what is declared of images would give the network others than it takes."""
+    architecture, preprocessing = named(name), intake.preprocessing
+    shape, side = intake.shape or architecture.image_shape, architecture.side
+    if shape[2] != architecture.image_shape[2]:
+        raise Problem(f"input = '{written(shape)}': {name} takes images of 3 channels; use {side}x{side}x3")
+    if preprocessing.normalises:
+        preprocessing.normalisation(shape[2])
+    steps = preprocessing.steps(shape)
+    if steps.layout is not Layout.NCHW:
+        raise Problem(f"preprocessing.layout = '{steps.layout}': {name} takes channels first; leave it out")
+    height, width = steps.crop or steps.resize or shape[:2]
+    if (height, width) != (side, side):
+        said = "preprocessing" if steps.crop or steps.resize else f"input = '{written(shape)}'"
+        raise Problem(
+            f"{said}: {name} takes {side}x{side} images, and these would be {height}x{width}; bring them to it, such "
+            f"as with resize = [{side}] and centre_crop = [{side}] in [preprocessing]"
+        )
+
+
 def build(
-    name: str, classes: int, mean: Sequence[float] = (0.0,) * 3, std: Sequence[float] = (1.0,) * 3
+    name: str,
+    classes: int,
+    mean: Sequence[float] = (0.0,) * 3,
+    std: Sequence[float] = (1.0,) * 3,
+    intake: Intake = UNDECLARED,
 ) -> ImageClassifier:
-    """A new, untrained classifier; raises `Problem` for an unknown architecture."""
-    architecture = named(name)
-    return ImageClassifier(architecture.network(classes), mean, std, architecture.image_shape)
+    """A new, untrained classifier; ``mean`` and ``std`` where ``intake`` declares no others.
+
+    Raises `Problem` for an unknown architecture.
+    """
+    architecture, preprocessing = named(name), intake.preprocessing
+    shape = intake.shape or architecture.image_shape
+    if preprocessing.normalises:
+        mean, std = preprocessing.normalisation(shape[2])
+    return ImageClassifier(architecture.network(classes), mean, std, shape, preprocessing.steps(shape))

@@ -18,6 +18,7 @@ class EndpointOnly:
 
     id: str
     framework = ""
+    export = ""
     stands_in_for = ""
     warning = ""
     program = ""

@@ -367,6 +367,8 @@ class Engine(Protocol):
     """As people read it: "TorchServe"."""
     framework: str
     """The framework of the models that it serves, as people read it: "PyTorch"."""
+    export: str
+    """Which of a bundle's exports it serves, as the parity gate calls it: "savedmodel"; empty: nobody knows."""
     stands_in_for: str
     """The id of the engine that this one replaces where that is not at hand; empty for a production server."""
     warning: str

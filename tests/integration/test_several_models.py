@@ -1,12 +1,11 @@
-"""One server that holds several models: a whole run on both real servers, and what a wrong model's answer is."""
+"""One server that holds several models, one of them a module of the user's own: a whole run on both real servers, and
+what a wrong model's answer is."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import subprocess
-import sys
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from loadtest.experiment import file as experiment
+from loadtest.experiment.compare import export
 from loadtest.experiment.generator_process import run_phases
 from loadtest.experiment.load_job import LoadJob
 from loadtest.experiment.phases import OpenLoopPhase, Traffic
@@ -22,7 +22,6 @@ from loadtest.experiment.run import run as run_experiment
 from loadtest.experiment.run_folder import RunFolder
 from loadtest.experiment.runtimes.process import LocalTargets
 from loadtest.report.rebuild import rebuild
-from models import bundle as bundles
 from models.bundle import Bundle
 from serving.cores import split_cores
 from serving.profile import ServingProfile
@@ -31,12 +30,15 @@ from tests.loadtest.report.page_checks import assert_sound
 
 pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
-ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENT = """
 name = "several"
 dataset = "digits"
-models = { convnet = 0.7, lenet = 0.3 }
+models = { convnet = 0.7, "several_nets:own" = 0.3 }
+input = "32x32x3"
 scenarios = ["ladder"]
+
+[preprocessing]
+preset = "-1-1"
 
 [ladder]
 rates = { grpc = [80.0], rest = [80.0] }
@@ -52,6 +54,13 @@ min_s = 1.0
 max_s = 4.0
 tolerance = 1.0
 """
+NETWORK = """
+from torch import nn
+
+
+def own():
+    return nn.Sequential(nn.Conv2d(3, 8, 5, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(5), nn.Flatten(), nn.Linear(200, 10))
+"""
 # The page's count of predictions, by model, of each engine.
 COUNTS = {
     "pytorch": r'^tandem_handler_seconds_count\{model="(\w+)",.*\} (\S+)$',
@@ -61,14 +70,12 @@ COUNTS = {
 
 @pytest.fixture(scope="module")
 def both(bundle, tmp_path_factory) -> list[Bundle]:
-    """A bundle of each of two architectures."""
+    """A bundle of an architecture of the house, and one of a module outside the repository."""
     folder = tmp_path_factory.mktemp("both")
-    command = [sys.executable, "-m", "models", "export", "--model", "lenet", "--dataset", "digits"]
-    done = subprocess.run(
-        [*command, "--artifacts", str(folder)], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return [bundle, bundles.load(folder / "lenet" / "1")]
+    (folder / "several_nets.py").write_text(NETWORK)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder))
+        return [bundle, export(experiment.parse(EXPERIMENT), "several_nets:own", folder / "artifacts")]
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +115,8 @@ def test_both_servers_answer_for_both_models_each_its_share(run):
         for figure, total in item["requests"].items():
             assert sum(part["requests"][figure] for part in parts.values()) == total
         assert all(0 < part["latency_ms"]["p50"] <= part["latency_ms"]["p99"] for part in parts.values())
-        # Of 160 requests 48 ± 17 for lenet: three standard deviations.
-        assert parts["lenet"]["requests"]["sent"] == pytest.approx(0.3 * item["requests"]["sent"], abs=18)
+        # Of 160 requests 48 ± 17 for it: three standard deviations.
+        assert parts["own"]["requests"]["sent"] == pytest.approx(0.3 * item["requests"]["sent"], abs=18)
     for protocol in ("grpc", "rest"):
         asked = [
             [part["requests"]["scheduled"] for part in item["by_model"].values()]
@@ -121,21 +128,21 @@ def test_both_servers_answer_for_both_models_each_its_share(run):
         answered: dict[str, float] = {}
         for model, count in re.findall(counts, pages[stack], re.MULTILINE):
             answered[model] = answered.get(model, 0) + float(count)
-        assert set(answered) == {"convnet", "lenet"}
-        assert answered["lenet"] / sum(answered.values()) == pytest.approx(0.3, abs=0.04), (stack, answered)
+        assert set(answered) == {"convnet", "own"}
+        assert answered["own"] / sum(answered.values()) == pytest.approx(0.3, abs=0.04), (stack, answered)
 
 
 def test_each_model_is_named_and_proven(run):
     figures = json.loads((run[0] / "summary.json").read_text())
-    assert figures["experiment"]["models"] == {"convnet": 0.7, "lenet": 0.3}
+    assert figures["experiment"]["models"] == {"convnet": 0.7, "several_nets:own": 0.3}
     assert figures["experiment"]["model"] is None
     for target in figures["targets"]:
         assert target["models"] == [
             {"name": "convnet", "version": 1, "share": 0.7},
-            {"name": "lenet", "version": 1, "share": 0.3},
+            {"name": "own", "version": 1, "share": 0.3},
         ]
     assert figures["parity"]["proven"], figures["parity"]["why_not_proven"]
-    for model in ("convnet", "lenet"):
+    for model in ("convnet", "own"):
         evidence = figures["parity"]["by_model"][model]
         assert set(evidence["exports"]) == {"pytorch", "torchscript", "torch_export", "onnx", "savedmodel"}
         for stack in ("pytorch", "tensorflow"):
@@ -147,18 +154,20 @@ def test_the_report_shows_each_model(run, browser):
     folder, _ = run
     assert_sound(browser, folder / "report.html")
     text = browser.execute_script("return document.querySelector('main').textContent")
-    for words in ("Several models.", "Ten samples of", "convnet, TorchScript", "lenet, SavedModel"):
+    for words in ("Several models.", "Ten samples of", "convnet, TorchScript", "own, SavedModel"):
         assert words in " ".join(text.split()), words
     conditions = dict(
         line.removeprefix("- ").split(": ", 1)
         for line in (folder / "report.md").read_text().splitlines()
         if ": " in line
     )
-    assert re.search(r"convnet.* \(70 % of the requests\) and .*lenet.* \(30 % of the requests\)", conditions["Models"])
+    pattern = r"convnet.* \(70 % of the requests\) and .*own.* with weights as its factory made them \(30 %"
+    assert re.search(pattern, conditions["Models"])
+    assert conditions["Input"] == "32×32×3 images, pixels '-1-1'; the model gives logits"
 
 
 def test_an_answer_of_the_wrong_model_is_an_error(both, tmp_path):
-    convnet, lenet = both
+    convnet, own = both
     trial = OpenLoopPhase(
         id="trial",
         folder=tmp_path / "trial",
@@ -170,12 +179,12 @@ def test_an_answer_of_the_wrong_model_is_an_error(both, tmp_path):
         timeout_s=5.0,
         check_share=1.0,
     )
-    with launch.start("tensorflow", convnet, ServingProfile(), tmp_path / "server", beside=[lenet]) as running:
+    with launch.start("tensorflow", convnet, ServingProfile(), tmp_path / "server", beside=[own]) as running:
         target = running.target
         asked = (
             Traffic(target, convnet.reference, 0.5),
-            # lenet's answers are expected, and convnet is asked.
-            Traffic(replace(target.asked_for(lenet), model="convnet"), lenet.reference, 0.5),
+            # The other's answers are expected, and convnet is asked.
+            Traffic(replace(target.asked_for(own), model="convnet"), own.reference, 0.5),
         )
         folder = tmp_path / "generator"
         job = LoadJob(target=target, reference=convnet.reference, phases=(trial,), mix=asked, folder=folder)

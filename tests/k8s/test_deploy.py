@@ -20,17 +20,17 @@ def version(api: ApiServer, name: str) -> str:
 
 @pytest.fixture
 def next_version(bundle, tmp_path, monkeypatch):
-    """A second version of the bundle; only its number differs, so its hashes are not looked at."""
+    """A second version of the bundle; only its number, and what is given, differs, so its hashes are not looked at."""
     import json
     import shutil
 
     from models import bundle as bundles
 
-    def make() -> None:
+    def make(**values: str) -> None:
         folder = tmp_path / "artifacts" / bundle.model
         shutil.copytree(folder / "1", folder / "2")
         manifest = json.loads((folder / "2" / "manifest.json").read_text())
-        (folder / "2" / "manifest.json").write_text(json.dumps({**manifest, "version": 2}))
+        (folder / "2" / "manifest.json").write_text(json.dumps({**manifest, "version": 2, **values}))
         monkeypatch.setattr(bundles, "load", bundles._read)
 
     return make
@@ -176,6 +176,19 @@ def test_a_version_that_cannot_be_rolled_out(api, run, capsys):
     ):
         assert run("rollout", *arguments) == 1
         assert message in capsys.readouterr().err
+
+
+def test_a_version_of_another_precision_is_not_rolled_out_but_deployed(api, run, next_version, capsys):
+    assert run("deploy") == 0
+    next_version(precision="bf16")
+    assert run("rollout", "--model-version", "2") == 1
+    told = capsys.readouterr().err
+    assert "error: version 2 computes in bf16, and what is deployed serves fp32: a roll-out changes the version" in told
+    assert version(api, "torchserve") == "1"
+    assert run("deploy", "--model-version", "2") == 0
+    assert version(api, "torchserve") == "2"
+    assert run("rollout", "--back") == 1  # the version before is of the other precision
+    assert "there is no version before" in capsys.readouterr().err
 
 
 def test_undeploy_leaves_nothing(api, run, capsys):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import numpy as np
 import pytest
@@ -187,12 +186,3 @@ def test_what_made_it_makes_another_bundle(model, tmp_path):
     path = tmp_path / model.partition(".")[0] / "blocks.py"
     path.write_text(path.read_text() + "# another\n")
     assert again() != first
-
-
-def test_what_is_said_of_an_own_model_alone_is_refused_of_others():
-    said: dict[str, Any] = {"input": SMALL, "preprocessing": Preprocessing(), "output": Output.LOGITS}
-    for key, value in said.items():
-        with pytest.raises(
-            Problem, match=f"{key.upper()}: lenet is a network of the house, which has its own; leave it"
-        ):
-            recipe.read("lenet", "digits", Settings(), Own(**{key: value}))

@@ -73,7 +73,8 @@ def test_own_weights_and_own_unlabelled_pictures_become_a_bundle(models, tmp_pat
         pixels = np.random.default_rng(number).integers(0, 256, (40, 60, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "pictures" / f"{number}.png")
     own = ("--checkpoint", tmp_path / "own.pth", "--images", tmp_path / "pictures")
-    export = ("export", "--model", "lenet", *own, "--artifacts", tmp_path / "artifacts")
+    declared = '--preprocessing={preset = "-1-1", resize = [40], centre_crop = [32], channel_order = "bgr"}'
+    export = ("export", "--model", "lenet", *own, declared, "--artifacts", tmp_path / "artifacts")
     done = models(*export)
     assert done.returncode == 0, done.stderr
     made = bundles.load(Path(done.stdout.strip()))
@@ -85,7 +86,13 @@ def test_own_weights_and_own_unlabelled_pictures_become_a_bundle(models, tmp_pat
         **{"images": 12, "of": 12, "folder": "pictures", "resized_from": None, "labelled": False},
     }
     assert {figure["accuracy"] for figure in manifest["parity"]["exports"].values()} == {None}
+    assert manifest["training"]["preprocessing"] == {
+        "input": None,
+        "declared": {"preset": "-1-1", "resize": [40], "centre_crop": [32], "channel_order": "bgr"},
+    }
     assert "reused" in models(*export).stderr
+    verified = models("verify", made.folder)  # the steps before the network are found again
+    assert "top-1 agreement 100.00%" in verified.stderr
     (tmp_path / "pictures" / "3.png").write_bytes(b"no picture")
     assert "3.png: no JPEG or PNG picture" in _fails(models(*export))
     assert bundles.versions(tmp_path / "artifacts", "lenet") == [1]
@@ -173,8 +180,14 @@ def test_verify_runs_the_gate_again_and_finds_a_changed_byte(artifacts, models, 
         (["export", "--model", "n:f", "--input", "8x8x3"], "MODEL=n:f: no module n, neither in the working folder nor"),
         (
             ["export", "--model", "lenet", "--input", "8x8x3"],
-            "INPUT: lenet is a network of the house, which has its own",
+            "INPUT=8x8x3: lenet is trained on images of 32x32x3; leave INPUT out, or bring a CHECKPOINT",
         ),
+        (
+            ["export", "--model", "resnet18", "--input", "300x400x3"],
+            "input = '300x400x3': resnet18 takes 224x224 images, and these would be 300x400; bring them to it, such as "
+            "with resize = [224] and centre_crop = [224] in [preprocessing]",
+        ),
+        (["export", "--model", "lenet", "--output", "logits"], "OUTPUT=logits: lenet is a network of the house, which"),
         (["train", "--model", "vgg11", "--dataset", "digits"], "--model vgg11: too large to train here; export it"),
         (["export", "--model", "vgg11", "--checkpoint", "/nowhere"], "CHECKPOINT=/nowhere: no such file"),
         (["export", "--model", "vgg11", "--images", "/nowhere"], "IMAGES=/nowhere: no such folder"),

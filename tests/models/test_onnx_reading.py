@@ -114,6 +114,18 @@ def test_external_data_is_read_from_the_models_own_folder_alone(tmp_path, locati
     _refused(_saved(model, folder), message)
 
 
+def test_so_is_that_of_graphs_within_nodes(tmp_path):
+    model = _model()
+    tensor = numpy_helper.from_array(np.float32(1), "inner")
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="/etc/passwd")
+    given = helper.make_tensor_value_info("inner", TensorProto.FLOAT, [])
+    branch = helper.make_graph([], "branch", [], [given], [tensor])
+    model.graph.node.append(helper.make_node("If", ["flag"], ["x"], then_branch=branch, else_branch=branch))
+    _refused(_saved(model, tmp_path), r"'/etc/passwd' of tensor inner lies outside the model's folder")
+
+
 def test_external_data_beside_the_model_is_read(tmp_path):
     onnx.save_model(
         _model(), str(tmp_path / "model.onnx"), save_as_external_data=True, size_threshold=0, location="w.bin"
@@ -143,6 +155,23 @@ RECURSIVE = helper.make_function(
     [helper.make_node("Twice", ["a"], ["b"], domain="own")],
     [helper.make_opsetid("", 20), helper.make_opsetid("own", 1)],
 )
+OWN = [helper.make_opsetid("", 20), helper.make_opsetid("own", 1)]
+# Each calls the one before twice: a file of a few kilobytes, and 2^40 nodes.
+EXPLODING = [
+    helper.make_function("own", "F0", ["a"], ["b"], [helper.make_node("Relu", ["a"], ["b"])], OWN),
+    *(
+        helper.make_function(
+            "own",
+            f"F{number}",
+            ["a"],
+            ["c"],
+            [helper.make_node(f"F{number - 1}", [x], [y], domain="own") for x, y in (("a", "b"), ("b", "c"))],
+            OWN,
+        )
+        for number in range(1, 41)
+    ),
+]
+BOMB = helper.make_node("F40", ["images"], ["logits"], domain="own")
 SHAPE = numpy_helper.from_array(np.array([10**6, 10**6], np.int64))
 HUGE = (
     helper.make_node("Constant", [], ["shape"], value=SHAPE),
@@ -168,6 +197,7 @@ HUGE = (
             r"\(node twice\): makes w a second time",
         ),
         (_model(functions=[RECURSIVE], nodes=[CALL]), r"ONNX function own::Twice calls itself"),
+        (_model(functions=EXPLODING, nodes=[BOMB]), r"local functions make [\d,]+ nodes, more than 1,000,000; export"),
         (_model(sizes=("n", "h", 2, 3)), r"model.onnx: input images is \[\?, \?, 2, 3\]; export it as \[N, H, W, C\]"),
         (_model(sizes=(1, 2, 2, 3)), r"input images is \[1, 2, 2, 3\]; .* with a free batch size N"),
         (_model(sizes=("n", 10**6, 10**6, 3)), r"ONNX value images: nx1000000x1000000x3 is more than 2 GB"),
@@ -175,7 +205,7 @@ HUGE = (
     ],
     ids=[
         *("gigantic weights", "negative size", "gigantic value", "cycle", "absent input", "made twice"),
-        *("function of itself", "free height", "fixed batch", "gigantic images", "NaN"),
+        *("function of itself", "functions of functions", "free height", "fixed batch", "gigantic images", "NaN"),
     ],
 )
 def test_what_is_no_model_is_refused_in_one_line(tmp_path, model, message):

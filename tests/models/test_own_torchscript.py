@@ -225,7 +225,16 @@ def test_onnx_alone_is_refused_with_the_way_out(tmp_path):
     assert not (tmp_path / "artifacts").exists()
 
 
-def _graph(folder: Path, given: tuple, *, kind: int = TensorProto.FLOAT, inputs: int = 1, nan: bool = False) -> Path:
+def _graph(
+    folder: Path,
+    given: tuple,
+    *,
+    kind: int = TensorProto.FLOAT,
+    inputs: int = 1,
+    nan: bool = False,
+    operator: str = "Identity",
+    opset: int = 18,
+) -> Path:
     """The mean of each channel of float images, times two weights: [N, 2]."""
     weights = np.ones((3, 2), np.float32)
     weights[0, 0] = np.nan if nan else 1
@@ -233,7 +242,8 @@ def _graph(folder: Path, given: tuple, *, kind: int = TensorProto.FLOAT, inputs:
         helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
         helper.make_node("GlobalAveragePool", ["f"], ["p"]),
         helper.make_node("Flatten", ["p"], ["q"]),
-        helper.make_node("MatMul", ["q", "w"], ["y"]),
+        helper.make_node(operator, ["q"], ["r"]),
+        helper.make_node("MatMul", ["r", "w"], ["y"]),
     ]
     names = ["x", "z"][:inputs]
     graph = helper.make_graph(
@@ -243,7 +253,7 @@ def _graph(folder: Path, given: tuple, *, kind: int = TensorProto.FLOAT, inputs:
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2])],
         [numpy_helper.from_array(weights, "w")],
     )
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
     onnx.save(made, str(folder / "own.onnx"))
     return folder / "own.onnx"
 
@@ -256,6 +266,14 @@ def _graph(folder: Path, given: tuple, *, kind: int = TensorProto.FLOAT, inputs:
         ({"given": ["n", 3, 32, 32], "inputs": 2}, r"has 2 inputs \(x, z\)"),
         ({"given": ["n", 3, 32, 32], "kind": TensorProto.INT64}, "input x is int64; use uint8 or float32"),
         ({"given": ["n", 3, 32, 32], "nan": True}, "weights w hold NaN"),
+        (
+            {"given": ["n", 3, 32, 32], "operator": "Hardmax"},
+            r"ONNX operator Hardmax \(node r, opset 18\): unknown to the SavedModel importer; build the model of oper",
+        ),
+        (
+            {"given": ["n", 3, 32, 32], "opset": 12},
+            r"opset 12\): this opset is too old; export the model with",
+        ),
         ({"given": ["n", 3, 32, 32]}, "output y has 2 classes, and the PyTorch side has 5"),
     ],
 )

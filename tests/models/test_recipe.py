@@ -12,6 +12,7 @@ from PIL import Image
 
 from models import architectures, datasets, recipe
 from models.bundle import Weights
+from models.declaration import PRESETS, Output, Preprocessing
 from models.problem import Problem
 from models.recipe import NO_LABEL, Own
 from models.training import Settings
@@ -141,3 +142,44 @@ def test_another_checkpoint_other_images_or_another_seed_make_another_bundle(tmp
     seeded = _read("resnet18", images=folder)
     found = [made.to_dict() for made in (brought, changed, seeded, replace(seeded, settings=Settings(seed=1)))]
     assert all(one != other for place, one in enumerate([plain, *found]) for other in found[place:])
+
+
+def test_a_network_of_the_house_takes_what_is_declared_of_its_images():
+    made = _read(
+        "resnet18", input=(300, 400, 3), preprocessing=Preprocessing("-1-1", resize=(256,), centre_crop=(224,))
+    )
+    assert made.image_shape == (300, 400, 3)
+    assert made.to_dict()["preprocessing"] == {
+        "input": [300, 400, 3],
+        "declared": {"preset": "-1-1", "resize": [256], "centre_crop": [224]},
+    }
+    several = [None, *map(Preprocessing, PRESETS), Preprocessing(channel_order="bgr")]
+    plain, *others = [_read("resnet18", preprocessing=one).to_dict() for one in several]
+    assert plain["preprocessing"] is None
+    assert all(one != other for place, one in enumerate([plain, *others]) for other in others[place:])
+    assert _read("resnet18", input=(224, 224, 3), preprocessing=Preprocessing()).to_dict() == plain
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"input": (224, 224, 1)}, r"input = '224x224x1': resnet18 takes images of 3 channels; use 224x224x3"),
+        (
+            {"input": (256, 256, 3)},
+            r"input = '256x256x3': resnet18 takes 224x224 images, and these would be 256",
+        ),
+        (
+            {"preprocessing": Preprocessing(centre_crop=(192,))},
+            r"preprocessing: resnet18 takes 224x224 images",
+        ),
+        ({"preprocessing": Preprocessing(layout="nhwc")}, r"preprocessing.layout = 'nhwc': resnet18 takes chann"),
+        (
+            {"preprocessing": Preprocessing(centre_crop=(256,))},
+            r"preprocessing.centre_crop = .256.: images are 224x224 t",
+        ),
+        ({"output": Output.LOGITS}, "OUTPUT=logits: resnet18 is a network of the house, which gives logits; le"),
+    ],
+)
+def test_what_does_not_fit_a_network_of_the_house_is_refused(said, message):
+    with pytest.raises(Problem, match=message):
+        _read("resnet18", **said)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from models import architectures, datasets, training
+from models import architectures, datasets, training, weights
+from models.declaration import UNDECLARED, Intake, Preprocessing
 from models.problem import Problem
 from models.progress import Progress
-from models.training import Settings
+from models.training import Settings, Trained
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +103,25 @@ def test_normalisation_is_part_of_the_model():
     assert torch.allclose(probabilities.sum(dim=1), torch.ones(2))
     expected = (images.double() - torch.tensor([1.0, 2.0, 3.0])) / torch.tensor([4.0, 5.0, 6.0])
     assert torch.allclose(seen[0].permute(0, 2, 3, 1).double(), expected, atol=1e-5)
+
+
+def test_what_is_declared_of_pixels_wins_and_is_read_back_with_the_weights(tmp_path):
+    intake = Intake((40, 60, 3), Preprocessing("-1-1", resize=(32,), centre_crop=(32,), channel_order="bgr"))
+    made = architectures.build("lenet", 10, mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0), intake=intake).eval()
+    assert made.mean.flatten().tolist() == made.std.flatten().tolist() == [127.5] * 3
+    training.save(Trained(made, {"model": "lenet", "preprocessing": intake.record}), tmp_path / "lenet.pt")
+    again = training.load(tmp_path / "lenet.pt").classifier
+    images = np.random.default_rng(0).integers(0, 256, (3, 40, 60, 3), np.uint8)
+    assert np.array_equal(training.predict(made, images), training.predict(again, images))
+    other = architectures.build("lenet", 10, mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0), intake=Intake((32, 32, 3)))
+    assert other.mean.flatten().tolist() == [1.0, 2.0, 3.0]
+
+
+def test_a_trained_network_is_normalised_as_declared_and_kept_apart(digits, tmp_path):
+    few = replace(digits, train=replace(digits.train, images=digits.train.images[:64], labels=digits.train.labels[:64]))
+    intake = Intake(preprocessing=Preprocessing("0-1"))
+    trained = training.train("lenet", few, Settings(), Progress(io.StringIO()), intake)
+    assert trained.classifier.std.flatten().tolist() == pytest.approx([255.0] * 3)
+    assert trained.record["preprocessing"] == {"input": None, "declared": {"preset": "0-1"}}
+    paths = {weights.checkpoint_path(tmp_path, "lenet", "digits", Settings(), one) for one in (intake, UNDECLARED)}
+    assert len(paths) == 2

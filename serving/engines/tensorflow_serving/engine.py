@@ -37,6 +37,7 @@ class TensorFlowServing:
     id = "tensorflow-serving"
     title = "TensorFlow Serving"
     framework = "TensorFlow"
+    export = "savedmodel"
     stands_in_for = ""
     warning = ""
     default_target = "tensorflow"

@@ -36,6 +36,7 @@ class TorchServe:
     id = "torchserve"
     title = "TorchServe"
     framework = "PyTorch"
+    export = "torchscript"
     stands_in_for = ""
     warning = "TorchServe is archived upstream: 0.12.0 (September 2024) is its last release and gets no fixes."
     default_target = "pytorch"

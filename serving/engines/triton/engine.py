@@ -35,6 +35,7 @@ class Triton:
     id = "triton"
     title = "Triton"
     framework = "ONNX Runtime"
+    export = "onnx"
     stands_in_for = ""
     warning = ""
     default_target = "triton"
@@ -116,6 +117,7 @@ class TritonTorchScript(Triton):
 
     id = "triton-torchscript"
     framework = "TorchScript in PyTorch"
+    export = "torchscript"
     default_target = "triton-torchscript"
     # Triton's own backend has a PyTorch of its own, and a TorchScript file does not load in an older one than wrote it.
     container: Container | None = None

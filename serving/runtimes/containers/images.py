@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models import child_environment
-from serving.engines import registry
+from serving.engines import kernels, registry
 from serving.engines.engine import Engine, Rendering
 from serving.profile import ServingProfile
 from serving.runtimes.containers import base_images, configuration, docker_cli, servers, wheels
@@ -171,6 +171,7 @@ def render(bundle: Bundle, engine: Engine, profile: ServingProfile, folder: Path
     """Write what ``engine``'s container reads in /config, for ``bundle`` and ``profile``, below ``folder``. Raises
     `Problem` where they do not fit together."""
     profile.require(bundle)
+    kernels.require(engine, bundle, profile)
     container = servers.container_of(engine)
     version = container.model_version(bundle)
     rendering = configuration.render(

@@ -11,6 +11,7 @@ from pathlib import Path
 from models import bundle as bundles
 from models.bundle import Bundle
 from models.problem import Problem, run
+from serving.engines import kernels
 from serving.profile import ServingProfile, parser_of
 from serving.runtimes.kubernetes import (
     deploy,
@@ -105,7 +106,7 @@ def _settings(options: argparse.Namespace, bundle: Bundle) -> Settings:
     profile.require(bundle)
     ids = options.engines.replace(",", " ").split()
     brought, stand_in = servers.named(ids) if ids else ((), False)
-    return Settings(
+    settings = Settings(
         overlay=options.overlay,
         components=tuple(dict.fromkeys([*brought, *components])),
         registry=options.registry,
@@ -117,6 +118,13 @@ def _settings(options: argparse.Namespace, bundle: Bundle) -> Settings:
         node_type=options.node_type,
         embedded=options.embedded or stand_in,
     )
+    _require_kernels(settings, bundle)
+    return settings
+
+
+def _require_kernels(settings: Settings, bundle: Bundle) -> None:
+    for engine in settings.servers.values():
+        kernels.require(engine, bundle, settings.serving_profile)
 
 
 def _bundle(artifacts: Path, model: str, version: int | None) -> Bundle:
@@ -192,6 +200,8 @@ def _rollout(options: argparse.Namespace) -> int:
         if have_bundle or not options.back:
             bundle = _bundle(options.artifacts, settings.model, version)
             _same_signature(record.settings, bundle)
+            _same_precision(record.settings, bundle)
+            _require_kernels(settings, bundle)
             if not options.no_images and not options.back:
                 _publish(cluster, settings, bundle, options, steps)
         deploy.roll(cluster, record, settings, RENDERED / settings.overlay, timeout_s=options.timeout, say=steps.now)
@@ -208,6 +218,16 @@ def _same_signature(settings: Settings, bundle: Bundle) -> None:
         raise Problem(
             f"version {bundle.version} takes {bundle.input_shape} images and gives {bundle.classes} classes, version "
             f"{settings.version} does not: clients would break; make undeploy, then make deploy"
+        )
+
+
+def _same_precision(settings: Settings, bundle: Bundle) -> None:
+    deployed = settings.profile.precision
+    if bundle.precision is not deployed.exported:
+        raise Problem(
+            f"version {bundle.version} computes in {bundle.precision}, and what is deployed serves {deployed}: a "
+            f"roll-out changes the version alone; roll out one of {deployed.exported} (make export "
+            f"PRECISION={deployed.exported}), or make deploy MODEL_VERSION={bundle.version}"
         )
 
 

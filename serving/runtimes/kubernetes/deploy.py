@@ -49,9 +49,10 @@ def show_plan(cluster: Cluster | None, objects: Sequence[Object], say: Say) -> b
 def deploy(cluster: Cluster, settings: Settings, objects: Sequence[Object], *, timeout_s: float, say: Say) -> None:
     """Apply everything and return once it runs. Raises `Problem`; what was refused before the apply changed nothing."""
     before = Record.load(cluster) if cluster.find("namespace", NAMESPACE, None) else None
-    previous = before.settings.version if before else None
-    if before and before.settings.version == settings.version:
-        previous = before.previous_version
+    previous = None
+    if before and before.settings.serves_as(settings):
+        there = before.settings.version
+        previous = before.previous_version if there == settings.version else there
     record = Record(settings, previous, tuple(map(identity, objects)))
     _apply(cluster, [*objects, record.to_object()], say)
     rollout.wait(cluster, rollout.rolling(objects), timeout_s=timeout_s, say=say)

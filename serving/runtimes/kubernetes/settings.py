@@ -55,6 +55,11 @@ class Settings:
         """The same deployment of another model version."""
         return replace(self, version=version)
 
+    def serves_as(self, other: Settings) -> bool:
+        """Whether both are of one model in one precision, so that a roll-out can bring either in place of the other."""
+        precisions = {one.profile.precision.exported for one in (self, other)}
+        return self.model == other.model and len(precisions) == 1
+
     @property
     def servers(self) -> dict[str, Engine]:
         """The engines that it deploys, by the names of their targets."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from models.precision import Precision
 from models.problem import Problem
 from serving import ports
-from serving.engines import gpu, registry, tf32, variables
+from serving.engines import gpu, kernels, registry, tf32, variables
 from serving.engines.engine import GPU, Engine, Launch, Ports, Switch, Wheel
 from serving.profile import ServingProfile
 from serving.runtimes.answering import Awaited
@@ -89,11 +89,12 @@ def start(
     require_environment(profile)
     hidden = {"CUDA_VISIBLE_DEVICES": gpu.NONE} if profile.device == "cpu" and NVIDIA.exists() else {}
     bundles = [bundle, *beside]
+    engine = at_hand(engine or registry.of_target(name), programs)
     for one in bundles:
         profile.require(one)
+        kernels.require(engine, one, profile)
     folder.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + startup_timeout_s
-    engine = at_hand(engine or registry.of_target(name), programs)
     program = own_program.find(engine, programs)
     plan = engine.launch(bundles, profile, folder, ports=fixed_ports, cores=cores, program=program)
     try:

@@ -37,6 +37,7 @@ class TinyOnnx:
     id = "tiny-onnx"
     title = "Tiny ONNX"
     framework = "ONNX Runtime"
+    export = "onnx"
     stands_in_for = ""
     warning = ""
     default_target = "onnx"

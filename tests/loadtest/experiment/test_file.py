@@ -197,10 +197,18 @@ OWN = "model = 'nets.small:small'\ninput = '33x47x1'\n"
             "model = 'n:f'\ninput = '8x8x3'\noutput = 'scores'\n",
             "mine.toml:3: output = 'scores': use logits, probabilities",
         ),
-        ("[preprocessing]\npreset = '0-1'\n", "mine.toml:1: preprocessing: for a model of your own (model = 'package"),
         (
-            "seed = 1\ninput = '8x8x3'\n",
-            "mine.toml:2: input: for a model of your own (model = 'package.module:factory')",
+            "seed = 1\noutput = 'logits'\n",
+            "mine.toml:2: output: for a model of your own (model = 'package.module:factory'), or torchscript; le",
+        ),
+        ("input = '8x8'\n", "mine.toml:1: input = '8x8': use HEIGHTxWIDTHxCHANNELS"),
+        (
+            "[preprocessing]\nmean = [1]\nstd = [1, 2]\n",
+            "mine.toml:3: preprocessing.std = [1.0, 2.0]: use one number for each channel, or one for all",
+        ),
+        (
+            "models = {convnet = 0.5, lenet = 0.5}\n[preprocessing]\npreset = '0-1'\n",
+            "mine.toml:2: preprocessing: of one model, or of your own among several: use model, not models, or lea",
         ),
         (
             f"{OWN}[preprocessing]\npreset = 'imagenett'\n",
@@ -217,9 +225,18 @@ OWN = "model = 'nets.small:small'\ninput = '33x47x1'\n"
         (f"{OWN}[preprocessing]\ncrop = 3\n", "mine.toml:4: preprocessing.crop: unknown key; known keys: preset, "),
         (f"{OWN}[preprocessing]\nmean = 3\n", "mine.toml:4: preprocessing.mean = 3: use a list"),
         (f"{OWN}[preprocessing]\nscale = 'x'\n", "mine.toml:4: preprocessing.scale = 'x': use a number without a unit"),
+        ("models = {'n:f' = 0.5, lenet = 0.5}\n", "mine.toml:1: models: n:f: say the size of its images: input = '22"),
         (
-            "models = {'n:f' = 0.5, lenet = 0.5}\n",
-            "mine.toml:1: models: n:f is a model of your own, which is served alone: name it as model",
+            "models = {'n:f' = 0.5, 'm:f' = 0.5}\ninput = '8x8x3'\n",
+            "mine.toml:1: models: n:f and m:f are both called f on the servers; rename one of the factories",
+        ),
+        (
+            "models = {'n:f' = 0.5, 'n:g' = 0.5}\ncheckpoint = 'w.pt'\ninput = '8x8x3'\n",
+            "mine.toml:2: checkpoint = 'w.pt': the weights of one model; use model, not models",
+        ),
+        (
+            "models = {'n:f' = 0.5, lenet = 0.5}\nonnx = 'n.onnx'\ninput = '8x8x3'\n",
+            "mine.toml:2: onnx = 'n.onnx': one model; use model, not models",
         ),
         ("[models]\nlenet = 0.5\nconvnet = 0.4\n", "mine.toml:1: models: the shares add up to 0.9, not to 1"),
         ("[models]\nlenet = 1\nconvnet = 0\n", "mine.toml:2: models.lenet = 1: use a share of the requests between 0"),
@@ -274,6 +291,18 @@ def test_the_models_and_their_shares_of_the_requests():
     several = experiment.parse("models = {convnet = 0.7, lenet = 0.3}\n")
     assert several.mix == {"convnet": 0.7, "lenet": 0.3}
     assert experiment.parse("models = {a = 0.333, b = 0.333, c = 0.333}\n").mix["c"] == 0.333
+
+
+def test_what_is_said_of_one_model_of_several_is_said_of_the_user_s_own():
+    text = "models = {convnet = 0.7, 'nets.small:small' = 0.3}\ninput = '33x47x1'\ncheckpoint = 'w.pt'\n"
+    several = experiment.parse(f"{text}[preprocessing]\npreset = 'none'\n")
+    assert several.mix == {"convnet": 0.7, "small": 0.3}
+    assert [several.is_told_of(model) for model in several.models] == [False, True]
+    assert experiment.parse(several.to_toml()) == several
+    house = experiment.parse("models = {convnet = 0.7, lenet = 0.3}\nclasses = 'labels.txt'\n")
+    assert all(house.is_told_of(model) for model in house.models)
+    one = experiment.parse("model = 'resnet18'\n[preprocessing]\npreset = 'imagenet'\n")
+    assert (one.declared, one.is_told_of("resnet18")) == ({"preprocessing": {"preset": "imagenet"}}, True)
 
 
 def test_a_model_of_the_user_s_own_is_served_under_its_factory_s_name():

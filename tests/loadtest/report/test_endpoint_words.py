@@ -8,7 +8,7 @@ from loadtest.analysis import validity
 from loadtest.analysis.records import AnswersUnchecked, ExperimentInfo, LadderInfo, OwnFile, Parity, WireParity
 from loadtest.analysis.run_files import WireResult
 from loadtest.experiment.records import Environment, ProxyNotUsed, ProxyUsed, RateLimited, RightAnswers
-from loadtest.report import badges, conditions, parity_words, warning_words
+from loadtest.report import badges, conditions, first_screen, parity_words, warning_words
 from models.bundle import Around, Kind, Weights
 from models.declaration import Preprocessing
 from serving.target import Caveat
@@ -87,6 +87,29 @@ def test_an_own_model_s_input_and_preprocessing_are_conditions():
         "divided by 0.2 0.3 0.4, BGR; the model gives logits"
     )
     assert "Input" not in dict(conditions.conditions(summary(latency(5.0, 6.0), experiment=ASKED)))
+
+
+def test_what_is_declared_of_a_network_of_the_house_is_a_condition():
+    house = ExperimentInfo(model="resnet18", preprocessing=Preprocessing("-1-1"))
+    assert dict(conditions.conditions(summary(latency(5.0, 6.0), experiment=house)))["Input"] == "pixels '-1-1'"
+    steps = Preprocessing(resize=(256,), centre_crop=(224,))
+    house = ExperimentInfo(model="resnet18", input="300x400x3", preprocessing=steps)
+    told = dict(conditions.conditions(summary(latency(5.0, 6.0), experiment=house)))
+    assert told["Input"] == "300×400×3 images, shorter side resized to 256, centre of 224 cropped"
+
+
+def test_whose_weights_they_are_is_told_of_each_of_several_models():
+    mixed = ExperimentInfo(models={"nets.small:small": 0.3, "convnet": 0.7}, checkpoint="w.pt", input="8x9x1")
+    figures = summary(latency(5.0, 6.0), experiment=mixed)
+    own = msgspec.structs.replace(figures, weights={"small": Weights.CHECKPOINT, "convnet": Weights.TRAINED})
+    assert dict(conditions.conditions(own))["Models"] == (
+        "nets.small:small with the weights of w.pt (30 % of the requests) and convnet (70 % of the requests)"
+    )
+    made = msgspec.structs.replace(figures, weights={"small": Weights.FACTORY, "resnet18": Weights.SEEDED})
+    assert first_screen.untrained(made) == (
+        "Weights of small as the model's factory made them, trained or not: speed and parity are real either way. "
+        "Untrained weights of resnet18: speed and parity are real, accuracy is not."
+    )
 
 
 def test_whose_files_were_served_is_a_condition():
