@@ -123,8 +123,8 @@ FIRST, STATUS = "first", "status"
 class Inputs:
     """What servers are asked where no bundle says so, and which answers are right.
 
-    payloads   a folder of images, .npy arrays or .json bodies, or one such file; empty: random samples of the type
-               and shape that the servers name
+    payloads   a folder of images, .npy or .npz arrays, or .json bodies, or one such file; empty: random samples of the
+               type and shape that the servers name
     samples    how many random ones
     answers    "first": those of the first target; "status": any answer that is no error; else a file, .npz or .npy, or
                a folder of .npy files called like the payloads, that holds recorded ones

@@ -55,7 +55,8 @@ def described(targets: Sequence[Target], protocol: str, asked: Inputs) -> list[T
 def _described(target: Target, protocol: str, asked: Inputs) -> Target:
     if target.output and registry.engine(target.engine).metadata(target, protocol) is None:
         raise Problem(
-            f"target.{target.name}.output = {target.output!r}: answers of {target.engine} have no outputs by name"
+            f"target.{target.name}.output = {target.output!r}: answers of {target.engine} have no outputs by "
+            "name: leave it out"
         )
     try:
         said = description.describe(target, protocol)
