@@ -61,7 +61,7 @@ deployment := --overlay $(call q,$(OVERLAY)) --components $(call q,$(COMPONENTS)
 what := $(call flag,model,$(MODEL)) $(call flag,dataset,$(DATASET))
 own  := $(call flag,checkpoint,$(CHECKPOINT)) $(call flag,images,$(IMAGES)) $(call flag,classes,$(CLASSES)) $(call flag,input,$(INPUT)) $(if $(PREPROCESSING),--preprocessing=$(call q,$(PREPROCESSING))) $(call flag,output,$(OUTPUT)) $(call flag,savedmodel,$(SAVEDMODEL)) $(call flag,torchscript,$(TORCHSCRIPT)) $(call flag,onnx,$(ONNX))
 
-.PHONY: help compare train export serve loadtest loadtest-worker report gate plan-run tensorflow-serving triton images pin-images push up down deploy deploy-plan rollout undeploy manifests schema test test-beside lint format bench-loadgen bench-aa bench-ab bench-restarts bench-crosscheck bench-embedded bench-drain bench-importer bench-decisions dashboards dashboards-check watch clean distclean lock ci-tools packages locust collect screenshot
+.PHONY: help compare train export serve loadtest loadtest-worker report gate plan-run tensorflow-serving triton images pin-images push up down deploy deploy-plan rollout undeploy manifests schema test test-beside lint format bench-loadgen bench-aa bench-ab bench-restarts bench-crosscheck bench-embedded bench-drain bench-importer bench-decisions gpu-check dashboards dashboards-check watch clean distclean lock ci-tools packages locust collect screenshot
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -182,6 +182,9 @@ screenshot: $(DEV) ## docs/report.png: the verdict of a run's report (RUN=FOLDER
 
 bench-embedded: $(INSTALLED) ## the embedded server on a core of its own, beside TensorFlow Serving's figures
 	@$(PY) -m loadtest bench-embedded $(ARGS)
+
+gpu-check: $(INSTALLED) ## on a machine with a GPU, 12 minutes, no network: do both servers compute on it, rightly and together?
+	@$(PY) -m loadtest gpu-check $(ARGS)
 
 bench-decisions: $(INSTALLED) ## how surely a run decides, on simulated servers whose truth is known
 	@$(PY) -m loadtest bench-decisions $(ARGS)

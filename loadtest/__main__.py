@@ -33,6 +33,7 @@ MODULES = {
     "bench-decisions": "loadtest.bench.decisions",
     "bench-drain": "loadtest.bench.drain",
     "bench-embedded": "loadtest.bench.embedded",
+    "gpu-check": "loadtest.bench.gpu_check",
 }
 
 
