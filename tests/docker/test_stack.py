@@ -15,6 +15,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from loadtest.experiment.runtimes import on_this_machine
 from models.bundle import Bundle
 from serving import ports
 from serving.client import Client, RequestFailed
@@ -30,7 +32,8 @@ from serving.runtimes.containers import base_images, compose_project, docker_cli
 from serving.runtimes.containers.images import Build
 from serving.runtimes.containers.servers import container_of
 from serving.runtimes.containers.stack import Choice, Stack
-from serving.target import Target
+from serving.target import Caveat, Target
+from serving.this_machine import boot_id
 from tests.components import require, require_docker_engine
 from tests.docker import stand_in
 from tests.docker.files import ROOT
@@ -112,6 +115,25 @@ def test_every_container_is_healthy_unprivileged_and_on_a_read_only_root(running
     assert host["RestartPolicy"]["Name"] == "unless-stopped"
     for bindings in state["NetworkSettings"]["Ports"].values():
         assert {binding["HostIp"] for binding in bindings or []} <= {"127.0.0.1"}
+
+
+@pytest.mark.parametrize("which", TARGETS)
+def test_a_server_in_a_container_is_found_behind_its_port_and_at_its_own_address(running, which):
+    engine = running.choice.servers[which]
+    container, pid = container_of(engine), inspect(running, container_of(engine).image)["State"]["Pid"]
+    profile = running.default_profile
+    known = running.target(which, engine, profile, running.configure(engine, profile))
+    published_at = {one.port: running.ports[one.variable] for one in container.published}
+    behind = f"127.0.0.1:{published_at[container.ports.rest]}"
+    own = f"{running.address(container.image)}:{container.ports.rest}"
+    for address, caveats in ((behind, (Caveat.DOCKER_PROXY,)), (own, ())):
+        asked = replace(known, rest=address, grpc="", cores=(), caveats=(), machine="", process=0)
+        (found,) = on_this_machine.located([asked])
+        assert (found.process, found.machine, found.caveats) == (pid, boot_id(), caveats), address
+        assert found.cores == running.server_cores
+        assert on_this_machine.not_seen([asked]) == []
+        servers, generator = on_this_machine.split([found])
+        assert (servers, set(generator)) == (running.server_cores, set(running.generator_cores))
 
 
 @pytest.mark.parametrize("service", SERVERS)
