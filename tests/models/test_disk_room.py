@@ -63,37 +63,52 @@ def test_weights_that_are_yet_to_be_made_are_counted_without_making_them(model, 
         disk_room.require(tmp_path, recipe.read(model, "digits", Settings(), Own()), 10, Precision.FP32)
 
 
-# A file-size limit stands for a disk that is full at that file: PyTorch's checkpoint, the ONNX file, TensorFlow's.
-@pytest.mark.slow
-@pytest.mark.beside
-@pytest.mark.parametrize(
-    ("limit", "file"),
-    [
-        (400_000, "convnet/1"),
-        pytest.param(530_000, "convnet/1", marks=pytest.mark.exhaustive),
-        pytest.param(535_000, "saved_model.pb", marks=pytest.mark.exhaustive),
-    ],
+# A file-size limit stands for a disk that is full at that file.
+LIMITED = (
+    "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2); "
+    "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
 )
-def test_a_full_disk_is_one_line_and_leaves_nothing(limit, file, artifacts, tmp_path):
-    shutil.copytree(artifacts / CHECKPOINTS, tmp_path / CHECKPOINTS)
-    limited = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2); "
-    limited += "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
-    export = ("-m", "models", "export", "--dataset", "digits", "--artifacts", str(tmp_path))
-    done = subprocess.run(
-        [sys.executable, "-c", limited, str(limit), *export],
+
+
+def _limited(limit: int, *command: str) -> subprocess.CompletedProcess[str]:
+    """Python with this command, whose files may be no larger."""
+    return subprocess.run(
+        [sys.executable, "-c", LIMITED, str(limit), *command],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
+
+
+@pytest.mark.slow
+@pytest.mark.beside
+@pytest.mark.parametrize(
+    "limit",
+    [pytest.param(400_000, id="checkpoint"), pytest.param(530_000, id="torch.export", marks=pytest.mark.exhaustive)],
+)
+def test_a_full_disk_is_one_line_and_leaves_nothing(limit, artifacts, tmp_path):
+    shutil.copytree(artifacts / CHECKPOINTS, tmp_path / CHECKPOINTS)
+    done = _limited(limit, "-m", "models", "export", "--dataset", "digits", "--artifacts", str(tmp_path))
     assert done.returncode == 1, done.stderr
     *progress, line = done.stderr.splitlines()
     assert {one.split()[0] for one in progress} <= {"export"}, done.stderr
-    assert line.startswith("error: ")
-    assert file in line
-    assert "no file may be as large (ulimit -f): allow more" in line
+    refused = "no file may be as large (ulimit -f): allow more; then give the same command again"
+    assert line == f"error: {tmp_path}/convnet/1: {refused}"
     assert [path.name for path in (tmp_path / "convnet").iterdir()] == ["checkpoints"]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.beside
+def test_tensorflow_s_words_for_a_full_disk_are_known(bundle, tmp_path):
+    code = "import pathlib, sys; from models import problem, savedmodel; "
+    code += "sys.exit(problem.run(lambda: savedmodel.export(*map(pathlib.Path, sys.argv[1:]))))"
+    done = _limited(200_000, "-c", code, str(bundle.onnx), str(tmp_path / "1"))
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: a file could not be written (")
+    assert line.endswith("no file may be as large (ulimit -f): allow more; then give the command again")
 
 
 def test_a_folder_that_was_made_for_a_bundle_goes_with_it(monkeypatch, tmp_path):
