@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -32,6 +33,8 @@ os.environ["NO_PROXY"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), "127
 
 # Tests with one of these run alone, unless they are marked "beside".
 ALONE = ("alone", "slow", "exhaustive", "docker", "browser")
+# How many tests of the first part ended how, for the second one's closing line.
+COUNTED = ROOT / ".pytest_cache" / "beside.json"
 _ELSEWHERE = pytest.StashKey[bool]()
 
 
@@ -68,6 +71,29 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         part = session.config.getoption("--part")
         if part == "beside" or session.config.stash.get(_ELSEWHERE, False):
             session.exitstatus = pytest.ExitCode.OK
+
+
+class _Elsewhere:
+    """A test of the other part, as the closing line counts it."""
+
+    count_towards_summary = True
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Generator[None, object, object]:
+    """The closing line of the second part counts the tests of both."""
+    done = yield
+    part, stats = terminalreporter.config.getoption("--part"), terminalreporter.stats
+    if part == "beside":
+        counts = {key: len(stats.get(key, ())) for key in ("passed", "skipped", "xfailed", "xpassed")}
+        COUNTED.parent.mkdir(exist_ok=True)
+        COUNTED.write_text(json.dumps(counts))
+    elif part == "alone" and COUNTED.exists():
+        for key, count in json.loads(COUNTED.read_text()).items():
+            if count:
+                stats.setdefault(key, []).extend([_Elsewhere()] * count)
+        COUNTED.unlink()
+    return done
 
 
 @pytest.fixture(scope="session")

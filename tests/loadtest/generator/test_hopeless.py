@@ -64,7 +64,7 @@ def test_an_overloaded_server_gets_no_more_requests_and_the_trial_says_that_it_m
     if workers > 1:
         (port,) = ports.free(1)
         where_from += ["--master-bind-port", str(port), "--master-port", str(port)]
-    mild = replace(TRIAL, id="mild", rate=60.0)
+    mild = replace(TRIAL, id="mild", rate=60.0, hopeless_ms=2000.0)
     with (
         small_server("rest", "serial:0.005") as (where, _),
         generator(write_plan(tmp_path, where, [mild, TRIAL]), *where_from) as process,
