@@ -1,0 +1,75 @@
+"""environment.json: where a run took place."""
+
+from __future__ import annotations
+
+from loadtest.experiment.meter_records import GpuMemory, Gpus, IdlePower
+from loadtest.experiment.records.notes import RunNote
+from loadtest.experiment.records.record import Record
+from loadtest.experiment.records.trial import OtherProcess
+
+
+class Lateness(Record, frozen=True, kw_only=True):
+    """How late the machine woke a process before any load, milliseconds."""
+
+    p50: float | None = None
+    p99: float | None = None
+    max: float | None = None
+
+
+class Node(Record, frozen=True, kw_only=True):
+    """The node of a cluster that a target's server ran on."""
+
+    node: str | None = None
+    instance_type: str | None = None
+    gpu: str | None = None
+    capacity: dict[str, str] = {}
+    kernel: str | None = None
+    kubelet: str | None = None
+    image: str | None = None
+
+
+class Environment(Record, frozen=True, kw_only=True):
+    """Where a run took place; what was not saved is None or empty.
+
+    server_cores, generator_cores  CPUs that each is pinned to; empty: not pinned
+    load_average_at_start          over 1, 5 and 15 minutes
+    busy_at_start                  the share of its CPUs' time that others used before any load; `busy_by`: who most
+    cpus                           the CPUs that programs may use here; `cpu_quota`: and of their time so many CPUs'
+                                   worth, None: all of it
+    open_files                     how many files a program may have open
+    prometheus                     its version, None where it did not watch the run
+    order                          the targets in the order in which their servers were started
+    nodes                          target → its node, in a cluster
+    gpus                           of the servers' machine, where one of them computes on a GPU; `gpu_memory`: target →
+                                   what it was expected to have of the GPU's memory
+    idle                           what the meters of energy said before any server ran; None where there are none
+    """
+
+    cpu_model: str | None = None
+    cpu_count: int | None = None
+    memory_bytes: int | None = None
+    os: str | None = None
+    kernel: str | None = None
+    python: str | None = None
+    libraries: dict[str, str] = {}
+    git_commit: str | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    load_average_at_start: tuple[float, ...] = ()
+    busy_at_start: float | None = None
+    busy_by: tuple[OtherProcess, ...] = ()
+    cpus: tuple[int, ...] = ()
+    cpu_quota: float | None = None
+    open_files: int | None = None
+    generator_priority: str | None = None
+    wake_up_lateness_ms: Lateness | None = None
+    server_cores: tuple[int, ...] = ()
+    generator_cores: tuple[int, ...] = ()
+    prometheus: str | None = None
+    order: tuple[str, ...] = ()
+    cluster: str | None = None
+    nodes: dict[str, Node] = {}
+    gpus: Gpus | None = None
+    gpu_memory: dict[str, GpuMemory] = {}
+    idle: IdlePower | None = None
+    warnings: tuple[RunNote, ...] = ()
