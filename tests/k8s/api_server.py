@@ -10,8 +10,9 @@ import copy
 import json
 import re
 import threading
+import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,7 +21,14 @@ from urllib.parse import parse_qs, urlsplit
 
 import yaml
 
+from tests.k8s.rbac import Access, Request
+
 Object = dict[str, Any]
+REVISION = "deployment.kubernetes.io/revision"
+GENERATION = "deprecated.daemonset.template.generation"
+CONTROLLERS = (REVISION, GENERATION)
+NEVER_PATCHED = ("SelfSubjectAccessReview",)
+REVIEWED = ("resource", "subresource", "namespace", "name")
 # group/version -> (kind, plural, namespaced)
 KINDS: dict[str, list[tuple[str, str, bool]]] = {
     "v1": [
@@ -40,9 +48,11 @@ KINDS: dict[str, list[tuple[str, str, bool]]] = {
         ("ReplicaSet", "replicasets", True),
         ("DaemonSet", "daemonsets", True),
     ],
+    "storage.k8s.io/v1": [("StorageClass", "storageclasses", False)],
     "policy/v1": [("PodDisruptionBudget", "poddisruptionbudgets", True)],
     "autoscaling/v2": [("HorizontalPodAutoscaler", "horizontalpodautoscalers", True)],
     "networking.k8s.io/v1": [("NetworkPolicy", "networkpolicies", True)],
+    "apiextensions.k8s.io/v1": [("CustomResourceDefinition", "customresourcedefinitions", False)],
     "authorization.k8s.io/v1": [("SelfSubjectAccessReview", "selfsubjectaccessreviews", False)],
 }
 
@@ -63,6 +73,17 @@ def node(name: str, *, cpu: str = "16", memory: str = "64Gi", gpus: int = 0, **l
     }
 
 
+def storage_class(name: str, *, default: bool = False) -> Object:
+    """A class of disks."""
+    annotations = {"storageclass.kubernetes.io/is-default-class": "true"} if default else {}
+    return {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {"name": name, "annotations": annotations},
+        "provisioner": "rancher.io/local-path",
+    }
+
+
 class ApiServer:
     """The state: objects by (plural, namespace, name), and what goes wrong."""
 
@@ -71,24 +92,33 @@ class ApiServer:
         self.version = "v1.36.2"
         self.writes: list[str] = []
         self.refused: set[tuple[str, str]] = set()  # (verb, resource) that the user may not
+        self.access: Access | None = None  # what the user was given; None: everything
+        self.silent = threading.Event()  # it takes connections and never answers, as where packets are dropped
+        self.holds = ""  # what keeps a namespace that is deleted
+        self.looks = 0  # how often somebody has looked at the pods
+        self.looked: Callable[[int], None] = lambda times: None
         self.logs: dict[str, str] = {}  # of a Deployment's or DaemonSet's pods
         # What a workload's pods come to: a function of the Deployment or DaemonSet gives the container's status, or
         # None: it runs.
         self.fate: Callable[[Object], Object | None] = lambda workload: None
         self.replica_failure: dict[str, str] = {}  # Deployment or DaemonSet to the message why no pod can be made
         self.slow = False  # a workload's pods are ready only once somebody has seen that they are not
-        self._starting: list[tuple[Object, int]] = []  # a Deployment's status, and the pods it will have ready
+        self._starting: list[str] = []  # Deployments whose pods are ready at the next look
+        self._revisions: dict[str, list[str]] = {}  # templates of each Deployment, the newest last
         self.unauthorized = False
         self.pod_security: str = ""  # a warning that an apply of a Deployment gets
         self.crds: set[str] = set()
         self._lock = threading.Lock()
-        for one in (node("node-1"), node("node-2")):
+        for one in (node("node-1"), node("node-2"), storage_class("standard", default=True)):
             self.add(one)
 
     def kinds(self) -> dict[str, list[tuple[str, str, bool]]]:
         known = dict(KINDS)
         if "monitoring.coreos.com" in self.crds:
-            known["monitoring.coreos.com/v1"] = [("ServiceMonitor", "servicemonitors", True)]
+            known["monitoring.coreos.com/v1"] = [
+                ("ServiceMonitor", "servicemonitors", True),
+                ("PrometheusRule", "prometheusrules", True),
+            ]
         if "gateway.networking.k8s.io" in self.crds:
             known["gateway.networking.k8s.io/v1"] = [
                 ("HTTPRoute", "httproutes", True),
@@ -127,6 +157,9 @@ class ApiServer:
             metadata["uid"] = before["metadata"]["uid"] if before else str(uuid.uuid4())
             generation = before["metadata"].get("generation", 1) if before else 0
             metadata["generation"] = generation + (not before or before.get("spec") != stored.get("spec"))
+            for annotation, text in (before or {"metadata": {}})["metadata"].get("annotations", {}).items():
+                if annotation in CONTROLLERS:  # theirs, which an apply leaves alone
+                    metadata.setdefault("annotations", {})[annotation] = text
             if before and "status" in before:
                 stored["status"] = before["status"]
             metadata["resourceVersion"] = "1"
@@ -142,20 +175,35 @@ class ApiServer:
             return stored
 
     def _control_deployment(self, deployment: Object) -> None:
-        """The Deployment's and ReplicaSet's controllers, the scheduler and the kubelet, all at once."""
+        """The Deployment's and ReplicaSet's controllers, the scheduler and the kubelet, all at once.
+
+        Pods of a new revision that do not come up leave as many old ones as the strategy says.
+        """
         metadata, wanted = deployment["metadata"], deployment["spec"].get("replicas", 1)
         name, space = metadata["name"], metadata["namespace"]
-        self._clear(name)
-        status = self.fate(deployment)
-        failure = self.replica_failure.get(name)
-        ready = 0 if status or failure else wanted
-        owner = {"kind": "ReplicaSet", "name": f"{name}-abc", "uid": str(uuid.uuid4())}
+        known = self._revisions.setdefault(name, [])
+        before = int(metadata.get("annotations", {}).get(REVISION, 0))
+        template = json.dumps(deployment["spec"]["template"], sort_keys=True)
+        is_new = before == 0 or known[-1] != template
+        self._revisions[name] = [*(known if before else ()), template]
+        revision = before + is_new
+        metadata.setdefault("annotations", {})[REVISION] = str(revision)
+        status, failure = self.fate(deployment), self.replica_failure.get(name)
+        old = []
+        if before and is_new and (status or failure):
+            rolling = deployment["spec"].get("strategy", {}).get("rollingUpdate", {})
+            old = self._keep_old(name, wanted - rolling.get("maxUnavailable", 0))
+        else:
+            self._clear(name)
+        made = 0 if failure else min(wanted, 1) if old else wanted
+        ready = 0 if status else made
+        uid, hash = str(uuid.uuid4()), "abc" if revision == 1 else f"r{revision}"
         conditions = [{"type": "ReplicaFailure", "status": "True", "message": failure}] if failure else []
         deployment["status"] = {
             "observedGeneration": metadata["generation"],
-            "replicas": wanted,
-            "updatedReplicas": wanted,
-            "availableReplicas": ready,
+            "replicas": len(old) + (made if old else wanted),
+            "updatedReplicas": made if old else wanted,
+            "availableReplicas": len(old) + ready,
             "conditions": conditions,
         }
         self.add(
@@ -163,24 +211,52 @@ class ApiServer:
                 "apiVersion": "apps/v1",
                 "kind": "ReplicaSet",
                 "metadata": {
-                    "name": owner["name"],
+                    "name": f"{name}-{hash}",
                     "namespace": space,
-                    "uid": owner["uid"],
+                    "uid": uid,
+                    "annotations": {REVISION: str(revision)},
                     "ownerReferences": [{"uid": metadata["uid"], "kind": "Deployment", "name": name}],
                 },
                 "status": {"conditions": conditions},
             }
         )
-        self._run(deployment, owner, status, ["node-1"] * (0 if failure else wanted))
-        if self.slow:
-            deployment["status"]["availableReplicas"] = 0
-            self._starting.append((deployment["status"], ready))
+        owner = {"kind": "ReplicaSet", "name": f"{name}-{hash}", "uid": uid}
+        self._run(deployment, owner, status, [None] * made)
+        if self.slow and not status:
+            self.comes_up(name, False)
+            self._starting.append(name)
+
+    def _keep_old(self, name: str, most: int) -> list[Object]:
+        """The pods of a Deployment that are ready, ``most`` of them; the others go."""
+        owned = [(key, one) for key, one in self.objects.items() if key[0] == "pods" and key[2].startswith(f"{name}-")]
+        ready = [(key, one) for key, one in owned if _is_ready(one)][: max(most, 0)]
+        for key, _ in owned:
+            if key not in [kept for kept, _ in ready]:
+                del self.objects[key]
+        return [one for _, one in ready]
+
+    def comes_up(self, name: str, up: bool = True) -> None:
+        """The newest pods of a Deployment get ready (or are it no more), whatever was wrong with them."""
+        deployment = self.find("deployments", name)
+        revision = deployment["metadata"]["annotations"][REVISION]
+        newest = "abc" if revision == "1" else f"r{revision}"
+        for (kind, _, pod), one in list(self.objects.items()):
+            if kind == "pods" and pod.startswith(f"{name}-"):
+                if pod.startswith(f"{name}-{newest}-"):
+                    ready = {"type": "Ready", "status": "True" if up else "False"}
+                    one["status"] = {"phase": "Running", "conditions": [ready], "containerStatuses": []}
+                elif up:
+                    self.remove("pods", pod)
+        wanted = deployment["spec"].get("replicas", 1)
+        counts = {"replicas": wanted, "updatedReplicas": wanted, "availableReplicas": wanted if up else 0}
+        deployment["status"].update(counts)
 
     def seen(self) -> None:
         """Somebody has looked at the pods: what was starting has started."""
+        self.looks += 1
         while self._starting:
-            status, ready = self._starting.pop()
-            status["availableReplicas"] = ready
+            self.comes_up(self._starting.pop())
+        self.looked(self.looks)
 
     def _control_daemon_set(self, daemon_set: Object) -> None:
         """The DaemonSet's controller and the kubelets, all at once."""
@@ -199,6 +275,7 @@ class ApiServer:
             "updatedNumberScheduled": scheduled,
             "numberAvailable": 0 if status else scheduled,
         }
+        metadata.setdefault("annotations", {})[GENERATION] = str(metadata["generation"])
         owner = {"kind": "DaemonSet", "name": name, "uid": metadata["uid"]}
         self._run(daemon_set, owner, status, nodes[:scheduled])
         if failure:
@@ -208,22 +285,29 @@ class ApiServer:
         for key in [key for key in self.objects if key[0] in ("pods", "replicasets") and key[2].startswith(f"{name}-")]:
             del self.objects[key]
 
-    def _run(self, workload: Object, owner: Object, status: Object | None, nodes: list[str]) -> None:
-        """A pod of ``workload`` on each of ``nodes``, which comes to ``status`` (None: it runs)."""
+    def _run(self, workload: Object, owner: Object, status: Object | None, nodes: Sequence[str | None]) -> None:
+        """A pod of ``workload`` on each of ``nodes`` (None: on any), which comes to ``status`` (None: it runs)."""
         name, space = workload["metadata"]["name"], workload["metadata"]["namespace"]
         template = workload["spec"]["template"]
+        applied = workload["metadata"].get("annotations", {}).get(GENERATION)
+        generation = {"pod-template-generation": applied} if applied else {}
         for number, where in enumerate(nodes):
             self.add(
                 {
                     "apiVersion": "v1",
                     "kind": "Pod",
                     "metadata": {
-                        "name": f"{name}-abc-{number}",
+                        "name": (
+                            pod := f"{owner['name'] if owner['kind'] == 'ReplicaSet' else f'{name}-abc'}-{number}"
+                        ),
                         "namespace": space,
-                        "labels": template["metadata"]["labels"],
+                        "labels": {**template["metadata"]["labels"], **generation},
                         "ownerReferences": [owner],
                     },
-                    "spec": {"nodeName": where, "containers": template["spec"]["containers"]},
+                    "spec": {
+                        "nodeName": where or self._scheduled(template["spec"]),
+                        "containers": template["spec"]["containers"],
+                    },
                     "status": {
                         "phase": "Pending" if status else "Running",
                         "conditions": [
@@ -235,20 +319,41 @@ class ApiServer:
                 }
             )
             if status and "event" in status:
-                self._event(space, "Pod", f"{name}-abc-{number}", "Failed", status["event"])
+                self._event(space, "Pod", pod, "Failed", status["event"])
+
+    def _scheduled(self, spec: Object) -> str:
+        """The first node that has the CPUs for it, by name."""
+        selector = spec.get("nodeSelector", {})
+        nodes = {key[2]: one for key, one in self.objects.items() if key[0] == "nodes" and _matches(one, selector)}
+        pods = [one["spec"] for key, one in self.objects.items() if key[0] == "pods"]
+        for name, one in sorted(nodes.items(), key=lambda pair: (bool(pair[1]["spec"]), pair[0])):
+            taken = sum(map(_cpus, (pod for pod in pods if pod.get("nodeName") == name)))
+            if taken + _cpus(spec) <= float(one["status"]["allocatable"]["cpu"]):
+                return name
+        return min(nodes, default="node-1")
 
     def _event(self, namespace: str, kind: str, name: str, reason: str, message: str) -> None:
         self.add(
             {
                 "apiVersion": "v1",
                 "kind": "Event",
-                "metadata": {"name": f"{name}.1", "namespace": namespace},
+                "metadata": {"name": f"{name}.{reason}", "namespace": namespace},
                 "involvedObject": {"kind": kind, "name": name},
+                "type": "Warning",
                 "reason": reason,
                 "message": message,
                 "lastTimestamp": "2026-01-01T00:00:00Z",
             }
         )
+
+
+def _cpus(spec: Object) -> float:
+    requests = (one.get("resources", {}).get("requests", {}).get("cpu", "0") for one in spec["containers"])
+    return sum(float(text[:-1]) / 1000 if text.endswith("m") else float(text) for text in requests)
+
+
+def _is_ready(pod: Object) -> bool:
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"]["conditions"])
 
 
 def _matches(node: Object, selector: dict[str, str]) -> bool:
@@ -266,8 +371,11 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         url = urlsplit(self.path)
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
+        self._wait()
         if self.api.unauthorized:
             return self._status(401, "Unauthorized", "Unauthorized")
+        if url.path == "/openapi/v2":  # an empty document
+            return self._send(200, b"", "application/com.github.proto-openapi.spec.v2@v1.0+protobuf")
         discovered = self._discovery(url.path)
         if discovered is not None:
             return self._json(discovered)
@@ -329,19 +437,20 @@ class _Handler(BaseHTTPRequestHandler):
                 "responses": {},
                 "x-kubernetes-group-version-kind": {"group": group, "version": version, "kind": kind},
             }
-            paths[f"{base}/{plural}/{{name}}"] = {"patch": operation}
+            if kind not in NEVER_PATCHED:
+                paths[f"{base}/{plural}/{{name}}"] = {"patch": operation}
             paths[f"{base}/{plural}"] = {"post": operation}
         return {"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": self.api.version}, "paths": paths}
 
     def _read(self, path: str, query: dict[str, str]) -> None:
         version, plural, namespace, name, rest = self._split(path)
+        if not self._may("get" if name else "list", path):
+            return None
         if rest == "log":
-            pod = re.sub(r"-abc-\d+$", "", name)
+            pod = re.sub(r"-\w+-\d+$", "", name)
             if query.get("previous") == "true":
                 return self._status(400, "BadRequest", "previous terminated container not found")
             return self._send(200, self.api.logs.get(pod, "").encode(), "text/plain")
-        if ("list", plural) in self.api.refused:
-            return self._forbidden("list", plural)
         if name:
             one = self.api.objects.get((plural, namespace, name))
             return self._json(one) if one else self._missing(plural, name)
@@ -355,8 +464,10 @@ class _Handler(BaseHTTPRequestHandler):
             and namespace in ("", space)
             and labels.items() <= one["metadata"].get("labels", {}).items()
             and wanted.get("involvedObject.name") in (None, one.get("involvedObject", {}).get("name"))
+            and wanted.get("type") in (None, one.get("type"))
         ]
         if plural == "pods":
+            items = copy.deepcopy(items)  # as they are at this look, not after it
             self.api.seen()
         listed = next(kind for kind, known, _ in self.api.kinds()[version] if known == plural)
         return self._json({"kind": f"{listed}List", "apiVersion": version, "metadata": {}, "items": items})
@@ -366,10 +477,17 @@ class _Handler(BaseHTTPRequestHandler):
         query = parse_qs(url.query)
         body = self.rfile.read(int(self.headers["Content-Length"]))
         _, plural, namespace, name, rest = self._split(url.path)
-        if ("patch", plural) in self.api.refused:
-            return self._forbidden("patch", plural)
-        if namespace and ("namespaces", "", namespace) not in self.api.objects:
+        self._wait()
+        is_new = (plural, namespace, name) not in self.api.objects
+        # An apply that makes something is a creation as well.
+        if not self._may("patch", url.path) or (is_new and not self._may("create", url.path)):
+            return None
+        space = self.api.objects.get(("namespaces", "", namespace))
+        if namespace and space is None:
             return self._missing("namespaces", namespace)
+        if space and is_new and space.get("status", {}).get("phase") == "Terminating":
+            why = f"unable to create new content in namespace {namespace} because it is being terminated"
+            return self._status(403, "Forbidden", f'{plural} "{name}" is forbidden: {why}')
         if self.headers["Content-Type"] == "application/apply-patch+yaml":
             one = yaml.safe_load(body)
         else:  # a merge patch, such as `kubectl scale` sends
@@ -385,24 +503,43 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         text = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self._wait()
+        path = urlsplit(self.path).path
+        if not self._may("create", path):
+            return None
         if not text:  # a port-forward
             return self._status(501, "NotImplemented", "this server forwards no ports")
         body = json.loads(text)
         if body["kind"] == "SelfSubjectAccessReview":
             asked = body["spec"]["resourceAttributes"]
             resource = "/".join(filter(None, (asked["resource"], asked.get("subresource"))))
-            body["status"] = {"allowed": (asked["verb"], resource) not in self.api.refused}
+            allowed = (asked["verb"], resource) not in self.api.refused
+            if self.api.access:
+                request = Request(asked["verb"], asked.get("group", ""), *(asked.get(key, "") for key in REVIEWED))
+                allowed = allowed and self.api.access.allows(request)
+            body["status"] = {"allowed": allowed}
             return self._json(body, 201)
-        _, plural, _, _, _ = self._split(urlsplit(self.path).path)
+        _, plural, _, _, _ = self._split(path)
         return self._json(self.api.put(plural, body, dry_run=False), 201)
 
     def do_DELETE(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        _, plural, namespace, name, _ = self._split(urlsplit(self.path).path)
-        one = self.api.objects.pop((plural, namespace, name), None)
+        self._wait()
+        path = urlsplit(self.path).path
+        if not self._may("delete", path):
+            return None
+        _, plural, namespace, name, _ = self._split(path)
+        one = self.api.objects.get((plural, namespace, name))
         if one is None:
             return self._missing(plural, name)
         self.api.writes.append(f"delete {plural}/{name}")
+        if plural == "namespaces" and self.api.holds:
+            held = {"type": "NamespaceContentRemaining", "status": "True", "message": self.api.holds}
+            one["status"] = {"phase": "Terminating", "conditions": [held]}
+            return self._json(one)
+        del self.api.objects[plural, namespace, name]
+        if plural in ("deployments", "daemonsets"):
+            self.api._clear(name)
         if plural == "namespaces":
             for key in [key for key in self.api.objects if key[1] == name]:
                 del self.api.objects[key]
@@ -418,11 +555,23 @@ class _Handler(BaseHTTPRequestHandler):
         assert found, path
         return found["version"], found["plural"], found["space"] or "", found["name"] or "", found["rest"] or ""
 
-    def _forbidden(self, verb: str, plural: str) -> None:
-        message = (
-            f'{plural} is forbidden: User "dev" cannot {verb} resource "{plural}" in API group "" at the cluster scope'
-        )
-        self._status(403, "Forbidden", message)
+    def _may(self, verb: str, path: str) -> bool:
+        """Whether the user may do that; where not, it is answered."""
+        version, plural, namespace, name, rest = self._split(path)
+        where = name if plural == "namespaces" and verb != "create" else namespace
+        request = Request(verb, version.rpartition("/")[0], plural, rest, where, name)
+        may = self.api.access is None or self.api.access.ask(request)
+        if (verb, plural) in self.api.refused or not may:
+            details = {"name": name, "group": request.group, "kind": plural}
+            user = self.api.access.user if self.api.access else "dev"
+            self._status(403, "Forbidden", request.message(user), details)
+            return False
+        return True
+
+    def _wait(self) -> None:
+        """Until the server is silent no more."""
+        while self.api.silent.is_set():
+            time.sleep(0.05)
 
     def _missing(self, plural: str, name: str) -> None:
         self._status(404, "NotFound", f'{plural} "{name}" not found', {"name": name, "kind": plural})

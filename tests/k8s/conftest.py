@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from models import bundle as bundles
 from models.bundle import Bundle
 from serving.profile import ServingProfile
 from serving.runtimes.kubernetes import __main__ as command_line
@@ -28,6 +29,7 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     monkeypatch.setenv("HOME", str(tmp_path))  # kubectl's cache of what a server can do
     monkeypatch.setattr(rollout, "POLL_S", 0.05)
+    monkeypatch.setattr(rollout, "PULL_S", 0.3)
     server = ApiServer()
     with serving(server, tmp_path / "kubeconfig"):
         yield server
@@ -99,3 +101,17 @@ def deployed(api, bundle, forwarding, tmp_path):
     cluster.apply([one for one in objects if one["kind"] == "Namespace"])
     cluster.apply([*objects, record.to_object()])
     return cluster, settings
+
+
+@pytest.fixture
+def next_version(bundle, tmp_path, monkeypatch):
+    """A second version of the bundle; only its number, and what is given, differs, so its hashes are not looked at."""
+
+    def make(**values: str) -> None:
+        folder = tmp_path / "artifacts" / bundle.model
+        shutil.copytree(folder / "1", folder / "2")
+        manifest = json.loads((folder / "2" / "manifest.json").read_text())
+        (folder / "2" / "manifest.json").write_text(json.dumps({**manifest, "version": 2, **values}))
+        monkeypatch.setattr(bundles, "load", bundles._read)
+
+    return make

@@ -18,24 +18,6 @@ def version(api: ApiServer, name: str) -> str:
     return str(api.find("deployments", name)["spec"]["template"]["metadata"]["annotations"]["tandem.dev/model-version"])
 
 
-@pytest.fixture
-def next_version(bundle, tmp_path, monkeypatch):
-    """A second version of the bundle; only its number, and what is given, differs, so its hashes are not looked at."""
-    import json
-    import shutil
-
-    from models import bundle as bundles
-
-    def make(**values: str) -> None:
-        folder = tmp_path / "artifacts" / bundle.model
-        shutil.copytree(folder / "1", folder / "2")
-        manifest = json.loads((folder / "2" / "manifest.json").read_text())
-        (folder / "2" / "manifest.json").write_text(json.dumps({**manifest, "version": 2, **values}))
-        monkeypatch.setattr(bundles, "load", bundles._read)
-
-    return make
-
-
 def test_deploy_applies_everything_and_waits(api, run, capsys):
     assert run("deploy", "--overlay", "cpu") == 0
     assert {"torchserve", "tensorflow-serving", "prometheus", "grafana", "locust-master"} <= api.names("deployments")
@@ -194,7 +176,7 @@ def test_a_version_of_another_precision_is_not_rolled_out_but_deployed(api, run,
 def test_undeploy_leaves_nothing(api, run, capsys):
     assert run("deploy", "--components", "") == 0
     assert run("undeploy") == 0
-    assert {name for kind, _, name in api.objects if kind != "nodes"} == set()
+    assert {name for kind, _, name in api.objects if kind not in ("nodes", "storageclasses")} == set()
     assert "everything is removed from test" in capsys.readouterr().out
     assert run("undeploy") == 0
     assert "nothing was deployed on test" in capsys.readouterr().out

@@ -21,12 +21,14 @@ from serving.runtimes.kubernetes import (
     pinned_images,
     plan,
     preflight,
+    removal,
     server_config,
     servers,
 )
 from serving.runtimes.kubernetes.kubectl import NAMESPACE, Cluster
+from serving.runtimes.kubernetes.permissions import Permitted
 from serving.runtimes.kubernetes.progress import Steps
-from serving.runtimes.kubernetes.settings import K8S, Record, Settings
+from serving.runtimes.kubernetes.settings import K8S, Settings
 
 RENDERED = Path("artifacts/kubernetes")
 
@@ -58,6 +60,10 @@ def main(argv: list[str] | None = None) -> int:
         verb.add_argument("--embedded", action="store_true", help="the embedded server instead of TensorFlow Serving")
         verb.add_argument(
             "--set", action="append", default=[], metavar="KEY=VALUE", help="a key of the serving profile"
+        )
+        verb.add_argument("--storage-class", default="", help="of the metrics' disk (default: the cluster's default)")
+        verb.add_argument(
+            "--kubelet-root", default="", help="the kubelet's folder on GPU nodes (default: by their kind)"
         )
         _images_argument(verb)
         _cluster_arguments(verb)
@@ -117,6 +123,8 @@ def _settings(options: argparse.Namespace, bundle: Bundle) -> Settings:
         profile=profile,
         node_type=options.node_type,
         embedded=options.embedded or stand_in,
+        storage_class=options.storage_class,
+        kubelet_root=options.kubelet_root,
     )
     _require_kernels(settings, bundle)
     return settings
@@ -139,21 +147,30 @@ def _bundle(artifacts: Path, model: str, version: int | None) -> Bundle:
 def _plan(options: argparse.Namespace) -> int:
     settings = _settings(options, _bundle(options.artifacts, options.model, options.model_version))
     folder = RENDERED / settings.overlay
-    objects = plan.render(settings, folder)
+    cluster: Cluster | None = None
     try:
         cluster = Cluster(options.context)
     except Problem as problem:
-        print(f"note: nothing to compare with: {problem}", file=sys.stderr)
-        cluster = None
-    if cluster:
-        preflight.check_version(cluster)
-    need = plan.demand(objects)
+        if options.context:
+            raise
+        _note(f"note: nothing to compare with: {problem}")
+        chosen = Permitted(tuple(plan.render(settings, folder)), (), ())
+    else:
+        settings, found = deploy.prepare(cluster, settings, folder, preflight.look)
+        chosen = found.permitted
+        for line in (*found.notes, *deploy.in_place_words(settings)):
+            _note(f"note: {line}")
+    need = plan.demand(chosen.objects)
     gpus = f", {need['nvidia.com/gpu']:g} GPUs" if "nvidia.com/gpu" in need else ""
-    print(f"asks for {need['cpu']:.1f} CPUs, {need['memory'] / 2**30:.1f} GiB of memory{gpus}", file=sys.stderr)
-    differs = deploy.show_plan(cluster, objects, print)
+    _note(f"asks for {need['cpu']:.1f} CPUs, {need['memory'] / 2**30:.1f} GiB of memory{gpus}")
+    differs = deploy.show_plan(cluster, chosen, print, _note)
     where = f"kubectl kustomize {os.path.relpath(folder)}"
-    print(f"{'to apply this: make deploy' if differs else 'nothing would change'}; all of it: {where}", file=sys.stderr)
+    _note(f"{'to apply this: make deploy' if differs else 'nothing would change'}; all of it: {where}")
     return 0
+
+
+def _note(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _deploy(options: argparse.Namespace) -> int:
@@ -161,12 +178,15 @@ def _deploy(options: argparse.Namespace) -> int:
     settings = _settings(options, bundle)
     cluster = Cluster(options.context)
     with Steps() as steps:
+        cluster.say = steps.now
         steps.say(f"cluster  {cluster.context}, Kubernetes {preflight.check_version(cluster)}")
-        objects = plan.render(settings, RENDERED / settings.overlay)
-        preflight.check(cluster, objects)
+        settings, found = deploy.prepare(cluster, settings, RENDERED / settings.overlay)
+        for line in (*found.notes, *deploy.in_place_words(settings)):
+            steps.say(f"note: {line}")
         if not options.no_images:
             _publish(cluster, settings, bundle, options, steps)
-        deploy.deploy(cluster, settings, objects, timeout_s=options.timeout, say=steps.now)
+        waiting = {"say": steps.now, "note": steps.say}
+        deploy.deploy(cluster, settings, found.permitted, timeout_s=options.timeout, **waiting)
         deploy.prove(cluster, settings, bundle, steps.say)
     if "prometheus-operator" not in settings.components:
         forward = f"kubectl --context={cluster.context} --namespace={NAMESPACE} port-forward service/grafana 3000"
@@ -183,7 +203,7 @@ def _publish(cluster: Cluster, settings: Settings, bundle: Bundle, options: argp
 
 def _rollout(options: argparse.Namespace) -> int:
     cluster = Cluster(options.context)
-    record = Record.load(cluster) if cluster.find("namespace", NAMESPACE, None) else None
+    record = deploy.deployed(cluster)
     if record is None:
         raise Problem(f"nothing is deployed on {cluster.context}: make deploy first")
     if options.back == bool(options.model_version):
@@ -196,6 +216,7 @@ def _rollout(options: argparse.Namespace) -> int:
     settings = record.settings.with_version(version)
     have_bundle = version in bundles.versions(options.artifacts, settings.model)
     with Steps() as steps:
+        cluster.say = steps.now
         steps.say(f"rollout  {settings.model} {record.settings.version} -> {version} on {cluster.context}")
         if have_bundle or not options.back:
             bundle = _bundle(options.artifacts, settings.model, version)
@@ -204,7 +225,9 @@ def _rollout(options: argparse.Namespace) -> int:
             _require_kernels(settings, bundle)
             if not options.no_images and not options.back:
                 _publish(cluster, settings, bundle, options, steps)
-        deploy.roll(cluster, record, settings, RENDERED / settings.overlay, timeout_s=options.timeout, say=steps.now)
+        folder = RENDERED / settings.overlay
+        waiting = {"say": steps.now, "note": steps.say}
+        deploy.roll(cluster, record, settings, folder, timeout_s=options.timeout, **waiting)
         if have_bundle:
             deploy.prove(cluster, settings, bundle, steps.say)
         else:
@@ -234,8 +257,12 @@ def _same_precision(settings: Settings, bundle: Bundle) -> None:
 def _undeploy(options: argparse.Namespace) -> int:
     cluster = Cluster(options.context)
     with Steps() as steps:
-        there = deploy.undeploy(cluster, timeout_s=options.timeout, say=steps.now)
-    print(f"{'everything is removed from' if there else 'nothing was deployed on'} {cluster.context}")
+        cluster.say = steps.now
+        removed = removal.undeploy(cluster, timeout_s=options.timeout, say=steps.now)
+    if removed.left:
+        print(f"all else is removed from {cluster.context}; your user may not remove {', '.join(removed.left)}")
+    else:
+        print(f"{'everything is removed from' if removed.there else 'nothing was deployed on'} {cluster.context}")
     return 0
 
 

@@ -1,10 +1,10 @@
-"""The verbs: plan, deploy, roll a model version out or back, undeploy."""
+"""The verbs: plan, deploy, roll a model version out or back."""
 
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,67 +13,138 @@ from models.bundle import Bundle
 from models.problem import Problem
 from serving import wire_parity
 from serving.client import Client, RequestFailed
-from serving.runtimes.kubernetes import endpoints, plan, preflight, rollout
-from serving.runtimes.kubernetes.kubectl import NAMESPACE, Cluster, Object, explain
+from serving.runtimes.kubernetes import difference, endpoints, permissions, plan, preflight, rollout
+from serving.runtimes.kubernetes.kubectl import MANAGER, NAMESPACE, Cluster, Forbidden, Object
+from serving.runtimes.kubernetes.permissions import Permitted, optional
+from serving.runtimes.kubernetes.preflight import Findings
 from serving.runtimes.kubernetes.settings import Record, Settings, identity
 
 Say = Callable[[str], None]
 PROTOCOLS = ("grpc", "rest")
 PARITY_SAMPLES = 256  # through a port-forward, which carries everything over one connection to the API server
+OPTIONAL_S = 60.0  # once everything else is up
 
 
-def show_plan(cluster: Cluster | None, objects: Sequence[Object], say: Say) -> bool:
+def show_plan(cluster: Cluster | None, chosen: Permitted, say: Say, note: Say) -> bool:
     """Print what an apply would change; touches nothing. Returns whether there is a difference. Raises `Problem`."""
-    if cluster is None or cluster.find("namespace", NAMESPACE, None) is None:
-        for one in objects:
+    names = {one["metadata"]["name"] for one in chosen.objects if one["kind"] == "Namespace"}
+    present = permissions.namespaces(cluster, names) if cluster else {}
+    if cluster is None or NAMESPACE not in present:
+        for one in chosen.objects:
             say(f"+ {one['kind']} {one['metadata']['name']}")
         return True
-    arguments = ["diff", "--server-side", "--force-conflicts", f"--field-manager={NAMESPACE}", "--filename=-"]
-    there = {one["metadata"]["name"] for one in cluster.get("namespaces", doing="looking at the namespaces")}
-    known = [one for one in objects if one["metadata"].get("namespace", NAMESPACE) in there]
-    done = cluster.try_run(*arguments, objects=known)
-    if done.returncode > 1:  # 1 is diff's word for "they differ"
-        raise explain("comparing with the cluster", done.stderr)
-    for line in done.stdout.splitlines():
+    known = [one for one in chosen.objects if _compared(one, present)]
+    new = [one for one in chosen.objects if one not in known and one["metadata"]["name"] not in present]
+    try:
+        if chosen.missing:
+            raise Forbidden("your user may not deploy")
+        lines = difference.by_dry_run(cluster, known)
+    except Forbidden as forbidden:
+        note(f"note: compared by reading, which does not show what was taken away: {forbidden}")
+        lines = difference.by_reading(cluster, known)
+    lines += [f"- {kind} {name}" for kind, _, name in _gone(Record.load(cluster), chosen.all)]
+    lines += [f"+ {one['kind']} {one['metadata']['name']}" for one in new]
+    for line in lines:
         say(line)
-    record = Record.load(cluster)
-    gone = _gone(record, objects)
-    for kind, _, name in gone:
-        say(f"- {kind} {name}")
-    for one in objects:
-        if one not in known:
-            say(f"+ {one['kind']} {one['metadata']['name']}")
-    return done.returncode == 1 or bool(gone) or len(known) != len(objects)
+    return bool(lines)
 
 
-def deploy(cluster: Cluster, settings: Settings, objects: Sequence[Object], *, timeout_s: float, say: Say) -> None:
-    """Apply everything and return once it runs. Raises `Problem`; what was refused before the apply changed nothing."""
-    before = Record.load(cluster) if cluster.find("namespace", NAMESPACE, None) else None
+def _compared(one: Object, present: Mapping[str, Object]) -> bool:
+    """Whether an apply could change an object that is there: of a namespace nothing but its labels is ours."""
+    if one["kind"] == "Namespace":
+        live = present.get(one["metadata"]["name"])
+        return live is not None and not _labelled(live, one)
+    return one["metadata"].get("namespace", NAMESPACE) in present
+
+
+def _labelled(live: Object, wanted: Object) -> bool:
+    return bool(wanted["metadata"].get("labels", {}).items() <= live["metadata"].get("labels", {}).items())
+
+
+def deploy(cluster: Cluster, settings: Settings, chosen: Permitted, *, timeout_s: float, say: Say, note: Say) -> None:
+    """Apply everything and return once it runs; ``note`` gets a line for what is optional and missing.
+
+    Raises `Problem`; what was refused before the apply changed nothing.
+    """
+    before = deployed(cluster)
     previous = None
     if before and before.settings.serves_as(settings):
         there = before.settings.version
         previous = before.previous_version if there == settings.version else there
-    record = Record(settings, previous, tuple(map(identity, objects)))
-    _apply(cluster, [*objects, record.to_object()], say)
-    rollout.wait(cluster, rollout.rolling(objects), timeout_s=timeout_s, say=say)
-    _prune(cluster, before, objects, say)
+    # What may not be applied now may be there since somebody else's deploy: it still belongs to this one.
+    kept = {identity(one) for one, _ in chosen.left_out} & set(before.inventory if before else ())
+    record = Record(settings, previous, (*map(identity, chosen.objects), *sorted(kept)))
+    needed = [one for one in chosen.objects if not optional(one)]
+    extras = [one for one in chosen.objects if optional(one)]
+    done = _apply(cluster, [*needed, record.to_object()], note)
+    added, without = _apply_extras(cluster, extras, note)
+    say(f"applied {done + len(added)} objects to {cluster.context}")
+    rollout.wait(cluster, rollout.rolling(needed), timeout_s=timeout_s, say=say)
+    _prune(cluster, before, chosen.all, note)
+    for what in sorted({optional(one) for one in added} - without):
+        workloads = rollout.rolling([one for one in added if optional(one) == what])
+        try:
+            rollout.wait(cluster, workloads, timeout_s=min(timeout_s, OPTIONAL_S), say=say)
+        except Problem as problem:
+            for line in problem.details:
+                note(f"    {line}")
+            note(f"note: no {what}: {problem}")
 
 
-def _apply(cluster: Cluster, objects: Sequence[Object], say: Say) -> None:
-    namespaces = [one for one in objects if one["kind"] == "Namespace"]
+def deployed(cluster: Cluster) -> Record | None:
+    """What the cluster remembers of a deployment; None where there is none. Raises `Problem`."""
+    return Record.load(cluster) if permissions.namespaces(cluster, [NAMESPACE]) else None
+
+
+def _apply(cluster: Cluster, objects: Sequence[Object], note: Say) -> int:
+    """Apply what is needed; returns the number of objects."""
+    names = [one["metadata"]["name"] for one in objects if one["kind"] == "Namespace"]
     others = [one for one in objects if one["kind"] != "Namespace"]
-    new = [one for one in namespaces if cluster.find("namespace", one["metadata"]["name"], None) is None]
-    cluster.apply(namespaces)
+    present = permissions.namespaces(cluster, names)
+    for one in objects:
+        if one["kind"] == "Namespace":
+            _have_namespace(cluster, one, present.get(one["metadata"]["name"]), note)
     try:
         for line in cluster.apply(others, dry_run=True):
             if "would violate PodSecurity" in line:
                 raise Problem(f"Pod Security refuses it: {line.partition('would violate ')[2]}", [line])
     except Problem:
-        for one in new:  # as it was before
-            cluster.try_run("delete", "namespace", one["metadata"]["name"], "--wait=false")
+        for name in names:  # as it was before
+            if name not in present:
+                cluster.try_run("delete", "namespace", name, "--wait=false")
         raise
-    changed = [line for line in cluster.apply(others) if line.strip()]
-    say(f"applied {len(changed) + len(namespaces)} objects to {cluster.context}")
+    cluster.apply(others)
+    return len(objects)
+
+
+def _apply_extras(cluster: Cluster, objects: Sequence[Object], note: Say) -> tuple[list[Object], set[str]]:
+    """Apply what is optional, each kind of extra on its own; returns what was applied, and the extras that were not."""
+    there, without = [], set()
+    for what in sorted(set(map(optional, objects))):
+        group = [one for one in objects if optional(one) == what]
+        try:
+            _apply(cluster, group, note)
+            there += group
+        except Problem as problem:
+            without.add(what)
+            note(f"note: no {what}: {problem}")
+    return there, without
+
+
+def _have_namespace(cluster: Cluster, wanted: Object, live: Object | None, note: Say) -> None:
+    """Make a namespace, or give the one that is there our labels, where that is allowed. Raises `Problem`."""
+    if live is not None and _labelled(live, wanted):
+        return
+    try:
+        cluster.apply([wanted])
+    except Forbidden:
+        name = wanted["metadata"]["name"]
+        if live is not None:
+            note(f"note: namespace {name} keeps its own labels: your user may not change them")
+            return
+        # To apply takes leave to change namespaces as well; to make one does not.
+        arguments = ("create", "--validate=false", f"--field-manager={MANAGER}", "--filename=-")
+        cluster.run(*arguments, objects=[wanted], doing=f"making namespace {name}")
 
 
 def _gone(record: Record | None, objects: Sequence[Object]) -> list[tuple[str, str, str]]:
@@ -123,50 +194,69 @@ def _some_samples(bundle: Bundle) -> Iterator[Path]:
         yield path
 
 
-def roll(cluster: Cluster, record: Record, settings: Settings, folder: Path, *, timeout_s: float, say: Say) -> None:
+def prepare(
+    cluster: Cluster,
+    settings: Settings,
+    folder: Path,
+    check: Callable[[Cluster, Sequence[Object]], Findings] = preflight.check,
+) -> tuple[Settings, Findings]:
+    """What to apply for ``settings``, checked, and the settings as they fit the cluster; rendered into ``folder``.
+
+    Raises `Problem`.
+    """
+    objects = plan.render(settings, folder)
+    found = check(cluster, objects)
+    fitting = preflight.fit(settings, objects, found.nodes)
+    if fitting != settings:
+        again = {identity(one): one for one in plan.render(fitting, folder)}
+        chosen = tuple(again[identity(one)] for one in found.permitted.objects if identity(one) in again)
+        found = replace(found, permitted=replace(found.permitted, objects=chosen))
+    return fitting, found
+
+
+def in_place_words(settings: Settings) -> list[str]:
+    """A line on updates that take a pod away before they add one; none where there is room."""
+    if not settings.in_place:
+        return []
+    names = ", ".join(settings.in_place)
+    return [
+        f"no node has room for one more pod of {names} beside what runs: an update takes each pod away before its "
+        f"successor starts (maxUnavailable 1, maxSurge 0); a server of one replica does not answer meanwhile"
+    ]
+
+
+def roll(
+    cluster: Cluster, record: Record, settings: Settings, folder: Path, *, timeout_s: float, say: Say, note: Say
+) -> None:
     """Bring the servers to the model version of ``settings``; where that fails, back to the one before.
 
     Raises `Problem` where it failed; they then serve the old version again.
     """
-    objects = plan.render(settings, folder)
-    preflight.check(cluster, objects)
+    settings, found = prepare(cluster, settings, folder)
+    for line in (*found.notes, *in_place_words(settings)):
+        note(f"note: {line}")
     try:
-        deploy(cluster, settings, objects, timeout_s=timeout_s, say=say)
+        deploy(cluster, settings, found.permitted, timeout_s=timeout_s, say=say, note=note)
     except Problem as problem:
         old = record.settings
         say(f"rolling back to version {old.version}: {problem}")
-        back = plan.render(old, folder)
-        keep = Record(old, record.previous_version, tuple(map(identity, back)))
-        cluster.apply([*back, keep.to_object()])
-        rollout.wait(cluster, rollout.deployments(old.deployments), timeout_s=timeout_s, say=say)
+        failed = f"version {settings.version} did not roll out"
+        try:
+            _back(cluster, record, found.permitted, folder, timeout_s=timeout_s, say=say)
+        except Problem as second:
+            both = f"{failed}: {problem}; and bringing {old.version} back failed: {second}"
+            raise Problem(both, problem.details) from None
         raise Problem(
-            f"version {settings.version} did not roll out, {old.all_servers} serve version {old.version} again: "
-            f"{problem}",
+            f"{failed}, {old.all_servers} serve version {old.version} again: {problem}",
             problem.details,
         ) from None
 
 
-def undeploy(cluster: Cluster, *, timeout_s: float, say: Say) -> bool:
-    """Remove everything, the namespaces too; returns whether there was anything. Raises `Problem`."""
-    ours = []
-    for name in (NAMESPACE, "tandem-dcgm"):
-        found = cluster.find("namespace", name, None)
-        if found is None:
-            continue
-        if found["metadata"].get("labels", {}).get("app.kubernetes.io/part-of") != "tandem":
-            raise Problem(
-                f"namespace {name} on {cluster.context} was not made by make deploy: delete it yourself if it is yours"
-            )
-        ours.append(name)
-    for name in ours:
-        cluster.run("delete", "namespace", name, "--wait=false", doing=f"removing namespace {name}")
-    started = time.monotonic()
-    while left := [name for name in ours if cluster.find("namespace", name, None)]:
-        if time.monotonic() - started > timeout_s:
-            raise Problem(
-                f"namespace {', '.join(left)} is still there after {timeout_s:g} s: "
-                f"kubectl get namespace {left[0]} --output=yaml says what holds it"
-            )
-        say(f"removing {', '.join(left)} ({time.monotonic() - started:.0f} s)")
-        time.sleep(rollout.POLL_S)
-    return bool(ours)
+def _back(cluster: Cluster, record: Record, chosen: Permitted, folder: Path, *, timeout_s: float, say: Say) -> None:
+    """Apply what was deployed before a roll-out that failed."""
+    old = record.settings
+    refused = {identity(one) for one, _ in chosen.left_out}
+    back = [one for one in plan.render(old, folder) if one["kind"] != "Namespace" and identity(one) not in refused]
+    keep = Record(old, record.previous_version, record.inventory)
+    cluster.apply([*back, keep.to_object()])
+    rollout.wait(cluster, rollout.deployments(old.deployments), timeout_s=timeout_s, say=say)

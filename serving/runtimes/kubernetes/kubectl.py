@@ -8,7 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,26 @@ from models.problem import Problem
 Object = dict[str, Any]
 NAMESPACE = "tandem"
 MANAGER = "tandem"  # of the fields that an apply sets
-REQUEST_TIMEOUT_S = 30
+READING = ("get", "logs", "api-resources")
+READ_TIMEOUT_S = 20  # of one request
+WRITE_TIMEOUT_S = 30
+# Of a whole command: kubectl asks a server that is silent five times what it can do, one after another.
+READ_LIMIT_S = 45.0
+WRITE_LIMIT_S = 300.0
+LINE_EVERY_S = 10.0  # while a command does not end
 
+REFUSED = (
+    r"User \"(?P<user>[^\"]*)\" cannot (?P<verb>\w+) resource \"(?P<resource>[^\"]+)\""
+    r"(?: in API group \"[^\"]*\" (?:at the cluster scope|in the namespace \"(?P<namespace>[^\"]+)\"))?"
+)
 # The first pattern found in what kubectl says wins.
 MEANINGS: tuple[tuple[str, str], ...] = (
     (
-        r"current-context is not set|no configuration has been provided|context \"[^\"]*\" does not exist|"
-        r"invalid configuration: no server found",
+        r"context \"(?P<name>[^\"]*)\" does not exist",
+        "there is no context {name}: kubectl config get-contexts lists them, kubectl config use-context NAME takes one",
+    ),
+    (
+        r"current-context is not set|no configuration has been provided|invalid configuration: no server found",
         "no cluster is chosen: set KUBECONFIG, or kubectl config use-context NAME",
     ),
     (
@@ -45,15 +59,15 @@ MEANINGS: tuple[tuple[str, str], ...] = (
     ),
     (r"exceeded quota: (?P<quota>.*)", "a quota refuses it: {quota}"),
     (r"violates PodSecurity (?P<why>.*)", "Pod Security refuses it: {why}"),
-    (
-        r"User \"(?P<user>[^\"]*)\" cannot (?P<verb>\w+) resource \"(?P<resource>[^\"]+)\"",
-        "{user} may not {verb} {resource}: ask the cluster's administrator for a role that may",
-    ),
 )
 BRINGS = {
     "monitoring.coreos.com": "the Prometheus operator",
     "gateway.networking.k8s.io": "the Gateway API",
 }
+
+
+class Forbidden(Problem):
+    """The cluster's RBAC does not allow it."""
 
 
 def program() -> str:
@@ -71,13 +85,20 @@ def program() -> str:
 
 
 def explain(doing: str, output: str) -> Problem:
-    """The `Problem` behind what a kubectl command wrote to stderr."""
+    """The `Problem` behind what a kubectl command wrote to stderr; a `Forbidden` where RBAC refused it."""
     lines = [line for line in output.splitlines() if line.strip() and not line.startswith("Warning:")]
     for pattern, meaning in MEANINGS:
         if found := re.search(pattern, output):
             values = {key: (value or "").strip() for key, value in found.groupdict().items()}
             group = values.get("group", "").partition("/")[0]
             return Problem(f"{doing}: {meaning.format(brings=BRINGS.get(group, group), **values)}", lines[-3:])
+    if found := re.search(REFUSED, output):
+        where = f" in namespace {found['namespace']}" if found["namespace"] else ""
+        return Forbidden(
+            f"{doing}: {found['user']} may not {found['verb']} {found['resource']}{where}: ask the cluster's "
+            f"administrator for a role that may (k8s/access has them)",
+            lines[-3:],
+        )
     last = lines[-1] if lines else "kubectl said nothing"
     return Problem(f"{doing} failed: {last.removeprefix('error: ')}", lines[-10:-1])
 
@@ -90,44 +111,115 @@ def build(folder: Path) -> list[Object]:
     return list(yaml.load_all(done.stdout, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
 
 
-def _run(command: Sequence[str], text: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run kubectl with ``text`` on its standard input, or nothing."""
-    return subprocess.run(
-        command, env=child_environment.tool(), input=text, capture_output=True, text=True, check=False
+def _run(
+    command: Sequence[str],
+    text: str | None = None,
+    *,
+    limit_s: float = WRITE_LIMIT_S,
+    waiting: Callable[[float], None] = lambda _: None,
+) -> subprocess.CompletedProcess[str]:
+    """Run kubectl with ``text`` on its standard input, or nothing; ``waiting`` is called now and then until it ends."""
+    process = subprocess.Popen(
+        command,
+        env=child_environment.tool(),
+        stdin=None if text is None else subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
+    started = time.monotonic()
+    try:
+        while True:
+            try:
+                output, errors = process.communicate(text, timeout=LINE_EVERY_S)
+                return subprocess.CompletedProcess(command, process.returncode, output, errors)
+            except subprocess.TimeoutExpired:
+                text = None
+            passed = time.monotonic() - started
+            if passed > limit_s:
+                process.kill()
+                output, errors = process.communicate()
+                errors += f"\nerror: context deadline exceeded: no answer within {passed:.0f} s\n"
+                return subprocess.CompletedProcess(command, 1, output, errors)
+            waiting(passed)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 class Cluster:
-    """The cluster of the current context (``KUBECONFIG`` is honoured), or of the one named."""
+    """The cluster of the current context (``KUBECONFIG`` is honoured), or of the one named.
+
+    ``say`` gets a line every few seconds while the cluster does not answer.
+    """
 
     def __init__(self, context: str | None = None) -> None:
         self._program = program()
-        self.context = context or self._current_context()
+        self.context = self._known(context) if context else self._current_context()
+        self.say: Callable[[str], None] = _to_stderr
+        self._version = ""
 
     def _current_context(self) -> str:
         done = _run([self._program, "config", "current-context"])
         if done.returncode:
-            where = f"KUBECONFIG={os.environ['KUBECONFIG']}" if os.environ.get("KUBECONFIG") else "~/.kube/config"
             names = self._contexts()
             fix = f"kubectl config use-context NAME (there are {', '.join(names)})" if names else "set KUBECONFIG"
             raise Problem(
-                f"no cluster is chosen in {where}: {fix}; for a cluster on this machine see docs/kubernetes.md"
+                f"no cluster is chosen in {_where()}: {fix}; for a cluster on this machine see docs/kubernetes.md"
             )
         return done.stdout.strip()
+
+    def _known(self, context: str) -> str:
+        names = self._contexts()
+        if context not in names:
+            there = f"there are {', '.join(names)}" if names else "it has none: set KUBECONFIG"
+            raise Problem(f"--context={context}: no such context in {_where()}; {there}")
+        return context
 
     def _contexts(self) -> list[str]:
         command = [self._program, "config", "get-contexts", "--output=name"]
         return _run(command).stdout.split()
+
+    @property
+    def version(self) -> str:
+        """The server's version, such as "v1.36.2". Raises `Problem` where it does not answer.
+
+        Asked once, in one request and before any other: without it kubectl is silent for minutes at a cluster that is.
+        """
+        if not self._version:
+            done = self._kubectl("get", "--raw=/version")
+            if done.returncode:
+                raise explain(f"asking {self.context} for its version", done.stderr)
+            self._version = str(json.loads(done.stdout)["gitVersion"])
+        return self._version
 
     def command(self, *arguments: str) -> list[str]:
         """The whole command line of a kubectl command."""
         return [self._program, f"--context={self.context}", *arguments]
 
     def try_run(self, *arguments: str, objects: Iterable[Object] | None = None) -> subprocess.CompletedProcess[str]:
-        """Run a command, with ``objects`` on its standard input; the caller looks at its status."""
+        """Run a command, with ``objects`` on its standard input; the caller looks at its status.
+
+        Raises `Problem` where the cluster has not answered at all yet.
+        """
+        _ = self.version
+        return self._kubectl(*arguments, objects=objects)
+
+    def _kubectl(self, *arguments: str, objects: Iterable[Object] | None = None) -> subprocess.CompletedProcess[str]:
         text = None if objects is None else yaml.safe_dump_all(objects, sort_keys=False)
-        command = self.command(*arguments, f"--request-timeout={REQUEST_TIMEOUT_S}s")
-        return _run(command, text)
+        reads = arguments[0] in READING
+        command = self.command(*arguments, f"--request-timeout={READ_TIMEOUT_S if reads else WRITE_TIMEOUT_S}s")
+
+        def waiting(passed_s: float) -> None:
+            words = " ".join(arguments[:2])
+            self.say(f"waiting for {self.context}: kubectl {words} has not ended after {passed_s:.0f} s")
+
+        return _run(command, text, limit_s=READ_LIMIT_S if reads else WRITE_LIMIT_S, waiting=waiting)
 
     def run(self, *arguments: str, doing: str, objects: Iterable[Object] | None = None) -> str:
         """Run a command and return its output; raises `Problem` (``doing`` says what failed)."""
@@ -157,3 +249,7 @@ class Cluster:
         if done.returncode:
             raise explain("applying the manifests", done.stderr)
         return [*done.stdout.splitlines(), *done.stderr.splitlines()]
+
+
+def _where() -> str:
+    return f"KUBECONFIG={os.environ['KUBECONFIG']}" if os.environ.get("KUBECONFIG") else "~/.kube/config"

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import yaml
@@ -64,21 +64,30 @@ def servers(objects: Iterable[Object]) -> list[Object]:
     return [one for one in objects if one["kind"] == "Deployment" and one["metadata"]["name"] in names]
 
 
-def demand(objects: Iterable[Object]) -> dict[str, float]:
-    """What everything asks for while nothing rolls out: CPUs, bytes of memory and GPUs by resource name."""
-    total: dict[str, float] = {}
+def replicas(objects: Sequence[Object]) -> dict[str, int]:
+    """The pods of each Deployment while nothing rolls out: what an autoscaler begins with, where one sets them."""
     minimum = {
         one["spec"]["scaleTargetRef"]["name"]: one["spec"]["minReplicas"]
         for one in objects
         if one["kind"] == "HorizontalPodAutoscaler"
     }
+    return {
+        one["metadata"]["name"]: int(one["spec"].get("replicas", minimum.get(one["metadata"]["name"], 1)))
+        for one in objects
+        if one["kind"] == "Deployment"
+    }
+
+
+def demand(objects: Sequence[Object]) -> dict[str, float]:
+    """What everything asks for while nothing rolls out: CPUs, bytes of memory and GPUs by resource name."""
+    total: dict[str, float] = {}
+    counts = replicas(objects)
     for one in objects:
         if one["kind"] != "Deployment":
             continue
-        replicas = one["spec"].get("replicas", minimum.get(one["metadata"]["name"], 1))
         for each in one["spec"]["template"]["spec"]["containers"]:
             for resource, text in each["resources"]["requests"].items():
-                total[resource] = total.get(resource, 0) + replicas * quantity(text)
+                total[resource] = total.get(resource, 0) + counts[one["metadata"]["name"]] * quantity(text)
     return total
 
 
@@ -127,7 +136,7 @@ def _write_kustomization(settings: Settings, folder: Path, names: dict[str, list
             for name, files in names.items()
             if name not in brought
         ],
-        "patches": [_server_patch(settings)],
+        "patches": [_server_patch(settings), *_fitting_patches(settings)],
     }
     _write(folder, content)
 
@@ -176,3 +185,25 @@ def _server_patch(settings: Settings) -> Object:
         "target": {"kind": "Deployment", "labelSelector": "app.kubernetes.io/component=server"},
         "patch": yaml.safe_dump(operations, sort_keys=False),
     }
+
+
+def _fitting_patches(settings: Settings) -> list[Object]:
+    """What follows from the cluster: updates in place, the class of the disk, the kubelet's folder."""
+    patches = []
+    in_place = {"op": "replace", "path": "/spec/strategy/rollingUpdate", "value": {"maxUnavailable": 1, "maxSurge": 0}}
+    for name in settings.in_place:
+        patches.append({"target": {"kind": "Deployment", "name": name}, "patch": yaml.safe_dump([in_place])})
+    if settings.storage_class:
+        disk = {"op": "add", "path": "/spec/storageClassName", "value": settings.storage_class}
+        patches.append({"target": {"kind": "PersistentVolumeClaim"}, "patch": yaml.safe_dump([disk])})
+    if settings.kubelet_root:
+        folder = {"name": "pod-resources", "hostPath": {"path": f"{settings.kubelet_root.rstrip('/')}/pod-resources"}}
+        pods = {"spec": {"template": {"spec": {"volumes": [folder]}}}}
+        exporter = {"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "dcgm-exporter"}, **pods}
+        patches.append(
+            {
+                "target": {"kind": "DaemonSet", "name": "dcgm-exporter"},
+                "patch": yaml.safe_dump(exporter, sort_keys=False),
+            }
+        )
+    return patches

@@ -29,6 +29,9 @@ class Settings:
     profile              the servers' tuning; its device follows from overlay and components (see `serving_profile`)
     node_type            value of the label node.kubernetes.io/instance-type that servers must run on; empty: any
     embedded             the embedded server instead of TensorFlow Serving
+    in_place             the Deployments whose pods are replaced one by one: no node has room for one more beside them
+    storage_class        of the metrics' disk; empty: the cluster's default
+    kubelet_root         the kubelet's folder on GPU nodes; empty: where Kubernetes has it
     """
 
     overlay: str
@@ -41,6 +44,9 @@ class Settings:
     profile: ServingProfile
     node_type: str = ""
     embedded: bool = False
+    in_place: tuple[str, ...] = ()
+    storage_class: str = ""
+    kubelet_root: str = ""
 
     def __post_init__(self) -> None:
         _known("overlay", "OVERLAY", self.overlay, folders(K8S / "overlays"))
@@ -153,6 +159,7 @@ class Record:
             data = found["data"]
             values = json.loads(data["settings"])
             tuples = {key: tuple(values[key]) for key in ("components", "input_shape")}
+            tuples["in_place"] = tuple(values.get("in_place", ()))
             inventory = tuple(_entry(line) for line in data["inventory"].splitlines())
             previous = int(data["previous-version"]) if data["previous-version"] else None
             profile = ServingProfile.from_dict(values["profile"])
