@@ -155,9 +155,10 @@ def _batched_call(servable: Servable, signature: Signature, parameters: Batching
     graph = servable.graph
     inputs, outputs = signature.inputs, signature.outputs
     allowed = parameters.allowed_batch_sizes
-    if parameters.splitting and not allowed and parameters.max_execution_batch_size < parameters.max_batch_size:
+    most = parameters.max_execution_batch_size
+    if parameters.splitting and most < parameters.max_batch_size:
         # The op takes the largest executed size from this list only.
-        allowed = list(range(1, parameters.max_execution_batch_size + 1))
+        allowed = [*(size for size in allowed if size < most), most] if allowed else list(range(1, most + 1))
     with graph.as_default():
         nodes = [info.name.split(":")[0] for info in outputs]
         subgraph = tf.compat.v1.graph_util.extract_sub_graph(graph.as_graph_def(), nodes)

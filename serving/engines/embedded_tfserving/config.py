@@ -129,10 +129,10 @@ class BatchingParameters:
                 f"max_batch_size ({self.max_batch_size})"
             )
         sizes = self.allowed_batch_sizes
-        if sizes and sizes[-1] != self.max_execution_batch_size:
+        if sizes and sizes[-1] != self.max_batch_size:  # with splitting, too: startup.jsonl, batching_split
             raise invalid(
                 "Last entry in allowed_batch_sizes must match max_batch_size; "
-                f"last entry was {sizes[-1]}; expected {self.max_execution_batch_size}"
+                f"last entry was {sizes[-1]}; expected {self.max_batch_size}"
             )
         if sizes != sorted(set(sizes)) or (sizes and sizes[0] < 1):
             raise invalid("allowed_batch_sizes entries must be positive and monotonically increasing")

@@ -169,6 +169,21 @@ def test_large_requests_are_split_where_allowed(servable):
     assert (sum(histogram.buckets), histogram.sum) == (4, 100)
 
 
+def test_pieces_of_a_large_request_are_padded_to_the_allowed_sizes(servable):
+    settings = parameters(
+        max_batch_size=128,
+        batch_timeout_micros=1000,
+        max_enqueued_batches=16,
+        enable_large_batch_splitting=True,
+        max_execution_batch_size=32,
+        allowed_batch_sizes=[8, 32, 128],
+    )
+    (answer,), metrics = run_in_batches(servable, settings, [70])
+    assert answer.shape == (70, 10)
+    histogram = metrics.processed_batch_size.of()
+    assert (sum(histogram.buckets), histogram.sum) == (3, 72)  # 32, 32, and 6 as 8
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -181,6 +196,15 @@ def test_large_requests_are_split_where_allowed(servable):
         (
             {"max_batch_size": 32, "allowed_batch_sizes": [32, 8]},
             "Last entry in allowed_batch_sizes must match max_batch_size; last entry was 8; expected 32",
+        ),
+        (
+            {
+                "max_batch_size": 32,
+                "enable_large_batch_splitting": True,
+                "max_execution_batch_size": 16,
+                "allowed_batch_sizes": [4, 16],
+            },
+            "Last entry in allowed_batch_sizes must match max_batch_size; last entry was 16; expected 32",
         ),
     ],
 )
