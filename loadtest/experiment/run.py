@@ -6,7 +6,7 @@ import contextlib
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,7 +81,7 @@ def run(
             resources.callback(meters.stop)
             meters.start()
         targets.observe(prometheus)
-        resources.callback(targets.stop)
+        resources.push(_stopping(targets))
         measuring = _Measuring(experiment, bundles, targets, folder, prometheus, progress, origin, meters)
         measuring.record_environment()
         measuring.time_models()
@@ -92,6 +92,21 @@ def run(
     folder.finish()
     progress.now("")
     return folder.path
+
+
+def _stopping(targets: Targets) -> Callable[[object, BaseException | None, object], bool]:
+    """What stops the targets in the end, whatever that was; what went wrong before is still told where that fails."""
+
+    def stop(_: object, error: BaseException | None, __: object) -> bool:
+        try:
+            targets.stop()
+        except Problem as problem:
+            if not isinstance(error, Problem):
+                raise
+            raise Problem(f"{error}; and then {problem}", error.details) from None
+        return False
+
+    return stop
 
 
 @dataclass

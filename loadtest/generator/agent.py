@@ -169,7 +169,8 @@ class Agent:
             state = "\n".join([f"failed: {problem}", *problem.details])
         except Exception as failure:  # whatever it is, the client should read it
             state = f"failed: {type(failure).__name__}: {failure}"
-        (folder / "state.txt").write_text(state)
+        # Its client has the files in a folder of its own, where they are brought to.
+        (folder / "state.txt").write_text(state.replace(f"{folder / 'run'}/", "RUN/"))
         self._running = None
 
     def _check(self) -> None:

@@ -238,6 +238,24 @@ def test_a_run_that_is_killed_anywhere_and_run_again_makes_the_same_trials_and_d
     assert searches[0] == searches[1]
 
 
+class Gone(Servers):
+    """Servers of a cluster whose namespace has been removed."""
+
+    def use(self, name: str, now: Callable[[str], None], offset: int = 0) -> None:
+        raise Problem(f"{name}: gone from the cluster while it rolled out", ["event FailedMount: no such volume"])
+
+    def stop(self) -> None:
+        raise Problem("the servers' replicas could not be put back")
+
+
+def test_what_went_wrong_first_is_told_where_stopping_fails_too(tmp_path):
+    with pytest.raises(
+        Problem, match="gone from the cluster while it rolled out; and then the servers' repl"
+    ) as caught:
+        run(tmp_path, SMALL, CLOSE, kind=Gone)
+    assert caught.value.details == ("event FailedMount: no such volume",)
+
+
 def test_what_is_measured_is_not_measured_again(tmp_path, whole):
     with pytest.raises(Killed):
         run(tmp_path, SMALL, CLOSE, trials=11)

@@ -233,6 +233,19 @@ def test_a_generator_that_fails_says_why(tmp_path):
         assert block.client.jobs() == {}
 
 
+def test_what_fails_there_is_told_with_paths_of_the_runs_folder(tmp_path):
+    """A path of the pod means nothing to whoever reads it here."""
+    with small_server("rest", "ok") as (target, _), serving(tmp_path / "there") as address:
+        block = Block(tmp_path, address, target)
+        twice = (*phases(block.run, 0.2), *phases(block.run, 0.2))
+        with pytest.raises(Problem) as caught:
+            block.measure(twice)
+        told = "\n".join([str(caught.value), *caught.value.details])
+        assert "(log: RUN/generator/block-1/locust.log)" in told
+        assert "error: RUN/trials/trial-1: cannot write the results: Directory not empty" in told
+        assert str(tmp_path / "there") not in told
+
+
 @pytest.mark.parametrize("body", [b"{", b"{}", b'{"target": 1}'])
 def test_what_is_no_job_is_refused(tmp_path, body):
     with serving(tmp_path) as address:
