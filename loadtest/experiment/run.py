@@ -54,6 +54,9 @@ from serving.this_machine import boot_id
 if TYPE_CHECKING:
     from loadtest.experiment.meters import Meters
 
+# A run that goes on before it ended, by more than two machines' clocks differ: Prometheus takes no older samples.
+RESUMED_BEFORE_S = 5.0
+
 
 def run(
     experiment: Experiment,
@@ -127,7 +130,11 @@ class _Measuring:
     def record_environment(self) -> None:
         """Write environment.json; a resumed run keeps the first one's, with a note."""
         if self.folder.has_environment:
-            self.folder.note(records.Resumed(at=time.time()))
+            now = time.time()
+            self.folder.note(records.Resumed(at=now))
+            ended = [records.read_trial(path / "trial.json").ended_at for path in self.folder.trials()]
+            if (ahead := max(ended, default=now) - now) > RESUMED_BEFORE_S:
+                self._note(records.ClockSet(at=round(now, 3), step_s=-round(ahead, 1)))
         else:
             idle = self.meters.idle() if self.meters else None
             found = msgspec.structs.replace(

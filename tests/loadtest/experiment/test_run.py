@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from loadtest.experiment import decision, plan, standing, starts, steps
+from loadtest.experiment import decision, plan, records, standing, starts, steps
 from loadtest.experiment.events import Event, Stopped
 from loadtest.experiment.file import Experiment
 from loadtest.experiment.load_job import LoadJob
@@ -424,3 +425,18 @@ def test_the_generator_gets_paths_that_hold_in_its_own_folder(tmp_path, monkeypa
     paths = [path for job in jobs for path in (job.folder, job.reference, *(phase.folder for phase in job.phases))]
     assert paths
     assert all(path.is_absolute() for path in paths)
+
+
+def test_a_clock_that_was_set_back_between_two_halves_of_a_run_is_noted(tmp_path):
+    trials = SingleStream(repetitions=2, duration_s=1.0, lead_in_s=0.1)
+    asked = Experiment(name="halves", protocols=("rest",), scenarios=("single-stream",), single_stream=trials)
+    servers = {name: Server({"rest": 300.0}) for name in asked.target_names}
+    with pytest.raises(Killed):
+        run(tmp_path, asked, servers, trials=2)
+    (path,) = tmp_path.glob("results/*-halves/trials/pytorch-*/trial.json")
+    saved = records.read_trial(path)
+    path.write_text(records.encode(msgspec.structs.replace(saved, ended_at=time.time() + 3600)))
+    ran = run(tmp_path, asked, servers)
+    (note,) = [one for one in ran.folder.environment().warnings if isinstance(one, ClockSet)]
+    assert note.step_s == pytest.approx(-3600, abs=60)
+    assert steps.Noted(note) in ran.told.steps
