@@ -16,6 +16,7 @@ PRECISION  ?=
 INPUT      =
 OUTPUT     =
 PREPROCESSING =
+ENCODING   ?=
 SAVEDMODEL ?=
 TORCHSCRIPT ?=
 ONNX       ?=
@@ -59,14 +60,14 @@ RATE      ?=
 EFFECT    ?=
 deployment := --overlay $(call q,$(OVERLAY)) --components $(call q,$(COMPONENTS)) $(call flag,engines,$(ENGINES)) --registry $(call q,$(REGISTRY)) $(call flag,model,$(MODEL)) $(call flag,model-version,$(MODEL_VERSION))
 what := $(call flag,model,$(MODEL)) $(call flag,dataset,$(DATASET))
-own  := $(call flag,checkpoint,$(CHECKPOINT)) $(call flag,images,$(IMAGES)) $(call flag,classes,$(CLASSES)) $(call flag,input,$(INPUT)) $(if $(PREPROCESSING),--preprocessing=$(call q,$(PREPROCESSING))) $(call flag,output,$(OUTPUT)) $(call flag,savedmodel,$(SAVEDMODEL)) $(call flag,torchscript,$(TORCHSCRIPT)) $(call flag,onnx,$(ONNX))
+own  := $(call flag,checkpoint,$(CHECKPOINT)) $(call flag,images,$(IMAGES)) $(call flag,classes,$(CLASSES)) $(call flag,input,$(INPUT)) $(if $(PREPROCESSING),--preprocessing=$(call q,$(PREPROCESSING))) $(call flag,output,$(OUTPUT)) $(call flag,encoding,$(ENCODING)) $(call flag,savedmodel,$(SAVEDMODEL)) $(call flag,torchscript,$(TORCHSCRIPT)) $(call flag,onnx,$(ONNX))
 
 .PHONY: help compare train export serve loadtest loadtest-worker report gate plan-run tensorflow-serving triton images pin-images push up down deploy deploy-plan rollout undeploy manifests schema test test-beside lint format bench-loadgen bench-aa bench-ab bench-restarts bench-crosscheck bench-embedded bench-drain bench-importer bench-decisions gpu-check dashboards dashboards-check watch clean distclean lock ci-tools packages locust collect screenshot
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  variables: EXPERIMENT=default|thorough|smoke|batching|FILE.toml  ENGINES=torchserve,tensorflow-serving,triton  DATASET=fashion-mnist|cifar10|digits  MODEL=convnet|lenet|resnet20|resnet18|resnet50|mobilenet_v2|efficientnet_b0|densenet121|vgg11  CHECKPOINT=FILE  IMAGES=FOLDER  CLASSES=FILE  PREPROCESSING=0-1|imagenet|-1-1|none  your own model (docs/models.md): MODEL=package.module:factory  PYTHONPATH=FOLDER  INPUT=224x224x3  OUTPUT=logits|probabilities  SAVEDMODEL=FOLDER  TORCHSCRIPT=FILE  ONNX=FILE  PRECISION=fp32|tf32|bf16|fp16  RUNTIME=process|container|kubernetes  TFSERVING=embedded|PROGRAM  TARGETS=FILE.toml  RUN=FOLDER  AGAINST=FOLDER  ARGS='--help'"
+	@echo "  variables: EXPERIMENT=default|thorough|smoke|batching|FILE.toml  ENGINES=torchserve,tensorflow-serving,triton  DATASET=fashion-mnist|cifar10|digits  MODEL=convnet|lenet|resnet20|resnet18|resnet50|mobilenet_v2|efficientnet_b0|densenet121|vgg11  CHECKPOINT=FILE  IMAGES=FOLDER  CLASSES=FILE  PREPROCESSING=0-1|imagenet|-1-1|none  ENCODING=none|jpeg|png  your own model (docs/models.md): MODEL=package.module:factory  PYTHONPATH=FOLDER  INPUT=224x224x3  OUTPUT=logits|probabilities  SAVEDMODEL=FOLDER  TORCHSCRIPT=FILE  ONNX=FILE  PRECISION=fp32|tf32|bf16|fp16  RUNTIME=process|container|kubernetes  TFSERVING=embedded|PROGRAM  TARGETS=FILE.toml  RUN=FOLDER  AGAINST=FOLDER  ARGS='--help'"
 
 compare: $(INSTALLED) packages ## train, export, prove, serve, load, report: the whole comparison
 	@$(PY) -m loadtest compare --experiment $(call q,$(EXPERIMENT)) $(what) $(own) $(call flag,engines,$(ENGINES)) $(if $(RUNTIME),--set $(call q,runtime=$(RUNTIME))) $(if $(PRECISION),--set $(call q,profile.precision=$(PRECISION))) $(if $(RATE),--set $(call q,ladder.rate=$(RATE))) $(ARGS)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from models import bundle as bundles
 from models import child_environment, declaration, in_use, problem
+from models.encoding import Encoding
 from models.precision import Precision
 from models.problem import Problem
 from models.progress import Progress
@@ -60,6 +61,12 @@ def _parser() -> argparse.ArgumentParser:
                 '{preset = "imagenet", channel_order = "bgr"}',
             )
             images.add_argument("--output", help="what a model of your own gives: logits (default) or probabilities")
+            command.add_argument(
+                "--encoding",
+                choices=list(Encoding),
+                default=Encoding.NONE,
+                help="what clients send of an image: its pixels (%(default)s), or a JPEG or PNG file",
+            )
             also = "also compile the torch.export program for this CPU with AOTInductor (needs a C++ compiler)"
             command.add_argument("--aot", action="store_true", help=also)
             command.add_argument(
@@ -127,8 +134,9 @@ def main() -> int:
                 options.torchscript,
                 options.onnx,
             )
-            precision = Precision(options.precision)
-            print(pipeline.export(*arguments, own=own, compiled=options.aot, precision=precision).folder)
+            precision, encoding = Precision(options.precision), Encoding(options.encoding)
+            bundle = pipeline.export(*arguments, own=own, compiled=options.aot, precision=precision, encoding=encoding)
+            print(bundle.folder)
     return 0
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from models import whole_file
+from models.encoding import Encoding
 from models.precision import Precision
 from models.problem import Problem
 
@@ -116,6 +117,11 @@ class Bundle:
         return Precision(self.manifest.get("precision", Precision.FP32))
 
     @property
+    def encoding(self) -> Encoding:
+        """The files that its images come in; those of most bundles are tensors."""
+        return Encoding(self.manifest.get("encoding", {}).get("format", Encoding.NONE))
+
+    @property
     def left_out(self) -> Mapping[str, WhyLeftOut]:
         """The exports that the parity gate could not ask, and why."""
         found = self.manifest.get("parity", {}).get("left_out", {})
@@ -169,7 +175,8 @@ class Bundle:
 
     @property
     def reference(self) -> Path:
-        """``images``, ``labels`` and eager PyTorch's ``probabilities`` of the whole test split (NumPy archive)."""
+        """``images``, ``labels`` and eager PyTorch's ``probabilities`` of the whole test split (NumPy archive);
+        where clients send files also these, ``encoded`` and ``offsets``."""
         return self.folder / "reference.npz"
 
 
@@ -291,7 +298,7 @@ def _read(folder: Path) -> Bundle:
             raise Problem(f"{path}: format {manifest['format']}, this program reads {FORMAT}; export again")
         bundle = Bundle(folder, manifest)
         _ = (bundle.model, bundle.version, bundle.input_shape, bundle.classes, bundle.class_names, bundle.compiled_for)
-        _ = (bundle.weights, bundle.own_files, bundle.precision, bundle.left_out)
+        _ = (bundle.weights, bundle.own_files, bundle.precision, bundle.left_out, bundle.encoding)
         _ = (
             manifest["files"].items(),
             manifest["training"].items(),

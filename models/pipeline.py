@@ -20,8 +20,10 @@ from models import (
     child_environment,
     datasets,
     disk_room,
+    encoded_parity,
     examination,
     exporting,
+    image_encoding,
     onnx_export,
     own_files,
     own_torchscript,
@@ -39,6 +41,7 @@ from models import recipe as recipes
 from models.architectures import ImageClassifier
 from models.bundle import Bundle, Kind, Weights
 from models.datasets import Dataset
+from models.encoding import Encoding
 from models.own_onnx import OwnOnnx
 from models.precision import Precision
 from models.problem import Problem
@@ -81,6 +84,7 @@ def export(
     own: Own = NOTHING_OWN,
     compiled: bool = False,
     precision: Precision = Precision.FP32,
+    encoding: Encoding = Encoding.NONE,
 ) -> Bundle:
     """Have weights, export to both worlds, prove parity and write the bundle; returns it.
 
@@ -88,11 +92,12 @@ def export(
     A bundle of the same model, data set, settings, library versions and exporting code is returned as it is.
     ``compiled``: it must hold an AOTInductor package for this machine's kind of CPU.
     ``precision``: what its graphs compute in.
+    ``encoding``: what its clients send; with files its servers take them beside tensors, and its reference is of files.
     Raises `Problem` for bad input, a damaged bundle, a disk without room, a network that cannot be exported or imported
     (of one that is to be trained, before that), a compiler that is missing or fails, or a failed parity gate.
     """
     handler = torchserve_archive.handler_path()
-    recipe = recipes.read(model, dataset, settings, own)
+    recipe = recipes.read(model, dataset, settings, own, encoding)
     _check_precision(recipe, precision)
     found = bundles.find(
         artifacts,
@@ -123,6 +128,7 @@ def export(
     manifest = {
         **_manifest(recipe, data, reference, trained, sources(handler)),
         "precision": precision.exported.value,
+        **_encoding(recipe, reference),
     }
     with bundles.writing(artifacts, manifest) as bundle:
         _write(bundle, recipe, trained, reference, handler, compiled, _Parts(port, graph), progress)
@@ -141,12 +147,16 @@ def verify(bundle: Bundle, progress: Progress) -> dict[str, Any]:
     classifier = reduced_precision.at(classifier, bundle.precision)
     with np.load(bundle.reference) as reference:
         images, labels, expected = reference["images"], reference["labels"], reference["probabilities"]
+        files = encoded_parity.files(reference)
     now = training.predict(classifier, images)
     if parity.compare(now, expected, bundle.precision.tolerance).first_different is not None:
         raise Problem(
             f"{bundle.checkpoint}: eager PyTorch no longer gives the probabilities of {bundle.reference.name}"
         )
-    return parity.check(bundle, classifier, images, labels, now, progress)
+    figures = parity.check(bundle, classifier, images, labels, now, progress)
+    if files:
+        figures["exports"][encoded_parity.EXPORT] = encoded_parity.check(bundle, files, labels, now, progress)
+    return figures
 
 
 def libraries() -> dict[str, str]:
@@ -236,6 +246,7 @@ def _write(
         input_shape=bundle.input_shape,
         class_names=bundle.class_names,
         handler=handler,
+        encoded=bundle.encoding is not Encoding.NONE,
     )
     progress.say("export", "TorchScript and TorchServe archive")
     if file is not None:
@@ -258,7 +269,9 @@ def _write(
 
     if parts.savedmodel is None:
         with exporting.importing(f"ONNX={recipe.onnx.path}" if recipe.onnx else recipe.said, bundle.onnx):
-            savedmodel.export(bundle.onnx, bundle.savedmodel / str(bundle.version))
+            savedmodel.export(
+                bundle.onnx, bundle.savedmodel / str(bundle.version), encoded=bundle.encoding is not Encoding.NONE
+            )
     else:
         fit = parts.savedmodel.fit(expected, classifier, bundle.precision.tolerance, bundle.onnx)
         parts.savedmodel.write(fit, bundle.savedmodel / str(bundle.version))
@@ -280,6 +293,9 @@ def _prove(
     """Run the parity gate, and write its figures and the reference, ``expected`` of ``classifier``."""
     images, labels = reference.images, reference.labels
     figures = parity.check(bundle, classifier, images, labels, expected, progress)
+    if reference.encoded:
+        found = encoded_parity.check(bundle, reference.encoded, labels, expected, progress)
+        figures["exports"][encoded_parity.EXPORT] = found
     if not reference.labelled:
         for figure in figures["exports"].values():
             figure["accuracy"] = None
@@ -288,8 +304,10 @@ def _prove(
     bundle.manifest["parity"] = figures
     # Whoever checks answers under load allows ten times fp32's tolerance where the file says none.
     arrays: dict[str, Any] = {"images": images, "labels": labels, "probabilities": expected}
-    if bundle.precision is not Precision.FP32:
-        arrays["tolerance"] = bundle.precision.tolerance
+    if reference.encoded:
+        arrays |= encoded_parity.arrays(reference.encoded)
+    if (tolerance := bundle.encoding.tolerance(bundle.precision)) != Precision.FP32.tolerance:
+        arrays["tolerance"] = tolerance
     buffer = io.BytesIO()  # on a full disk zipfile tells of it twice, once with a traceback
     np.savez_compressed(buffer, **arrays)
     whole_file.write_bytes(bundle.reference, buffer.getbuffer())
@@ -322,6 +340,14 @@ def _check_precision(recipe: Recipe, precision: Precision) -> None:
             f"precision = '{precision}': {given[0].upper()}= is served as it comes, and only what is exported "
             "here can be given another precision; use fp32"
         )
+
+
+def _encoding(recipe: Recipe, reference: Reference) -> dict[str, Any]:
+    """The manifest's entry of what clients send, where that is no tensor."""
+    if recipe.encoding is Encoding.NONE:
+        return {}
+    written = image_encoding.options(recipe.encoding) if recipe.folder is None else {}
+    return {"encoding": encoded_parity.record(recipe.encoding, reference.encoded, written)}
 
 
 def _distance(probabilities: np.ndarray, fp32: np.ndarray) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from models import (
     checkpoints,
     declaration,
     enlargement,
+    image_decoding,
+    image_encoding,
     image_folder,
     own_files,
     own_torchscript,
@@ -25,6 +27,7 @@ from models.bundle import Weights
 from models.checkpoints import Checkpoint
 from models.datasets import IMAGE_SHAPE, Dataset
 from models.declaration import UNDECLARED, Intake, Output, Preprocessing, Shape
+from models.encoding import Encoding
 from models.image_folder import ImageFolder
 from models.own_files import Files
 from models.problem import Problem
@@ -67,12 +70,14 @@ class Reference:
 
     images  uint8 [N, H, W, C], ``labels`` int64 [N], places in ``class_names`` or all `NO_LABEL`
     record  the manifest's ``reference`` entry: images, of how many, resized from what (None: from files of many sizes)
+    encoded the files that ``images`` were decoded from, where clients send such
     """
 
     images: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...]
     record: dict[str, Any]
+    encoded: tuple[bytes, ...] = ()
 
     @property
     def labelled(self) -> bool:
@@ -87,6 +92,7 @@ class Recipe:
     model    the servable's name, and the architecture's where no network is ``brought``
     brought  a network that is no architecture of the house, with its weights
     intake   what is declared of the images of an architecture of the house
+    encoding what clients send of an image
     """
 
     model: str
@@ -99,6 +105,7 @@ class Recipe:
     savedmodel: Files | None = None
     onnx: Files | None = None
     intake: Intake = UNDECLARED
+    encoding: Encoding = Encoding.NONE
 
     @property
     def architecture(self) -> Architecture:
@@ -154,6 +161,7 @@ class Recipe:
             "preprocessing": self.intake.record,
             "savedmodel": self.savedmodel.digest if self.savedmodel else None,
             "onnx": self.onnx.digest if self.onnx else None,
+            "encoding": self.encoding.value,
         }
 
     def names(self, data: Dataset | None) -> tuple[str, ...]:
@@ -186,19 +194,23 @@ class Recipe:
         if self.folder is not None:
             labels = _labels(self.folder, names)
             record = {"images": len(labels), "of": self.folder.found, "folder": self.folder.name, "resized_from": None}
-            return Reference(self.folder.images, labels, names, record)
+            return Reference(self.folder.images, labels, names, record, self.folder.encoded)
         assert data is not None
         images, labels = data.test.images, data.test.labels
-        if shape != IMAGE_SHAPE:
-            chosen = np.random.default_rng(0).permutation(len(labels))[: _most(shape)]
+        encoded: tuple[bytes, ...] = ()
+        if shape != IMAGE_SHAPE or self.encoding is not Encoding.NONE:
+            chosen = np.random.default_rng(0).permutation(len(labels))[: _most(shape, self.encoding)]
             images, labels = enlargement.enlarged(images[chosen], shape), labels[chosen]
+        if self.encoding is not Encoding.NONE:
+            encoded = image_encoding.encoded(images, self.encoding)
+            images = np.stack([image_decoding.decoded(file, shape) for file in encoded])
         resized_from = None if shape == IMAGE_SHAPE else list(IMAGE_SHAPE[:2])
         record = {"images": len(labels), "of": len(data.test.labels), "folder": None, "resized_from": resized_from}
         if set(data.class_names) <= set(names):
             labels = np.array([names.index(name) for name in data.class_names], np.int64)[labels]
         else:
             labels = np.full(len(labels), NO_LABEL, np.int64)
-        return Reference(images, labels, names, record)
+        return Reference(images, labels, names, record, encoded)
 
     def calibration(self, data: Dataset | None) -> np.ndarray:
         """Images that seeded weights are calibrated on, uint8 [N, H, W, 3]; of a data set, from its training split."""
@@ -209,8 +221,17 @@ class Recipe:
         return enlargement.enlarged(data.train.images[chosen], self.image_shape)
 
 
-def read(model: str, dataset: str, settings: Settings, own: Own) -> Recipe:
+def read(model: str, dataset: str, settings: Settings, own: Own, encoding: Encoding = Encoding.NONE) -> Recipe:
     """Read what the user brings. Raises `Problem` naming the file at fault and the fix."""
+    if own.savedmodel is not None and encoding is not Encoding.NONE:
+        raise Problem(
+            f"encoding = '{encoding}': SAVEDMODEL={own.savedmodel} is served as it comes, and takes no "
+            "such files; leave one of them out"
+        )
+    return replace(_read(model, dataset, settings, own, encoding), encoding=encoding)
+
+
+def _read(model: str, dataset: str, settings: Settings, own: Own, encoding: Encoding) -> Recipe:
     checkpoint = checkpoints.read(own.checkpoint) if own.checkpoint else None
     class_names = _class_names(own.classes) if own.classes else None
     savedmodel = own_files.savedmodel(own.savedmodel) if own.savedmodel else None
@@ -223,7 +244,7 @@ def read(model: str, dataset: str, settings: Settings, own: Own) -> Recipe:
             )
         file = own_files.torchscript(own.torchscript)
         network = own_torchscript.read(file, own.input, own.preprocessing, own.output)
-        name, folder = declaration.servable_of(own.torchscript), _folder(own.images, network.image_shape)
+        name, folder = declaration.servable_of(own.torchscript), _folder(own.images, network.image_shape, encoding)
         return Recipe(name, dataset, settings, None, folder, class_names, network, savedmodel, onnx)
     if onnx is not None and checkpoint is None and not declaration.is_factory(model):
         raise Problem(
@@ -233,7 +254,7 @@ def read(model: str, dataset: str, settings: Settings, own: Own) -> Recipe:
     if declaration.is_factory(model):
         preprocessing, output = own.preprocessing or Preprocessing(), own.output or Output.LOGITS
         network = brought.from_factory(model, own.input, preprocessing, output, checkpoint, settings.seed)
-        folder = _folder(own.images, network.image_shape)
+        folder = _folder(own.images, network.image_shape, encoding)
         return Recipe(
             declaration.servable(model), dataset, settings, checkpoint, folder, class_names, network, savedmodel, onnx
         )
@@ -243,7 +264,7 @@ def read(model: str, dataset: str, settings: Settings, own: Own) -> Recipe:
         raise Problem(f"CLASSES={own.classes}: {model} is trained on {dataset}, whose classes have names; leave it out")
     if checkpoint is not None:
         checkpoints.classifier(checkpoint, model, [0.0] * 3, [1.0] * 3)  # every key and shape
-    folder = _folder(own.images, intake.shape or architecture.image_shape)
+    folder = _folder(own.images, intake.shape or architecture.image_shape, encoding)
     return Recipe(model, dataset, settings, checkpoint, folder, class_names, None, savedmodel, onnx, intake)
 
 
@@ -263,13 +284,14 @@ def _intake(model: str, own: Own) -> Intake:
     return intake
 
 
-def _folder(path: Path | None, shape: Shape) -> ImageFolder | None:
-    return image_folder.read(path, shape, _most(shape)) if path else None
+def _folder(path: Path | None, shape: Shape, encoding: Encoding) -> ImageFolder | None:
+    return image_folder.read(path, shape, _most(shape, encoding), encoding) if path else None
 
 
-def _most(shape: Shape) -> int:
-    """How many images of this shape are read: enough for parity, and no more than fit into memory several times."""
-    if math.prod(shape) <= math.prod(IMAGE_SHAPE):
+def _most(shape: Shape, encoding: Encoding) -> int:
+    """How many images of this shape are read: enough for parity, and no more than fit into memory several times.
+    Files go to a server one by one."""
+    if encoding is Encoding.NONE and math.prod(shape) <= math.prod(IMAGE_SHAPE):
         return 10 * LARGE_IMAGES
     return min(LARGE_IMAGES, max(1, LARGE_BYTES // math.prod(shape)))
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from models import encoding as encodings
 from models import (  # noqa: F401  they fill the table of operators
     onnx_activations,
     onnx_convolutions,
@@ -26,13 +27,14 @@ from models import (  # noqa: F401  they fill the table of operators
     onnx_resize,
     onnx_selections,
     onnx_shapes,
+    tensorflow_decoding,
 )
 from models.onnx_nodes import Node, look_up
 from models.onnx_values import Value
 from models.problem import Problem
 from models.tensorflow_quietly import tf
 
-SIGNATURE, BYTES_SIGNATURE = "serving_default", "serving_bytes"
+SIGNATURE, BYTES_SIGNATURE, ENCODED_SIGNATURE = "serving_default", "serving_bytes", "serving_encoded"
 INPUT, BYTES_INPUT, OUTPUT = "images", "image_bytes", "probabilities"
 # Which tensor holds which ONNX value, for the parity gate. TF Serving ignores what it does not know in this folder.
 VALUES = Path("assets.extra") / "onnx-values.json"
@@ -102,11 +104,12 @@ def require_importable(model: onnx.ModelProto) -> None:
         importer.build({INPUT: tf.compat.v1.placeholder(tf.uint8, _dimensions(importer.inputs[INPUT]))})
 
 
-def export(source: Path, folder: Path) -> None:
+def export(source: Path, folder: Path, *, encoded: bool = False) -> None:
     """Import the ONNX file ``source`` (images uint8 [N, H, W, C] -> probabilities) into the SavedModel ``folder``.
 
     Signatures: ``serving_default`` on ``images``; ``serving_bytes`` on ``image_bytes``, strings [N] of H*W*C raw bytes
-    each. Both answer ``probabilities`` float32 [N, classes], and refuse other shapes and lengths with InvalidArgument.
+    each; with ``encoded`` also ``serving_encoded`` on ``encoded_images``, strings [N] of JPEG or PNG files. All answer
+    ``probabilities`` float32 [N, classes], and refuse other shapes, lengths and files with InvalidArgument.
     Raises `Problem` for a graph that cannot be imported.
     """
     model = onnx_reading.read(source)
@@ -134,13 +137,13 @@ def export(source: Path, folder: Path) -> None:
     module = tf.Module()
     with _naming(source):
         module.network = network.get_concrete_function()
-    write(module, shape, folder)
+    write(module, shape, folder, encoded=encoded)
     (folder / VALUES).parent.mkdir(exist_ok=True)
     (folder / VALUES).write_text(json.dumps(table, indent=1) + "\n")
 
 
-def write(module: tf.Module, shape: list[int | None], folder: Path) -> None:
-    """Write a SavedModel with both signatures of `export` around ``module.network``, a concrete function from images
+def write(module: tf.Module, shape: list[int | None], folder: Path, *, encoded: bool = False) -> None:
+    """Write a SavedModel with the signatures of `export` around ``module.network``, a concrete function from images
     uint8 ``shape`` ([None, H, W, C]) to {"probabilities": …}; with it all that the module holds."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, BYTES_INPUT)], autograph=False)
@@ -148,16 +151,33 @@ def write(module: tf.Module, shape: list[int | None], folder: Path) -> None:
         outputs: dict[str, tf.Tensor] = module.network(_decode(tf.ensure_shape(image_bytes, [None]), shape))
         return outputs
 
+    signatures = {SIGNATURE: module.network, BYTES_SIGNATURE: network_on_bytes.get_concrete_function()}
+    if encoded:
+        signatures[ENCODED_SIGNATURE] = _on_files(module, shape)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _quiet():
         tf.saved_model.save(
             module,
             str(folder),
-            signatures={
-                SIGNATURE: module.network,
-                BYTES_SIGNATURE: network_on_bytes.get_concrete_function(),
-            },
+            signatures=signatures,
         )
+
+
+def _on_files(module: tf.Module, shape: list[int | None]) -> Any:
+    """The signature for files; what decodes them stays with the module as ``decode``, to be timed alone."""
+    specification = tf.TensorSpec([None], tf.string, encodings.INPUT)
+
+    @tf.function(input_signature=[specification], autograph=False)
+    def decode(encoded_images: tf.Tensor) -> tf.Tensor:
+        return tensorflow_decoding.decoded(encoded_images, [int(side or 0) for side in shape[1:]])
+
+    @tf.function(input_signature=[specification], autograph=False)
+    def network_on_files(encoded_images: tf.Tensor) -> dict[str, tf.Tensor]:
+        outputs: dict[str, tf.Tensor] = module.network(decode(tf.ensure_shape(encoded_images, [None])))
+        return outputs
+
+    module.decode = decode
+    return network_on_files.get_concrete_function()
 
 
 def load(folder: Path, signature: str = SIGNATURE) -> Callable[[np.ndarray], np.ndarray]:

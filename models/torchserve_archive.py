@@ -47,27 +47,29 @@ def export(
     input_shape: Sequence[int],
     class_names: Sequence[str],
     handler: Path,
+    encoded: bool = False,
 ) -> None:
     """Pack the TorchScript file, the handler and what it must know into ``archive`` (``<model>.mar``).
 
     Beside them the archive holds ``signature.json`` {"input_shape", "classes", "class_names"} and TorchServe's
-    ``model-config.yaml`` with the shape under ``handler``. Raises `Problem` with the archiver's last words, and
-    OSError where a disk is full.
+    ``model-config.yaml`` with the shape under ``handler``; of a bundle that takes ``encoded`` images also what decodes
+    them. Raises `Problem` with the archiver's last words, and OSError where a disk is full.
     """
     archive.parent.mkdir(parents=True, exist_ok=True)
     signature = {"input_shape": list(input_shape), "classes": len(class_names), "class_names": list(class_names)}
-    settings = {"handler": {"input_shape": list(input_shape), "classes": len(class_names)}}
+    settings = {"input_shape": list(input_shape), "classes": len(class_names), **({"encoded": True} if encoded else {})}
+    decoder = [str(Path(__file__).with_name("image_decoding.py"))] if encoded else []
     with tempfile.TemporaryDirectory(prefix="tandem-archive-") as name:
         scratch = Path(name)
         (scratch / "signature.json").write_text(json.dumps(signature, indent=2) + "\n")
-        (scratch / "model-config.yaml").write_text(yaml.safe_dump(settings))
+        (scratch / "model-config.yaml").write_text(yaml.safe_dump({"handler": settings}))
         (scratch / "tmp").mkdir()
         command = [sys.executable, "-m", "model_archiver.model_packaging"]
         command += ["--model-name", archive.stem, "--version", str(version), "--serialized-file", str(torchscript)]
         command += ["--handler", str(handler), "--export-path", str(archive.parent), "--force"]
         command += [
             "--extra-files",
-            str(scratch / "signature.json"),
+            ",".join([str(scratch / "signature.json"), *decoder]),
             "--config-file",
             str(scratch / "model-config.yaml"),
         ]

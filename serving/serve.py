@@ -19,7 +19,7 @@ import numpy as np
 
 from models import whole_file
 from models.problem import Problem
-from serving import requests
+from serving import reference_file, requests
 from serving.engines import kernels, registry
 from serving.engines.engine import Body, Ports
 from serving.profile import ServingProfile
@@ -136,10 +136,12 @@ def run(
             _watched(running, up, folder / "prometheus")
             held = [one.target.asked_for(bundle) for one in up for bundle in bundles]
             for target in held:
-                sample = folder / target.name / "sample.json"
+                sample = (
+                    folder / target.name / f"sample.{requests.call(target, 'rest').content_type.rpartition('/')[2]}"
+                )
                 what = write_sample(bundles[0], target, sample)
                 print(describe(target, sample))
-            print(f"\nEach sample.json holds {what}. Endpoints: {listing}. Ctrl-C stops the servers.", flush=True)
+            print(f"\nEach sample holds {what}. Endpoints: {listing}. Ctrl-C stops the servers.", flush=True)
             whole_file.write_json(listing, [target.to_dict() for target in held])
             while True:
                 for one in up:
@@ -166,9 +168,9 @@ def _watched(running: contextlib.ExitStack, up: Sequence[launch.RunningTarget], 
 
 
 def write_sample(bundle: Bundle, target: Target, path: Path) -> str:
-    """Write the first test image as a JSON body that ``target`` takes; returns what it shows, in words."""
+    """Write the first test image as a body that ``target`` takes; returns what it shows, in words."""
     with np.load(bundle.reference) as saved:
-        images, labels = saved["images"][:1], saved["labels"][:1]
+        images, labels = reference_file.samples(saved).images[:1], saved["labels"][:1]
     body = requests.call(target, "rest").encode(images)
     path.write_bytes(body.content if isinstance(body, Body) else body)
     label = int(labels[0])
@@ -179,7 +181,8 @@ def describe(target: Target, sample: Path) -> str:
     """How to call ``target``, with a curl line ready to paste."""
     url = f"http://{target.rest}{requests.rest_path(target)}"
     cores = ", ".join(map(str, target.cores))
-    curl = f"curl -s -H 'Content-Type: application/json' --data-binary @{shlex.quote(str(sample))} {url}"
+    kind = requests.call(target, "rest").content_type
+    curl = f"curl -s -H 'Content-Type: {kind}' --data-binary @{shlex.quote(str(sample))} {url}"
     return (
         f"\n{target.name}: {target.engine} {target.engine_version}\n"
         f"  gRPC     {target.grpc}  {requests.grpc_method(target)}\n"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from models.encoding import Encoding
 from models.precision import Precision
 from models.problem import Problem
 from serving.engines.engine import Backend, Knob, Switch, Tensor
@@ -147,6 +148,7 @@ class Target:
     backend         what computes behind it, where it has several ways to
     max_batch_size  images that it takes in one request
     precision       what its model computes in
+    encoding        what requests carry of an image
     caveats         what is not as it seems
     inputs, outputs what the model takes and gives; empty: a bundle's own interface, `images` and `probabilities`
     input_shapes    of one sample, by input, where there are several and the user says
@@ -181,6 +183,7 @@ class Target:
     backend: Backend | None = None
     max_batch_size: int = 32
     precision: Precision = Precision.FP32
+    encoding: Encoding = Encoding.NONE
     caveats: tuple[Caveat, ...] = ()
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
@@ -200,6 +203,11 @@ class Target:
     machine: str = ""
     process: int = 0
     log: str = ""
+
+    @property
+    def tolerance(self) -> float:
+        """The largest |Δp| between its answers and eager PyTorch's."""
+        return self.encoding.tolerance(self.precision)
 
     def address(self, protocol: str) -> str:
         """ "host:port" of the API that speaks a protocol."""
@@ -223,6 +231,7 @@ class Target:
             version=bundle.version,
             input_shape=bundle.input_shape,
             classes=bundle.classes,
+            encoding=bundle.encoding,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -11,8 +11,10 @@ import msgspec
 import numpy as np
 
 from models import whole_file
+from models.encoding import Encoding
 from models.precision import Precision
 from models.problem import Problem
+from serving import reference_file, requests
 from serving.client import Client, RequestFailed
 from serving.engines import registry
 from serving.target import Target
@@ -29,6 +31,7 @@ class Agreement(msgspec.Struct, frozen=True, kw_only=True):
     samples         how many were compared
     disagreements   (expected class, answered class, times) of best classes that differ, most often first
     examples        sample of `examples` → (best class, its probability)
+    bytes_an_image  of a request, for each image in it: what HTTP sends, or the message of gRPC; 0: not known
     """
 
     max_abs_diff: float
@@ -36,6 +39,7 @@ class Agreement(msgspec.Struct, frozen=True, kw_only=True):
     samples: int
     disagreements: tuple[tuple[int, int, int], ...] = ()
     examples: dict[int, tuple[int, float]] = {}
+    bytes_an_image: float = 0.0
 
 
 def check(
@@ -45,27 +49,30 @@ def check(
     by protocol (default: all that the target's engine speaks).
 
     Raises `Problem` naming target, protocol and first sample where a difference is above ``tolerance`` (default:
-    that of the target's precision), or a best class differs though the reference's two best are further apart.
+    that of the target), or a best class differs though the reference's two best are further apart.
     """
     with np.load(reference) as saved:
-        images, expected = saved["images"], saved["probabilities"]
-    allowed = target.precision.tolerance if tolerance is None else tolerance
-    batch = min(BATCH, target.max_batch_size)
+        images, expected = reference_file.samples(saved).images, saved["probabilities"]
+    allowed = target.tolerance if tolerance is None else tolerance
+    batch = min(BATCH, target.max_batch_size) if target.encoding is Encoding.NONE else 1  # as clients send files
     figures = {}
     with Client(target, timeout_s=60.0) as client:
         for protocol in protocols or registry.engine(target.engine).protocols:
             where = f"wire parity of {target.name} ({target.engine}) over {protocol}"
-            answers = np.empty_like(expected)
+            answers, sent = np.empty_like(expected), 0
             for first in range(0, len(images), batch):
                 part = slice(first, first + batch)
                 try:
-                    answer = client.predict(protocol, images[part])
-                except RequestFailed as error:
+                    request = requests.encode(target, protocol, images[part])
+                    sent += len(request)
+                    answer = requests.decode(target, protocol, client.send(protocol, request))
+                except (RequestFailed, ValueError) as error:
                     raise Problem(f"{where}: samples from {first} were not answered: {error}") from None
                 if answer.shape != expected[part].shape:
                     raise Problem(f"{where}: samples from {first} got {answer.shape}, not {expected[part].shape}")
                 answers[part] = answer
-            figures[protocol] = compare(expected, answers, where, allowed)
+            found = compare(expected, answers, where, allowed)
+            figures[protocol] = msgspec.structs.replace(found, bytes_an_image=round(sent / len(images), 1))
     return figures
 
 

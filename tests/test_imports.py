@@ -19,7 +19,16 @@ MAY_IMPORT = {
 # Of the models, what the others may use.
 OPEN = {
     f"models.{name}"
-    for name in ("bundle", "child_environment", "declaration", "in_use", "precision", "problem", "whole_file")
+    for name in (
+        "bundle",
+        "child_environment",
+        "declaration",
+        "encoding",
+        "in_use",
+        "precision",
+        "problem",
+        "whole_file",
+    )
 }
 # Of the servers it needs to know in which dialect each one's metrics are.
 OF_SERVING = {"monitoring": {"serving.engines", "serving.engines.registry"}}

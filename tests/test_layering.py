@@ -133,7 +133,16 @@ def strangers(room: str, allowed: tuple[str, ...], but: tuple[str, ...] = ()) ->
 
 OF_MODELS = tuple(
     f"models.{name}"
-    for name in ("bundle", "child_environment", "declaration", "in_use", "precision", "problem", "whole_file")
+    for name in (
+        "bundle",
+        "child_environment",
+        "declaration",
+        "encoding",
+        "in_use",
+        "precision",
+        "problem",
+        "whole_file",
+    )
 )
 PROJECT = (*OF_MODELS, "serving", "monitoring")
 OF_ONE_ENGINE = tuple(f"serving.engines.{name}" for name in FOLDERS)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from loadtest.analysis.records import ExperimentInfo, FromFp32, OwnFile, WireParity
+from loadtest.analysis.records import EncodedImages, ExperimentInfo, FromFp32, OwnFile, WireParity
 from loadtest.experiment import records as saved
 from loadtest.experiment.records import Environment, RightAnswers
 from models.bundle import Kind, Weights, WhyLeftOut
@@ -24,11 +24,13 @@ _Kind = TypeVar("_Kind")
 
 
 class Export(msgspec.Struct, frozen=True):
-    """What the parity gate found of an export; only the reference has no ``max_abs_diff``."""
+    """What the parity gate found of an export; only the reference has no ``max_abs_diff``. ``tolerance``: where it is
+    another than the others'."""
 
     accuracy: float | None = None
     max_abs_diff: float | msgspec.UnsetType | None = msgspec.UNSET
     top1_agreement: float | None = None
+    tolerance: float | None = None
 
 
 class NotAsked(msgspec.Struct, frozen=True):
@@ -62,7 +64,8 @@ class Training(msgspec.Struct, frozen=True):
 
 class Manifest(msgspec.Struct, frozen=True):
     """A bundle's manifest.json; ``files``: name → sha256; ``own_files``: of the user's
-    own, by their kind; bundles of before ``weights`` was said were trained."""
+    own, by their kind; ``encoding``: the files that clients send; bundles of before ``weights`` was said were
+    trained."""
 
     version: int | str | None = None
     weights: Weights | None = None
@@ -71,6 +74,7 @@ class Manifest(msgspec.Struct, frozen=True):
     dataset: Dataset | None = None
     files: dict[str, str] = {}
     own_files: dict[Kind, OwnFile] = {}
+    encoding: EncodedImages | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -115,9 +119,11 @@ class SavedTarget(msgspec.Struct, frozen=True):
 
 
 class ModelTime(msgspec.Struct, frozen=True):
-    """The model alone: images in a batch → mean milliseconds of a call, or what prevented it, the ``problem``."""
+    """The model alone: images in a batch → mean milliseconds of a call, or what prevented it, the ``problem``;
+    ``decoding_ms``: of decoding as many files, where clients sent such."""
 
     ms: dict[str, float] = {}
+    decoding_ms: dict[str, float] = {}
     problem: str | None = None
 
 

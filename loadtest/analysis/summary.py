@@ -51,6 +51,7 @@ def build(run_folder: Path) -> Summary:
     measured = measurements.of(run, slo)
     figures = tuple(item.figures for item in measured)
     parity = prove(run)
+    encoded = run.manifest.encoding if run.manifest else None
     of_starts = starts_of(run, slo)
     limits = capacity.of(measurements.in_order(run), of_starts, slo)
     targets = tuple(describe(run, name) for name in run.target_names)
@@ -73,12 +74,15 @@ def build(run_folder: Path) -> Summary:
         targets=targets,
         measurements=figures,
         capacity=limits,
-        decomposition=decomposition.of(figures, [item.mean_ms for item in measured], run.model_times),
+        decomposition=decomposition.of(
+            figures, [item.mean_ms for item in measured], run.model_times, encoded=encoded is not None
+        ),
         verdicts=found,
         rankings=rankings.of(run.target_names, found),
         warnings=tuple(_warnings(run, targets, parity)),
         weights=_weights(run),
         own_files=run.manifest.own_files if run.manifest else {},
+        encoded=encoded,
     )
 
 

@@ -162,10 +162,9 @@ def parity(
     for name, export in exports.items():
         if not export.is_reference:
             differences.append(export.max_abs_diff)
-            if not _within(export.max_abs_diff, tolerance):
-                too_far.append(
-                    ExportDiffers(model=model, export=name, difference=export.max_abs_diff, allowed=tolerance)
-                )
+            most = gate.exports[name].tolerance or tolerance
+            if not _within(export.max_abs_diff, most):
+                too_far.append(ExportDiffers(model=model, export=name, difference=export.max_abs_diff, allowed=most))
     for target, protocol in needed:
         figures = served.get(target, {}).get(protocol)
         if figures is None:

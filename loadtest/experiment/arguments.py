@@ -26,6 +26,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="what becomes of pixels: imagenet, 0-1, -1-1, none, or an inline table of its keys",
     )
     parser.add_argument("--output", help="what your own model gives: logits or probabilities")
+    parser.add_argument("--encoding", help="what clients send of an image: none (its pixels), jpeg or png (a file)")
     parser.add_argument("--savedmodel", help="the folder of a SavedModel that is the TensorFlow side, as it is")
     parser.add_argument("--torchscript", help="a TorchScript file: a model whose source is not here")
     parser.add_argument("--onnx", help="an ONNX file that the TensorFlow side is made of, beside the model in PyTorch")
@@ -54,7 +55,7 @@ def add_consent(parser: argparse.ArgumentParser) -> None:
 
 def overrides(options: argparse.Namespace) -> dict[str, object]:
     """What the command line gives, dotted key to value. Raises `Problem`."""
-    keys = ("model", "dataset", *experiments.BROUGHT, "input", "output", "seed")
+    keys = ("model", "dataset", *experiments.BROUGHT, "input", "output", "encoding", "seed")
     given = {key: value for key in keys if (value := getattr(options, key)) is not None}
     if options.preprocessing is not None:
         given["preprocessing"] = declaration.preprocessing(options.preprocessing).declared

@@ -29,6 +29,7 @@ from loadtest.experiment.verb import Verb
 from models import bundle as bundle_archive
 from models import child_environment, declaration
 from models.bundle import Bundle
+from models.encoding import Encoding
 from models.problem import Problem
 from serving.cores import split_cores
 from serving.engines import programs as engine_programs
@@ -124,6 +125,10 @@ def _in_cluster(
     bundle = bundle_archive.load(artifacts / settings.model / str(settings.version))
     experiment.profile.require(bundle)
     require_protocols(experiment, bundle)
+    if bundle.encoding is not Encoding.NONE:
+        raise Problem(
+            f"{bundle.folder}: its clients send {bundle.encoding} files, for runtime = 'process' only; deploy another"
+        )
     folder = RunFolder.open(results, experiment, bundle.digest, fresh)
     with folder.alone(), RunProgress(words) as progress, InCluster(cluster, folder) as origin:
         progress.say(f"run    {os.path.relpath(folder.path)} on {cluster.context}")
@@ -141,7 +146,7 @@ def export(experiment: Experiment, model: str, artifacts: Path) -> Bundle:
     command = [sys.executable, "-m", "models", "export", "--model", model, "--dataset", experiment.dataset]
     place = artifacts if Path.cwd() == ROOT else artifacts.resolve()  # it runs in another folder than the user
     command += ["--seed", str(experiment.seed), "--artifacts", str(place)]
-    command += ["--precision", experiment.profile.precision]
+    command += ["--precision", experiment.profile.precision, "--encoding", experiment.encoding]
     told = experiment.is_told_of(model)
     for key in experiments.BROUGHT:
         if (path := getattr(experiment, key)) and (told or key not in experiments.OF_ONE):

@@ -32,6 +32,7 @@ from loadtest.experiment.target_specs import TargetSpec
 from loadtest.experiment.toml_lines import line_of
 from models import declaration
 from models.declaration import Preprocessing
+from models.encoding import Encoding
 from models.problem import Problem
 from serving.engines import registry
 from serving.profile import ServingProfile
@@ -62,6 +63,7 @@ class Experiment:
         they are trained or, for large models, drawn from the seed), a folder of images, a text file with the classes'
         names, a SavedModel's folder that is the TensorFlow side, a whole model (which is called after its file), an
         ONNX file that the SavedModel is made of; "" for none
+    encoding  what clients send of an image: its pixels ("none"), or a JPEG or PNG file
     input, output, preprocessing  what clients send ("224x224x3"; "": as a network of the house takes it), what a user's
         own model gives, and what becomes of pixels in both servers' graphs
     """
@@ -76,6 +78,7 @@ class Experiment:
     input: str = ""
     output: str = ""
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    encoding: Encoding = Encoding.NONE
     savedmodel: str = ""
     torchscript: str = ""
     onnx: str = ""
@@ -116,6 +119,7 @@ class Experiment:
             if not chosen or len(set(chosen)) != len(chosen):
                 raise Problem(f"{key} = {list(chosen)}: name each once, of {', '.join(known)}")
         self._check_batches()
+        self._check_encoding()
         self._check_most_rate()
         for name in self.scenarios:
             rates = getattr(self.scenario(name), "rates", None)
@@ -139,6 +143,28 @@ class Experiment:
                         f"{section(name)}.batch = {batch}: {target.name} takes at most {most} images in one request: "
                         f"use no more, or raise {own}profile.max_batch_size"
                     )
+
+    def _check_encoding(self) -> None:
+        """What is said of files, where servers are started that take such."""
+        if self.encoding is Encoding.NONE:
+            return
+        said = f"encoding = {self.encoding.value!r}"
+        if self.runtime != "process":
+            raise Problem(f"{said}: servers take files with runtime = 'process' only; use that, or leave encoding out")
+        if self.savedmodel:
+            raise Problem(f"{said}: savedmodel is served as it comes, and takes no files; leave one of them out")
+        if "rest-binary" in self.protocols:
+            raise Problem(f"protocols has rest-binary, and {said}: rest carries the files' own bytes; leave it out")
+        for target in self.targets:
+            if target.endpoint:
+                raise Problem(f"{said}: target.{target.name} is up already; what it is asked, say inputs.payloads")
+            if not registry.engine(target.engine).takes_encoded:
+                raise Problem(
+                    f"{said}: target.{target.name} runs {target.engine}, which takes tensors alone; leave it out"
+                )
+        for name in self.scenarios:
+            if (batch := self.scenario(name).batch) > 1:
+                raise Problem(f"{section(name)}.batch = {batch}: with {said} a request carries one file; use batch = 1")
 
     def _check_most_rate(self) -> None:
         most = self.generator.most_rate
@@ -349,7 +375,8 @@ class Experiment:
         values["profile"] = self.profile.to_dict()
         del values["model" if self.models else "models"]
         values["preprocessing"] = self.preprocessing.declared
-        for key in (*BROUGHT, "input", "output", "preprocessing"):
+        values["encoding"] = "" if self.encoding is Encoding.NONE else self.encoding.value
+        for key in (*BROUGHT, "input", "output", "preprocessing", "encoding"):
             if not values[key]:
                 del values[key]
         values.update(target_specs.values(self.targets))

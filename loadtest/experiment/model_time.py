@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,6 +13,7 @@ import msgspec
 from models import child_environment
 from models.bundle import Bundle
 from serving.engines import variables
+from serving.engines.model_time import Times
 from serving.profile import ServingProfile
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,11 +21,13 @@ TIMEOUT_S = 120
 
 
 class ModelTime(msgspec.Struct, frozen=True, kw_only=True):
-    """Images in a batch → mean milliseconds of one call, on these cores and with so many threads."""
+    """Images in a batch → mean milliseconds of one call, on these cores and with so many threads; `decoding_ms`: of
+    decoding as many files, where clients send such, else empty."""
 
     ms: dict[int, float]
     cores: tuple[int, ...]
     threads: int
+    decoding_ms: dict[int, float] = {}
 
 
 class NotTimed(msgspec.Struct, frozen=True):
@@ -55,10 +58,10 @@ def measure(bundle: Bundle, engine: str, profile: ServingProfile, cores: Sequenc
             check=True,
             start_new_session=True,  # Ctrl-C is for this program
         )
-        ms = msgspec.json.decode(done.stdout.splitlines()[-1], type=dict[int, float])
+        times = msgspec.json.decode(done.stdout.splitlines()[-1], type=Times)
     except (subprocess.SubprocessError, OSError, ValueError, IndexError) as error:
         return NotTimed(f"the model's own time could not be measured: {error}")
-    return ModelTime(ms=ms, cores=tuple(cores), threads=profile.threads)
+    return ModelTime(ms=times.ms, decoding_ms=times.decoding_ms, cores=tuple(cores), threads=profile.threads)
 
 
 def mean(times: Sequence[ModelTime | NotTimed], shares: Sequence[float]) -> ModelTime | NotTimed:
@@ -72,7 +75,10 @@ def mean(times: Sequence[ModelTime | NotTimed], shares: Sequence[float]) -> Mode
     first, total = known[0], sum(shares)
     if len(known) == 1:
         return first
-    ms = {
-        size: sum(share * one.ms[size] for one, share in zip(known, shares, strict=True)) / total for size in first.ms
-    }
-    return msgspec.structs.replace(first, ms=ms)
+    weights = [share / total for share in shares]
+    ms = _weighted([one.ms for one in known], weights)
+    return msgspec.structs.replace(first, ms=ms, decoding_ms=_weighted([one.decoding_ms for one in known], weights))
+
+
+def _weighted(times: Sequence[Mapping[int, float]], weights: Sequence[float]) -> dict[int, float]:
+    return {size: sum(one[size] * weight for one, weight in zip(times, weights, strict=True)) for size in times[0]}

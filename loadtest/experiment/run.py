@@ -194,7 +194,8 @@ class _Measuring:
     def lower_rates(self) -> None:
         """Keep the rates that the experiment gives within what the model can do."""
         times = self.folder.read("model-time.json", {}).values()
-        lowered = plan.lowered(self.experiment, [float(one["ms"]["1"]) for one in times if one.get("ms")])
+        alone = [float(one["ms"]["1"]) + one.get("decoding_ms", {}).get("1", 0.0) for one in times if one.get("ms")]
+        lowered = plan.lowered(self.experiment, alone)
         if lowered != self.experiment:
             self.experiment = lowered
             self.folder.save_experiment(lowered)

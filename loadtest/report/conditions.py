@@ -23,6 +23,7 @@ def conditions(figures: Summary, accuracies: Sequence[float] = ()) -> list[tuple
     found = [
         _models(figures, accuracies),
         *_preprocessing(figures),
+        *_files(figures),
         *own_model.rows(figures),
         ("Servers", _servers(figures)),
         *_backends(figures),
@@ -145,6 +146,24 @@ def _preprocessing(figures: Summary) -> list[tuple[str, str]]:
     parts += [said.layout.upper()] if said.layout else []
     gives = f"; the model gives {wording.isolated(experiment.output or Output.LOGITS)}" if own else ""
     return [("Input", f"{', '.join(parts)}{gives}")]
+
+
+def _files(figures: Summary) -> list[tuple[str, str]]:
+    """The files that clients sent, and what they took on the wire."""
+    sent = figures.encoded
+    if sent is None:
+        return []
+    written = f", written in quality {sent.quality} and {sent.subsampling}" if sent.quality else ""
+    sizes = f"{wording.count(sent.bytes.least)} to {wording.count(sent.bytes.most)}"
+    taken = [
+        f"{wording.count(found.bytes_an_image)} over {wording.protocol(protocol)} to {wording.target_name(target)}"
+        for target, protocols in figures.parity.wire.items()
+        for protocol, found in protocols.items()
+        if found.bytes_an_image
+    ]
+    wire = f"; a request takes {wording.listed(taken)}" if taken else ""
+    files = f"{sent.format.upper()} files of {wording.count(sent.bytes.mean)} bytes ({sizes}){written}"
+    return [("Images", f"{files}, which each server decodes itself{wire}")]
 
 
 def _by(sides: Sequence[int]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment
 
 from loadtest.report import samples, templating, wording
-from loadtest.report.charts.decomposition import PARTS, load
+from loadtest.report.charts.decomposition import load, parts
 from loadtest.report.content import Content
 from loadtest.report.page import form_name
 
@@ -28,7 +28,7 @@ def render(content: Content) -> str:
         targets={target.name: target for target in figures.targets},
         form_name=form_name,
         evidence=samples.evidence,
-        parts=PARTS,
+        parts=parts(figures),
         load=load,
         slo=figures.experiment.slo,
     )

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from loadtest.analysis.records import ExportParity
 from loadtest.report import samples, templating, wording
-from loadtest.report.charts.decomposition import PARTS, load, remainder, sources, unknown
+from loadtest.report.charts.decomposition import load, parts, remainder, sources, unknown
 from loadtest.report.charts.figure import Chart
 from loadtest.report.content import Content
 from loadtest.report.origins import Origins
@@ -27,6 +27,7 @@ EXPORTS = {
     "aot_inductor": "AOTInductor package",
     "onnx": "ONNX",
     "savedmodel": "SavedModel",
+    "savedmodel_encoded": "SavedModel, from files",
 }
 REFERENCE = "PyTorch (eager)"
 
@@ -51,7 +52,7 @@ def render(content: Content) -> str:
         both="both" if len(names) <= 2 else "all",
         form_name=form_name,
         evidence=samples.evidence,
-        parts=PARTS,
+        parts=parts(figures),
         sources=sources,
         remainder=remainder,
         load=load,

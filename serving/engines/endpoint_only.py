@@ -31,11 +31,12 @@ class EndpointOnly:
     container: Container | None = None
     deployment: Deployment | None = None
     endpoint_only = True
+    takes_encoded = False
 
     def _not_started(self, *_: object, **__: object) -> NoReturn:
         raise Problem(f"{self.id}: Tandem starts no such server; give the target a url")
 
-    version = render = launch = model_time = _not_started
+    version = render = launch = model_time = decoder = _not_started
 
     def why_not(self, bundle: Bundle, protocol: str) -> str:  # noqa: ARG002 - as the protocol has it
         """Nothing is in the way."""

@@ -399,6 +399,8 @@ class Engine(Protocol):
     endpoint_only: bool
     """Whether Tandem starts no such server, so that a target of it needs a url: `version`, `render`, `launch` and
     `model_time` raise `Problem`."""
+    takes_encoded: bool
+    """Whether it serves the second input of bundles, JPEG and PNG files."""
 
     @property
     def download(self) -> Download | Wheel | None:
@@ -445,3 +447,7 @@ class Engine(Protocol):
 
         In a process of its own, before it has loaded the framework: that reads its switches once.
         """
+
+    def decoder(self, bundle: Bundle) -> Callable[[Sequence[bytes]], object] | None:
+        """What makes pixels of files alone, as the server's worker does it for a batch, of a bundle that takes such.
+        After `model_time`, in the same process. None: it takes none."""

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from models.encoding import INPUT as ENCODED_INPUT
+from models.encoding import Encoding
 from serving.engines.engine import Tensor
 
 if TYPE_CHECKING:
@@ -36,6 +38,12 @@ def of_input(target: Target, samples: np.ndarray) -> np.ndarray:
     if samples.dtype.names:
         _fields(target, samples)
         return samples
+    if target.encoding is not Encoding.NONE:
+        if samples.dtype.kind not in "OS" or samples.ndim != 1 or not len(samples):
+            raise ValueError(
+                f"samples are {samples.dtype} {samples.shape}; {target.model} takes {target.encoding} files, bytes (N,)"
+            )
+        return samples
     if not target.inputs and not target.classes and len(samples):  # nobody says what it takes
         if target.input_shape and samples.shape[1:] != target.input_shape:
             raise ValueError(f"samples are {samples.shape}; {target.model} takes (N, {target.input_shape})")
@@ -58,6 +66,8 @@ def carried(target: Target, samples: np.ndarray) -> list[Carried]:
     """Each input with the values of ``samples``, as `of_input` returns them."""
     if samples.dtype.names:
         return _fields(target, samples)
+    if target.encoding is not Encoding.NONE:
+        return [Carried(ENCODED_INPUT, "bytes", samples)]
     if target.inputs:
         return [Carried(target.inputs[0].name or INPUT, target.inputs[0].datatype, samples)]
     return [Carried(INPUT, _datatype(samples), samples)]

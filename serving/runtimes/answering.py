@@ -8,6 +8,7 @@ from contextlib import closing
 
 import numpy as np
 
+from models.encoding import BLANK, Encoding
 from models.problem import Problem
 from serving import requests
 from serving.client import Client, RequestFailed
@@ -59,7 +60,7 @@ def _failures(
     target: Target, timeout_s: float = 5.0, *, any_answer: bool = False
 ) -> Generator[tuple[str, str], None, None]:
     """(Protocol, why the model does not answer over it), of each over which it does not."""
-    image = np.zeros((1, *target.input_shape), np.uint8)
+    image = _blank(target)
     with Client(target, timeout_s=timeout_s) as client:
         for protocol in _spoken(target):
             try:
@@ -69,6 +70,13 @@ def _failures(
                     yield protocol, "its answer is not of one image, as the request was"
             except RequestFailed as error:
                 yield protocol, str(error)
+
+
+def _blank(target: Target) -> np.ndarray:
+    """One image as the target takes it."""
+    if target.encoding is Encoding.NONE:
+        return np.zeros((1, *target.input_shape), np.uint8)
+    return np.array([BLANK], object)
 
 
 def _spoken(target: Target) -> list[str]:

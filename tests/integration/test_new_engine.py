@@ -60,7 +60,7 @@ def test_the_command_line_knows_it(elsewhere, bundle):
         ["onnx", "tiny-onnx", "convnet", "rest"],
     ]
     times = run("serving.engines.model_time", str(bundle.folder), "tiny-onnx", "--batches", "2", "--seconds", "0.01")
-    assert times.startswith('{"2": ')
+    assert times.startswith('{"ms":{"2":')
 
 
 EXPERIMENT = """

@@ -135,6 +135,7 @@ def test_its_keys_in_wire_parity_json():
         samples=70,
         disagreements=((3, 5, 2),),
         examples={12: (3, 0.75)},
+        bytes_an_image=3072.5,
     )
     figures = {
         "max_abs_diff": 1e-7,
@@ -142,6 +143,7 @@ def test_its_keys_in_wire_parity_json():
         "samples": 70,
         "disagreements": [[3, 5, 2]],
         "examples": {"12": [3, 0.75]},
+        "bytes_an_image": 3072.5,
     }
     plain = json.loads(json.dumps(msgspec.to_builtins(found, str_keys=True)))
     assert plain == figures

@@ -10,6 +10,7 @@ from loadtest.analysis.records.record import Record, Setting
 from loadtest.experiment.scenarios import section
 from loadtest.experiment.settings import Slo
 from models.declaration import Preprocessing
+from models.encoding import Encoding
 from models.precision import Precision
 from serving.engines.engine import Backend, Knob, Switch
 from serving.target import Caveat
@@ -47,6 +48,7 @@ class ExperimentInfo(Record, frozen=True, kw_only=True):
     checkpoint, images, classes, savedmodel, torchscript, onnx  what the user brought as files and folders; empty where
               none
     input, output, preprocessing  what was said of the images, and of what the model gives; empty where nothing was
+    encoding  what clients sent of an image
     targets   their names, in the experiment's order
     profile   the serving profile shared by the targets; `overrides`: target → what differs from it there
     slo       with the defaults filled in
@@ -64,6 +66,7 @@ class ExperimentInfo(Record, frozen=True, kw_only=True):
     input: str = ""
     output: str = ""
     preprocessing: Preprocessing = msgspec.field(default_factory=Preprocessing)
+    encoding: Encoding = Encoding.NONE
     savedmodel: str = ""
     torchscript: str = ""
     onnx: str = ""

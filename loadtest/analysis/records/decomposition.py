@@ -24,9 +24,10 @@ class Untold(enum.Enum):
 
 class Parts(Record, frozen=True, kw_only=True):
     """Milliseconds of the mean latency (see `loadtest.analysis.decomposition`); None where nobody can tell. Also by
-    name: ``parts_ms["queue"]``."""
+    name: ``parts_ms["queue"]``. ``decoding``: of files; 0 where clients send tensors."""
 
     model: float | None = None
+    decoding: float | None = 0.0
     queue: float | None = None
     runtime: float | None = None
     transport: float | None = None

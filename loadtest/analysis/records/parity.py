@@ -5,6 +5,7 @@ from __future__ import annotations
 from loadtest.analysis.records.record import Record, Told
 from loadtest.experiment.records import RightAnswers
 from models.bundle import WhyLeftOut
+from models.encoding import Encoding
 
 
 class Doubt(Told, frozen=True, kw_only=True):
@@ -70,6 +71,7 @@ class WireParity(Record, frozen=True, kw_only=True):
 
     disagreements  (expected class, answered class, times), where best classes differed
     examples       index of a kept sample → (best class, its probability)
+    bytes_an_image of a request, for each image in it: what HTTP sends, or the message of gRPC
     """
 
     max_abs_diff: float | None = None
@@ -77,6 +79,25 @@ class WireParity(Record, frozen=True, kw_only=True):
     samples: int | None = None
     disagreements: tuple[tuple[int, int, int], ...] = ()
     examples: dict[str, tuple[int, float]] = {}
+    bytes_an_image: float | None = None
+
+
+class FileSizes(Record, frozen=True, kw_only=True):
+    """Bytes of the files that clients send."""
+
+    mean: int
+    least: int
+    most: int
+
+
+class EncodedImages(Record, frozen=True, kw_only=True):
+    """What clients send of an image, where that is no tensor. ``quality`` and ``subsampling``: how Tandem wrote the
+    files of a data set's images; None: the user's own, or losslessly."""
+
+    format: Encoding
+    bytes: FileSizes
+    quality: int | None = None
+    subsampling: str | None = None
 
 
 class Parity(Record, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from loadtest.analysis.records.asked import ExperimentInfo, TargetInfo
 from loadtest.analysis.records.capacity import Capacity
 from loadtest.analysis.records.decomposition import Decomposition
 from loadtest.analysis.records.measurement import Measurement
-from loadtest.analysis.records.parity import Parity, WhyNotProven
+from loadtest.analysis.records.parity import EncodedImages, Parity, WhyNotProven
 from loadtest.analysis.records.record import FORMAT, Record, Told
 from loadtest.analysis.records.verdict import Ranking, Verdict
 from loadtest.experiment.records import Environment, RunNote
@@ -91,6 +91,7 @@ class Summary(Record, frozen=True, kw_only=True):
     warnings   what a reader must know, the run's own first
     weights    model → where its weights come from, as far as the bundles tell
     own_files  the files of the user's own that were served in place of Tandem's exports
+    encoded    the files that clients sent; None: tensors
     """
 
     format: int = FORMAT
@@ -106,6 +107,7 @@ class Summary(Record, frozen=True, kw_only=True):
     warnings: tuple[SummaryWarning, ...]
     weights: dict[str, Weights] = {}
     own_files: dict[Kind, OwnFile] = {}
+    encoded: EncodedImages | None = None
 
     def target(self, name: str) -> TargetInfo:
         """A target by its name. Raises KeyError."""

@@ -74,7 +74,7 @@ class ParityGate:
         samples = next(iter(figures.values())).samples
         return Proof(
             samples=samples,
-            tolerance=max(known.tolerance, target.precision.tolerance),
+            tolerance=max(known.tolerance, target.asked_for(bundle).tolerance),
             targets={**known.targets, target.name: figures},
         )
 

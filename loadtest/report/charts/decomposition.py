@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from loadtest.analysis.records import Decomposition, Summary
 from loadtest.report import origins, reasons, wording
@@ -12,12 +12,18 @@ from loadtest.report.charts.figure import AXIS_FONT, BREAK, Chart, Drawing, Tabl
 # Inside out. Told apart without colour by their pattern.
 PARTS = {
     "model": ("model computes", "var(--part-0)", ""),
+    "decoding": ("decodes the file", "var(--part-5)", "+"),
     "queue": ("waits in the server’s queue", "var(--part-1)", "/"),
     "runtime": ("server’s own work", "var(--part-2)", "."),
     "transport": ("transport and client", "var(--part-3)", "\\"),
 }
 REST = ("not told apart", "var(--part-4)", "x")
 CUT = 6.0  # a bar this many times as long as the usual one is cut
+
+
+def parts(figures: Summary) -> dict[str, tuple[str, str, str]]:
+    """Those of a run's latency: nothing is decoded where clients send tensors."""
+    return {name: part for name, part in PARTS.items() if name != "decoding" or figures.encoded}
 
 
 def decomposition(figures: Summary, protocol: str) -> Chart | None:
@@ -28,7 +34,8 @@ def decomposition(figures: Summary, protocol: str) -> Chart | None:
         key=lambda item: (item.scenario, item.offered_rate, names.index(item.target)),
         reverse=True,
     )
-    if not any(item.parts_ms[part] is not None for item in entries for part in PARTS):
+    known = parts(figures)
+    if not any(item.parts_ms[part] is not None for item in entries for part in known):
         return None
     labels = [f"{plain(wording.shorten(wording.target_name(item.target), 16))}<br>{load(item)}" for item in entries]
     over = wording.protocol(protocol)
@@ -36,7 +43,7 @@ def decomposition(figures: Summary, protocol: str) -> Chart | None:
     cut = {label: item for label, item in zip(labels, entries, strict=True) if end and item.total_ms > end}
     scales = [end / item.total_ms if end and label in cut else 1.0 for label, item in zip(labels, entries, strict=True)]
     data = []
-    for part, (name, shade, pattern) in PARTS.items():
+    for part, (name, shade, pattern) in known.items():
         values = [item.parts_ms[part] for item in entries]
         if any(value is not None for value in values):
             data.append(_bars(name, shade, pattern, labels, values, scales))
@@ -54,10 +61,10 @@ def decomposition(figures: Summary, protocol: str) -> Chart | None:
         caption="Mean latency of a request, from its scheduled time to its answer, by part. What a server does not "
         f"report is not guessed: it stays in “{REST[0]}”.{cut_words}",
         alternative=f"Mean latency by part over {over}. "
-        + "; ".join(_spoken(item, item in cut.values()) for item in reversed(entries))
+        + "; ".join(_spoken(known, item, item in cut.values()) for item in reversed(entries))
         + ".",
         table=Table(
-            ("Target", "Offered", *(f"{name}, ms" for name, _, _ in (*PARTS.values(), REST)), "total, ms", "Trials"),
+            ("Target", "Offered", *(f"{name}, ms" for name, _, _ in (*known.values(), REST)), "total, ms", "Trials"),
             [_row(figures, item) for item in reversed(entries)],
         ),
         data=data,
@@ -121,10 +128,14 @@ def load(item: Decomposition) -> str:
 def sources(item: Decomposition) -> dict[str, str]:
     """Where each part of an entry comes from."""
     batch = wording.number(item.batch_size_mean)
+    decodes = item.parts_ms.decoding != 0.0
+    rest = "queue, model and decoding" if decodes else "queue and model"
+    decoding = f"in process, by the side's own decoder, mean of {batch} files, on the server's cores, unloaded"
     return {
         "model": f"in process, mean of one call at {batch} images, on the server's cores, unloaded",
+        **({"decoding": decoding} if decodes else {}),
         "queue": "the server's own metrics: mean wait for the batch",
-        "runtime": "the server's own metrics: mean time inside the server, less queue and model",
+        "runtime": f"the server's own metrics: mean time inside the server, less {rest}",
         "transport": "the client's mean latency, less the server's mean time inside",
     }
 
@@ -169,19 +180,19 @@ def _bars(
 
 
 def _row(figures: Summary, item: Decomposition) -> tuple[str, ...]:
-    parts = [wording.number(item.parts_ms[part]) for part in PARTS]
+    known = [wording.number(item.parts_ms[part]) for part in parts(figures)]
     left, total = wording.number(remainder(item)), wording.number(item.total_ms)
     trials = origins.trials_under(figures, item.target, item.protocol, item.scenario, item.offered_rate)
-    return (wording.target_name(item.target), load(item), *parts, left, total, ", ".join(trials))
+    return (wording.target_name(item.target), load(item), *known, left, total, ", ".join(trials))
 
 
-def _spoken(item: Decomposition, cut: bool) -> str:
-    parts = [
+def _spoken(known: Mapping[str, tuple[str, str, str]], item: Decomposition, cut: bool) -> str:
+    said = [
         f"{name} {wording.milliseconds(item.parts_ms[part])}"
-        for part, (name, _, _) in PARTS.items()
+        for part, (name, _, _) in known.items()
         if item.parts_ms[part] is not None
     ]
     return (
-        f"{wording.shorten(wording.target_name(item.target), 30)} at {load(item)}: {', '.join(parts) or 'nothing'} of "
+        f"{wording.shorten(wording.target_name(item.target), 30)} at {load(item)}: {', '.join(said) or 'nothing'} of "
         f"{wording.milliseconds(item.total_ms)}{' (its bar is cut short)' if cut else ''}"
     )

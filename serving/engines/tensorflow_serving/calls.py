@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable, Iterable
 from functools import partial
 from urllib.parse import quote
 
@@ -10,6 +11,7 @@ import numpy as np
 import orjson
 from google.protobuf.message import DecodeError
 
+from models.encoding import Encoding
 from serving.engines import interface
 from serving.engines.engine import Call
 from serving.engines.tensorflow_serving import tensor_types
@@ -18,7 +20,7 @@ from serving.wire import json_rows
 from serving.wire.protobuf import tensorflow_serving_pb2 as messages
 
 GRPC_METHOD = "/tensorflow.serving.PredictionService/Predict"
-BYTES_SIGNATURE = "serving_bytes"
+BYTES_SIGNATURE, ENCODED_SIGNATURE = "serving_bytes", "serving_encoded"
 
 
 def call(target: Target, protocol: str) -> Call:
@@ -29,9 +31,16 @@ def call(target: Target, protocol: str) -> Call:
     return Call(
         path=f"{path(target)}:predict",
         content_type=json_rows.CONTENT_TYPE,
-        encode=partial(_base64 if protocol == "rest-binary" else _json, target),
+        encode=_body(target, protocol),
         decode=partial(json_rows.decode, classes=target.classes, output=output),
     )
+
+
+def _body(target: Target, protocol: str) -> Callable[[np.ndarray], bytes]:
+    """How samples become a JSON body."""
+    if target.encoding is not Encoding.NONE:
+        return partial(_base64, ENCODED_SIGNATURE)
+    return partial(_pixels if protocol == "rest-binary" else _json, target)
 
 
 def path(target: Target) -> str:
@@ -49,11 +58,15 @@ def model(target: Target) -> messages.ModelSpec:
     return messages.ModelSpec(name=name, version_label=asked) if asked else messages.ModelSpec(name=name)
 
 
-def _base64(target: Target, images: np.ndarray) -> bytes:
+def _pixels(target: Target, images: np.ndarray) -> bytes:
     if target.inputs:
         raise ValueError(f"rest-binary asks for the signature {BYTES_SIGNATURE}, which only Tandem's own exports have")
-    rows = [{"b64": base64.b64encode(image.tobytes()).decode("ascii")} for image in images]
-    return orjson.dumps({"signature_name": BYTES_SIGNATURE, "instances": rows})
+    return _base64(BYTES_SIGNATURE, [image.tobytes() for image in images])
+
+
+def _base64(signature: str, pieces: Iterable[bytes]) -> bytes:
+    rows = [{"b64": base64.b64encode(piece).decode("ascii")} for piece in pieces]
+    return orjson.dumps({"signature_name": signature, "instances": rows})
 
 
 def _json(target: Target, samples: np.ndarray) -> bytes:
@@ -68,6 +81,8 @@ def _json(target: Target, samples: np.ndarray) -> bytes:
 def _message(target: Target, samples: np.ndarray) -> bytes:
     tensors = {one.name: tensor_types.encode(one.values, one.datatype) for one in interface.carried(target, samples)}
     request = messages.PredictRequest(model_spec=model(target), inputs=tensors)
+    if target.encoding is not Encoding.NONE:
+        request.model_spec.signature_name = ENCODED_SIGNATURE
     return request.SerializeToString(deterministic=True)
 
 

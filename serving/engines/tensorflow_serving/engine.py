@@ -52,6 +52,7 @@ class TensorFlowServing:
     container: Container | None = CONTAINER
     deployment: Deployment | None = DEPLOYMENT
     endpoint_only = False
+    takes_encoded = True
 
     def call(self, target: Target, protocol: str) -> Call:
         """See `Engine.call`."""
@@ -140,5 +141,16 @@ class TensorFlowServing:
         def call(rows: np.ndarray) -> object:
             (answer,) = signature(images=tf.constant(rows)).values()
             return answer.numpy()
+
+        return call
+
+    def decoder(self, bundle: Bundle) -> Callable[[Sequence[bytes]], object] | None:
+        """The part of the signature for files that comes before the network."""
+        import tensorflow as tf
+
+        model = tf.saved_model.load(str(bundle.savedmodel / str(bundle.version)))
+
+        def call(files: Sequence[bytes]) -> object:
+            return model.decode(tf.constant(list(files))).numpy()
 
         return call

@@ -9,6 +9,7 @@ import numpy as np
 import orjson
 from google.protobuf.message import DecodeError
 
+from models.encoding import Encoding
 from serving.engines import http_request
 from serving.engines.engine import Call
 from serving.target import Target
@@ -16,7 +17,7 @@ from serving.wire import json_rows
 from serving.wire.protobuf import torchserve_pb2 as messages
 
 GRPC_METHOD = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions"
-INPUT = "data"
+INPUT, ENCODED_INPUT = "data", "image"  # as Tandem's handler tells them apart
 
 
 def call(target: Target, protocol: str) -> Call:
@@ -25,6 +26,8 @@ def call(target: Target, protocol: str) -> Call:
     path = f"/predictions/{quote(target.model, safe='')}" + (f"/{quote(asked, safe='')}" if asked else "")
     if protocol == "grpc":
         return Call(GRPC_METHOD, "", partial(_message, target), partial(_answer, classes))
+    if target.encoding is not Encoding.NONE:
+        return Call(path, target.encoding.content_type, _raw, partial(json_rows.decode, classes=classes))
     if protocol == "rest-binary":
         return Call(path, "application/octet-stream", _raw, partial(_probabilities, classes))
     decode = partial(json_rows.decode, classes=classes) if classes else _theirs
@@ -42,8 +45,9 @@ def _raw(samples: np.ndarray) -> bytes:
 
 
 def _message(target: Target, samples: np.ndarray) -> bytes:
+    name = INPUT if target.encoding is Encoding.NONE else ENCODED_INPUT
     request = messages.PredictionsRequest(
-        model_name=target.model, model_version=target.pinned_version, input={INPUT: _raw(samples)}
+        model_name=target.model, model_version=target.pinned_version, input={name: _raw(samples)}
     )
     return request.SerializeToString(deterministic=True)
 

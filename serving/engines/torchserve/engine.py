@@ -51,6 +51,7 @@ class TorchServe:
     container: Container | None = CONTAINER
     deployment: Deployment | None = DEPLOYMENT
     endpoint_only = False
+    takes_encoded = True
 
     def call(self, target: Target, protocol: str) -> Call:
         """See `Engine.call`."""
@@ -105,3 +106,16 @@ class TorchServe:
         from serving.engines import torchscript_in_process
 
         return torchscript_in_process.load(bundle, profile)
+
+    def decoder(self, bundle: Bundle) -> Callable[[Sequence[bytes]], object] | None:
+        """The archive's own decoder, which the handler calls file by file."""
+        import importlib.util
+        import zipimport
+
+        specification = zipimport.zipimporter(str(bundle.archive)).find_spec("image_decoding")
+        assert specification is not None
+        assert specification.loader is not None
+        module = importlib.util.module_from_spec(specification)
+        specification.loader.exec_module(module)
+        decoded, shape = module.decoded, bundle.input_shape
+        return lambda files: [decoded(file, shape) for file in files]

@@ -4,7 +4,10 @@ This file goes into the model archive and runs inside TorchServe's worker, so it
 
 Requests  one to many uint8 images [N, H, W, C]: raw bytes (gRPC input ``data``, or a REST body of any other type), or a
           REST body of type application/json: ``{"instances": [...]}``.
-Answers   float32 little-endian bytes [N, classes] for raw bytes; ``{"predictions": [...]}`` for JSON.
+          Where the archive decodes them (``handler.encoded``) also one JPEG or PNG file: gRPC input ``image``, or a
+          REST body of a type image/*.
+Answers   float32 little-endian bytes [N, classes] for raw bytes, and over gRPC; ``{"predictions": [...]}`` for JSON,
+          and for a file over REST.
 Errors    a bad request gets its own 400 and a JSON ``{"code", "type", "message"}``; the others of its batch are
           answered. TorchServe sends a handler's status on REST only: over gRPC the call succeeds and this JSON is the
           prediction, so the JSON is padded to a length that no float32 array has.
@@ -26,6 +29,7 @@ Output    One line when the model is loaded: ``tandem switches`` and, as JSON, t
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import logging
 import math
@@ -36,7 +40,7 @@ import threading
 import time
 import warnings
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, chain, pairwise
 from typing import Any
 
@@ -52,8 +56,9 @@ except ImportError:  # an image without orjson still serves, slower
 
 Request = dict[str, Any]  # one of a batch, as TorchServe gives it: names of inputs and headers to what came
 
-JSON_TYPE = "application/json"
+JSON_TYPE, IMAGE_TYPE = "application/json", "image/"
 BINARY_TYPE = "application/octet-stream"
+ENCODED_INPUT = "image"  # of gRPC
 DEFAULT_SHAPE = (32, 32, 3)
 WARM_UP_BATCHES = (1, 2, 8, 32)
 # TensorFlow Serving's own latency buckets, 10 µs x 1.8^n, so that both servers' quantiles are equally coarse.
@@ -191,6 +196,7 @@ class ImageClassifier:
         settings = (context.model_yaml_config or {}).get("handler") or {}
         self.shape: tuple[int, ...] = tuple(settings.get("input_shape", DEFAULT_SHAPE))
         self.image_bytes = math.prod(self.shape)
+        self.decode = _decoder() if settings.get("encoded") else None
         torch.set_num_threads(int(os.environ.get("TANDEM_TORCH_THREADS") or settings.get("threads", 1)))
         if onednn := os.environ.get("TANDEM_TORCH_ONEDNN"):
             torch.backends.mkldnn.enabled = onednn == "1"
@@ -263,13 +269,15 @@ class ImageClassifier:
 
     def _payload(self, request: Request, context: Any, index: int) -> tuple[bytes | bytearray, bool]:
         """The raw bytes of a request's images, and whether they came as JSON. ValueError says what is wrong."""
-        name = "body" if "body" in request else "data"
+        name = next((name for name in ("body", ENCODED_INPUT) if name in request), "data")
         payload = request.get(name)
         if payload is None:
             raise ValueError('no input: send a body (REST) or the input "data" (gRPC)')
         headers = context.get_request_header(index, name) or {}
         if str(headers.get("content-type", "")).lower().startswith(JSON_TYPE):
             return _images_of_json(payload, self.shape), True
+        if name == ENCODED_INPUT or _is_image(headers):
+            return self._decoded(bytes(payload)), name == "body"
         if isinstance(payload, str):
             raise ValueError("text body: send application/octet-stream or application/json")
         if not payload or len(payload) % self.image_bytes:
@@ -278,6 +286,12 @@ class ImageClassifier:
                 f"{len(payload)} bytes are no uint8 images: send a multiple of {self.image_bytes} ({shape})"
             )
         return payload, False
+
+    def _decoded(self, file: bytes) -> bytes:
+        """The pixels of a JPEG or PNG file. ValueError says what is wrong with it."""
+        if self.decode is None:
+            raise ValueError("this model takes no JPEG or PNG files: send its pixels")
+        return self.decode(file, self.shape).tobytes()
 
     def _flush(self) -> None:
         while True:
@@ -290,6 +304,16 @@ class ImageClassifier:
         images = torch.frombuffer(pixels, dtype=torch.uint8).view(-1, *self.shape).to(self.device)
         probabilities: np.ndarray = self.model(images).to("cpu", torch.float32).contiguous().numpy()
         return probabilities
+
+
+def _decoder() -> Callable[[bytes, tuple[int, ...]], np.ndarray]:
+    """What makes pixels of files: a module in the archive, beside this one."""
+    module = importlib.import_module("image_decoding")
+    return module.decoded  # type: ignore[no-any-return]
+
+
+def _is_image(headers: dict[str, Any]) -> bool:
+    return str(headers.get("content-type", "")).lower().startswith(IMAGE_TYPE)
 
 
 def _quiet_worker() -> None:

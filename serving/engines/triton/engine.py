@@ -40,6 +40,7 @@ class Triton:
     warning = ""
     default_target = "triton"
     endpoint_only = False
+    takes_encoded = False
     program = ""
     download: Wheel | None = WHEEL
     module = ""
@@ -110,6 +111,10 @@ class Triton:
         options.inter_op_num_threads = 1
         session = onnxruntime.InferenceSession(str(bundle.onnx), options, providers=["CPUExecutionProvider"])
         return lambda rows: session.run(None, {"images": rows})
+
+    def decoder(self, bundle: Bundle) -> Callable[[Sequence[bytes]], object] | None:  # noqa: ARG002 - as the protocol has it
+        """Its models take tensors alone."""
+        return None
 
 
 class TritonTorchScript(Triton):

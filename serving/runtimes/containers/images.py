@@ -23,7 +23,17 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[3]
 AT_ONCE = 2  # builds
 # Of the models' room, what the others may use.
-MODULES = ("__init__", "bundle", "child_environment", "declaration", "in_use", "precision", "problem", "whole_file")
+MODULES = (
+    "__init__",
+    "bundle",
+    "child_environment",
+    "declaration",
+    "encoding",
+    "in_use",
+    "precision",
+    "problem",
+    "whole_file",
+)
 MODELS = tuple(f"models/{name}.py" for name in MODULES)
 STAND_IN = "make up ARGS=--embedded (make images ARGS=--embedded) runs {title} in its place"
 OTHER_BASE = "give the engine access to the registry, or have the image under that name (docs/containers.md)"

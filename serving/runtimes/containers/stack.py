@@ -183,6 +183,7 @@ class Stack:
             knobs=rendering.knobs,
             max_batch_size=profile.max_batch_size,
             precision=profile.precision,
+            encoding=self.bundle.encoding,
             caveats=caveats,
         )
 

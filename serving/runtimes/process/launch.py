@@ -187,6 +187,7 @@ def _target(
         knobs=plan.rendering.knobs,
         max_batch_size=profile.max_batch_size,
         precision=profile.precision,
+        encoding=bundle.encoding,
     )
 
 

@@ -54,6 +54,7 @@ class TinyOnnx:
     container = None
     deployment = None
     endpoint_only = False
+    takes_encoded = False
 
     def call(self, target: Target, protocol: str) -> Call:
         path = "/tiny.Model/Predict" if protocol == "grpc" else f"/{target.model}/predict"
@@ -123,6 +124,9 @@ class TinyOnnx:
         options.intra_op_num_threads = profile.threads
         session = onnxruntime.InferenceSession(str(bundle.onnx), options)
         return lambda rows: session.run(None, {"images": rows})
+
+    def decoder(self, bundle: Bundle) -> Callable[[Sequence[bytes]], object] | None:
+        return None
 
 
 def _raw(images: np.ndarray) -> bytes:

@@ -36,7 +36,9 @@ def parts(found: Decomposition) -> dict[str, Any]:
 def test_the_parts_are_model_queue_rest_of_the_server_and_the_way():
     (found,) = decomposition.of([item(SERVER, SERVER)], [5.5], MODEL_TIMES)
     # The model at 3 images lies between 0.6 ms at 2 and 1.0 ms at 4.
-    assert parts(found) == pytest.approx({"model": 0.8, "queue": 1.5, "runtime": 1.7, "transport": 1.5})
+    assert parts(found) == pytest.approx(
+        {"model": 0.8, "decoding": 0.0, "queue": 1.5, "runtime": 1.7, "transport": 1.5}
+    )
     assert found.total_ms == 5.5
     assert found.batch_size_mean == 3.0
     assert found.cannot_report == ()
@@ -76,8 +78,25 @@ def test_what_nobody_can_report_is_none_and_said(servers, model_times, unknown, 
 
 def test_a_model_that_took_longer_alone_than_inside_the_server_fills_what_is_there():
     (found,) = decomposition.of([item({**SERVER, "latency_ms_mean": 2.0})], [5.5], MODEL_TIMES)
-    assert parts(found) == pytest.approx({"model": 0.5, "queue": 1.5, "runtime": 0.0, "transport": 3.5})
+    assert parts(found) == pytest.approx(
+        {"model": 0.5, "decoding": 0.0, "queue": 1.5, "runtime": 0.0, "transport": 3.5}
+    )
     assert found.cannot_report == (Untold.UNEVEN,)
+
+
+def test_decoding_files_is_a_part_of_its_own():
+    times = {"pytorch": ModelTime({"1": 0.2, "4": 0.8}, {"1": 0.3, "4": 1.2})}
+    (found,) = decomposition.of([item(SERVER)], [5.5], times, encoded=True)
+    assert parts(found) == pytest.approx(
+        {"model": 0.6, "decoding": 0.9, "queue": 1.5, "runtime": 1.0, "transport": 1.5}
+    )
+    (shorter,) = decomposition.of([item({**SERVER, "latency_ms_mean": 2.0})], [5.5], times, encoded=True)
+    assert parts(shorter) == pytest.approx(
+        {"model": 0.2, "decoding": 0.3, "queue": 1.5, "runtime": 0.0, "transport": 3.5}
+    )
+    assert shorter.cannot_report == (Untold.UNEVEN,)
+    (untimed,) = decomposition.of([item(SERVER)], [5.5], {}, encoded=True)
+    assert (untimed.parts_ms.decoding, untimed.parts_ms.runtime) == (None, None)
 
 
 def test_invalid_and_overloaded_measurements_are_not_taken_apart():

@@ -184,6 +184,7 @@ def test_the_summary_is_plain_json_that_comes_back_as_it_was(winner):
         "warnings",
         "weights",
         "own_files",
+        "encoded",
     ]
     assert values["format"] == FORMAT
     assert len(values["measurements"]) == 2 * 3

@@ -191,6 +191,27 @@ OWN = "model = 'nets.small:small'\ninput = '33x47x1'\n"
             "savedmodel = 'port'\n[models]\nlenet = 0.5\nconvnet = 0.5\n",
             "mine.toml:1: savedmodel = 'port': one model; use model, not models",
         ),
+        ("encoding = 'gif'\n", "mine.toml:1: encoding = 'gif': use 'none' or 'jpeg' or 'png'"),
+        (
+            "encoding = 'jpeg'\nruntime = 'container'\n",
+            "mine.toml:1: encoding = 'jpeg': servers take files with runtime = 'process' only",
+        ),
+        (
+            "encoding = 'png'\nsavedmodel = 'port'\n",
+            "mine.toml:1: encoding = 'png': savedmodel is served as it comes, and takes no files",
+        ),
+        (
+            "encoding = 'jpeg'\nprotocols = ['grpc', 'rest-binary']\n",
+            "mine.toml:2: protocols has rest-binary, and encoding = 'jpeg': rest carries the files' own bytes",
+        ),
+        (
+            "encoding = 'jpeg'\n[[target]]\nname = 'third'\nengine = 'triton'\n",
+            "mine.toml:1: encoding = 'jpeg': target.third runs triton, which takes tensors alone; leave it out",
+        ),
+        (
+            "encoding = 'jpeg'\n[ladder]\nbatch = 4\n",
+            "mine.toml:3: ladder.batch = 4: with encoding = 'jpeg' a request carries one file; use batch = 1",
+        ),
         ("model = 'nets:'\n", "mine.toml:1: model = 'nets:': use package.module:factory, such as nets.small:build"),
         ("model = 'n:f'\ninput = '0x3x3'\n", "mine.toml:2: input = '0x3x3': an image has a row and a column"),
         (

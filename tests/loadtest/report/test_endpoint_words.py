@@ -5,12 +5,22 @@ from __future__ import annotations
 import msgspec
 
 from loadtest.analysis import validity
-from loadtest.analysis.records import AnswersUnchecked, ExperimentInfo, LadderInfo, OwnFile, Parity, WireParity
+from loadtest.analysis.records import (
+    AnswersUnchecked,
+    EncodedImages,
+    ExperimentInfo,
+    FileSizes,
+    LadderInfo,
+    OwnFile,
+    Parity,
+    WireParity,
+)
 from loadtest.analysis.run_files import WireResult
 from loadtest.experiment.records import Environment, ProxyNotUsed, ProxyUsed, RateLimited, RightAnswers
 from loadtest.report import badges, conditions, first_screen, parity_words, warning_words
 from models.bundle import Around, Kind, Weights
 from models.declaration import Preprocessing
+from models.encoding import Encoding
 from serving.target import Caveat
 from tests.loadtest.report.summaries import TF_SERVING, TORCHSERVE, latency, summary
 
@@ -110,6 +120,20 @@ def test_whose_weights_they_are_is_told_of_each_of_several_models():
         "Weights of small as the model's factory made them, trained or not: speed and parity are real either way. "
         "Untrained weights of resnet18: speed and parity are real, accuracy is not."
     )
+
+
+def test_files_that_clients_sent_are_a_condition_with_what_they_take_on_the_wire():
+    sent = EncodedImages(
+        format=Encoding.JPEG, bytes=FileSizes(mean=997, least=846, most=1155), quality=90, subsampling="4:2:0"
+    )
+    plain = summary(latency(5.0, 6.0))
+    wire = {"pytorch": {"grpc": WireParity(bytes_an_image=1018.7), "rest": WireParity(bytes_an_image=1129.2)}}
+    figures = msgspec.structs.replace(plain, encoded=sent, parity=msgspec.structs.replace(plain.parity, wire=wire))
+    assert dict(conditions.conditions(figures))["Images"] == (
+        "JPEG files of 997 bytes (846 to 1,155), written in quality 90 and 4:2:0, which each server decodes itself; a "
+        "request takes 1,019 over gRPC to PyTorch and 1,129 over REST to PyTorch"
+    )
+    assert "Images" not in dict(conditions.conditions(plain))
 
 
 def test_whose_files_were_served_is_a_condition():

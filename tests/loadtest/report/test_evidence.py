@@ -16,10 +16,11 @@ from PIL import Image
 
 from loadtest import report
 from loadtest.analysis import saved_run, summary
-from loadtest.analysis.records import Decomposition, Parts, Summary, Untold
+from loadtest.analysis.records import Decomposition, EncodedImages, FileSizes, Parts, Summary, Untold
 from loadtest.report import checklist, samples, scenarios, sizing
 from loadtest.report.charts import timeline
-from loadtest.report.charts.decomposition import decomposition, remainder
+from loadtest.report.charts.decomposition import decomposition, parts, remainder
+from models.encoding import Encoding
 from models.problem import Problem
 from serving.engines import registry
 from serving.engines.engine import Topic
@@ -211,6 +212,21 @@ def test_the_parts_of_a_bar_are_the_decomposition_and_sum_to_its_total(figures):
         shown = [trace["x"][index] for trace in chart.data]
         assert sum(value for value in shown if value) == pytest.approx(item.total_ms, rel=1e-3)
         assert item.parts_ms.model == pytest.approx(shown[0], abs=1e-4)
+
+
+def test_decoding_is_a_part_where_clients_send_files(figures):
+    assert "decoding" not in parts(figures)
+    sent = EncodedImages(format=Encoding.PNG, bytes=FileSizes(mean=900, least=800, most=1000))
+    taken = [
+        replace(item, parts_ms=replace(item.parts_ms, model=1.0, decoding=0.5, queue=None, runtime=None, transport=0.5))
+        for item in figures.decomposition
+    ]
+    chart = decomposition(replace(figures, encoded=sent, decomposition=tuple(taken)), "grpc")
+    assert chart is not None
+    names = [trace["name"] for trace in chart.data]
+    assert names[:2] == ["model computes", "decodes the file"]
+    assert set(chart.data[1]["x"]) == {0.5}
+    assert remainder(taken[0]) == pytest.approx(taken[0].total_ms - 2.0)
 
 
 def test_what_a_server_cannot_report_stays_untold(figures):

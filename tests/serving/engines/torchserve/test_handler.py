@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import json
 import logging
 import sys
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from ts.context import Context, RequestProcessor
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 
@@ -363,3 +365,31 @@ def test_every_batch_size_is_run_when_it_loads_where_that_is_asked_for(context, 
     monkeypatch.setenv("TANDEM_TORCH_WARM_UP", "6")
     handler.ImageClassifier(context)
     assert seen[:6] == [1, 2, 3, 4, 5, 6]
+
+
+def test_files_are_decoded_and_a_bad_one_gets_its_own_400(context, tmp_path, monkeypatch):
+    decoder = Path(handler.__file__).parents[3] / "models" / "image_decoding.py"
+    (tmp_path / decoder.name).write_bytes(decoder.read_bytes())  # as in the archive
+    monkeypatch.syspath_prepend(tmp_path)
+    context.model_yaml_config = {"handler": {"encoded": True}}
+    png = io.BytesIO()
+    Image.fromarray(IMAGES[0]).save(png, "PNG")
+    answers, statuses = run(
+        handler.ImageClassifier(context),
+        context,
+        ("image", "", png.getvalue()),
+        ("body", "image/jpeg", b"\xff\xd8\xff no image"),
+        ("body", "image/png", png.getvalue()),
+        raw(IMAGES[1:3]),
+    )
+    assert statuses == [200, 400, 200, 200]
+    np.testing.assert_allclose(np.frombuffer(answers[0], "<f4").reshape(-1, 3), expected(IMAGES[:1]), atol=1e-6)
+    assert "a damaged image" in json.loads(answers[1])["message"] or "no JPEG" in json.loads(answers[1])["message"]
+    np.testing.assert_allclose(json.loads(answers[2])["predictions"], expected(IMAGES[:1]), atol=1e-6)
+    np.testing.assert_allclose(np.frombuffer(answers[3], "<f4").reshape(-1, 3), expected(IMAGES[1:3]), atol=1e-6)
+
+
+def test_a_model_without_a_decoder_says_so(context):
+    answers, statuses = run(handler.ImageClassifier(context), context, ("body", "image/jpeg", b"\xff\xd8\xff"))
+    assert statuses == [400]
+    assert json.loads(answers[0])["message"] == "this model takes no JPEG or PNG files: send its pixels"
