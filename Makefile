@@ -76,7 +76,7 @@ train: $(INSTALLED) packages ## train the model only
 	@$(PY) -m models train $(what) $(ARGS)
 
 export: $(INSTALLED) packages ## train if needed, export to both worlds, prove parity
-	@$(PY) -m models export $(what) $(own) $(if $(PRECISION),--precision $(PRECISION)) $(ARGS)
+	@$(PY) -m models export $(what) $(own) $(call flag,precision,$(PRECISION)) $(ARGS)
 
 serve: $(INSTALLED) ## both servers up until Ctrl-C
 	@$(PY) -m serving serve $(ARGS)

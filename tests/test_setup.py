@@ -189,6 +189,7 @@ def test_a_python_that_is_gone_is_made_anew_and_gets_its_packages_whatever_pip_s
         ("gate", "RUN", "my runs/a", ["gate", "my runs/a"]),
         ("compare", "EXPERIMENT", "my files/a.toml", ["--experiment", "my files/a.toml"]),
         ("compare", "MODEL", "my model", ["--model", "my model"]),
+        ("export", "PRECISION", "fp 16", ["--precision", "fp 16"]),
         ("loadtest-worker", "MASTER", "a b", ["--master", "a b"]),
         ("deploy", "REGISTRY", "a b", ["--registry", "a b"]),
     ],
