@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from models import aot_inductor, layers, onnx_bisection, savedmodel_differences, torch_export, torchscript, training
+from models import (
+    aot_inductor,
+    layers,
+    onnx_bisection,
+    rounding,
+    savedmodel_differences,
+    torch_export,
+    torchscript,
+    training,
+)
 from models.architectures import ImageClassifier
 from models.bundle import Bundle, WhyLeftOut
 from models.precision import Precision
@@ -117,6 +126,10 @@ def _difference(
         layer = layers.first_difference(name, bundle, classifier, images[sample], tolerance)
     if name == "savedmodel":
         layer += _bisected(bundle, images[sample : sample + 1])
+    if bundle.precision is not Precision.FP32:
+        seen = f"as PyTorch and {name} do not on sample {sample} ({_figures(result, tolerance)})"
+        if limit := rounding.limit(bundle.precision, classifier, images[sample : sample + 1], seen):
+            return limit
     if name in bundle.own_files:
         file = bundle.own_files[name]["name"]
         return Problem(

@@ -29,6 +29,7 @@ from models import (
     own_torchscript,
     parity,
     reduced_precision,
+    rounding,
     torch_export,
     torchscript,
     torchserve_archive,
@@ -228,9 +229,7 @@ def _write(
     started = time.monotonic()
     classifier = reduced_precision.at(trained.classifier, bundle.precision)
     expected = training.predict(classifier, reference.images)
-    if classifier is not trained.classifier and not np.isfinite(expected).all():
-        raise Problem(f"precision = '{bundle.precision}': the model's numbers leave its range; use bf16 or fp32")
-    examination.hold(recipe.said, classifier, reference.images, expected, bundle.precision.tolerance)
+    _hold(recipe.said, classifier, reference.images, expected, bundle.precision)
     training.save(trained, bundle.checkpoint)
     own = bundle.manifest["own_files"] = parts.records(recipe)
     file = recipe.brought.files if recipe.brought else None
@@ -280,6 +279,27 @@ def _write(
     progress.say("export", f"SavedModel ({time.monotonic() - started:.0f} s for all)")
 
     _prove(bundle, trained, classifier, reference, expected, progress)
+
+
+def _hold(
+    whose: str, classifier: ImageClassifier, images: np.ndarray, expected: np.ndarray, precision: Precision
+) -> None:
+    """Hold a classifier against itself and ``expected``, its answers. Raises `Problem`, which in a shorter precision
+    names the layer that does not bear it."""
+    short = precision is not Precision.FP32
+    if short and not np.isfinite(expected).all():
+        layer = rounding.out_of_range(classifier, images[~np.isfinite(expected).all(axis=1)][:1])
+        where, other = layer or "between its modules", "bf16 or fp32" if precision is Precision.FP16 else "fp32"
+        raise Problem(
+            f"precision = '{precision}': the model's numbers leave its range, first in layer {where}; use {other}"
+        )
+    try:
+        examination.hold(whose, classifier, images, expected, precision.tolerance)
+    except Problem:
+        seen = "as PyTorch does not with itself in batches of another size"
+        if short and (limit := rounding.limit(precision, classifier, images[:1], seen)):
+            raise limit from None
+        raise
 
 
 def _prove(

@@ -11,7 +11,7 @@ from torch import nn
 from models import (
     bundle as bundles,
 )
-from models import onnx_export, parity, reduced_precision, savedmodel, torch_export, torchscript, training
+from models import onnx_export, parity, reduced_precision, rounding, savedmodel, torch_export, torchscript, training
 from models.architectures import ImageClassifier
 from models.bundle import Bundle, WhyLeftOut
 from models.precision import Precision
@@ -117,3 +117,61 @@ def test_a_bundle_is_reused_only_for_its_own_precision(bundle):
     found = bundles.find(artifacts, "convnet", "digits", precision=Precision.FP32)
     assert found is not None
     assert (found.precision, found.left_out) == (Precision.FP32, {})
+
+
+class Cancelling(nn.Module):
+    """Takes equal numbers from each other: what rounding leaves is all that there is."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.head = nn.Conv2d(3, 8, 1), nn.Linear(4, 4)
+        nn.init.constant_(self.first.weight, 0.3)
+        nn.init.zeros_(self.first.bias)
+
+    def forward(self, pixels):
+        sums = self.first(pixels)[:, :, 0, 0]
+        return self.head((sums[:, :4] - sums[:, 4:]) * 30)
+
+
+class Growing(nn.Module):
+    """Its second layer gives more than float16 holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Linear(8, 4)
+
+    def forward(self, pixels):
+        return self.head(self.second(self.first(pixels) * 1e3).mean((2, 3)))
+
+
+def _classifier(network):
+    torch.manual_seed(0)
+    return ImageClassifier(network(), (0.0,) * 3, (1.0,) * 3).eval()
+
+
+@pytest.mark.parametrize("precision", SHORT)
+def test_a_model_that_amplifies_rounding_is_told_from_one_that_does_not(precision):
+    steady = reduced_precision.at(untrained(), precision)
+    assert rounding.amplified(steady, IMAGES[:1], precision.tolerance) is None
+    chaotic = reduced_precision.at(_classifier(Cancelling), precision)
+    found = rounding.amplified(chaotic, IMAGES[:1], precision.tolerance)
+    assert found is not None
+    assert found.layer == "first"
+    assert found.moved > precision.tolerance
+
+
+def test_such_a_model_s_gate_names_the_layer_and_the_way_out(short, monkeypatch):
+    _, bundle = short
+    chaotic = reduced_precision.at(_classifier(Cancelling), bundle.precision)
+    answers = training.predict(chaotic, IMAGES)
+    monkeypatch.setitem(parity.RUNNERS, "torchscript", lambda _: lambda images: answers[: len(images), ::-1])
+    with pytest.raises(Problem, match=r"the model amplifies rounding: the sums of layer first, rounded other") as told:
+        parity.check(bundle, chaotic, IMAGES, answers.argmax(axis=1), answers, Progress())
+    assert str(told.value).startswith(f"precision = '{bundle.precision}': ")
+    assert "use fp32, or trained weights in place of seeded ones; nothing was exported" in str(told.value)
+
+
+def test_the_first_layer_beyond_the_range_is_named():
+    growing = reduced_precision.at(_classifier(Growing), Precision.FP16)
+    assert rounding.out_of_range(growing, IMAGES[:1]) == "second"
+    assert rounding.out_of_range(reduced_precision.at(_classifier(Growing), Precision.BF16), IMAGES[:1]) is None
