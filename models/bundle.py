@@ -102,6 +102,11 @@ class Bundle:
         return list(self.manifest["dataset"]["class_names"])
 
     @property
+    def dataset(self) -> str:
+        """The name of the data set, or of the folder of images, that proves and loads it."""
+        return str(self.manifest["dataset"]["name"])
+
+    @property
     def weights(self) -> Weights:
         """Where the weights come from; bundles of before that was said were trained."""
         return Weights(self.manifest.get("weights", Weights.TRAINED))

@@ -164,6 +164,8 @@ class Target:
     machine         what tells the machine that its processes are on from others (see `this_machine`); empty: not known
     process         the number there of the process that all of its others descend from; 0: not known
     log             the path there of its log; empty: not known
+    instance        what tells it from a server in its place: its pod's UID, its container's id, or the start of its
+                    process; empty: not known
     """
 
     name: str
@@ -203,6 +205,7 @@ class Target:
     machine: str = ""
     process: int = 0
     log: str = ""
+    instance: str = ""
 
     @property
     def tolerance(self) -> float:

@@ -17,7 +17,7 @@ def collect(run_folder: str, context: str | None) -> int:
     folder = RunFolder(run_folders.resolve(run_folder))
     cluster = Cluster(context)
     with folder.alone(), RunProgress() as progress, InCluster(cluster, folder) as origin:
-        return origin.agent.collect(progress.say)
+        return origin.collect(progress.say)
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,8 +27,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _collect(options: argparse.Namespace) -> int:
     found = collect(options.run, options.context)
-    again = "; the same make compare goes on from there" if found else ""
-    print(f"{found} block{'' if found == 1 else 's'} of trials brought home{again}")
+    print(f"{found} block{'' if found == 1 else 's'} of trials brought home; the same make compare goes on from there")
     return 0
 
 

@@ -39,6 +39,7 @@ from serving.runtimes.containers import docker_cli
 from serving.runtimes.containers.command_line import build_arguments, build_of
 from serving.runtimes.containers.stack import Choice, Stack
 from serving.runtimes.kubernetes.kubectl import Cluster
+from serving.runtimes.kubernetes.settings import Settings
 from serving.runtimes.process import launch, obtain
 from serving.target import Target
 
@@ -93,7 +94,10 @@ def compare(
         container.engines(experiment, embedded=bool(containers and containers.embedded))
         docker_cli.require_engine()
     if experiment.runtime == "kubernetes":
-        return _in_cluster(experiment, Cluster(context), artifacts, results, fresh, words)
+        cluster = Cluster(context)
+        settings = kubernetes.deployed(cluster, experiment)
+        there = kubernetes.on_its_device(experiment, settings, overrides.get("profile.device"))
+        return _in_cluster(there, settings, cluster, artifacts, results, fresh, words)
     bundles = [export(experiment, model, artifacts) for model in experiment.models or (experiment.model,)]
 
     def servers(folder: RunFolder) -> Targets:
@@ -118,12 +122,17 @@ def _stood_in(engines: Sequence[Engine], programs: Mapping[str, Path]) -> list[S
 
 
 def _in_cluster(
-    experiment: Experiment, cluster: Cluster, artifacts: Path, results: Path, fresh: bool, words: Words
+    experiment: Experiment,
+    settings: Settings,
+    cluster: Cluster,
+    artifacts: Path,
+    results: Path,
+    fresh: bool,
+    words: Words,
 ) -> Path:
     """Measure what is deployed; what an earlier, interrupted command left in the cluster is brought home first."""
-    settings = kubernetes.deployed(cluster, experiment)
     bundle = bundle_archive.load(artifacts / settings.model / str(settings.version))
-    experiment.profile.require(bundle)
+    kubernetes.require_same(experiment, settings, bundle)
     require_protocols(experiment, bundle)
     if bundle.encoding is not Encoding.NONE:
         raise Problem(
@@ -132,7 +141,7 @@ def _in_cluster(
     folder = RunFolder.open(results, experiment, bundle.digest, fresh)
     with folder.alone(), RunProgress(words) as progress, InCluster(cluster, folder) as origin:
         progress.say(f"run    {os.path.relpath(folder.path)} on {cluster.context}")
-        origin.agent.collect(progress.say)
+        origin.collect(progress.say)
         resolved = folder.experiment()
         targets = KubernetesTargets(folder, bundle, resolved, cluster, settings)
         return run(resolved, [bundle], targets, folder, progress, origin)

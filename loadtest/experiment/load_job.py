@@ -9,7 +9,12 @@ import msgspec
 from loadtest.experiment import phases as load_phases
 from loadtest.experiment.phases import Phase, Plan, Traffic
 from loadtest.experiment.settings import Generator
+from models.problem import Problem
 from serving.target import Target
+
+
+class JobLost(Problem):
+    """The load generator that ran a job is gone, and what took its place knows nothing of the job."""
 
 
 class LoadJob(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ import msgspec
 from loadtest.experiment import model_time, observation, phase_plan, plan, proxies, records, standing, starts, steps
 from loadtest.experiment.events import Event, PhaseEnded, PhaseStarted, Second, Spoiled, Stopped, Tried
 from loadtest.experiment.file import Experiment
-from loadtest.experiment.load_job import LoadJob
+from loadtest.experiment.load_job import JobLost, LoadJob
 from loadtest.experiment.meter_records import GpuMemory
 from loadtest.experiment.observation import Prometheus
 from loadtest.experiment.phases import OpenLoopPhase, Phase, SearchPhase, Traffic, WarmUpPhase
@@ -48,6 +49,7 @@ from models.bundle import Bundle
 from models.problem import Problem
 from serving import ports
 from serving.engines import gpu
+from serving.replaced import Replaced
 from serving.target import Target
 from serving.this_machine import boot_id
 
@@ -56,6 +58,8 @@ if TYPE_CHECKING:
 
 # A run that goes on before it ended, by more than two machines' clocks differ: Prometheus takes no older samples.
 RESUMED_BEFORE_S = 5.0
+# So many times in a row a start is repeated whose server, or load generator, was replaced meanwhile.
+MOST_REPLACED = 2
 
 
 def run(
@@ -207,10 +211,14 @@ class _Measuring:
         for start in plan.probes(self.experiment) if self.experiment.unrated else ():
             if start.target in throughput:
                 continue
-            self._start(start)
-            phases = [self._warm_up(start, protocol) for protocol in self.experiment.protocols]
-            self._load(start, phases)
-            found = {phase.protocol: _warmed(phase).throughput for phase in phases}
+            made: list[WarmUpPhase] = []
+
+            def warm_ups(start: Start = start, made: list[WarmUpPhase] = made) -> list[WarmUpPhase]:
+                made[:] = [self._warm_up(start, protocol) for protocol in self.experiment.protocols]
+                return made
+
+            self._on_one_server(start, warm_ups)
+            found = {phase.protocol: _warmed(phase).throughput for phase in made}
             throughput[start.target] = found
             self.folder.write("probe.json", throughput)
             self.progress.tell(steps.Probed(start.target, found, self.experiment.warm_up.concurrency))
@@ -229,10 +237,7 @@ class _Measuring:
         number, told = 1, 0
         while block := self._following(number):
             for start in block:
-                todo = [trial for trial in start.trials if not self.folder.measured(trial.id)]
-                if todo:
-                    self._start(start)
-                    self._measure(start, todo)
+                self._on_one_server(start, partial(self._missing, start))
             number += 1
             told = self._look(number, told)
         self._observe()
@@ -263,14 +268,57 @@ class _Measuring:
             self.progress.tell(steps.Looked(number - 1, decided, len(standings), over))
         return decided
 
-    def _measure(self, start: Start, trials: Sequence[Trial]) -> None:
+    def _missing(self, start: Start) -> list[Phase]:
+        """What a start still has to do: its trials that are not measured, each protocol's after a warm-up."""
+        trials = [trial for trial in start.trials if not self.folder.measured(trial.id)]
         phases: list[Phase] = []
         for protocol in self.experiment.protocols:
             chosen = [trial for trial in trials if trial.protocol == protocol]
             if chosen:
                 warm_up = self._warm_up(start, protocol)
                 phases += [warm_up, *(self._trial(trial, warm_up.id) for trial in chosen)]
-        self._load(start, phases)
+        return phases
+
+    def _on_one_server(self, start: Start, phases: Callable[[], Sequence[Phase]]) -> None:
+        """Start a target's server anew and put `phases` on it, unless there are none. Where the server is replaced
+        meanwhile all that they measured is put aside, and where the load generator is, what came home is kept; then
+        again, with what `phases` says by then. Raises `Problem` where that happens more than `MOST_REPLACED` times."""
+        times = 0
+        while asked := self._started_for(start, phases):
+            try:
+                self._load(start, asked)
+                return
+            except (Replaced, JobLost) as why:
+                times += 1
+                if isinstance(why, Replaced):
+                    self.folder.put_aside(asked)
+                self._note(self._replaced(start, why))
+                if times > MOST_REPLACED:
+                    which = "server" if isinstance(why, Replaced) else "load generator"
+                    raise Problem(
+                        f"target.{start.target}: the {which} was replaced under this load, {times} times in a row; the "
+                        f"last time: {why}; the same command goes on from there",
+                        why.details,
+                    ) from None
+
+    def _started_for(self, start: Start, phases: Callable[[], Sequence[Phase]]) -> Sequence[Phase]:
+        """The phases, where there are any with their server started."""
+        if asked := phases():
+            self._start(start)
+        return asked
+
+    def _replaced(self, start: Start, why: Replaced | JobLost) -> records.ServerReplaced | records.GeneratorReplaced:
+        if isinstance(why, JobLost):
+            return records.GeneratorReplaced(at=_now(), target=start.target, start=start.repetition)
+        return records.ServerReplaced(
+            at=_now(),
+            target=start.target,
+            engine=self.targets.target(start.target).engine,
+            what=why.what,
+            start=start.repetition,
+            reason=why.reason,
+            exit_status=why.exit_status,
+        )
 
     def _start(self, start: Start) -> None:
         """Start a target's server anew. Meanwhile nothing is measured: Prometheus is asked about the trials before,
@@ -307,10 +355,16 @@ class _Measuring:
 
         try:
             self.origin.run_phases(job, on_event=on_event, check=self.targets.check)
+        except Replaced:
+            raise
+        except Problem:
+            self.targets.check(fresh=True)  # what became of the server says more
+            raise
         finally:
             self._record_use(target)
+        self.targets.check(fresh=True)
         if step_s := self._clock.step_s():
-            self._note(records.ClockSet(at=round(time.time(), 3), step_s=round(step_s, 1)))
+            self._note(records.ClockSet(at=_now(), step_s=round(step_s, 1)))
 
     def _record_use(self, target: Target) -> None:
         """Write down what the meters counted in the trials that have just ended, of a server on this machine."""
@@ -435,6 +489,10 @@ def start_s(experiment: Experiment, start: Start) -> float:
     """Seconds that one start of a server will probably take, with its warm-ups and trials."""
     loads = math.fsum(phase_plan.expected_s(experiment, trial) for trial in start.trials)
     return phase_plan.overhead_s(experiment, start) + loads
+
+
+def _now() -> float:
+    return round(time.time(), 3)
 
 
 def _warmed(phase: WarmUpPhase) -> WarmUpRecord:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import msgspec
 from loadtest.experiment import file as experiments
 from loadtest.experiment import records
 from loadtest.experiment.file import Experiment
+from loadtest.experiment.phases import Phase, SearchPhase, WarmUpPhase
 from loadtest.experiment.records import Environment, RunNote, SearchRecord, WarmUpRecord
 from loadtest.experiment.standing import Standing
 from models import in_use, whole_file
@@ -127,6 +129,23 @@ class RunFolder:
     def trials(self) -> list[Path]:
         """The folders of all trials that have ended."""
         return sorted(path.parent for path in self.path.glob("trials/[!.]*/trial.json"))
+
+    def put_aside(self, phases: Iterable[Phase]) -> None:
+        """Move what these phases have measured to `replaced/`, out of the results: another server may have answered."""
+        for phase in phases:
+            name = phase.folder.name
+            found = [self.path / "warm-ups" / name] if isinstance(phase, WarmUpPhase) else [self.trial(name)]
+            if isinstance(phase, SearchPhase):
+                found = [self.search(name), *self.tried(name)]
+            for folder in filter(Path.exists, found):
+                place = self.new_folder("replaced", folder.name)
+                place.parent.mkdir(exist_ok=True)
+                folder.rename(place)
+
+    def tried(self, search: str) -> list[Path]:
+        """The folders of the trials that a search has made, also where it has not ended."""
+        named = re.compile(rf"{re.escape(search)}-\d+")
+        return sorted(path for path in (self.path / "trials").glob("[!.]*") if named.fullmatch(path.name))
 
     def searches(self) -> list[SearchRecord]:
         """All capacity searches that have ended."""

@@ -4,8 +4,9 @@
 
     GET    /healthz                    200 while it can take work
     GET    /environment                where it runs, as `environment.of_generator` says
-    GET    /jobs                       {id: state}; state: running, ended, or failed: and why
+    GET    /jobs                       {id: state}; state: running, ended, failed: and why, or lost: and why
     PUT    /references/SHA256          the reference images of a bundle (a NumPy archive)
+    PUT    /jobs/ID/trials             before that: a tar of what its searches have tried already
     PUT    /jobs/ID                    start a `LoadJob` whose folders are relative and whose `reference` is a SHA-256;
                                        again: the same job
     GET    /jobs/ID/events?from=BYTE   progress, one JSON object a line; header X-State
@@ -91,13 +92,14 @@ class Agent:
         return {path.parent.name: self.state(path.parent.name) or "" for path in folders}
 
     def state(self, job: str) -> str | None:
-        """running, ended, or failed and why; None for a job that is not known."""
+        """running, ended, failed and why, or lost where this program was started anew under it; None for a job that is
+        not known."""
         folder = self.folder(job)
         if (folder / "state.txt").exists():
             return (folder / "state.txt").read_text()
         if self._running == job:
             return "running"
-        return "failed: the load generator's pod was restarted" if (folder / "job.json").exists() else None
+        return "lost: the load generator was started anew" if (folder / "job.json").exists() else None
 
     def folder(self, job: str) -> Path:
         """A job's folder; `run` in it takes the place of the run's folder."""
@@ -125,7 +127,7 @@ class Agent:
             if not reference.exists():
                 raise ReferenceMissing(f"reference {load.reference} is not here: PUT it first")
             folder = self.folder(job)
-            (folder / "run").mkdir(parents=True)
+            (folder / "run").mkdir(parents=True, exist_ok=True)
             whole_file.write_bytes(folder / "job.json", phases.encode(load))
             generator = dataclasses.replace(load.generator, port=self._master_port)
             here = msgspec.structs.replace(
@@ -140,6 +142,18 @@ class Agent:
             self._thread = threading.Thread(target=self._run, args=(job, here), daemon=True)
             self._thread.start()
             return "running"
+
+    def keep_trials(self, job: str, packed: bytes) -> bool:
+        """Take what the searches of a job to come had tried before; False where the job is known already."""
+        with self._lock:
+            if self.state(job):
+                return False
+            folder = self.folder(job) / "run"
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as tar:
+                tar.extractall(folder, filter="data")
+            return True
 
     def delete(self, job: str) -> None:
         """Stop a job where it runs, and forget it."""
@@ -183,8 +197,9 @@ class Agent:
         folder = self.folder(job) / "run"
         with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as tar:
             for path in sorted(folder.rglob("*")):
-                if path.is_file() and not path.name.startswith("."):
-                    tar.add(path, path.relative_to(folder).as_posix())
+                below = path.relative_to(folder)
+                if path.is_file() and not any(part.startswith(".") for part in below.parts):
+                    tar.add(path, below.as_posix())
         return packed.getvalue()
 
 
@@ -228,9 +243,18 @@ class _Handler(BaseHTTPRequestHandler):
         if found := re.fullmatch(r"/references/([0-9a-f]{64})", self.path):
             there = self.agent.keep_reference(found[1], body)
             return self._json(201 if there else 400, {} if there else {"error": "another SHA-256"})
+        if found := re.fullmatch(rf"/jobs/({ID})/trials", self.path):
+            return self._trials(found[1], body)
         if found := re.fullmatch(rf"/jobs/({ID})", self.path):
             return self._start(found[1], body)
         return self._json(404, {"error": self.path})
+
+    def _trials(self, job: str, body: bytes) -> None:
+        try:
+            kept = self.agent.keep_trials(job, body)
+        except (tarfile.TarError, OSError, EOFError) as error:
+            return self._json(400, {"error": f"no trials: {error!r}"})
+        return self._json(201 if kept else 409, {} if kept else {"error": f"job {job} is known already"})
 
     def _start(self, job: str, body: bytes) -> None:
         try:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from loadtest.analysis.records import LadderInfo, Summary
 from loadtest.analysis.saved_run import SavedRun
-from loadtest.experiment.records import Environment, ProxyUsed
-from loadtest.report import device_words, own_model, wording
+from loadtest.experiment.records import Environment, Node, ProxyUsed
+from loadtest.report import device_words, machine_words, own_model, wording
 from models import declaration
 from models.bundle import Around, Kind, Weights
 from models.declaration import BY_DEFAULT, Output
@@ -283,8 +283,41 @@ def _slo(figures: Summary) -> str:
     return f"p99 within {wording.setting(slo.p99_ms, 'ms')}, at most {errors} errors"
 
 
+def _node(name: str, node: Node) -> list[tuple[str, str]]:
+    """Where a pod of a cluster ran, what it had, and what ran beside it."""
+    machine = [node.node, node.instance_type, node.gpu, node.os, node.kernel, node.container_runtime]
+    stopped = node.throttled
+    pod = [
+        _resources(node),
+        f"QoS class {node.qos}" if node.qos else "",
+        node.image_name,
+        node.image if node.image != node.image_name else "",
+        f"stopped {machine_words.held_up(stopped.periods, stopped.seconds)}" if stopped and stopped.periods else "",
+        "never stopped by its CPU limit" if stopped and not stopped.periods else "",
+    ]
+    return [
+        (f"node of {name}", ", ".join(wording.isolated(part) for part in machine if part)),
+        (f"pod of {name}", ", ".join(wording.isolated(part) for part in pod if part)),
+        (f"beside {name}", ", ".join(map(wording.isolated, node.beside))),
+    ]
+
+
+def _resources(node: Node) -> str:
+    """What a pod may use at most: "2 CPUs, 4Gi memory"."""
+    shown = {"cpu": "CPUs", "memory": "memory"}
+    known = [f"{amount} {shown.get(name, name)}" for name, amount in node.limits.items() if name != "ephemeral-storage"]
+    return f"at most {', '.join(known)}" if known else ""
+
+
 def machine(environment: Environment) -> str:
-    """The CPU and how many of them; empty where that is not known."""
+    """The CPU and how many of them, in a cluster those of the servers' pods; empty where that is not known."""
+    if environment.nodes:
+        each = dict.fromkeys(
+            ", ".join(filter(None, (_resources(node), node.instance_type, node.gpu)))
+            for node in environment.nodes.values()
+        )
+        pods = " and ".join(map(wording.isolated, filter(None, each)))
+        return f"pods of {pods}" if pods else ""
     cpu = wording.isolated(environment.cpu_model or "")
     cores = f"{environment.cpu_count} CPUs" if environment.cpu_count else ""
     return ", ".join(part for part in (cpu, cores) if part)
@@ -308,19 +341,13 @@ def environment(known: Environment) -> list[tuple[str, str]]:
     """(What, how) of the machines, software and pinning of a run, as far as it saved them."""
     late = known.wake_up_lateness_ms
     lateness = [("p50", late.p50), ("p99", late.p99), ("max", late.max)] if late else []
-    nodes = [
-        (
-            f"node of {wording.target_name(name)}",
-            ", ".join(part for part in (node.node, node.instance_type, node.gpu) if part),
-        )
-        for name, node in known.nodes.items()
-    ]
+    whose = "load generator's " if known.cluster else ""  # of a cluster the generator's pod tells these
     rows = [
-        ("CPU", known.cpu_model or ""),
-        ("CPUs", str(known.cpu_count or "")),
-        ("operating system", known.os or ""),
-        ("kernel", known.kernel or ""),
-        ("Python", known.python or ""),
+        (f"{whose}CPU", known.cpu_model or ""),
+        (f"{whose}CPUs", str(known.cpu_count or "")),
+        (f"{whose}operating system", known.os or ""),
+        (f"{whose}kernel", known.kernel or ""),
+        (f"{whose}Python", known.python or ""),
         ("commit", known.git_commit or ""),
         ("server on CPU", _cores(known.server_cores)),
         ("generator on CPU", _cores(known.generator_cores)),
@@ -332,6 +359,7 @@ def environment(known: Environment) -> list[tuple[str, str]]:
         ),
         ("Prometheus", known.prometheus or ""),
         ("cluster", known.cluster or ""),
-        *nodes,
+        *(row for name, node in known.nodes.items() for row in _node(wording.target_name(name), node)),
+        *(row for name, node in known.load_generator.items() for row in _node(wording.isolated(name), node)),
     ]
     return [(name, value) for name, value in rows if value]

@@ -32,21 +32,26 @@ from loadtest.experiment.records import (
     CpuQuota,
     DifferentNodes,
     FewFiles,
+    GeneratorReplaced,
     GpuLost,
     NoPrometheus,
     NotPinned,
+    NotReadable,
     ProxyNotUsed,
     ProxyUsed,
     RateLimited,
     Remark,
     Resumed,
     ServerNotSeen,
+    ServerReplaced,
     ServerRestarted,
     StoodIn,
+    Unread,
     WakesLate,
 )
 from loadtest.report import machine_words, wording
 from serving.engines import registry
+from serving.replaced import Successor
 from serving.runtimes.process import obtain_words
 from serving.target import Caveat
 
@@ -113,6 +118,17 @@ def warning(item: SummaryWarning) -> str:  # noqa: PLR0912, PLR0915 - one senten
             )
         case GpuLost():
             told = _lost(item)
+        case ServerReplaced():
+            told = _replaced(item)
+        case GeneratorReplaced():
+            at = datetime.fromtimestamp(item.at)
+            told = (
+                f"{wording.target_name(item.target)}: the load generator was replaced at {at:%H:%M:%S}, during "
+                f"{_start(item.start)}: what it had not sent home by then was measured again"
+            )
+        case NotReadable():
+            left_out = [UNREAD[one] for one in item.what]
+            told = f"not known, as this user may not read it in the cluster: {wording.listed(left_out)}"
         case StoodIn():
             told = _stood_in(item)
         case NotMeasured():
@@ -156,6 +172,40 @@ def _lost(item: GpuLost) -> str:
         f"from {since} on the GPU ({name}) did not answer any more: its figures end there (nvidia-smi, and dmesg for "
         "Xid, say why)"
     )
+
+
+UNREAD = {
+    Unread.NODES: "what the nodes are (their type, GPU, kernel and container runtime)",
+    Unread.PODS: "which pods of other namespaces ran beside the servers",
+    Unread.EXEC: "how often CPU limits stopped the servers",
+}
+_SUCCESSORS = {
+    Successor.POD: "its pod is another one",
+    Successor.CONTAINER: "its container is another one, or was started anew",
+    Successor.PROCESS: "another process listens at its address",
+    Successor.WORKER: "a process that it computes in is another one",
+}
+
+
+def _replaced(item: ServerReplaced) -> str:
+    """That a server was another one, and what came of it."""
+    causes = [wording.isolated(item.reason)] if item.reason else []
+    causes += [] if item.exit_status is None else [f"exit status {item.exit_status}"]
+    why = f" ({', '.join(causes)})" if causes else ""
+    told = (
+        f"{wording.target_name(item.target)}: the server was replaced at {datetime.fromtimestamp(item.at):%H:%M:%S}: "
+        f"{_SUCCESSORS[item.what]}{why}"
+    )
+    if item.start is None:
+        return f"{told}; no load was on it, and its successor was proven like it"
+    return (
+        f"{told}; {_start(item.start)} was repeated from its beginning, and what it had measured by then is kept in "
+        "replaced/, out of the results"
+    )
+
+
+def _start(number: int) -> str:
+    return f"start {number}" if number else "the probe"
 
 
 def _stood_in(item: StoodIn) -> str:

@@ -7,6 +7,7 @@ It stands in where no cluster is there (KUBECONFIG): it checks no schema and mer
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import re
 import threading
@@ -69,6 +70,13 @@ def node(name: str, *, cpu: str = "16", memory: str = "64Gi", gpus: int = 0, **l
         "status": {
             "allocatable": {"cpu": cpu, "memory": memory, "ephemeral-storage": "100Gi", **gpu},
             "conditions": [{"type": "Ready", "status": "True"}],
+            "capacity": {"cpu": cpu, "memory": memory, **gpu},
+            "nodeInfo": {
+                "kernelVersion": "6.1.0-28-amd64",
+                "kubeletVersion": "v1.36.2",
+                "containerRuntimeVersion": "containerd://2.1.4",
+                "osImage": "Debian GNU/Linux 12 (bookworm)",
+            },
         },
     }
 
@@ -97,6 +105,7 @@ class ApiServer:
         self.holds = ""  # what keeps a namespace that is deleted
         self.looks = 0  # how often somebody has looked at the pods
         self.looked: Callable[[int], None] = lambda times: None
+        self.only_namespaces = False  # the user may read within namespaces alone
         self.logs: dict[str, str] = {}  # of a Deployment's or DaemonSet's pods
         # What a workload's pods come to: a function of the Deployment or DaemonSet gives the container's status, or
         # None: it runs.
@@ -143,6 +152,34 @@ class ApiServer:
         """One object, whatever its namespace."""
         (found,) = [one for key, one in self.objects.items() if key[0] == plural and key[2] == name]
         return found
+
+    def pod(self, deployment: str) -> Object:
+        """The only pod of a Deployment."""
+        (found,) = [
+            one
+            for key, one in self.objects.items()
+            if key[0] == "pods" and re.fullmatch(rf"{deployment}-\w+-\d+", key[2])
+        ]
+        return found
+
+    def replace_pod(self, deployment: str) -> None:
+        """What comes of `kubectl delete pod`: the ReplicaSet has made another one."""
+        before = self.pod(deployment)
+        self.remove("pods", before["metadata"]["name"])
+        again = copy.deepcopy(before)
+        again["metadata"] |= {"name": f"{deployment}-abc-{len(self.writes)}", "uid": str(uuid.uuid4())}
+        again["status"]["containerStatuses"] = _running({"spec": again["spec"]})
+        self.add(again)
+
+    def restart_container(self, deployment: str, reason: str, exit_code: int) -> None:
+        """What the kubelet makes of a container that has died."""
+        (status,) = self.pod(deployment)["status"]["containerStatuses"]
+        ended = {"reason": reason, "exitCode": exit_code, "containerID": status["containerID"]}
+        status |= {
+            "restartCount": status["restartCount"] + 1,
+            "containerID": f"containerd://{uuid.uuid4().hex}",
+            "lastState": {"terminated": ended},
+        }
 
     def names(self, plural: str) -> set[str]:
         return {name for kind, _, name in self.objects if kind == plural}
@@ -307,14 +344,16 @@ class ApiServer:
                     "spec": {
                         "nodeName": where or self._scheduled(template["spec"]),
                         "containers": template["spec"]["containers"],
+                        "volumes": template["spec"].get("volumes", []),
                     },
                     "status": {
                         "phase": "Pending" if status else "Running",
+                        "qosClass": "Guaranteed",
                         "conditions": [
                             *(status or {}).get("conditions", []),
                             {"type": "Ready", "status": "False" if status else "True"},
                         ],
-                        "containerStatuses": (status or {}).get("containerStatuses", []),
+                        "containerStatuses": (status or {}).get("containerStatuses", _running(template)),
                     },
                 }
             )
@@ -354,6 +393,22 @@ def _cpus(spec: Object) -> float:
 
 def _is_ready(pod: Object) -> bool:
     return any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"]["conditions"])
+
+
+def _running(template: Object) -> list[Object]:
+    """The statuses of containers that run, each of them the image that its name is of today."""
+    return [
+        {
+            "name": one["name"],
+            "image": one["image"],
+            "imageID": f"{one['image'].rpartition(':')[0]}@sha256:{hashlib.sha256(one['image'].encode()).hexdigest()}",
+            "containerID": f"containerd://{uuid.uuid4().hex}",
+            "restartCount": 0,
+            "ready": True,
+            "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}},
+        }
+        for one in template["spec"]["containers"]
+    ]
 
 
 def _matches(node: Object, selector: dict[str, str]) -> bool:
@@ -449,8 +504,12 @@ class _Handler(BaseHTTPRequestHandler):
         if rest == "log":
             pod = re.sub(r"-\w+-\d+$", "", name)
             if query.get("previous") == "true":
-                return self._status(400, "BadRequest", "previous terminated container not found")
+                logged = self.api.objects.get((plural, namespace, name), {})
+                if not any(each["restartCount"] for each in logged.get("status", {}).get("containerStatuses", [])):
+                    return self._status(400, "BadRequest", "previous terminated container not found")
             return self._send(200, self.api.logs.get(pod, "").encode(), "text/plain")
+        if self.api.only_namespaces and not namespace and plural != "namespaces":
+            return self._forbidden("get" if name else "list", plural)
         if name:
             one = self.api.objects.get((plural, namespace, name))
             return self._json(one) if one else self._missing(plural, name)
@@ -465,6 +524,7 @@ class _Handler(BaseHTTPRequestHandler):
             and labels.items() <= one["metadata"].get("labels", {}).items()
             and wanted.get("involvedObject.name") in (None, one.get("involvedObject", {}).get("name"))
             and wanted.get("type") in (None, one.get("type"))
+            and wanted.get("spec.nodeName") in (None, one.get("spec", {}).get("nodeName"))
         ]
         if plural == "pods":
             items = copy.deepcopy(items)  # as they are at this look, not after it

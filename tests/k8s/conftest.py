@@ -12,7 +12,7 @@ from models import bundle as bundles
 from models.bundle import Bundle
 from serving.profile import ServingProfile
 from serving.runtimes.kubernetes import __main__ as command_line
-from serving.runtimes.kubernetes import deploy, plan, rollout
+from serving.runtimes.kubernetes import deploy, load_generator, plan, rollout
 from serving.runtimes.kubernetes.kubectl import Cluster, program
 from serving.runtimes.kubernetes.servers import by_target, deployment_of
 from serving.runtimes.kubernetes.settings import Record, Settings, identity
@@ -41,8 +41,9 @@ def run(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Verb
     artifacts = tmp_path / "artifacts"
     shutil.copytree(bundle.folder.parent, artifacts / bundle.model)
     monkeypatch.setattr(command_line, "RENDERED", tmp_path / "rendered")
-    # Nothing forwards ports to a stand-in; tests/k8s/test_prove.py does that with real servers.
+    # Nothing forwards ports to a stand-in; test_prove.py and test_rollout_refused.py do that with real servers.
     monkeypatch.setattr(deploy, "prove", lambda *_: None)
+    monkeypatch.setattr(load_generator, "jobs", lambda _: {})
 
     def verb(*arguments: str) -> int:
         options = {"deploy": ["--no-images"], "rollout": ["--no-images"], "plan": []}.get(arguments[0])
@@ -82,9 +83,9 @@ def forwarding(running, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def deployed(api, bundle, forwarding, tmp_path):
-    """A cluster with both Deployments."""
-    settings = Settings(
+def settings(bundle) -> Settings:
+    """A deployment of the bundle, with the embedded server."""
+    return Settings(
         overlay="local",
         components=(),
         registry="",
@@ -95,6 +96,11 @@ def deployed(api, bundle, forwarding, tmp_path):
         profile=ServingProfile(),
         embedded=True,
     )
+
+
+@pytest.fixture
+def deployed(api, settings, forwarding, tmp_path):
+    """A cluster with both Deployments."""
     cluster = Cluster()
     objects = plan.render(settings, tmp_path / "rendered")
     record = Record(settings, None, tuple(map(identity, objects)))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import enum
+
 from loadtest.experiment.records.record import Record
 from loadtest.experiment.records.trial import OtherProcess
+from serving.replaced import Successor
 from serving.target import WhyStandIn
 
 
@@ -94,13 +97,60 @@ class DifferentNodes(Record, frozen=True, kw_only=True, tag="different-nodes"):
 
 
 class ServerRestarted(Record, frozen=True, kw_only=True, tag="server-restarted"):
-    """A server under load died and came back: a gap of `gap_s` seconds."""
+    """A server under load died and came back: a gap of `gap_s` seconds. In runs of before `ServerReplaced`, which went
+    on all the same."""
 
     target: str
     engine: str
     died_at: float
     gap_s: float
     exit_status: int
+
+
+class ServerReplaced(Record, frozen=True, kw_only=True, tag="server-replaced"):
+    """A target's server was another one from `at` on: nothing that was measured on it counts.
+
+    what                 is another one
+    start                during which start's load (0: the probe's): it was repeated from its beginning, and what it had
+                         measured put aside; None: between two starts, so that nothing was lost
+    reason, exit_status  of the one before, in the words of whoever ended it, where they are known
+    """
+
+    at: float
+    target: str
+    engine: str
+    what: Successor
+    start: int | None = None
+    reason: str = ""
+    exit_status: int | None = None
+
+
+class GeneratorReplaced(Record, frozen=True, kw_only=True, tag="generator-replaced"):
+    """The load generator was replaced at `at`, during the load of a target's start (0: the probe's): what had come home
+    was kept, the rest was measured again."""
+
+    at: float
+    target: str
+    start: int
+
+
+class Unread(enum.Enum):
+    """What a user without the right to it leaves out.
+
+    NODES         instance type, GPU model, kernel, container runtime and capacity of the servers' nodes
+    PODS          pods of other namespaces on those nodes
+    EXEC          how often the servers' pods were stopped because their CPU limit was spent
+    """
+
+    NODES = "nodes"
+    PODS = "pods"
+    EXEC = "exec"
+
+
+class NotReadable(Record, frozen=True, kw_only=True, tag="not-readable"):
+    """What this user may not read in the cluster, so that environment.json lacks what only that tells."""
+
+    what: tuple[Unread, ...]
 
 
 class GpuLost(Record, frozen=True, kw_only=True, tag="gpu-lost"):
@@ -141,6 +191,9 @@ RunNote = (
     | ProxyUsed
     | DifferentNodes
     | ServerRestarted
+    | ServerReplaced
+    | GeneratorReplaced
+    | NotReadable
     | GpuLost
     | StoodIn
     | Remark

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
 from loadtest.experiment.file import Experiment
 from loadtest.experiment.observation import Prometheus
-from loadtest.experiment.records import ServerRestarted
 from loadtest.experiment.run_folder import RunFolder
 from loadtest.experiment.runtimes.parity_gate import ParityGate
 from models import child_environment
@@ -20,7 +19,8 @@ from models.problem import Problem
 from serving.engines import registry
 from serving.engines.engine import Engine, Rendering
 from serving.profile import ServingProfile
-from serving.runtimes.answering import Awaited, answers
+from serving.replaced import Replaced, Successor
+from serving.runtimes.answering import Awaited
 from serving.runtimes.containers import docker_cli, servers
 from serving.runtimes.containers.compose_project import left
 from serving.runtimes.containers.servers import container_of
@@ -30,8 +30,6 @@ from serving.target import Target
 from serving.this_machine import boot_id
 
 READY_S = 120.0
-# A container that is killed comes back by its restart policy; one that does not is the end of the run.
-BACK_S = 60.0
 
 
 def engines(experiment: Experiment, *, embedded: bool) -> dict[str, Engine]:
@@ -84,9 +82,9 @@ class ContainerTargets:
         target = self._stack.as_it_says(target, engine, rendering)
         state = self._stack.inspect(service) or {}
         pid = int(state["State"]["Pid"])
-        target = replace(target, machine=boot_id() if pid else "", process=pid)
+        target = replace(target, machine=boot_id() if pid else "", process=pid, instance=_instance(state))
         target.save(folder / "target.json")
-        self._in_use = _InUse(target, service, state.get("Id", ""), folder, self._folder)
+        self._in_use = _InUse(target, service, state.get("Id", ""), folder)
         if self._prometheus:
             self._prometheus.watch_server(target, pid or None)
         self._parity_gate.prove(target, now)
@@ -95,9 +93,14 @@ class ContainerTargets:
         assert self._in_use is not None
         return self._in_use.target
 
-    def check(self) -> None:
-        if self._in_use:
-            self._in_use.check()
+    def check(self, *, fresh: bool = False) -> None:
+        if self._in_use is None:
+            return
+        self._in_use.check()
+        if fresh:
+            service, target = self._in_use.service, self._in_use.target
+            if _instance(self._stack.inspect(service) or {}) != target.instance:
+                raise Replaced(Successor.CONTAINER, f"target.{target.name}: {service} has another container")
 
     def stop(self) -> None:
         """Bring back what was up before the run; remove the containers that were not there."""
@@ -152,11 +155,10 @@ class ContainerTargets:
 
 
 class _InUse:
-    """The container under load, and Docker's events about it: a death is recorded with the gap that it leaves."""
+    """The container under load, and Docker's events about it: what comes back after a death is another server."""
 
-    def __init__(self, target: Target, service: str, container: str, folder: Path, run: RunFolder) -> None:
-        self.target, self.service, self.folder, self._run = target, service, folder, run
-        self._died: _Death | None = None
+    def __init__(self, target: Target, service: str, container: str, folder: Path) -> None:
+        self.target, self.service, self.folder = target, service, folder
         command = [docker_cli.program(), "events", "--format", "{{json .}}", "--filter", f"container={container}"]
         command += ["--filter", "event=die"]
         self._events = ServerProcess(
@@ -165,46 +167,22 @@ class _InUse:
         self._lines: IO[str] = (folder / "events.jsonl").open()
 
     def check(self) -> None:
-        """Note a death, and how long it lasted; raises `Problem` where the container does not come back."""
+        """Raise `Replaced` where the container has died, which its restart policy brings back."""
         line = self._lines.readline()
-        if line.startswith("{") and self._died is None:
-            event = json.loads(line)
-            status = int(event["Actor"]["Attributes"].get("exitCode", -1))
-            self._died = _Death(event["timeNano"] / 1e9, status, time.monotonic())
-        if self._died is None:
-            return
-        gap_s = time.monotonic() - self._died.heard_at
-        if answers(self.target, timeout_s=0.2):
-            self._record(self._died, round(gap_s, 2))
-            self._died = None
-        elif gap_s > BACK_S:
-            raise Problem(f"{self.service} died and was not back after {BACK_S:g} s")
+        if line.startswith("{"):
+            status = int(json.loads(line)["Actor"]["Attributes"].get("exitCode", -1))
+            message = f"target.{self.target.name}: the container of {self.service} died (exit status {status})"
+            raise Replaced(Successor.CONTAINER, message, exit_status=status)
 
     def close(self) -> None:
         """Stop listening to Docker."""
         self._events.stop()
         self._lines.close()
 
-    def _record(self, died: _Death, gap_s: float) -> None:
-        self._run.note(
-            ServerRestarted(
-                target=self.target.name,
-                engine=self.target.engine,
-                died_at=died.at,
-                gap_s=gap_s,
-                exit_status=died.exit_status,
-            )
-        )
 
-
-@dataclass(frozen=True)
-class _Death:
-    """When a container died (Unix seconds, by the daemon's clock), with which exit status, and when that was heard of
-    (seconds of the monotonic clock: the daemon may be on another machine)."""
-
-    at: float
-    exit_status: int
-    heard_at: float
+def _instance(state: State) -> str:
+    """What tells what runs in a container from what did before: its id, and when it was started."""
+    return f"{state['Id']}@{state['State']['StartedAt']}" if state else ""
 
 
 def _is_up(state: State | None) -> bool:

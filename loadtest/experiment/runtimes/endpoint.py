@@ -14,6 +14,7 @@ from loadtest.experiment.observation import Prometheus
 from loadtest.experiment.records import RightAnswers
 from loadtest.experiment.run_folder import RunFolder
 from loadtest.experiment.runtimes import on_this_machine
+from loadtest.experiment.runtimes.kept_up import KeptUp
 from loadtest.experiment.runtimes.parity_gate import FILE, Proof
 from loadtest.experiment.settings import FIRST, STATUS, Inputs
 from models.bundle import Bundle
@@ -100,7 +101,7 @@ class EndpointTargets:
         targets = on_this_machine.located(targets)
         self.server_cores, self.generator_cores = on_this_machine.split(targets)
         self._folder, self._experiment = folder, experiment
-        self._targets = {target.name: target for target in targets}
+        self._kept_up = KeptUp(folder, targets, self._forget, self._answers)
         self._prometheus: Prometheus | None = None
         if not folder.reference.exists():
             samples = inputs.load(experiment.inputs, targets[0], experiment.seed)
@@ -116,18 +117,34 @@ class EndpointTargets:
         self._prometheus = prometheus
 
     def use(self, name: str, now: Callable[[str], None], offset: int = 0) -> None:  # noqa: ARG002 - as the protocol has it
+        target = self._kept_up.use(name, now)
         if self._prometheus:
-            self._prometheus.watch_server(self.target(name))
-        self._prove(self.target(name), now)
+            self._prometheus.watch_server(target)
+        self._prove(target, now)
 
     def target(self, name: str) -> Target:
-        return self._targets[name]
+        return self._kept_up.targets[name]
 
-    def check(self) -> None:
-        """Somebody else's server: its death shows as errors in the trial."""
+    def check(self, *, fresh: bool = False) -> None:
+        """Raise `Replaced` where another process has taken the place of a server on this machine; the death of somebody
+        else's shows as errors in the trial."""
+        self._kept_up.check(fresh=fresh)
 
     def stop(self) -> None:
         """Somebody else's server: it stays up."""
+
+    def _forget(self, name: str) -> None:
+        """Nothing is proven any more of the server that is called so."""
+        known = msgspec.convert(self._folder.read(FILE, {}), Proof, strict=False)
+        others = {other: figures for other, figures in known.targets.items() if other != name}
+        self._folder.write(FILE, msgspec.to_builtins(msgspec.structs.replace(known, targets=others), str_keys=True))
+
+    def _answers(self, target: Target) -> bool:
+        with np.load(self._folder.reference) as values:
+            samples = reference_file.samples(values)
+        for protocol in self._experiment.protocols:
+            right_answers.answers_at_all(target, protocol, samples)
+        return True
 
     def _prove(self, target: Target, now: Callable[[str], None]) -> None:
         """Record the target, and ask it for every sample unless that has been done in this run."""
@@ -145,7 +162,9 @@ class EndpointTargets:
             if right is None:
                 right_answers.answers_at_all(target, protocol, samples)
             else:
-                whose = f"those of {next(iter(self._targets))}" if asked.answers == FIRST else "the recorded ones"
+                whose = (
+                    f"those of {next(iter(self._kept_up.targets))}" if asked.answers == FIRST else "the recorded ones"
+                )
                 figures[protocol] = right_answers.check(target, protocol, samples, right, asked.tolerance, whose)
         proof = Proof(
             samples=len(samples) if right is not None else 0,

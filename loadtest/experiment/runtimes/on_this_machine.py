@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,8 +11,14 @@ from loadtest.experiment.records import ServerNotSeen
 from loadtest.experiment.runtimes import listening
 from loadtest.experiment.runtimes.listening import Found, Hidden
 from serving.cores import MOST_FOR_GENERATOR
+from serving.replaced import Replaced, Successor
 from serving.target import Caveat, Target
-from serving.this_machine import boot_id
+from serving.this_machine import boot_id, process_start
+
+CHECK_EVERY_S = 0.5
+# Somebody who keeps a server up starts it anew within this time, or by hand.
+SUCCESSOR_S = 10.0
+POLL_S = 0.1
 
 
 def located(targets: Sequence[Target]) -> list[Target]:
@@ -45,6 +52,46 @@ def split(targets: Sequence[Target]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return (tuple(sorted(servers)), tuple(left[-MOST_FOR_GENERATOR:])) if left else ((), ())
 
 
+def successor(target: Target) -> Target | None:
+    """The target with the process that listens at its address by now, where that is another one than the target says;
+    None where it is the same, is not on this machine, or nobody listens there."""
+    if not target.instance or target.machine != boot_id() or process_start(target.process) == target.instance:
+        return None
+    found = _located(replace(target, machine="", process=0, cores=(), log="", instance=""))
+    return found if found.instance not in ("", target.instance) else None
+
+
+class Watch:
+    """Notices where another process takes the place of a server on this machine. One that has ended without a
+    successor shows as errors in the trial, as servers elsewhere do."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._checked_at = 0.0
+
+    def check(self, *, fresh: bool = False) -> None:
+        """Raise `Replaced` where that has happened; looks now and then, or (``fresh``) at once, and then waits for the
+        successor of one that has ended."""
+        if not fresh and time.monotonic() - self._checked_at < CHECK_EVERY_S:
+            return
+        self._checked_at = time.monotonic()
+        if found := self._awaited() if fresh else successor(self._target):
+            was, now = self._target.process, found.process
+            name = self._target.name
+            raise Replaced(Successor.PROCESS, f"target.{name}: process {now} listens in the place of process {was}")
+
+    def _awaited(self) -> Target | None:
+        deadline = time.monotonic() + SUCCESSOR_S
+        while (found := successor(self._target)) is None and _has_ended(self._target) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        return found
+
+
+def _has_ended(target: Target) -> bool:
+    own = bool(target.instance) and target.machine == boot_id()
+    return own and process_start(target.process) != target.instance
+
+
 def _located(target: Target) -> Target:
     asked = (listening.at(address) for address in (target.grpc, target.rest) if address)
     found = next((one for one in asked if isinstance(one, Found)), None)
@@ -61,5 +108,6 @@ def _located(target: Target) -> Target:
         machine=boot_id(),
         process=found.pid,
         cores=tuple(sorted(cores)) if pinned else (),
+        instance=process_start(found.pid),
         caveats=(*target.caveats, Caveat.DOCKER_PROXY) if proxied else target.caveats,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -14,6 +15,7 @@ from serving.target import Target
 from serving.wire_parity import Agreement
 
 FILE = "wire-parity.json"
+_Proof = TypeVar("_Proof", bound="Proof")
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -64,6 +66,12 @@ class ParityGate:
         if not samples.exists():
             wire_parity.save_examples(first.reference, samples)
 
+    def forget(self, name: str) -> None:
+        """Prove the target of that name again when it is used next: its server is another one."""
+        known = msgspec.convert(self._folder.read(FILE, {}), Proofs, strict=False)
+        models = {model: _without(name, proof) for model, proof in known.models.items()}
+        self._write(msgspec.structs.replace(_without(name, known), models=models))
+
     def _prove(self, known: Proof, target: Target, bundle: Bundle, now: Callable[[str], None]) -> Proof:
         """What is known of one model, with this target's figures."""
         if target.name in known.targets:
@@ -80,3 +88,7 @@ class ParityGate:
 
     def _write(self, proof: Proof) -> None:
         self._folder.write(FILE, msgspec.to_builtins(proof, str_keys=True))
+
+
+def _without(name: str, proof: _Proof) -> _Proof:
+    return msgspec.structs.replace(proof, targets={other: one for other, one in proof.targets.items() if other != name})

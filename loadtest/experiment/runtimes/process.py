@@ -10,6 +10,7 @@ from loadtest.experiment.observation import Prometheus
 from loadtest.experiment.records import StoodIn
 from loadtest.experiment.run_folder import RunFolder
 from loadtest.experiment.runtimes import on_this_machine
+from loadtest.experiment.runtimes.kept_up import KeptUp, predicts
 from loadtest.experiment.runtimes.parity_gate import ParityGate
 from models.bundle import Bundle
 from models.problem import Problem
@@ -40,17 +41,20 @@ class LocalTargets:
         self._parity_gate = ParityGate(folder, bundles, experiment.protocols)
         self._prometheus: Prometheus | None = None
         self._running: launch.RunningTarget | None = None
-        self._endpoints = {target.name: target for target in on_this_machine.located(endpoints)}
+        located = on_this_machine.located(endpoints)
+        forget, protocols = self._parity_gate.forget, experiment.protocols
+        self._endpoints = KeptUp(folder, located, forget, lambda target: predicts(target, protocols))
 
     def observe(self, prometheus: Prometheus | None) -> None:
         self._prometheus = prometheus
 
     def use(self, name: str, now: Callable[[str], None], offset: int = 0) -> None:
         self.stop()
-        if name in self._endpoints:
+        if name in self._endpoints.targets:
+            target = self._endpoints.use(name, now)
             if self._prometheus:
-                self._prometheus.watch_server(self._endpoints[name])
-            self._parity_gate.prove(self._endpoints[name], now)
+                self._prometheus.watch_server(target)
+            self._parity_gate.prove(target, now)
             return
         self._running = launch.start(
             name,
@@ -85,16 +89,19 @@ class LocalTargets:
         return registry.engine(begun)
 
     def target(self, name: str) -> Target:
-        if name in self._endpoints:
-            return self._endpoints[name]
+        if name in self._endpoints.targets:
+            return self._endpoints.targets[name]
         assert self._running is not None
         return self._running.target
 
-    def check(self) -> None:
+    def check(self, *, fresh: bool = False) -> None:
         if self._running:
             self._running.check()
+        else:
+            self._endpoints.check(fresh=fresh)
 
     def stop(self) -> None:
+        self._endpoints.leave()
         if self._running:
             self._running.stop()
             self._running = None

@@ -25,8 +25,10 @@ class Targets(Protocol):
     def target(self, name: str) -> Target:
         """The server in use, as clients see it."""
 
-    def check(self) -> None:
-        """Raise `Problem`, with its last log lines, if the server in use has died."""
+    def check(self, *, fresh: bool = False) -> None:
+        """Raise `Problem`, with its last log lines, if the server in use has died, and `Replaced` if it is another one
+        than `use` had up: one that nothing was proven of, and that nobody warmed up. Where asking takes long it is
+        asked now and then, or (`fresh`) at once."""
 
     def stop(self) -> None:
         """Stop whatever runs."""

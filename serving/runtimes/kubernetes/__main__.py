@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from models import bundle as bundles
@@ -16,6 +17,7 @@ from serving.profile import ServingProfile, parser_of
 from serving.runtimes.kubernetes import (
     deploy,
     images,
+    load_generator,
     operator_rules,
     optional_engines,
     pinned_images,
@@ -71,6 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     roll = verbs.add_parser("rollout", help="bring the servers to another model version")
     roll.add_argument("--model-version", type=int, help="the version to roll out")
     roll.add_argument("--back", action="store_true", help="back to the version before")
+    roll.add_argument("--even-so", action="store_true", help="also where the load generator has a job, which that ends")
     roll.add_argument("--artifacts", type=Path, default=Path("artifacts"), help="folder of the bundles")
     _images_argument(roll)
     _cluster_arguments(roll)
@@ -120,6 +123,8 @@ def _settings(options: argparse.Namespace, bundle: Bundle) -> Settings:
         version=bundle.version,
         input_shape=bundle.input_shape,
         classes=bundle.classes,
+        dataset=bundle.dataset,
+        bundle=bundle.digest,
         profile=profile,
         node_type=options.node_type,
         embedded=options.embedded or stand_in,
@@ -213,6 +218,8 @@ def _rollout(options: argparse.Namespace) -> int:
         raise Problem("there is no version before: this deployment has served one version only")
     if version == record.settings.version:
         raise Problem(f"version {version} is what {record.settings.all_servers} serve already")
+    if not options.even_so:
+        load_generator.require_idle(cluster)
     settings = record.settings.with_version(version)
     have_bundle = version in bundles.versions(options.artifacts, settings.model)
     with Steps() as steps:
@@ -223,6 +230,7 @@ def _rollout(options: argparse.Namespace) -> int:
             _same_signature(record.settings, bundle)
             _same_precision(record.settings, bundle)
             _require_kernels(settings, bundle)
+            settings = replace(settings, dataset=bundle.dataset, bundle=bundle.digest)
             if not options.no_images and not options.back:
                 _publish(cluster, settings, bundle, options, steps)
         folder = RENDERED / settings.overlay

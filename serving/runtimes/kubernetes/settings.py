@@ -32,6 +32,7 @@ class Settings:
     in_place             the Deployments whose pods are replaced one by one: no node has room for one more beside them
     storage_class        of the metrics' disk; empty: the cluster's default
     kubelet_root         the kubelet's folder on GPU nodes; empty: where Kubernetes has it
+    dataset, bundle      the bundle's data set and digest (`Bundle.digest`); empty: not known
     """
 
     overlay: str
@@ -47,6 +48,8 @@ class Settings:
     in_place: tuple[str, ...] = ()
     storage_class: str = ""
     kubelet_root: str = ""
+    dataset: str = ""
+    bundle: str = ""
 
     def __post_init__(self) -> None:
         _known("overlay", "OVERLAY", self.overlay, folders(K8S / "overlays"))
@@ -58,8 +61,8 @@ class Settings:
             )
 
     def with_version(self, version: int) -> Settings:
-        """The same deployment of another model version."""
-        return replace(self, version=version)
+        """The same deployment of another model version, of whose bundle nothing more is known."""
+        return replace(self, version=version, dataset="", bundle="")
 
     def serves_as(self, other: Settings) -> bool:
         """Whether both are of one model in one precision, so that a roll-out can bring either in place of the other."""

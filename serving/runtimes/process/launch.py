@@ -21,7 +21,7 @@ from serving.runtimes.answering import Awaited
 from serving.runtimes.process import own_program, wheels
 from serving.runtimes.process.server_process import ServerProcess
 from serving.target import Target
-from serving.this_machine import boot_id
+from serving.this_machine import boot_id, process_start
 
 if TYPE_CHECKING:
     from models.bundle import Bundle
@@ -110,7 +110,8 @@ def start(
         plan.release()
         raise
     target = _target(name, engine, bundle, profile, plan, cores)
-    here = replace(target, machine=boot_id(), process=process.pid, log=str(process.log.resolve()))
+    pid, log = process.pid, str(process.log.resolve())
+    here = replace(target, machine=boot_id(), process=pid, log=log, instance=process_start(pid))
     running = RunningTarget(here, process, plan.release)
     try:
         process.wait_until(partial(_asked, process, partial(_loaded, plan, process)), deadline - time.monotonic())

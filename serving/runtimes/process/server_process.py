@@ -16,6 +16,7 @@ import psutil
 
 from models import child_environment
 from models.problem import Problem, hurried
+from serving.replaced import Replaced, Successor
 from serving.runtimes.process import open_files
 
 # Runs between us and the server, in a fresh interpreter instead of preexec_fn, which may deadlock where the parent has
@@ -89,7 +90,8 @@ class ServerProcess:
         return self._child.poll()
 
     def check(self) -> None:
-        """Raise `Problem`, with the last log lines, if the server or one of its watched workers has died."""
+        """Raise `Problem`, with the last log lines, if the server has died; `Replaced` if one of its watched workers
+        has, in whose place it may start another one."""
         status = self._child.poll()
         if status is not None:
             full = "; the disk of its log is full: make room" if _is_full(self.log.parent) else ""
@@ -97,7 +99,7 @@ class ServerProcess:
         for worker in self._workers:
             if not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE:
                 what = f"a worker process ({worker.pid}) of {self.name} died; out of memory?"
-                raise Problem(f"{what} (log: {self.log})", self.last_lines())
+                raise Replaced(Successor.WORKER, f"{what} (log: {self.log})", self.last_lines())
 
     def watch_workers(self) -> None:
         """From now on `check` also misses the child processes that the server has at this moment."""

@@ -56,6 +56,10 @@ class Server:
         return 0.2 if load > 1 else min(0.045, self.p99_ms / 1000 * noise / (1 - load / 2))
 
 
+def nothing(trial: str) -> None:
+    """Happens to a trial."""
+
+
 class Killed(Exception):
     """As if the run were killed."""
 
@@ -65,6 +69,7 @@ class Servers:
     """The targets, and where the load comes from: real phases, run by the real runner against formulas.
 
     trials_left  after so many trials the run is killed
+    meanwhile    is called when a trial is being made, with its id
     machine      where the load comes from
     """
 
@@ -74,6 +79,7 @@ class Servers:
     generator_cores: tuple[int, ...] = ()
     settle_s: float = 0.0
     machine: Environment = NO_MACHINE
+    meanwhile: Callable[[str], None] = nothing
     used: list[tuple[str, int]] = field(default_factory=list)
     made: list[str] = field(default_factory=list)
     running: str | None = None
@@ -90,7 +96,7 @@ class Servers:
         assert name == self.running
         return Target(**{**target("pytorch").to_dict(), "name": name})
 
-    def check(self) -> None:
+    def check(self, *, fresh: bool = False) -> None:
         pass
 
     def stop(self) -> None:
@@ -131,6 +137,7 @@ class Servers:
         if self.trials_left <= 0:
             raise Killed
         self.trials_left -= 1
+        self.meanwhile(phase.id)
         self.made.append(phase.id)
         return self.servers[name].p99_s(name, phase)
 
@@ -200,12 +207,13 @@ def run(
     trials: float = math.inf,
     machine: Environment = NO_MACHINE,
     kind: type[Servers] = Servers,
+    meanwhile: Callable[[str], None] = nothing,
 ) -> Ran:
     """Run an experiment below a folder, or go on with it, from a machine. Raises `Killed` after so many trials."""
     bundle = Bundle(folder / "bundle", {"model": "convnet"})
     bundle.folder.mkdir(parents=True, exist_ok=True)
     (bundle.folder / "manifest.json").write_text(json.dumps(bundle.manifest))
     found = RunFolder.open(folder / "results", experiment, "digest")
-    simulated, told = kind(servers, trials, machine=machine), Told()
+    simulated, told = kind(servers, trials, machine=machine, meanwhile=meanwhile), Told()
     run_loop.run(found.experiment(), [bundle], simulated, found, told, simulated)
     return Ran(found, told, simulated)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from loadtest.experiment import decision, plan, records, standing, starts, steps
 from loadtest.experiment.events import Event, Stopped
 from loadtest.experiment.file import Experiment
-from loadtest.experiment.load_job import LoadJob
+from loadtest.experiment.load_job import JobLost, LoadJob
 from loadtest.experiment.questions import Family, Metric, Question
 from loadtest.experiment.records import (
     BusyMachine,
@@ -26,7 +26,9 @@ from loadtest.experiment.records import (
     CpuQuota,
     Environment,
     FewFiles,
+    GeneratorReplaced,
     OtherProcess,
+    ServerReplaced,
     TrialRecord,
 )
 from loadtest.experiment.run_folder import RunFolder
@@ -36,6 +38,7 @@ from loadtest.experiment.target_specs import TargetSpec
 from loadtest.experiment.wall_clock import WallClock
 from loadtest.report import warning_words
 from models.problem import Problem
+from serving.replaced import Replaced, Successor
 from tests.loadtest.experiment.simulated_run import Killed, Ran, Server, Servers, run
 
 BOTH = ("pytorch", "tensorflow")
@@ -440,3 +443,71 @@ def test_a_clock_that_was_set_back_between_two_halves_of_a_run_is_noted(tmp_path
     (note,) = [one for one in ran.folder.environment().warnings if isinstance(one, ClockSet)]
     assert note.step_s == pytest.approx(-3600, abs=60)
     assert steps.Noted(note) in ran.told.steps
+
+
+TWO_RATES = replace(SMALL, scenarios=("ladder",), ladder=Ladder(rates={"grpc": (100.0, 300.0)}, repetitions=2))
+
+
+class Happens:
+    """Something that happens so often while a trial of that name is made."""
+
+    def __init__(self, trial: str, what: Problem, times: int) -> None:
+        self.trial, self.what, self.left = trial, what, times
+
+    def __call__(self, trial: str) -> None:
+        if trial == self.trial and self.left:
+            self.left -= 1
+            raise self.what
+
+
+OOM = Replaced(Successor.CONTAINER, "its container died", ["last words"], reason="OOMKilled", exit_status=137)
+
+
+def test_a_start_whose_server_was_replaced_is_repeated_from_its_beginning_and_says_so(tmp_path):
+    whole = run(tmp_path / "whole", TWO_RATES, CLOSE)
+    block = [one.id for one in whole.trials if (one.target, one.repetition) == ("tensorflow", 2)]
+    last = whole.servers.made[max(whole.servers.made.index(one) for one in block)]
+    happens = Happens(last, OOM, times=1)
+    ran = run(tmp_path / "replaced", TWO_RATES, CLOSE, meanwhile=happens)
+    (note,) = [one for one in ran.folder.environment().warnings if isinstance(one, ServerReplaced)]
+    assert (note.target, note.start, note.what, note.reason) == ("tensorflow", 2, Successor.CONTAINER, "OOMKilled")
+    assert steps.Noted(note) in ran.told.steps
+    said = warning_words.warning(note)
+    assert "the server was replaced" in said
+    assert "(OOMKilled, exit status 137); start 2 was repeated from its beginning" in said
+    # What it had measured by then is beside the results, and was measured again on a server of its own.
+    aside = sorted(path.name for path in (ran.folder.path / "replaced").iterdir())
+    first = next(one for one in block if one != last)
+    assert [name for name in aside if name.startswith(first)] == [f"{first}-1"]
+    assert len(aside) == 2  # and the warm-up
+    assert Counter(ran.servers.made)[first] == 2
+    assert len(ran.servers.used) == len(whole.servers.used) + 1
+    assert content(ran) == content(whole)
+    assert {path.parent.name for path in ran.folder.path.glob("warm-ups/*/warm-up.json")} >= {
+        one.warm_up for one in ran.trials
+    }
+
+
+def test_a_server_that_is_replaced_again_and_again_ends_the_run_and_keeps_what_was_measured_before(tmp_path):
+    whole = run(tmp_path / "whole", TWO_RATES, CLOSE)
+    last = whole.servers.made[-1]
+    with pytest.raises(Problem) as caught:
+        run(tmp_path / "replaced", TWO_RATES, CLOSE, meanwhile=Happens(last, OOM, times=9))
+    assert "the server was replaced under this load, 3 times in a row" in str(caught.value)
+    assert "its container died; the same command goes on from there" in str(caught.value)
+    assert caught.value.details == ("last words",)
+    ran = run(tmp_path / "replaced", TWO_RATES, CLOSE)
+    assert content(ran) == content(whole)
+    assert len(ran.servers.made) == len([one for one in whole.trials if one.repetition == 2]) / 2  # the last start
+
+
+def test_where_the_load_generator_was_replaced_what_came_home_is_kept(tmp_path):
+    whole = run(tmp_path / "whole", TWO_RATES, CLOSE)
+    last = whole.servers.made[-1]
+    ran = run(tmp_path / "lost", TWO_RATES, CLOSE, meanwhile=Happens(last, JobLost("another pod"), times=1))
+    (note,) = [one for one in ran.folder.environment().warnings if isinstance(one, GeneratorReplaced)]
+    assert note.start == 2
+    assert "the load generator was replaced" in warning_words.warning(note)
+    assert Counter(ran.servers.made) == Counter(whole.servers.made)  # none was made twice
+    assert not (ran.folder.path / "replaced").exists()
+    assert content(ran) == content(whole)

@@ -1,4 +1,5 @@
-"""A small real HTTP/1.1 server that behaves well or badly: `python small_http_server.py MODE`. Prints its port.
+"""A small real HTTP/1.1 server that behaves well or badly: `python small_http_server.py MODE [PORT]`.
+Prints its port.
 
 ok, wrong (another answer), chunked, 503, garbage (not HTTP), close (hangs up unread), last (Connection: close),
 silent (never answers), delay:SECONDS, serial:SECONDS (one request after the other, each takes so long), tiring:SECONDS
@@ -61,7 +62,7 @@ def answer() -> bytes:
 
 
 async def main() -> None:
-    server = await asyncio.start_server(handle, "127.0.0.1", 0, backlog=1024)
+    server = await asyncio.start_server(handle, "127.0.0.1", int(sys.argv[2]) if sys.argv[2:] else 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 

@@ -17,15 +17,17 @@ from typing import Any
 
 import psutil
 import pytest
+from msgspec.structs import replace as replace_struct
 
-from loadtest.experiment.events import Event, PhaseEnded, Second
-from loadtest.experiment.load_job import LoadJob
-from loadtest.experiment.phases import OpenLoopPhase, Phase
+from loadtest.experiment.events import Event, PhaseEnded, Second, Tried
+from loadtest.experiment.load_job import JobLost, LoadJob
+from loadtest.experiment.phases import OpenLoopPhase, Phase, SearchPhase
 from loadtest.experiment.runtimes.agent_client import AgentClient
 from loadtest.experiment.settings import Generator
 from loadtest.generator import agent as agents
 from models.problem import Problem
 from serving import ports
+from serving.replaced import Replaced, Successor
 from serving.target import Target
 from tests.loadtest.generator.small_servers import ROOT, small_server, write_reference
 
@@ -271,7 +273,110 @@ def test_a_restarted_agent_tells_what_it_lost(tmp_path):
         run = tmp_path / "run-1"
         run.mkdir()
         states = AgentClient(address, run).jobs()
-    assert states == {"run-1.block-1": "failed: the load generator's pod was restarted"}
+    assert states == {"run-1.block-1": "lost: the load generator was started anew"}
+
+
+class Replaceable:
+    """An agent at one address that can be replaced by another, without anything that the one before had."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._number = folder, 0
+        (self._port,) = ports.free(1)
+        self.address = f"{ports.LOOPBACK}:{self._port}"
+        self._start()
+
+    def _start(self) -> None:
+        self._number += 1
+        self.agent = agents.Agent(
+            self._folder / str(self._number), master_port=ports.free(1)[0], exporter_port=ports.free(1)[0]
+        )
+        self._service = agents.server(self.agent, ports.LOOPBACK, self._port)
+        self._thread = threading.Thread(target=self._service.serve_forever, daemon=True)
+        self._thread.start()
+
+    def replace(self) -> None:
+        self.close()
+        self._start()
+
+    def close(self) -> None:
+        self._service.shutdown()
+        self._service.server_close()
+        self.agent.close()
+        self._thread.join()
+
+
+def test_what_has_ended_is_home_when_the_agent_is_replaced_and_the_rest_is_said_to_be_lost(tmp_path):
+    with small_server("rest", "ok") as (target, _):
+        there = Replaceable(tmp_path / "there")
+        block = Block(tmp_path, there.address, target)
+
+        def on_event(event: Event) -> None:
+            if event == PhaseEnded(id="trial-1"):
+                there.replace()
+
+        try:
+            with pytest.raises(JobLost, match="the load generator's pod was replaced, and with it went what"):
+                block.measure(phases(block.run, trials=3), on_event=on_event)
+            assert [path.name for path in (block.run / "trials").iterdir()] == ["trial-1"]
+            # Its successor takes the rest.
+            block.measure(phases(block.run, trials=3)[1:], name="block-2")
+            assert sorted(path.name for path in (block.run / "trials").iterdir()) == ["trial-1", "trial-2", "trial-3"]
+            assert block.client.jobs() == {}
+        finally:
+            there.close()
+
+
+@pytest.mark.exhaustive
+def test_a_search_goes_on_from_what_it_had_tried_before_the_agent_was_replaced(tmp_path):
+    with small_server("rest", "ok") as (target, _):
+        there = Replaceable(tmp_path / "there")
+        block = Block(tmp_path, there.address, target)
+        (trial,) = phases(block.run, seconds=0.5)
+        assert isinstance(trial, OpenLoopPhase)
+        search = SearchPhase(
+            id="search-1",
+            folder=block.run / "searches" / "search-1",
+            trials=block.run / "trials",
+            trial=replace_struct(trial, rate=300.0),
+            p99_ms=500.0,
+            error_ratio=0.01,
+            most=2,
+            precision=0.001,
+            most_rate=400.0,
+        )
+        tried: list[Event] = []
+
+        def on_event(event: Event) -> None:
+            if isinstance(event, Tried):
+                tried.append(event)
+                if len(tried) == 1:
+                    there.replace()
+
+        try:
+            with pytest.raises(JobLost):
+                block.measure((search,), on_event=on_event)
+            (first,) = (block.run / "trials").iterdir()
+            before = (first / "trial.json").read_bytes()
+            tried.clear()
+            block.measure((search,), name="block-2", on_event=tried.append)
+        finally:
+            there.close()
+        assert (first / "trial.json").read_bytes() == before  # not made again
+        found = json.loads((search.folder / "search.json").read_text())
+        made = [step["trial"] for step in found["steps"]]
+        assert made[:2] == ["search-1-1", "search-1-2"]
+        assert sorted(path.name for path in (block.run / "trials").iterdir()) == made
+
+
+def test_a_job_whose_server_was_replaced_is_stopped_and_forgotten(tmp_path):
+    def check() -> None:
+        raise Replaced(Successor.POD, "another pod")
+
+    with small_server("rest", "ok") as (target, _), serving(tmp_path / "there") as address:
+        block = Block(tmp_path, address, target)
+        with pytest.raises(Replaced):
+            block.measure(phases(block.run, seconds=30.0), check=check)
+        assert block.client.jobs() == {}
 
 
 def test_where_the_load_comes_from(tmp_path):
