@@ -405,6 +405,14 @@ def load(name: str, overrides: Mapping[str, Any] | None = None, beside: Path | N
     return parse(text, str(path), overrides, _read(beside) if beside else None)
 
 
+def said(name: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """What somebody says themselves of an experiment that `load` has read, by dotted keys: on the command line, and in
+    a file of their own. What a built-in one has is only how things are where nobody says anything."""
+    built_in = re.fullmatch(r"[\w-]+", name)
+    own = {} if built_in else _dotted(_values(Path(name).read_text("utf-8-sig"), name))
+    return {**own, **_dotted(overrides)}
+
+
 def _read(path: Path) -> tuple[str, str]:
     """A file's name and text."""
     try:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from loadtest.experiment import arguments, guard
+from loadtest.experiment import arguments, as_deployed, guard
 from loadtest.experiment import file as experiments
 from loadtest.experiment.file import Experiment
 from loadtest.experiment.measure import measure
@@ -54,8 +54,11 @@ def load_running(
     versions = _served(targets, targets_file)
     fixed: dict[str, object] = {"runtime": "remote"}
     experiment = experiments.load(name, {**overrides, **fixed})
+    said, whose = experiments.said(name, overrides), str(targets_file)
     if len(versions) == 1 and not experiment.models:
         fixed["model"] = next(iter(versions))
+        if said.get("model", fixed["model"]) != fixed["model"]:
+            raise Problem(f"{targets_file}: its servers hold {fixed['model']}, and not {said['model']}")
         experiment = experiments.load(name, {**overrides, **fixed})
     missing = [model for model in experiment.mix if model not in versions]
     if missing:
@@ -65,10 +68,16 @@ def load_running(
     chosen = [
         bundle_archive.load(bundle_folder or artifacts / model / str(versions[model])) for model in experiment.mix
     ]
-    datasets = {str(bundle.manifest["dataset"]["name"]) for bundle in chosen}
+    for bundle in chosen:
+        as_deployed.require_bundle(bundle, bundle_folder, versions, whose)
+    datasets = {bundle.dataset for bundle in chosen}
     if len(datasets) > 1:
         raise Problem(f"{targets_file}: its models are of several data sets: {', '.join(sorted(datasets))}")
-    fixed |= {"dataset": datasets.pop(), "generator.most_rate": _most_rate(experiment, targets, may_load)}
+    (dataset,) = datasets
+    as_deployed.require_said(said, f"the bundle of {whose}", dataset=dataset)
+    measured = [target for target in targets if target.name in experiment.target_names]
+    fixed |= as_deployed.profile(measured, whose, said)
+    fixed |= {"dataset": dataset, "generator.most_rate": _most_rate(experiment, targets, may_load)}
     experiment = experiments.load(name, {**overrides, **fixed})
     first = [target for target in targets if target.model == chosen[0].model]
     up = {target.name for target in first}
@@ -110,10 +119,12 @@ def _load_endpoints(
                 f"target.{target.name}: give it a url or grpc address; make compare starts servers beside yours"
             )
     bundle = bundle_archive.load(bundle_folder) if bundle_folder else None
+    if bundle:
+        as_deployed.require_said(experiments.said(name, overrides), f"--bundle {bundle_folder}", dataset=bundle.dataset)
     models = {target.endpoint.model for target in experiment.targets if target.endpoint and target.endpoint.model}
     fixed = {
         "model": bundle.model if bundle else next(iter(models)) if len(models) == 1 else experiment.model,
-        "dataset": str(bundle.manifest["dataset"]["name"]) if bundle else "",
+        "dataset": bundle.dataset if bundle else "",
         "generator.most_rate": _most_rate(experiment, endpoint.named(experiment), may_load),
     }
     experiment = experiments.load(name, {**overrides, **fixed}, beside)

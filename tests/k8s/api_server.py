@@ -508,8 +508,6 @@ class _Handler(BaseHTTPRequestHandler):
                 if not any(each["restartCount"] for each in logged.get("status", {}).get("containerStatuses", [])):
                     return self._status(400, "BadRequest", "previous terminated container not found")
             return self._send(200, self.api.logs.get(pod, "").encode(), "text/plain")
-        if self.api.only_namespaces and not namespace and plural != "namespaces":
-            return self._forbidden("get" if name else "list", plural)
         if name:
             one = self.api.objects.get((plural, namespace, name))
             return self._json(one) if one else self._missing(plural, name)
@@ -621,6 +619,7 @@ class _Handler(BaseHTTPRequestHandler):
         where = name if plural == "namespaces" and verb != "create" else namespace
         request = Request(verb, version.rpartition("/")[0], plural, rest, where, name)
         may = self.api.access is None or self.api.access.ask(request)
+        may = may and not (self.api.only_namespaces and not namespace and plural != "namespaces")
         if (verb, plural) in self.api.refused or not may:
             details = {"name": name, "group": request.group, "kind": plural}
             user = self.api.access.user if self.api.access else "dev"

@@ -113,7 +113,9 @@ def test_what_was_measured_is_said(api, use, folder, tmp_path, monkeypatch):
     stat = tmp_path / "cpu.stat"
     stat.write_text("usage_usec 100\nnr_periods 10\nnr_throttled 2\nthrottled_usec 1500000\n")
     monkeypatch.setenv("TANDEM_TEST_CPU_STAT", str(stat))
-    api.add(node("node-1", gpus=1, **{"node.kubernetes.io/instance-type": "g5.xlarge"}))
+    machine = node("node-1", gpus=1, **{"node.kubernetes.io/instance-type": "g5.xlarge"})
+    api.add({**machine, "spec": {}})
+    api.remove("nodes", "node-2")
     neighbour = {"name": "etcd", "namespace": "kube-system", "labels": {}}
     api.add(
         {

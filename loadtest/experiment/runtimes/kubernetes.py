@@ -27,12 +27,12 @@ from serving.engines import registry
 from serving.engines.engine import Engine
 from serving.replaced import Replaced, Successor
 from serving.runtimes.containers import program_line
-from serving.runtimes.kubernetes import endpoints, load_generator, plan, pods, rollout
+from serving.runtimes.kubernetes import deploy, endpoints, load_generator, plan, pods, rollout
 from serving.runtimes.kubernetes.cluster_prometheus import ClusterPrometheus
 from serving.runtimes.kubernetes.kubectl import NAMESPACE, Cluster, Object
 from serving.runtimes.kubernetes.port_forward import PortForward
 from serving.runtimes.kubernetes.servers import deployment_of
-from serving.runtimes.kubernetes.settings import Record, Settings
+from serving.runtimes.kubernetes.settings import Settings
 from serving.target import Target
 
 PROMETHEUS_PORT = 9090
@@ -44,7 +44,7 @@ AWAY_S = 300.0
 
 def deployed(cluster: Cluster, experiment: Experiment) -> Settings:
     """The deployment to measure. Raises `Problem` where there is none, or none that can be measured."""
-    record = Record.load(cluster) if cluster.find("namespace", NAMESPACE, None) else None
+    record = deploy.deployed(cluster)
     if record is None:
         raise Problem(f"nothing is deployed on {cluster.context}: make deploy COMPONENTS=loadtest first")
     settings = record.settings
