@@ -268,7 +268,17 @@ def test_a_missing_archive_and_a_taken_port_are_named_before_anything_starts(bun
 
 
 def copy(bundle, **changes) -> Any:
-    names = ("model", "version", "input_shape", "classes", "archive", "savedmodel", "reference", "precision")
+    names = (
+        "model",
+        "version",
+        "input_shape",
+        "classes",
+        "archive",
+        "savedmodel",
+        "reference",
+        "precision",
+        "encoding",
+    )
     return SimpleNamespace(**{**{name: getattr(bundle, name) for name in names}, **changes})
 
 
