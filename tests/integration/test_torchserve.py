@@ -278,6 +278,7 @@ def copy(bundle, **changes) -> Any:
         "reference",
         "precision",
         "encoding",
+        "left_out",
     )
     return SimpleNamespace(**{**{name: getattr(bundle, name) for name in names}, **changes})
 

@@ -10,6 +10,7 @@ import copy
 import hashlib
 import json
 import re
+import sys
 import threading
 import time
 import uuid
@@ -415,6 +416,13 @@ def _matches(node: Object, selector: dict[str, str]) -> bool:
     return selector.items() <= node["metadata"].get("labels", {}).items()
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up is no trouble; all else is told."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # else each answer waits 40 ms for its head to be acknowledged
@@ -665,7 +673,7 @@ def _merge(one: Object, patch: Object) -> None:
 def serving(api: ApiServer, kubeconfig: Path, context: str = "test") -> Iterator[str]:
     """Serve it on a free port for the length of a ``with`` block, and write a kubeconfig for it; yields its URL."""
     handler = type("Handler", (_Handler,), {"api": api})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = _Server(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     url = f"http://127.0.0.1:{server.server_address[1]}"

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from models.encoding import Encoding
 from models.precision import Precision
 from models.problem import Problem
 from serving import ports
@@ -35,6 +36,8 @@ def bundle(tmp_path):
         input_shape=(32, 32, 3),
         classes=10,
         precision=Precision.FP32,
+        encoding=Encoding.NONE,
+        left_out={},
         savedmodel=tmp_path / "saved model",
     )
 
