@@ -65,6 +65,18 @@ def gather(node: Node, x: Value, indices: Value) -> Value:
     return Value.of(tf.gather(array, _from_start(array, axis, chosen), axis=axis % x.rank))
 
 
+@operator("GatherND", attributes="batch_dims")
+def gather_nd(node: Node, x: Value, indices: Value) -> Value:
+    """Pick slices by their places along the first axes after ``batch_dims``; negative indices count from the end."""
+    batch_dims = node.get("batch_dims", 0)
+    array, places = x.logical(), indices.logical()
+    along = places.shape[-1]
+    if along is None:
+        node.fail("the last axis of its indices must have a size that is known at export time")
+    sizes = tf.shape(array, out_type=places.dtype)[batch_dims : batch_dims + along]
+    return Value.of(tf.gather_nd(array, tf.where(places < 0, places + sizes, places), batch_dims=batch_dims))
+
+
 def _from_start(array: Any, axis: int, indices: Any) -> Any:
     if isinstance(indices, np.ndarray) and (indices >= 0).all():
         return indices

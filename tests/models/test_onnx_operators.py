@@ -152,6 +152,8 @@ CASES = [
     case("Slice", M, _ints(0, 1), _ints(2, 3)),
     case("Gather", X, _ints(0, -1, 2), axis=1),
     case("Gather", X, np.array(1, np.int64), axis=-1),
+    case("GatherND", X, np.array([[0, -1], [1, 2]], np.int64)),
+    case("GatherND", X, np.array([[[0]], [[-1]]], np.int64), batch_dims=1),
     case("Expand", _random(4, 1, 1), _ints(2, 1, 3, 1)),
     case("Pad", X, _ints(0, 1, 2, 3, 0, 0, 1, 0), np.array(2.5, FLOAT)),
     case("Pad", X, _ints(2, 1, 0, 3), None, _ints(-2, 3), mode="reflect"),
