@@ -89,7 +89,7 @@ def compare(
             launch.require_environment(experiment.profile_of(target.name))
             launch.require_gpu(experiment.profile_of(target.name))
         launch.require(engines, programs)
-        up = endpoint.reached(experiment)
+        up = endpoint.with_metrics(endpoint.reached(experiment))
     if experiment.runtime == "container":
         container.engines(experiment, embedded=bool(containers and containers.embedded))
         docker_cli.require_engine()

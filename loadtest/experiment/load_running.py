@@ -132,6 +132,7 @@ def _load_endpoints(
     targets = (
         endpoint.serving(up, bundle) if bundle else endpoint.described(up, experiment.protocols[0], experiment.inputs)
     )
+    targets = endpoint.with_metrics(targets)  # after the models: what is wrong with both is told of these
 
     def servers(folder: RunFolder) -> Targets:
         if bundle:

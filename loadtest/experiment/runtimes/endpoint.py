@@ -42,9 +42,15 @@ def reached(experiment: Experiment) -> list[Target]:
         headers_of(target)
         for protocol in experiment.protocols:
             description.reach(target, protocol)
+    return found
+
+
+def with_metrics(targets: list[Target]) -> list[Target]:
+    """The same, each of whose pages of metrics has been fetched, where one is named. Raises `Problem`."""
+    for target in targets:
         if target.metrics:
             metrics_relay.fetch(target)
-    return found
+    return targets
 
 
 def described(targets: Sequence[Target], protocol: str, asked: Inputs) -> list[Target]:
