@@ -513,7 +513,7 @@ class _Handler(BaseHTTPRequestHandler):
             pod = re.sub(r"-\w+-\d+$", "", name)
             if query.get("previous") == "true":
                 logged = self.api.objects.get((plural, namespace, name), {})
-                if not any(each["restartCount"] for each in logged.get("status", {}).get("containerStatuses", [])):
+                if not any(each.get("restartCount") for each in logged.get("status", {}).get("containerStatuses", [])):
                     return self._status(400, "BadRequest", "previous terminated container not found")
             return self._send(200, self.api.logs.get(pod, "").encode(), "text/plain")
         if name:
