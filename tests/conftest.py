@@ -79,7 +79,7 @@ class _Elsewhere:
     count_towards_summary = True
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # around the reporter's own, which tells of each test that was skipped
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Generator[None, object, object]:
     """The closing line of the second part counts the tests of both."""
     done = yield
